@@ -1,0 +1,234 @@
+"""``NBodyCalculator``: the network behind ASE's calculator interface. A thin shell: checks, caches, converts."""
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ase
+import numpy as np
+import torch
+from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError, all_changes
+from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+
+from ase_nbody.archive import checksum, load_model
+from ase_nbody.hierarchy import VerletHierarchy
+from ase_nbody.network import NBodyNetwork
+from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.structure import Structure
+
+Model = str | os.PathLike[str] | NBodyNetwork
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+class PartEnergies(NamedTuple):
+    """Energies of the parts of one level.
+
+    Attributes:
+        centres: atom at the centre of each part (P,).
+        energies: energy of each part in eV (P,), without isolated-atom energies.
+    """
+
+    centres: NDArray[np.int64]
+    energies: NDArray[np.float64]
+
+
+class NBodyCalculator(Calculator):
+    """Energies, forces and stresses of a trained N-body network for ASE.
+
+    >>> atoms.calc = NBodyCalculator("ethanol")  # doctest: +SKIP
+
+    One pass gives all properties: ``energy``, ``free_energy`` (equal: there is no electronic temperature), ``energies``
+    (N,), ``forces`` (N, 3), and for systems periodic in three directions ``stress`` (6,) and per-atom ``stresses``
+    (N, 6), which sum to the stress. Units: eV, Angstrom; ASE's sign and Voigt order. All results are float64.
+
+    Args:
+        model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these: a committee,
+            whose mean is returned and whose spread is in ``energy_spread`` and ``forces_spread``.
+        device: where to evaluate, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        dtype: ``"float64"`` (default: smooth to round-off, for optimisation and phonons) or ``"float32"`` (faster).
+        skin: distance in Angstrom by which the neighbour search reaches farther than needed, so that its result serves
+            for many steps. It changes the speed, never the result.
+
+    Raises:
+        FileNotFoundError, ModelFileError: the model cannot be read (see ``load_model``).
+        CalculatorSetupError: an unknown dtype or device, an empty committee, species that the model does not know,
+            positions or a cell that cannot be evaluated.
+        CalculationFailed: the result is not finite.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]  # noqa: RUF012
+    nolabel = True
+
+    def __init__(
+        self, model: Model | Sequence[Model], *, device: str = "cpu", dtype: str = "float64", skin: float = 0.5
+    ) -> None:
+        super().__init__()
+        if dtype not in _DTYPES:
+            raise CalculatorSetupError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
+        if not skin >= 0.0:
+            raise CalculatorSetupError(f"skin must be a distance of at least 0 Angstrom, got {skin!r}")
+        models = list(model) if isinstance(model, list | tuple) else [model]
+        if not models:
+            raise CalculatorSetupError("a committee needs at least one model, got an empty list")
+        self._device = _existing_device(device)
+        self.networks = [_prepare(member, self._device, _DTYPES[dtype]) for member in models]
+        self.parameters.update(
+            model=[_label(member) for member in models] if isinstance(model, list | tuple) else _label(models[0]),
+            device=device,
+            dtype=dtype,
+            skin=skin,
+        )
+        self._verlet: dict[tuple[Any, ...], VerletHierarchy] = {}
+        self._predictions: list[Prediction] = []
+
+    def _get_name(self) -> str:
+        return "nbody"
+
+    def get_spin_polarized(self) -> bool:
+        """False: the model has no spin."""
+        return False
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """The keywords that make this calculator, JSON-able; a network given as an object is named by its hash."""
+        return dict(self.parameters)
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Chemical symbols that every model of the committee knows."""
+        known = set.intersection(*(set(network.config.species) for network in self.networks))
+        return tuple(symbol for symbol in chemical_symbols if symbol in known)
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Evaluate everything that one pass gives, whatever was asked for (ASE's interface)."""
+        super().calculate(atoms, properties, system_changes)
+        self.results, self._predictions = {}, []
+        try:
+            structure = Structure.from_atoms(self.atoms)
+        except ValueError as error:
+            raise CalculatorSetupError(str(error)) from error
+        self._refuse_unknown_species(structure)
+        self._predictions = [self._predict(network, structure) for network in self.networks]
+        self.results = self._collect(structure)
+
+    def _predict(self, network: NBodyNetwork, structure: Structure) -> Prediction:
+        levels = network.config.levels
+        layout = (tuple(map(str, (level.selection for level in levels))), tuple(level.radius for level in levels))
+        if layout not in self._verlet:
+            selections = [level.selection for level in levels]
+            self._verlet[layout] = VerletHierarchy(selections, layout[1], self.parameters["skin"])
+        hierarchy = self._verlet[layout].update(structure).to(self._device)
+        positions = torch.tensor(structure.positions, device=self._device)
+        cells = torch.tensor(structure.cell, device=self._device).unsqueeze(0)
+        return evaluate(network, hierarchy, positions, cells)
+
+    def _collect(self, structure: Structure) -> dict[str, Any]:
+        """ASE's results from the members' predictions: their mean."""
+        energies = self._mean("energies")
+        energy = float(self._mean("energy")[0])
+        results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": self._mean("forces")}
+        if structure.pbc.all():
+            stresses = self._mean("virials") / structure.volume
+            results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
+            results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
+        if not all(np.isfinite(value).all() for value in results.values()):
+            raise CalculationFailed(f"the model gave NaN or infinite values. {_closest_pair(self.atoms)}")
+        return results
+
+    def _members(self, field: str) -> NDArray[np.float64]:
+        """A field of all members' predictions (members, ...)."""
+        return np.stack([getattr(prediction, field).detach().cpu().numpy() for prediction in self._predictions])
+
+    def _mean(self, field: str) -> NDArray[np.float64]:
+        return self._members(field).mean(axis=0)
+
+    def _refuse_unknown_species(self, structure: Structure) -> None:
+        unknown = [symbol for number in np.unique(structure.numbers) if (symbol := _symbol(number)) not in self.species]
+        if unknown:
+            raise CalculatorSetupError(
+                f"the model knows {', '.join(self.species)}, but the structure contains {', '.join(unknown)}. "
+                "Take a model trained on these species, or train one."
+            )
+
+    # What a calculation gives beyond ASE's properties; each describes the last structure that was calculated.
+
+    @property
+    def energy_spread(self) -> float:
+        """Standard deviation of the committee's energies in eV (0 for a single model)."""
+        self._require_calculation()
+        return float(self._members("energy").std(axis=0)[0])
+
+    @property
+    def forces_spread(self) -> NDArray[np.float64]:
+        """Standard deviation of the committee's forces (N, 3) in eV/Angstrom (0 for a single model)."""
+        self._require_calculation()
+        return self._members("forces").std(axis=0)
+
+    @property
+    def part_energies(self) -> list[PartEnergies]:
+        """For each level from below, the energies of its parts; the mean of a committee of equal hierarchies."""
+        self._require_calculation()
+        if len(self._verlet) > 1:
+            raise CalculatorSetupError("the committee's members have different hierarchies: ask each one by itself")
+        hierarchy = next(iter(self._verlet.values())).hierarchy
+        parts = [
+            np.mean([prediction.parts[number].cpu().numpy().astype(float) for prediction in self._predictions], axis=0)
+            for number in range(len(hierarchy.levels))
+        ]
+        return [
+            PartEnergies(level.centre.numpy(), energy) for level, energy in zip(hierarchy.levels, parts, strict=True)
+        ]
+
+    def _require_calculation(self) -> None:
+        if not self._predictions:
+            raise CalculatorSetupError("nothing was calculated yet: call atoms.get_potential_energy() first")
+
+
+def _prepare(model: Model, device: torch.device, dtype: torch.dtype) -> NBodyNetwork:
+    """The network in the given place and precision; one that is there already is shared, never changed."""
+    network = model if isinstance(model, NBodyNetwork) else load_model(model)
+    if (
+        network.dtype == dtype
+        and network.embedding.weight.device == device
+        and not network.embedding.weight.requires_grad
+    ):
+        return network
+    return copy.deepcopy(network).to(device=device, dtype=dtype).requires_grad_(False)
+
+
+def _label(model: Model) -> str:
+    if isinstance(model, NBodyNetwork):
+        return f"sha256:{checksum(model.config, model.state_dict())}"
+    return os.fspath(model)
+
+
+def _existing_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise CalculatorSetupError(
+            f"device {name!r} is not available here ({str(error).splitlines()[0]}). Use device='cpu'."
+        ) from error
+    return device
+
+
+def _symbol(number: int) -> str:
+    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"atomic number {number}"
+
+
+def _closest_pair(atoms: ase.Atoms) -> str:
+    """A sentence that names the two closest atoms."""
+    if len(atoms) < 2:
+        return ""
+    distances = atoms.get_all_distances(mic=True)
+    np.fill_diagonal(distances, np.inf)
+    first, second = np.unravel_index(distances.argmin(), distances.shape)
+    return f"The closest atoms, {first} and {second}, are {distances[first, second]:.3g} Angstrom apart."

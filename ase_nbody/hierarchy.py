@@ -1,0 +1,225 @@
+"""The hierarchy of a system: atoms -> environments -> clusters -> ..., as index sets only.
+
+Kondor 2018, section 2: a composition scheme is a directed acyclic graph whose leaves are the atoms. *Which* parts exist
+depends on the chemical composition alone, never on the geometry, and a child's weight fades to zero smoothly at the
+part's radius (``nn.radial``); so the energy is a smooth function of the positions. Listing too many children is harmless.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_nbody.neighbours import Pairs, find_pairs, still_valid
+from ase_nbody.structure import Structure
+
+
+@dataclass(frozen=True)
+class Level:
+    """The parts of one level and the edges to the children, parts of the level below, that each is made of.
+
+    P parts with K edges each at the most; shorter rows are padded. Q parts stand below.
+
+    Attributes:
+        centre: atom at the centre of each part (P,).
+        own: part of the level below with the same centre (P,).
+        child: part of the level below at the end of each edge (P, K).
+        atom: atom at the centre of that child (P, K).
+        shift: lattice translation of the child in whole lattice vectors (P, K, 3).
+        mask: True where an edge is real (P, K); the other tables are 0 elsewhere.
+        parents: for each part below, the edges ``p * K + k`` that end there (Q, M). By it, derivatives that flow from
+            the edges to the children are gathered, not scattered: deterministic on every device.
+        parents_mask: True where an entry of ``parents`` is real (Q, M); ``parents`` is 0 elsewhere.
+    """
+
+    centre: Tensor
+    own: Tensor
+    child: Tensor
+    atom: Tensor
+    shift: Tensor
+    mask: Tensor
+    parents: Tensor
+    parents_mask: Tensor
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """All levels of one structure or of a batch of them, from environments up.
+
+    Attributes:
+        numbers: atomic numbers (N,).
+        structure: index of the structure that each atom belongs to (N,), ascending.
+        n_structures: number of structures B.
+        levels: the levels, from below.
+    """
+
+    numbers: Tensor
+    structure: Tensor
+    n_structures: int
+    levels: tuple[Level, ...]
+
+    def to(self, device: torch.device) -> "Hierarchy":
+        """The same on another device; itself if it is there already."""
+        if self.numbers.device == device:
+            return self
+        levels = tuple(
+            Level(**{name: getattr(level, name).to(device) for name in Level.__dataclass_fields__})
+            for level in self.levels
+        )
+        return Hierarchy(self.numbers.to(device), self.structure.to(device), self.n_structures, levels)
+
+
+def select_parts(numbers: NDArray[np.int64], parts: str | Sequence[int]) -> NDArray[np.bool_]:
+    """Which atoms are centres of parts: ``"all"``, ``"heavy"`` (everything but hydrogen), or atomic numbers."""
+    if isinstance(parts, str):
+        if parts == "all":
+            return np.ones(len(numbers), dtype=np.bool_)
+        if parts == "heavy":
+            return numbers != 1
+        raise ValueError(f"parts must be 'all', 'heavy' or a list of atomic numbers, got {parts!r}")
+    return np.isin(numbers, list(parts))
+
+
+def build_level(pairs: Pairs, above: NDArray[np.bool_], below: NDArray[np.bool_]) -> Level:
+    """The level with parts at the atoms ``above`` (N,) and children at the atoms ``below`` (N,), joined by ``pairs``."""
+    part_of, child_of = np.cumsum(above) - 1, np.cumsum(below) - 1
+    keep = above[pairs.first] & below[pairs.second]
+    part, atom = part_of[pairs.first[keep]], pairs.second[keep]
+    edges, mask = group_rows(part, np.arange(len(part)), int(above.sum()))
+    if not len(part):
+        atom, shift = np.zeros(1, dtype=np.int64), np.zeros((1, 3), dtype=np.int64)
+    else:
+        shift = pairs.shift[keep]
+    position = np.flatnonzero(mask)  # p * K + k of each edge
+    parents, parents_mask = group_rows(child_of[pairs.second[keep]], position, int(below.sum()))
+    centre = np.flatnonzero(above)
+    table = {
+        "centre": centre,
+        "own": child_of[centre],
+        "child": np.where(mask, child_of[atom[edges]], 0),
+        "atom": np.where(mask, atom[edges], 0),
+        "shift": np.where(mask[..., None], shift[edges], 0),
+        "mask": mask,
+        "parents": parents,
+        "parents_mask": parents_mask,
+    }
+    return Level(**{name: torch.from_numpy(array) for name, array in table.items()})
+
+
+def group_rows(
+    group: NDArray[np.int64], value: NDArray[np.int64], n_groups: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Dense table (n_groups, M) of the ``value`` (E,) of each ``group`` (E,), padded with 0, and its mask."""
+    order = np.argsort(group, kind="stable")
+    group = group[order]
+    count = np.bincount(group, minlength=n_groups)
+    slot = np.arange(len(group)) - np.repeat(np.cumsum(count) - count, count)
+    table = np.zeros((n_groups, int(count.max(initial=0))), dtype=np.int64)
+    table[group, slot] = value[order]
+    return table, np.arange(table.shape[1]) < count[:, None]
+
+
+def build_hierarchy(
+    structure: Structure, pairs: Pairs, parts: Sequence[str | Sequence[int]], radii: Sequence[float]
+) -> Hierarchy:
+    """The hierarchy of one structure.
+
+    Args:
+        structure: the system.
+        pairs: its pairs within the largest of ``radii``, or more.
+        parts: for each level from below, where its parts are (see ``select_parts``); each a subset of the one below.
+        radii: for each level, the distance in Angstrom up to which children are listed (its radius and a skin).
+    """
+    below = np.ones(len(structure), dtype=np.bool_)
+    levels = []
+    for selection, radius in zip(parts, radii, strict=True):
+        above = select_parts(structure.numbers, selection)
+        levels.append(build_level(pairs.within(radius), above, below))
+        below = above
+    numbers = torch.tensor(structure.numbers)
+    return Hierarchy(numbers, torch.zeros_like(numbers), 1, tuple(levels))
+
+
+def concatenate(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
+    """One hierarchy that holds all given ones side by side; indices are shifted, rows padded to one width."""
+    atoms = np.cumsum([0] + [len(hierarchy.numbers) for hierarchy in hierarchies])
+    below = atoms
+    levels = []
+    for parallel in zip(*(hierarchy.levels for hierarchy in hierarchies), strict=True):
+        width = max(level.mask.shape[1] for level in parallel)
+        above = np.cumsum([0] + [len(level.centre) for level in parallel])
+        fields: dict[str, list[Tensor]] = {name: [] for name in Level.__dataclass_fields__}
+        for level, first_atom, first_below, first_part in zip(parallel, atoms, below, above, strict=False):
+            part, slot = level.parents.div(max(level.mask.shape[1], 1), rounding_mode="floor"), level.parents
+            slot = slot - part * level.mask.shape[1]
+            fields["centre"].append(level.centre + first_atom)
+            fields["own"].append(level.own + first_below)
+            fields["child"].append((level.child + first_below) * level.mask)
+            fields["atom"].append((level.atom + first_atom) * level.mask)
+            fields["shift"].append(level.shift)
+            fields["mask"].append(level.mask)
+            fields["parents"].append(((part + first_part) * width + slot) * level.parents_mask)
+            fields["parents_mask"].append(level.parents_mask)
+        levels.append(Level(**{name: _stack_rows(rows) for name, rows in fields.items()}))
+        below = above
+    return Hierarchy(
+        numbers=torch.cat([hierarchy.numbers for hierarchy in hierarchies]),
+        structure=torch.cat([hierarchy.structure + index for index, hierarchy in enumerate(hierarchies)]),
+        n_structures=len(hierarchies),
+        levels=tuple(levels),
+    )
+
+
+def _stack_rows(tables: list[Tensor]) -> Tensor:
+    """Concatenate along the first dimension, padding the second with zeros to the widest."""
+    if tables[0].dim() == 1:
+        return torch.cat(tables)
+    width = max(table.shape[1] for table in tables)
+    padded = tables[0].new_zeros((sum(map(len, tables)), width, *tables[0].shape[2:]))
+    row = 0
+    for table in tables:
+        padded[row : row + len(table), : table.shape[1]] = table
+        row += len(table)
+    return padded
+
+
+class VerletHierarchy:
+    """A hierarchy that follows a moving structure: rebuilt only when a child may have come within a radius unlisted.
+
+    Keyed on its own copy of the geometry it was built for, not on what a caller says has changed.
+
+    Args:
+        parts: for each level from below, where its parts are (see ``select_parts``).
+        radii: radius of each level in Angstrom.
+        skin: extra distance in Angstrom up to which children are listed; 0 rebuilds at every step.
+    """
+
+    def __init__(self, parts: Sequence[str | Sequence[int]], radii: Sequence[float], skin: float) -> None:
+        self.parts, self.radii, self.skin = tuple(parts), tuple(radii), skin
+        self.builds = 0
+        self._built_for: Structure | None = None
+        self._hierarchy: Hierarchy | None = None
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The hierarchy of the last update."""
+        if self._hierarchy is None:
+            raise RuntimeError("no hierarchy was built yet: call update(structure) first")
+        return self._hierarchy
+
+    def update(self, structure: Structure) -> Hierarchy:
+        """The hierarchy of ``structure``, a reused one where that is safe."""
+        cutoff = max(self.radii)
+        if (
+            self._hierarchy is None
+            or self._built_for is None
+            or not still_valid(self._built_for, structure, cutoff, self.skin)
+        ):
+            pairs = find_pairs(structure, cutoff + self.skin)
+            self._hierarchy = build_hierarchy(structure, pairs, self.parts, [r + self.skin for r in self.radii])
+            self._built_for = structure
+            self.builds += 1
+        return self._hierarchy

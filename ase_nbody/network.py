@@ -1,0 +1,223 @@
+"""The N-body network: atoms -> environments -> clusters -> system, with an energy read out at every level."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from ase_nbody.hierarchy import Hierarchy, Level
+from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
+from ase_nbody.nn.mixing import Mixing
+from ase_nbody.nn.radial import RadialBasis
+from ase_nbody.nn.readout import ReadOut
+from ase_nbody.nn.repulsion import ZBLRepulsion
+from ase_nbody.nn.species import SpeciesEmbedding, SpeciesGain
+from ase_nbody.so3 import Type
+
+
+class LevelConfig(BaseModel):
+    """One level of the hierarchy.
+
+    Attributes:
+        parts: where the parts are: ``"all"`` atoms, ``"heavy"`` (all but hydrogen) or a list of chemical symbols.
+        radius: distance in Angstrom at which a child's weight has faded to zero.
+        channels: fragments of each degree in a part's state.
+        l_max: highest degree of the aggregated state.
+        l_out: highest degree of the state that is handed up.
+        body_order: 1 + number of factors in the zeroth-order gate; 4 means triple products.
+        n_basis: size of the radial basis.
+        n_radial: learned radial functions of the first-order gate (where children have states with l > 0).
+        message_channels: fragments of each degree that a child shows to its parents (likewise).
+        hidden: width of the hidden layer of the read-out.
+        mean_children: typical number of children, by which sums over them are scaled. Measured by the training.
+        read_out: whether this level contributes to the energy.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parts: Literal["all", "heavy"] | tuple[str, ...] = "all"
+    radius: float = Field(5.0, gt=0.0)
+    channels: int = Field(64, ge=1)
+    l_max: int = Field(3, ge=0, le=8)
+    l_out: int = Field(2, ge=0, le=8)
+    body_order: int = Field(4, ge=2, le=8)
+    n_basis: int = Field(8, ge=1)
+    n_radial: int = Field(8, ge=1)
+    message_channels: int = Field(32, ge=1)
+    hidden: int = Field(32, ge=1)
+    mean_children: float = Field(10.0, gt=0.0)
+    read_out: bool = True
+
+    @field_validator("parts")
+    @classmethod
+    def _known_symbols(cls, parts: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not isinstance(parts, str):
+            _check_symbols(parts)
+        return parts
+
+    @property
+    def selection(self) -> str | list[int]:
+        """``parts`` as ``hierarchy.select_parts`` takes it."""
+        return self.parts if isinstance(self.parts, str) else [atomic_numbers[symbol] for symbol in self.parts]
+
+
+class NBodyConfig(BaseModel):
+    """All that determines a network but its weights.
+
+    Attributes:
+        species: chemical symbols that the network knows.
+        levels: the levels above the atoms, from below. The parts of each must be among those of the one below.
+        embedding: channels of the species embedding; default: one per species, at most 8.
+        isolated_atom_energies: energy in eV of each species far from everything, added in float64.
+        energy_scale: eV per unit of the network's output. Measured by the training.
+        repulsion: add the ZBL repulsion of the nuclei.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    species: tuple[str, ...] = Field(min_length=1)
+    levels: tuple[LevelConfig, ...] = Field(default=(LevelConfig(), LevelConfig(parts="heavy", l_out=0)), min_length=1)
+    embedding: int | None = Field(None, ge=1)
+    isolated_atom_energies: dict[str, float] = Field(default_factory=dict)
+    energy_scale: float = Field(1.0, gt=0.0)
+    repulsion: bool = False
+
+    @field_validator("species")
+    @classmethod
+    def _sorted_species(cls, species: tuple[str, ...]) -> tuple[str, ...]:
+        _check_symbols(species)
+        return tuple(sorted(set(species), key=atomic_numbers.__getitem__))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "NBodyConfig":
+        foreign = set(self.isolated_atom_energies) - set(self.species)
+        if foreign:
+            raise ValueError(f"isolated_atom_energies names {sorted(foreign)}, which are not among species")
+        chosen = set(self.species)
+        for number, level in enumerate(self.levels, start=1):
+            centres = {"all": set(self.species), "heavy": set(self.species) - {"H"}}.get(
+                level.parts if isinstance(level.parts, str) else "", set(level.parts)
+            )
+            if not centres <= chosen:
+                raise ValueError(
+                    f"level {number} has parts at {sorted(centres - chosen)}, where the level below has none: "
+                    "each level's parts must be among those of the level below"
+                )
+            chosen = centres
+        if self.repulsion and self.levels[0].parts != "all":
+            raise ValueError("repulsion needs level 1 to have its parts at 'all' atoms")
+        return self
+
+    @property
+    def cutoff(self) -> float:
+        """Largest radius of the levels in Angstrom."""
+        return max(level.radius for level in self.levels)
+
+    @property
+    def reach(self) -> float:
+        """Distance in Angstrom beyond which atoms do not influence each other's energies: the sum of the radii."""
+        return sum(level.radius for level in self.levels)
+
+
+def _check_symbols(symbols: Sequence[str]) -> None:
+    for symbol in symbols:
+        if atomic_numbers.get(symbol, 0) < 1:
+            raise ValueError(f"{symbol!r} is not a chemical symbol (write them as 'H', 'Si', ...)")
+
+
+class NBodyLevel(nn.Module):
+    """One level: first-order gate over the children, mixing, zeroth-order gate, mixing, read-out.
+
+    With psi the states of the level below, at the part i and its children j:
+
+        A_i = g(z_i) * [ W sum_j R(r_ij) Y(r_ij) ⊗ V psi_j + U psi_i ]       first-order gate
+        psi'_i = W' g'(z_i) * [A_i, A_i ⊗ A_i, A_i ⊗ A_i ⊗ A_i, ...]         zeroth-order gate
+        epsilon_i = read-out of the degree-0 fragments of psi'_i
+    """
+
+    def __init__(self, tau: Type, n_species: int, config: LevelConfig) -> None:
+        super().__init__()
+        scalar_children = tau.l_max == 0
+        tau_message = tau if scalar_children else Type(config.message_channels, tau.l_max)
+        n_radial = None if scalar_children else config.n_radial
+        tau_state = Type(config.channels, config.l_max)
+
+        self.scale = config.mean_children**-0.5
+        self.basis = RadialBasis(config.radius, config.n_basis)
+        self.message = None if scalar_children else Mixing(tau, tau_message)
+        self.first_order = FirstOrderGate(tau_message, config.l_max, config.n_basis, n_radial)
+        self.aggregate = Mixing(self.first_order.tau_out, tau_state)
+        self.inherit = None if scalar_children else Mixing(tau.truncate(config.l_max), tau_state.truncate(tau.l_max))
+        self.state_gain = SpeciesGain(n_species, tau_state)
+        self.zeroth_order = ZerothOrderGate(tau_state, config.l_out, config.body_order - 1)
+        self.product_gain = SpeciesGain(n_species, self.zeroth_order.tau_out)
+        self.tau_out = Type(config.channels, self.zeroth_order.tau_out.l_max)
+        self.hand_up = Mixing(self.zeroth_order.tau_out, self.tau_out)
+        self.read_out = ReadOut(n_species, config.channels, config.hidden) if config.read_out else None
+
+    def forward(self, state: Tensor, vectors: Tensor, level: Level, species: Tensor) -> tuple[Tensor, Tensor | None]:
+        """State below ``(components, Q, channels)`` and pair vectors ``(P, K, 3)`` -> state and energies ``(P,)``."""
+        distance = torch.linalg.vector_norm(vectors, dim=-1)  # (P, K)
+        basis = self.basis(distance)  # (P, K, n_basis)
+        unit = vectors / distance.unsqueeze(-1)
+        message = state if self.message is None else self.message(state)
+        aggregated = self.aggregate(self.scale * self.first_order(message, basis, unit, level))
+        if self.inherit is not None:
+            own = self.inherit(state[:, level.own])
+            aggregated = torch.cat([aggregated[: len(own)] + own, aggregated[len(own) :]])
+        centre = species[level.centre]
+        products = self.zeroth_order(self.state_gain(aggregated, centre))
+        state = self.hand_up(self.product_gain(products, centre))
+        return state, None if self.read_out is None else self.read_out(state[0], centre)
+
+
+class NBodyNetwork(nn.Module):
+    """Kondor's network from its configuration; float64 until ``.to(torch.float32)``. Knows no units but its scale.
+
+    Weights are drawn from torch's global generator: ``torch.manual_seed`` makes them reproducible.
+    """
+
+    def __init__(self, config: NBodyConfig) -> None:
+        super().__init__()
+        self.config = config
+        n_species = len(config.species)
+        self.embedding = SpeciesEmbedding(n_species, config.embedding or min(n_species, 8))
+        self.levels = nn.ModuleList()
+        tau = self.embedding.tau_out
+        for level in config.levels:
+            self.levels.append(NBodyLevel(tau, n_species, level))
+            tau = self.levels[-1].tau_out
+        self.repulsion = ZBLRepulsion() if config.repulsion else None
+        index = torch.full((len(chemical_symbols),), -1)
+        index[[atomic_numbers[symbol] for symbol in config.species]] = torch.arange(n_species)
+        self.register_buffer("species_index", index, persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return self.embedding.weight.dtype
+
+    def forward(self, hierarchy: Hierarchy, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """Energies in eV of the parts of each level, without the isolated-atom energies.
+
+        Args:
+            hierarchy: the parts and edges.
+            vectors: for each level, the pair vectors (P, K, 3) in Angstrom; padded ones longer than the radius.
+
+        Returns:
+            For each level the energies (P,); zero where the level is not read out.
+        """
+        species = self.species_index[hierarchy.numbers]
+        state = self.embedding(species)
+        energies = []
+        for layer, level, pair_vectors in zip(self.levels, hierarchy.levels, vectors, strict=True):
+            state, energy = layer(state, pair_vectors, level, species)
+            energies.append(state.new_zeros(len(level.centre)) if energy is None else self.config.energy_scale * energy)
+        if self.repulsion is not None:
+            level, distance = hierarchy.levels[0], torch.linalg.vector_norm(vectors[0], dim=-1)
+            numbers = hierarchy.numbers
+            energies[0] = energies[0] + self.repulsion(numbers[level.centre], numbers[level.atom], distance)
+        return energies

@@ -1,0 +1,1 @@
+"""Layers of the network: species, radial functions, mixing, gates, read-outs."""

@@ -1,0 +1,36 @@
+"""The only linear map of the network: mixing of fragments of equal degree l (Kondor 2018, Proposition 1)."""
+
+import torch
+from torch import Tensor, nn
+
+from ase_nbody.so3 import Type, degrees
+
+
+class Mixing(nn.Module):
+    """psi^l -> psi^l W^l, one matrix for each degree l; by Schur's lemma nothing else is covariant and linear.
+
+    A fragment of degree l is not mixed over m, and there is no bias: the zero state stays zero, so a part without
+    children adds nothing to the energy.
+
+    Args:
+        tau_in: type of the input.
+        tau_out: type of the output, with at most the degrees of the input.
+    """
+
+    def __init__(self, tau_in: Type, tau_out: Type) -> None:
+        super().__init__()
+        if tau_out.l_max > tau_in.l_max:
+            raise ValueError(f"mixing cannot raise the degree: {tau_in} -> {tau_out}")
+        self.tau_in, self.tau_out = tau_in, tau_out
+        self.weight = nn.Parameter(
+            torch.randn(tau_out.l_max + 1, tau_in.channels, tau_out.channels, dtype=torch.float64)
+            / tau_in.channels**0.5
+        )
+        self.register_buffer("degree", torch.tensor(degrees(tau_out.l_max)), persistent=False)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """``(components, parts, channels in)`` -> ``(components, parts, channels out)``."""
+        return torch.bmm(state[: self.tau_out.components], self.weight[self.degree])
+
+    def extra_repr(self) -> str:
+        return f"{self.tau_in} -> {self.tau_out}"

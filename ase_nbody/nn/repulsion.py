@@ -1,0 +1,40 @@
+"""Short-range repulsion of the nuclei, the universal potential of Ziegler, Biersack and Littmark (ZBL, 1985).
+
+    V(r) = (e^2 / 4 pi eps0) Z_i Z_j / r * phi(r / a),   a = 0.46850 / (Z_i^0.23 + Z_j^0.23) Angstrom,
+
+faded out by ``cutoff_function`` at the sum of the covalent radii: a prior where no training data are.
+"""
+
+import torch
+from ase.data import covalent_radii
+from ase.units import Bohr, Hartree
+from torch import Tensor
+
+from ase_nbody.nn.radial import cutoff_function
+from ase_nbody.so3.constants import ExactConstants
+
+_SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
+
+
+class ZBLRepulsion(ExactConstants):
+    """Energy of each atom in eV: half of its pairs' ZBL energies. No parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_constant("radius", covalent_radii)
+
+    def forward(self, first: Tensor, second: Tensor, distance: Tensor) -> Tensor:
+        """Energies in eV of the centres.
+
+        Args:
+            first: atomic numbers of the centres (parts,).
+            second: atomic numbers of the neighbours (parts, K).
+            distance: distances in Angstrom (parts, K).
+        """
+        first = first.unsqueeze(-1)
+        cutoff = self.radius[first] + self.radius[second]
+        z_first, z_second = first.to(distance), second.to(distance)
+        reduced = distance * (z_first**0.23 + z_second**0.23) / 0.46850
+        screening = sum(weight * torch.exp(-rate * reduced) for weight, rate in _SCREENING)
+        coulomb = 0.5 * Hartree * Bohr * z_first * z_second / distance
+        return (coulomb * screening * cutoff_function(distance, cutoff)).sum(-1)

@@ -1,0 +1,37 @@
+"""What depends on the chemical species: embeddings of the atoms, gains of a part's fragments.
+
+Every table here is linear in the number of species, never quadratic, so that many elements cost little.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ase_nbody.so3 import Type, degrees
+
+
+class SpeciesEmbedding(nn.Module):
+    """Level 0, the atoms: a state of type ``channels x 0`` for each species."""
+
+    def __init__(self, n_species: int, channels: int) -> None:
+        super().__init__()
+        self.tau_out = Type(channels, 0)
+        one_hot = torch.eye(n_species, channels, dtype=torch.float64)
+        spread = torch.randn(n_species, channels, dtype=torch.float64) / channels**0.5
+        self.weight = nn.Parameter(one_hot if channels >= n_species else spread)
+
+    def forward(self, species: Tensor) -> Tensor:
+        """Species indices ``(atoms,)`` -> state ``(1, atoms, channels)``."""
+        return self.weight[species].unsqueeze(0)
+
+
+class SpeciesGain(nn.Module):
+    """psi^l_c -> g^l_c(z) psi^l_c: a factor for each fragment, by the species z at the part's centre."""
+
+    def __init__(self, n_species: int, tau: Type) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(tau.l_max + 1, n_species, tau.channels, dtype=torch.float64))
+        self.register_buffer("degree", torch.tensor(degrees(tau.l_max)), persistent=False)
+
+    def forward(self, state: Tensor, species: Tensor) -> Tensor:
+        """State ``(components, parts, channels)`` and species of the centres ``(parts,)`` -> state."""
+        return state * self.weight[:, species][self.degree]

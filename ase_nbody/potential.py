@@ -1,0 +1,120 @@
+"""The potential: energy, and all its derivatives from one backward pass. The only file that differentiates.
+
+The energy depends on the positions only through the pair vectors r_ij = x_j + S_ij cell - x_i. With g_ij = dE/dr_ij:
+
+    F_i     = sum_j g_ij - sum_j g_ji                        forces
+    W       = sum_ij r_ij ⊗ g_ij                             dE/d(strain), the virial; stress = W / volume
+    W_i     = 1/2 sum_j (r_ij ⊗ g_ij + r_ji ⊗ g_ji)          per-atom virial: half of each pair to either end
+
+W_i is the derivative of E under a strain field, r_ij -> (1 + (e_i + e_j) / 2) r_ij, with respect to e_i; hence
+sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's dtype, so that a system may lie far from
+the origin; energies are summed in float64 for the same reason. Knows no ASE.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor
+
+from ase_nbody.hierarchy import Hierarchy, Level
+from ase_nbody.network import NBodyNetwork
+from ase_nbody.nn.exchange import sum_over_parents
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Energy and derivatives of a batch of B structures with N atoms in all. Units: eV, Angstrom.
+
+    Attributes:
+        energy: total energies (B,), float64.
+        energies: per-atom energies (N,), float64; of one structure they sum to its energy.
+        forces: (N, 3).
+        virials: per-atom virials (N, 3, 3), symmetric; of one structure they sum to dE/d(strain).
+        parts: for each level the energies of its parts (P,), without isolated-atom energies.
+    """
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor
+    virials: Tensor
+    parts: tuple[Tensor, ...]
+
+
+def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, structure: Tensor) -> Tensor:
+    """Pair vectors (P, K, 3) in Angstrom of a level's edges; padded ones have twice the ``radius``.
+
+    Args:
+        level: the edges.
+        radius: radius of the level in Angstrom.
+        positions: (N, 3), float64.
+        cells: lattice vectors of the structures (B, 3, 3), float64.
+        structure: the structure that each atom belongs to (N,).
+    """
+    offsets = torch.einsum("pka,pab->pkb", level.shift.to(cells.dtype), cells[structure[level.centre]])
+    vectors = positions[level.atom] + offsets - positions[level.centre].unsqueeze(1)
+    padding = vectors.new_tensor([2.0 * radius, 0.0, 0.0])
+    return torch.where(level.mask.unsqueeze(-1), vectors, padding)
+
+
+def evaluate(
+    network: NBodyNetwork, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, create_graph: bool = False
+) -> Prediction:
+    """Energy, forces and virials of the structures of a hierarchy.
+
+    Args:
+        network: the trained network, on the device of the other arguments.
+        hierarchy: parts and edges; edges beyond a level's radius do no harm.
+        positions: (N, 3) in Angstrom, float64.
+        cells: (B, 3, 3) in Angstrom, float64; zeros where a structure has none.
+        create_graph: keep the graph, so that a loss of the forces can be differentiated by the weights.
+    """
+    levels, radii = hierarchy.levels, [level.radius for level in network.config.levels]
+    exact = [
+        pair_vectors(level, radius, positions, cells, hierarchy.structure)
+        for level, radius in zip(levels, radii, strict=True)
+    ]
+    with torch.enable_grad():
+        vectors = [vector.detach().to(network.dtype).requires_grad_() for vector in exact]
+        parts = network(hierarchy, vectors)
+        gradients = torch.autograd.grad(
+            sum(part.sum() for part in parts), vectors, create_graph=create_graph, materialize_grads=True
+        )
+        return _assemble(network, hierarchy, exact, parts, gradients)
+
+
+def _assemble(
+    network: NBodyNetwork,
+    hierarchy: Hierarchy,
+    vectors: Sequence[Tensor],
+    parts: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+) -> Prediction:
+    """Sum part energies and pair gradients to atoms and structures (equations above)."""
+    n_atoms, dtype = len(hierarchy.numbers), torch.float64
+    energies = isolated_energies(network, hierarchy.numbers)
+    forces = energies.new_zeros(n_atoms, 3)
+    virials = energies.new_zeros(n_atoms, 3, 3)
+    below = torch.arange(n_atoms, device=energies.device)
+    for level, vector, part, gradient in zip(hierarchy.levels, vectors, parts, gradients, strict=True):
+        gradient = gradient.to(dtype) * level.mask.unsqueeze(-1)
+        virial = 0.5 * vector.unsqueeze(-1) * gradient.unsqueeze(-2)  # (P, K, 3, 3)
+        energies = energies.index_add(0, level.centre, part.to(dtype))
+        forces = forces.index_add(0, level.centre, gradient.sum(1))
+        forces = forces.index_add(0, below, -sum_over_parents(gradient.unsqueeze(0), level)[0])
+        virials = virials.index_add(0, level.centre, virial.sum(1))
+        virials = virials.index_add(
+            0, below, sum_over_parents(virial.flatten(2).unsqueeze(0), level)[0].unflatten(1, (3, 3))
+        )
+        below = level.centre
+    energy = energies.new_zeros(hierarchy.n_structures).index_add(0, hierarchy.structure, energies)
+    return Prediction(energy, energies, forces, 0.5 * (virials + virials.mT), tuple(parts))
+
+
+def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:
+    """Energy in eV of each atom alone (N,), float64."""
+    table = torch.zeros(len(network.species_index), dtype=torch.float64)
+    for symbol, energy in network.config.isolated_atom_energies.items():
+        table[atomic_numbers[symbol]] = energy
+    return table.to(numbers.device)[numbers]

@@ -1,0 +1,29 @@
+"""The covariant algebra: real harmonics, Clebsch-Gordan, types, products. Knows no atoms.
+
+Conventions, stated once:
+
+* Real spherical harmonics in e3nn's basis: components of degree l in the order m = -l..l, polar axis y, so that the
+  degree-1 components are (x, y, z). ``index = l * l + l + m`` runs over all components up to ``l_max``.
+* Component normalisation: the mean over the sphere of Y_lm Y_l'm' is the identity, hence |Y_l(u)|^2 = 2 l + 1.
+* Natural parity: a component of degree l changes by (-1)^l under inversion.
+* A state is a tensor ``((l_max + 1)^2, parts, channels)``: component first, so that every linear map between equal l
+  is one batched matrix product.
+"""
+
+from ase_nbody.so3.clebsch_gordan import clebsch_gordan, clebsch_gordan_product, gaunt_coefficient
+from ase_nbody.so3.fragments import Type, degrees
+from ase_nbody.so3.gaunt import SphereQuadrature, gaunt_product
+from ase_nbody.so3.harmonics import SphericalHarmonics
+from ase_nbody.so3.rotation import rotation_matrix
+
+__all__ = [
+    "SphereQuadrature",
+    "SphericalHarmonics",
+    "Type",
+    "clebsch_gordan",
+    "clebsch_gordan_product",
+    "degrees",
+    "gaunt_coefficient",
+    "gaunt_product",
+    "rotation_matrix",
+]

@@ -1,0 +1,63 @@
+"""The Clebsch-Gordan product: the definition, and the oracle against which the fast product is tested.
+
+Kondor 2018, eq. (13): the product of two fragments of degrees l1 and l2 decomposes into fragments of the degrees
+|l1 - l2| <= l <= l1 + l2,
+
+    (x ⊗ y)^l_m = sum_{m1 m2} C^{l m}_{l1 m1, l2 m2} x^{l1}_{m1} y^{l2}_{m2} .
+
+Only l1 + l2 + l even occurs here: the others are pseudo-tensors, which a state of natural parity cannot hold.
+"""
+
+import functools
+import math
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+
+@functools.cache
+def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
+    """Real Clebsch-Gordan coefficients (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) in float64, orthonormal in the last index."""
+    return math.sqrt(2 * l3 + 1) * o3.wigner_3j(l1, l2, l3, dtype=torch.float64)
+
+
+@functools.cache
+def gaunt_coefficient(l1: int, l2: int, l3: int) -> float:
+    """The number g with mean_u[Y_l1 Y_l2 Y_l3] = g * clebsch_gordan(l1, l2, l3), for component-normalised harmonics.
+
+    It is the reduced matrix element of a product of harmonics (Wigner-Eckart); zero for odd l1 + l2 + l3.
+    """
+    pole = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    left, right, out = (
+        o3.spherical_harmonics(degree, pole, normalize=False, normalization="component") for degree in (l1, l2, l3)
+    )
+    # Y_l1 Y_l2 = sum_l3 g C Y_l3 holds at every point; contracting it with C isolates one l3, and the pole reads it.
+    coupled = torch.einsum("abm,a,b->m", clebsch_gordan(l1, l2, l3), left, right)
+    return float(coupled @ out / (2 * l3 + 1))
+
+
+def clebsch_gordan_product(x: Tensor, y: Tensor, l_out: int, *, weights=gaunt_coefficient) -> Tensor:  # type: ignore[no-untyped-def]
+    """Channel-wise Clebsch-Gordan product of two states, summed over the paths (l1, l2) -> l with given weights.
+
+    Args:
+        x: state ``((l_x + 1)^2, ..., channels)``.
+        y: state ``((l_y + 1)^2, ..., channels)``, broadcastable to ``x`` behind the first dimension.
+        l_out: highest degree of the result.
+        weights: function (l1, l2, l) -> float, the weight of a path. The default makes the product the Gaunt product.
+
+    Returns:
+        State ``((l_out + 1)^2, ..., channels)``.
+    """
+    l_x, l_y = (math.isqrt(state.shape[0]) - 1 for state in (x, y))
+    blocks = []
+    for l3 in range(l_out + 1):
+        block = x.new_zeros((2 * l3 + 1, *torch.broadcast_shapes(x.shape[1:], y.shape[1:])))
+        for l1 in range(l_x + 1):
+            for l2 in range(abs(l1 - l3), min(l_y, l1 + l3) + 1):
+                if (l1 + l2 + l3) % 2 == 0:
+                    coupling = weights(l1, l2, l3) * clebsch_gordan(l1, l2, l3).to(x)
+                    left, right = x[l1 * l1 : (l1 + 1) ** 2], y[l2 * l2 : (l2 + 1) ** 2]
+                    block = block + torch.einsum("abm,a...,b...->m...", coupling, left, right)
+        blocks.append(block)
+    return torch.cat(blocks)

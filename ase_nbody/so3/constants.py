@@ -1,0 +1,32 @@
+"""Constants that stay exact when a module changes its dtype."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+
+class ExactConstants(nn.Module):
+    """A module whose constants are kept in float64 and rounded anew at every change of dtype or device.
+
+    A plain buffer that went to float32 and back would carry a 1e-8 error into float64, which is enough to spoil
+    covariance at 1e-10. Constants are not part of the state dict: they follow from the configuration.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._exact: dict[str, NDArray[np.float64]] = {}
+
+    def register_constant(self, name: str, value: NDArray[np.float64] | torch.Tensor) -> None:
+        """Make ``value`` available as the attribute ``name``, in the module's dtype (float64 until it is changed)."""
+        exact = np.array(value, dtype=np.float64)
+        self._exact[name] = exact
+        self.register_buffer(name, torch.from_numpy(exact.copy()), persistent=False)
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        super()._apply(fn, recurse)
+        for name, exact in self._exact.items():
+            rounded = getattr(self, name)
+            if rounded.device.type != "meta":
+                setattr(self, name, torch.as_tensor(exact, dtype=rounded.dtype, device=rounded.device).clone())
+        return self

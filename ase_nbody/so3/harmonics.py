@@ -1,0 +1,40 @@
+"""Real spherical harmonics of pair vectors, built by the Clebsch-Gordan product itself.
+
+    Y_l = c_l (Y_{l-1} ⊗ Y_1)^l ,
+
+the stretched coupling, with c_l from Y_l0 = sqrt(2 l + 1) at the pole. Plain tensor algebra: it can be differentiated
+twice and compiled, which library kernels do not all allow. Tested against e3nn and scipy.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ase_nbody.so3.clebsch_gordan import clebsch_gordan
+from ase_nbody.so3.constants import ExactConstants
+
+
+class SphericalHarmonics(ExactConstants):
+    """All components up to ``l_max`` of unit vectors: (..., 3) -> (..., (l_max + 1)^2)."""
+
+    def __init__(self, l_max: int) -> None:
+        super().__init__()
+        self.l_max = l_max
+        pole = math.sqrt(3) * torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+        value = pole
+        for degree in range(2, l_max + 1):
+            coupling = clebsch_gordan(degree - 1, 1, degree).flatten(0, 1)  # ((2l - 1) * 3, 2l + 1)
+            raised = torch.outer(value, pole).flatten() @ coupling
+            coupling = coupling * math.sqrt(2 * degree + 1) / raised[degree]
+            value = torch.outer(value, pole).flatten() @ coupling
+            self.register_constant(f"raise_{degree}", coupling)
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Harmonics ``(..., (l_max + 1)^2)`` of unit vectors ``(..., 3)``."""
+        vector = math.sqrt(3) * unit
+        blocks = [torch.ones_like(unit[..., :1]), vector]
+        for degree in range(2, self.l_max + 1):
+            outer = blocks[-1].unsqueeze(-1) * vector.unsqueeze(-2)  # (..., 2l - 1, 3)
+            blocks.append(outer.flatten(-2) @ getattr(self, f"raise_{degree}"))
+        return torch.cat(blocks[: self.l_max + 1], dim=-1)

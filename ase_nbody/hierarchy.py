@@ -65,11 +65,20 @@ class Hierarchy:
         """The same on another device; itself if it is there already."""
         if self.numbers.device == device:
             return self
-        levels = tuple(
-            Level(**{name: getattr(level, name).to(device) for name in Level.__dataclass_fields__})
-            for level in self.levels
-        )
-        return Hierarchy(self.numbers.to(device), self.structure.to(device), self.n_structures, levels)
+        return Hierarchy.from_tensors([table.to(device) for table in self.tensors()], self.n_structures)
+
+    def tensors(self) -> list[Tensor]:
+        """All tables in a fixed order, from which ``from_tensors`` makes the same hierarchy."""
+        tables = [getattr(level, name) for level in self.levels for name in Level.__dataclass_fields__]
+        return [self.numbers, self.structure, *tables]
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor], n_structures: int) -> "Hierarchy":
+        """The hierarchy of the tables that ``tensors`` lists."""
+        numbers, structure, *tables = tensors
+        width = len(Level.__dataclass_fields__)
+        levels = tuple(Level(*tables[start : start + width]) for start in range(0, len(tables), width))
+        return cls(numbers, structure, n_structures, levels)
 
 
 def select_parts(numbers: NDArray[np.int64], parts: str | Sequence[int]) -> NDArray[np.bool_]:
@@ -143,13 +152,16 @@ def build_hierarchy(
     return Hierarchy(numbers, torch.zeros_like(numbers), 1, tuple(levels))
 
 
-def concatenate(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
-    """One hierarchy that holds all given ones side by side; indices are shifted, rows padded to one width."""
+def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarchy:
+    """One hierarchy that holds all given ones side by side; indices are shifted, rows padded to one width.
+
+    Widths are rounded up to a ``multiple``, so that batches of similar structures have few different shapes.
+    """
     atoms = np.cumsum([0] + [len(hierarchy.numbers) for hierarchy in hierarchies])
     below = atoms
     levels = []
     for parallel in zip(*(hierarchy.levels for hierarchy in hierarchies), strict=True):
-        width = max(level.mask.shape[1] for level in parallel)
+        width = round_up(max(level.mask.shape[1] for level in parallel), multiple)
         above = np.cumsum([0] + [len(level.centre) for level in parallel])
         fields: dict[str, list[Tensor]] = {name: [] for name in Level.__dataclass_fields__}
         for level, first_atom, first_below, first_part in zip(parallel, atoms, below, above, strict=False):
@@ -163,7 +175,7 @@ def concatenate(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
             fields["mask"].append(level.mask)
             fields["parents"].append(((part + first_part) * width + slot) * level.parents_mask)
             fields["parents_mask"].append(level.parents_mask)
-        levels.append(Level(**{name: _stack_rows(rows) for name, rows in fields.items()}))
+        levels.append(Level(**{name: _stack_rows(rows, multiple) for name, rows in fields.items()}))
         below = above
     return Hierarchy(
         numbers=torch.cat([hierarchy.numbers for hierarchy in hierarchies]),
@@ -173,11 +185,16 @@ def concatenate(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
     )
 
 
-def _stack_rows(tables: list[Tensor]) -> Tensor:
-    """Concatenate along the first dimension, padding the second with zeros to the widest."""
+def round_up(width: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is at least ``width``."""
+    return -(-width // multiple) * multiple
+
+
+def _stack_rows(tables: list[Tensor], multiple: int) -> Tensor:
+    """Concatenate along the first dimension, padding the second with zeros to the widest, rounded up."""
     if tables[0].dim() == 1:
         return torch.cat(tables)
-    width = max(table.shape[1] for table in tables)
+    width = round_up(max(table.shape[1] for table in tables), multiple)
     padded = tables[0].new_zeros((sum(map(len, tables)), width, *tables[0].shape[2:]))
     row = 0
     for table in tables:

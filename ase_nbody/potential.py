@@ -11,12 +11,15 @@ sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's
 the origin; energies are summed in float64 for the same reason. Knows no ASE.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from ase.data import atomic_numbers
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ase_nbody.hierarchy import Hierarchy, Level
 from ase_nbody.network import NBodyNetwork
@@ -43,7 +46,7 @@ class Prediction:
 
 
 def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, structure: Tensor) -> Tensor:
-    """Pair vectors (P, K, 3) in Angstrom of a level's edges; padded ones have twice the ``radius``.
+    """Pair vectors (P, K, 3) in Angstrom of a level's edges; padded ones are longer than the ``radius``.
 
     Args:
         level: the edges.
@@ -54,12 +57,17 @@ def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, 
     """
     offsets = torch.einsum("pka,pab->pkb", level.shift.to(cells.dtype), cells[structure[level.centre]])
     vectors = positions[level.atom] + offsets - positions[level.centre].unsqueeze(1)
-    padding = vectors.new_tensor([2.0 * radius, 0.0, 0.0])
-    return torch.where(level.mask.unsqueeze(-1), vectors, padding)
+    return torch.where(level.mask.unsqueeze(-1), vectors, 2.0 * radius)
 
 
 def evaluate(
-    network: NBodyNetwork, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, create_graph: bool = False
+    network: NBodyNetwork,
+    hierarchy: Hierarchy,
+    positions: Tensor,
+    cells: Tensor,
+    *,
+    create_graph: bool = False,
+    virials: bool = True,
 ) -> Prediction:
     """Energy, forces and virials of the structures of a hierarchy.
 
@@ -69,6 +77,7 @@ def evaluate(
         positions: (N, 3) in Angstrom, float64.
         cells: (B, 3, 3) in Angstrom, float64; zeros where a structure has none.
         create_graph: keep the graph, so that a loss of the forces can be differentiated by the weights.
+        virials: also sum the virials; zeros otherwise.
     """
     levels, radii = hierarchy.levels, [level.radius for level in network.config.levels]
     exact = [
@@ -78,10 +87,11 @@ def evaluate(
     with torch.enable_grad():
         vectors = [vector.detach().to(network.dtype).requires_grad_() for vector in exact]
         parts = network(hierarchy, vectors)
-        gradients = torch.autograd.grad(
-            sum(part.sum() for part in parts), vectors, create_graph=create_graph, materialize_grads=True
-        )
-        return _assemble(network, hierarchy, exact, parts, gradients)
+        total = torch.stack([part.sum() for part in parts]).sum()
+        gradients = torch.autograd.grad(total, vectors, create_graph=create_graph, materialize_grads=True)
+    if not create_graph:
+        parts = [part.detach() for part in parts]
+    return _assemble(network, hierarchy, exact, parts, gradients, virials)
 
 
 def _assemble(
@@ -90,25 +100,26 @@ def _assemble(
     vectors: Sequence[Tensor],
     parts: Sequence[Tensor],
     gradients: Sequence[Tensor],
+    with_virials: bool,
 ) -> Prediction:
-    """Sum part energies and pair gradients to atoms and structures (equations above)."""
-    n_atoms, dtype = len(hierarchy.numbers), torch.float64
+    """Sum part energies and pair gradients to atoms and structures (equations above), in float64."""
+    n_atoms = len(hierarchy.numbers)
     energies = isolated_energies(network, hierarchy.numbers)
     forces = energies.new_zeros(n_atoms, 3)
-    virials = energies.new_zeros(n_atoms, 3, 3)
+    virials = energies.new_zeros(n_atoms, 9)
     below = torch.arange(n_atoms, device=energies.device)
     for level, vector, part, gradient in zip(hierarchy.levels, vectors, parts, gradients, strict=True):
-        gradient = gradient.to(dtype) * level.mask.unsqueeze(-1)
-        virial = 0.5 * vector.unsqueeze(-1) * gradient.unsqueeze(-2)  # (P, K, 3, 3)
-        energies = energies.index_add(0, level.centre, part.to(dtype))
+        gradient = gradient.to(torch.float64) * level.mask.unsqueeze(-1)
+        energies = energies.index_add(0, level.centre, part.to(torch.float64))
         forces = forces.index_add(0, level.centre, gradient.sum(1))
         forces = forces.index_add(0, below, -sum_over_parents(gradient.unsqueeze(0), level)[0])
-        virials = virials.index_add(0, level.centre, virial.sum(1))
-        virials = virials.index_add(
-            0, below, sum_over_parents(virial.flatten(2).unsqueeze(0), level)[0].unflatten(1, (3, 3))
-        )
+        if with_virials:
+            half = 0.5 * (vector.unsqueeze(-1) * gradient.unsqueeze(-2)).flatten(2)  # (P, K, 9)
+            virials = virials.index_add(0, level.centre, half.sum(1))
+            virials = virials.index_add(0, below, sum_over_parents(half.unsqueeze(0), level)[0])
         below = level.centre
     energy = energies.new_zeros(hierarchy.n_structures).index_add(0, hierarchy.structure, energies)
+    virials = virials.unflatten(1, (3, 3))
     return Prediction(energy, energies, forces, 0.5 * (virials + virials.mT), tuple(parts))
 
 
@@ -118,3 +129,59 @@ def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:
     for symbol, energy in network.config.isolated_atom_energies.items():
         table[atomic_numbers[symbol]] = energy
     return table.to(numbers.device)[numbers]
+
+
+class CompiledPotential:
+    """``evaluate`` for training, compiled anew for each set of shapes that keeps returning.
+
+    The energy and its gradient are traced to one graph of plain tensor operations, which is compiled as a whole and can be
+    differentiated by the weights. Compiling takes half a minute, so a set of shapes is compiled at its ``patience``-th
+    appearance, and never more than ``most`` are; all others are evaluated eagerly, with equal results.
+
+    Args:
+        network: the network, whose weights may change in place.
+        virials: whether virials are needed.
+        patience: appearances of a set of shapes before it is compiled.
+        most: how many sets of shapes are compiled.
+    """
+
+    def __init__(self, network: NBodyNetwork, *, virials: bool, patience: int = 20, most: int = 8) -> None:
+        self.network, self.virials, self.patience, self.most = network, virials, patience, most
+        self._seen: Counter[tuple[torch.Size, ...]] = Counter()
+        self._compiled: dict[tuple[torch.Size, ...], Callable[..., tuple[Tensor, ...]]] = {}
+
+    def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
+        """As ``evaluate(..., create_graph=True)``."""
+        tables = hierarchy.tensors()
+        shapes = (cells.shape, *(table.shape for table in tables))
+        self._seen[shapes] += 1
+        if shapes not in self._compiled and self._seen[shapes] >= self.patience and len(self._compiled) < self.most:
+            self._compiled[shapes] = self._compile(tables, positions, cells)
+        if shapes not in self._compiled:
+            return evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
+        weights = list(self.network.parameters())
+        energy, energies, forces, virials, *parts = self._compiled[shapes](weights, tables, positions, cells)
+        return Prediction(energy, energies, forces, virials, tuple(parts))
+
+    def _compile(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+        evaluation = _Evaluation(self.network, self.virials)
+        names = [name for name, _ in evaluation.named_parameters()]
+
+        def energy_and_gradient(weights: list[Tensor], *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+            return functional_call(evaluation, dict(zip(names, weights, strict=True)), arguments)
+
+        weights = [weight.detach().requires_grad_() for weight in self.network.parameters()]
+        return torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
+
+
+class _Evaluation(nn.Module):
+    """``evaluate`` as a module, from tensors to tensors."""
+
+    def __init__(self, network: NBodyNetwork, virials: bool) -> None:
+        super().__init__()
+        self.network, self.virials = network, virials
+
+    def forward(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
+        hierarchy = Hierarchy.from_tensors(tables, len(cells))
+        found = evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
+        return found.energy, found.energies, found.forces, found.virials, *found.parts

@@ -12,18 +12,19 @@ def cutoff_function(distance: Tensor, radius: Tensor | float) -> Tensor:
 
 
 class RadialBasis(ExactConstants):
-    """B_n(r) = sin(n pi r/radius) / (r/radius) f_c(r), n = 1 ... size: Bessel functions times a smooth cutoff.
+    """B_n(r) = j_0(n pi r/radius) f_c(r), n = 1 ... size: spherical Bessel functions times a smooth cutoff.
 
-    The Bessel functions are those of a free particle in a sphere (Gasteiger et al., ICLR 2020, eq. 7).
+    The waves of a free particle in a sphere (Gasteiger et al., ICLR 2020, eq. 7), but scaled to one at the origin, not to
+    equal norm: rapid functions come in with the amplitude 1/n. This preference for smooth potentials lowers the force
+    error on unseen structures by a fifth (docs/design.md).
     """
 
     def __init__(self, radius: float, size: int) -> None:
         super().__init__()
         self.radius = radius
-        self.register_constant("frequency", torch.pi * torch.arange(1, size + 1, dtype=torch.float64))
+        self.register_constant("order", torch.arange(1, size + 1, dtype=torch.float64))
 
     def forward(self, distance: Tensor) -> Tensor:
         """Distances ``(...)`` in Angstrom -> ``(..., size)``; exactly zero from the radius on."""
         reduced = (distance / self.radius).unsqueeze(-1)
-        envelope = cutoff_function(distance, self.radius).unsqueeze(-1)
-        return torch.sin(self.frequency * reduced) * (envelope / reduced)
+        return torch.sinc(self.order * reduced) * cutoff_function(distance, self.radius).unsqueeze(-1)

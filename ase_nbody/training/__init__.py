@@ -1,0 +1,1 @@
+"""Training: configuration, optimiser, loss, loop. Needs the ``train`` extra (lightning)."""

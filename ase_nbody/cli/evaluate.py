@@ -1,0 +1,33 @@
+"""``nbody evaluate``: errors of a model on labelled structures."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ase_nbody.archive import load_model
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
+    data: Annotated[str, typer.Argument(help="File with reference energies and forces (extxyz, ...).")],
+    index: Annotated[str, typer.Option(help="Which frames, as ASE writes slices.")] = ":",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Print mean absolute and root-mean-square errors of energy, forces and stress."""
+    from ase_nbody.data import read_labelled
+    from ase_nbody.evaluation import evaluate_model
+    from ase_nbody.loss import UNITS
+
+    frames = read_labelled(data, index)
+    table = evaluate_model(load_model(model), frames)
+    if as_json:
+        found = {quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in table.items()}
+        typer.echo(json.dumps({"model": model, "data": data, "frames": len(frames), "errors": found}, indent=2))
+        return
+    shown = Table("quantity", "MAE", "RMSE", "unit", title=f"{model} on {len(frames)} frames of {data}")
+    for quantity, measures in table.items():
+        shown.add_row(quantity.replace("_", " "), f"{measures['mae']:.3f}", f"{measures['rmse']:.3f}", UNITS[quantity])
+    Console().print(shown)

@@ -1,0 +1,92 @@
+"""The loss, and the errors in the units that people use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ase_nbody.data import Batch
+from ase_nbody.potential import Prediction
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Prediction minus reference of a batch, only where there is a reference; float64.
+
+    Attributes:
+        energy: (B',) in eV.
+        energy_per_atom: (B',) in eV.
+        forces: (N', 3) in eV/Angstrom.
+        stress: (B'', 3, 3) in eV/Angstrom^3.
+    """
+
+    energy: Tensor
+    energy_per_atom: Tensor
+    forces: Tensor
+    stress: Tensor
+
+    @classmethod
+    def of(cls, prediction: Prediction, batch: Batch) -> "Residuals":
+        """Residuals of a batch; labels that are NaN are left out."""
+        atoms = batch.atoms_per_structure
+        energy = prediction.energy - batch.energy
+        has_energy = torch.isfinite(batch.energy)
+        forces = (prediction.forces - batch.forces)[torch.isfinite(batch.forces).all(-1)]
+        has_stress = torch.isfinite(batch.stress).all(-1).all(-1)
+        virial = prediction.virials.new_zeros(batch.stress.shape).index_add(
+            0, batch.hierarchy.structure, prediction.virials
+        )
+        volume = torch.linalg.det(batch.cells).abs().reshape(-1, 1, 1)
+        stress = (virial / torch.where(volume > 0, volume, 1.0) - batch.stress)[has_stress]
+        return cls(energy[has_energy], (energy / atoms)[has_energy], forces, stress)
+
+
+def loss(residuals: Residuals, scale: float, energy_weight: float, stress_weight: float) -> Tensor:
+    """Mean length of the force errors, plus mean absolute errors of energy and stress, in units of ``scale``.
+
+    The energy enters as |dE| / sqrt(N), which weighs small and large structures alike where errors of atoms are
+    independent. First powers, not squares, keep single hard frames from ruling the fit.
+
+    Args:
+        residuals: of a batch.
+        scale: typical force in eV/Angstrom.
+        energy_weight: weight of the energy (with 1 Angstrom as the unit of length).
+        stress_weight: weight of the stress (with 1/100 eV/Angstrom^3 as its unit).
+    """
+    total = residuals.energy.new_zeros(())
+    if len(residuals.forces):
+        total = total + _smooth_abs(residuals.forces.square().sum(-1) / scale**2).mean()
+    if len(residuals.energy):
+        per_root_atom = residuals.energy * residuals.energy_per_atom / scale**2  # dE^2 / N
+        total = total + energy_weight * _smooth_abs(per_root_atom).mean()
+    if len(residuals.stress) and stress_weight:
+        total = total + stress_weight * _smooth_abs((100.0 * residuals.stress).square().sum((-1, -2)) / scale**2).mean()
+    return total
+
+
+def _smooth_abs(square: Tensor) -> Tensor:
+    """Square root with a finite slope at zero."""
+    return (square + 1e-8).sqrt()
+
+
+UNITS: Mapping[str, str] = {
+    "energy": "meV",
+    "energy_per_atom": "meV/atom",
+    "forces": "meV/Angstrom",
+    "stress": "meV/Angstrom^3",
+}
+
+
+def errors(residuals: list[Residuals]) -> dict[str, dict[str, float]]:
+    """Mean absolute and root-mean-square error of each quantity over many batches, in the units of ``UNITS``.
+
+    Returns:
+        ``{quantity: {"mae": ..., "rmse": ...}}`` of the quantities that have references.
+    """
+    table = {}
+    for quantity in UNITS:
+        values = torch.cat([getattr(one, quantity).flatten() for one in residuals]) * 1e3
+        if len(values):
+            table[quantity] = {"mae": float(values.abs().mean()), "rmse": float(values.square().mean().sqrt())}
+    return table

@@ -1,0 +1,149 @@
+"""Checks of physics for tests: covariance of a layer, forces and stress of any ASE calculator against its energy.
+
+Each raises ``AssertionError`` with the deviation found. Finite differences are of fourth order and reach 1e-6 relative.
+"""
+
+from collections.abc import Callable, Sequence
+
+import ase
+import numpy as np
+import torch
+from ase.calculators.calculator import BaseCalculator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_nbody.so3 import rotation_matrix
+
+# f'(0) = (8 [f(h) - f(-h)] - [f(2h) - f(-2h)]) / 12 h + O(h^4)
+_STENCIL = ((1, 8.0 / 12.0), (-1, -8.0 / 12.0), (2, -1.0 / 12.0), (-2, 1.0 / 12.0))
+
+
+def random_rotation(seed: int, improper: bool = False) -> Tensor:
+    """Rotation matrix (3, 3) in float64, uniformly distributed and fixed by ``seed``.
+
+    Args:
+        seed: the same seed gives the same rotation; torch's global random numbers are not touched.
+        improper: determinant -1 instead of +1, a rotation times the inversion.
+    """
+    orthogonal, upper = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    orthogonal *= np.sign(np.diag(upper))  # makes the distribution uniform
+    determinant = np.sign(np.linalg.det(orthogonal))
+    return torch.from_numpy(orthogonal * determinant * (-1.0 if improper else 1.0))
+
+
+def assert_covariant(
+    function: Callable[..., Tensor],
+    state: Tensor | None,
+    l_max_in: int,
+    l_max_out: int,
+    *,
+    vectors: Tensor | None = None,
+    rotations: Sequence[Tensor] | None = None,
+    representation: Callable[[int, Tensor], Tensor] = rotation_matrix,
+    rtol: float = 1e-10,
+) -> None:
+    """Check f(D(R) psi, R v) = D(R) f(psi, v): turning before the function is turning after it.
+
+    Args:
+        function: called as ``function(state, vectors)``, with those two of them that are not None.
+        state: components first, ``((l_max_in + 1)^2, ...)``, float64.
+        l_max_in: highest degree of ``state``.
+        l_max_out: highest degree of the result, ``((l_max_out + 1)^2, ...)``.
+        vectors: (..., 3), turned together with the state.
+        rotations: matrices (3, 3) in float64; default: a proper and an improper random one, and the inversion.
+        representation: how the result is expected to transform, (l_max, R) -> D(R). A test of a test gives a wrong one.
+        rtol: allowed deviation relative to the largest component of the result.
+
+    Raises:
+        AssertionError: the function is not covariant, or its result is zero everywhere and so shows nothing.
+    """
+    if rotations is None:
+        rotations = [random_rotation(0), random_rotation(1, improper=True), -torch.eye(3, dtype=torch.float64)]
+    given = [argument for argument in (state, vectors) if argument is not None]
+    value = function(*given)
+    if value.shape[0] != (l_max_out + 1) ** 2:
+        raise AssertionError(f"l_max_out = {l_max_out} has {(l_max_out + 1) ** 2} components, got {value.shape[0]}")
+    scale = float(value.detach().abs().amax()) if value.numel() else 0.0
+    if not scale > 0.0:
+        raise AssertionError("the result is zero everywhere, which is covariant but shows nothing: give another state")
+    for rotation in rotations:
+        turned = [] if state is None else [torch.tensordot(rotation_matrix(l_max_in, rotation), state, dims=1)]
+        turned += [] if vectors is None else [vectors @ rotation.T]
+        expected = torch.tensordot(representation(l_max_out, rotation), value, dims=1)
+        deviation = float((function(*turned) - expected).detach().abs().amax()) / scale
+        if not deviation <= rtol:
+            raise AssertionError(
+                f"not covariant: the result deviates by {deviation:.2e} of its largest component (allowed {rtol:.0e}) "
+                f"under the orthogonal matrix {rotation.tolist()}"
+            )
+
+
+def assert_conservative(calculator: BaseCalculator, atoms: ase.Atoms, rtol: float = 1e-6, step: float = 1e-3) -> None:
+    """Check that the forces are minus the gradient of the energy, by central differences of all coordinates.
+
+    Args:
+        calculator: any ASE calculator in float64; its own state changes.
+        atoms: the system, left as it is. Constraints are disregarded.
+        rtol: allowed deviation relative to the largest force component.
+        step: step of the differences in Angstrom.
+
+    Raises:
+        AssertionError: the forces differ from the differences.
+    """
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    forces = atoms.get_forces(apply_constraint=False)
+    numeric = np.zeros_like(forces)
+    for atom, axis in np.ndindex(forces.shape):
+        origin = atoms.positions[atom, axis]
+        for multiple, weight in _STENCIL:
+            atoms.positions[atom, axis] = origin + multiple * step
+            numeric[atom, axis] -= weight * _energy(atoms) / step
+        atoms.positions[atom, axis] = origin
+    _assert_close("forces in eV/Angstrom", forces, numeric, rtol)
+
+
+def assert_stress_consistent(
+    calculator: BaseCalculator, atoms: ase.Atoms, rtol: float = 1e-6, step: float = 1e-4
+) -> None:
+    """Check that the stress is dE/d(strain) / volume, by central differences of all six strains.
+
+    Args:
+        calculator: any ASE calculator in float64; its own state changes.
+        atoms: the system, left as it is. Constraints are disregarded.
+        rtol: allowed deviation relative to the largest stress component.
+        step: step of the strain.
+
+    Raises:
+        AssertionError: the stress differs from the differences.
+    """
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    stress = atoms.get_stress(voigt=False, apply_constraint=False)
+    cell, positions, numeric = atoms.cell.array.copy(), atoms.positions.copy(), np.zeros((3, 3))
+    for row, column in np.ndindex(3, 3):
+        for multiple, weight in _STENCIL:
+            strain = np.zeros((3, 3))
+            strain[row, column] = multiple * step
+            deformation = np.eye(3) + 0.5 * (strain + strain.T)
+            atoms.set_cell(cell @ deformation, apply_constraint=False)
+            atoms.positions[:] = positions @ deformation
+            numeric[row, column] += weight * _energy(atoms) / step / abs(np.linalg.det(cell))
+    _assert_close("stress in eV/Angstrom^3", stress, numeric, rtol)
+
+
+def _energy(atoms: ase.Atoms) -> float:
+    """The energy that the forces are the gradient of."""
+    return atoms.get_potential_energy(force_consistent="free_energy" in atoms.calc.implemented_properties)
+
+
+def _assert_close(name: str, given: NDArray[np.float64], numeric: NDArray[np.float64], rtol: float) -> None:
+    if not given.size:
+        return
+    deviation, scale = np.abs(given - numeric), max(np.abs(given).max(), np.abs(numeric).max())
+    if not deviation.max() <= rtol * scale:
+        where = tuple(int(index) for index in np.unravel_index(deviation.argmax(), deviation.shape))
+        raise AssertionError(
+            f"{name}: component {where} is {given[where]:.9g}, but differences of the energy give {numeric[where]:.9g} "
+            f"(allowed: {rtol:.0e} of the largest, {scale:.3g})"
+        )

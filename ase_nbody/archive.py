@@ -1,8 +1,8 @@
 """Model files ``*.nbody``: one safetensors file, its metadata JSON. Nothing in it is ever executed or unpickled.
 
-Metadata keys, each a JSON string: ``format`` (the integer version), ``config`` (``NBodyConfig``), ``card`` (what the model
-is: data, theory, errors, licence, ...), ``units``, ``versions`` (packages that wrote it), ``checksum`` (SHA-256 of config
-and weights).
+Metadata keys, each a JSON string: ``format`` (the integer version), ``config`` (``NBodyConfig``), ``card`` (what the
+model is: data, theory, errors, licence, ...), ``units``, ``versions`` (packages that wrote it), ``checksum`` (SHA-256
+of config and weights).
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 Kondor 2018, section 2: a composition scheme is a directed acyclic graph whose leaves are the atoms. *Which* parts exist
 depends on the chemical composition alone, never on the geometry, and a child's weight fades to zero smoothly at the
-part's radius (``nn.radial``); so the energy is a smooth function of the positions. Listing too many children is harmless.
+part's radius (``nn.radial``); so the energy is a smooth function of the positions, and too many children do no harm.
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def select_parts(numbers: NDArray[np.int64], parts: str | Sequence[int]) -> NDAr
 
 
 def build_level(pairs: Pairs, above: NDArray[np.bool_], below: NDArray[np.bool_]) -> Level:
-    """The level with parts at the atoms ``above`` (N,) and children at the atoms ``below`` (N,), joined by ``pairs``."""
+    """The level with parts at the atoms ``above`` (N,), children at the atoms ``below`` (N,), joined by ``pairs``."""
     part_of, child_of = np.cumsum(above) - 1, np.cumsum(below) - 1
     keep = above[pairs.first] & below[pairs.second]
     part, atom = part_of[pairs.first[keep]], pairs.second[keep]

@@ -39,9 +39,10 @@ class Pairs:
 
 
 def find_pairs(structure: Structure, cutoff: float) -> Pairs:
-    """All ordered pairs within ``cutoff`` Angstrom; cells smaller than the cutoff give several images of one neighbour."""
+    """All ordered pairs within ``cutoff`` Angstrom, several images of a neighbour where the cell is small."""
     if len(structure) == 0 or (len(structure) == 1 and not structure.pbc.any()):
-        return Pairs(*(np.zeros(shape, dtype=np.int64) for shape in (0, 0, (0, 3))), distance=np.zeros(0))
+        none = np.zeros(0, dtype=np.int64)
+        return Pairs(none, none, np.zeros((0, 3), dtype=np.int64), np.zeros(0))
     search = NeighborList(cutoff=cutoff, full_list=True)
     first, second, shift, distance = search.compute(
         points=structure.positions, box=complete_cell(structure), periodic=structure.pbc, quantities="ijSd"

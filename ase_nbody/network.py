@@ -180,6 +180,8 @@ class NBodyNetwork(nn.Module):
     Weights are drawn from torch's global generator: ``torch.manual_seed`` makes them reproducible.
     """
 
+    species_index: Tensor
+
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()
         self.config = config
@@ -187,9 +189,10 @@ class NBodyNetwork(nn.Module):
         self.embedding = SpeciesEmbedding(n_species, config.embedding or min(n_species, 8))
         self.levels = nn.ModuleList()
         tau = self.embedding.tau_out
-        for level in config.levels:
-            self.levels.append(NBodyLevel(tau, n_species, level))
-            tau = self.levels[-1].tau_out
+        for level_config in config.levels:
+            level = NBodyLevel(tau, n_species, level_config)
+            self.levels.append(level)
+            tau = level.tau_out
         self.repulsion = ZBLRepulsion() if config.repulsion else None
         index = torch.full((len(chemical_symbols),), -1)
         index[[atomic_numbers[symbol] for symbol in config.species]] = torch.arange(n_species)

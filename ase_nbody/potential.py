@@ -7,8 +7,8 @@ The energy depends on the positions only through the pair vectors r_ij = x_j + S
     W_i     = 1/2 sum_j (r_ij ⊗ g_ij + r_ji ⊗ g_ji)          per-atom virial: half of each pair to either end
 
 W_i is the derivative of E under a strain field, r_ij -> (1 + (e_i + e_j) / 2) r_ij, with respect to e_i; hence
-sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's dtype, so that a system may lie far from
-the origin; energies are summed in float64 for the same reason. Knows no ASE.
+sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's dtype, so that a system may lie far
+from the origin; energies are summed in float64 for the same reason. Knows no ASE.
 """
 
 from collections import Counter
@@ -134,9 +134,9 @@ def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:
 class CompiledPotential:
     """``evaluate`` for training, compiled anew for each set of shapes that keeps returning.
 
-    The energy and its gradient are traced to one graph of plain tensor operations, which is compiled as a whole and can be
-    differentiated by the weights. Compiling takes half a minute, so a set of shapes is compiled at its ``patience``-th
-    appearance, and never more than ``most`` are; all others are evaluated eagerly, with equal results.
+    The energy and its gradient are traced to one graph of plain tensor operations, which is compiled as a whole and
+    can be differentiated by the weights. Compiling takes half a minute, so a set of shapes is compiled at its
+    ``patience``-th appearance, and never more than ``most`` are; all others are evaluated eagerly, with equal results.
 
     Args:
         network: the network, whose weights may change in place.

@@ -1,7 +1,7 @@
 """From parts to edges and back, without scatters: derivatives gather through the level's table of parents.
 
-``gather_children`` copies the state of each child to its edges; its adjoint sums over the edges that end at a child. Each
-is the derivative of the other, so they can be differentiated any number of times, deterministically on every device.
+``gather_children`` copies the state of each child to its edges; its adjoint sums over the edges that end at a child.
+Each is the derivative of the other, so they can be differentiated any number of times, deterministically everywhere.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def gather_children(state: Tensor, level: Level) -> Tensor:
 
 
 def sum_over_parents(edges: Tensor, level: Level) -> Tensor:
-    """Sum over the edges that end at each part below: ``(components, P, K, channels)`` -> ``(components, Q, channels)``."""
+    """Sum over the edges that end at each child: ``(components, P, K, channels)`` -> ``(components, Q, channels)``."""
     return _Sum.apply(edges, level.child, level.parents, level.parents_mask)
 
 

@@ -55,6 +55,8 @@ class FirstOrderGate(nn.Module):
         n_radial: number of learned radial functions R_n; None, for children with l = 0, takes the basis.
     """
 
+    degree: Tensor
+
     def __init__(self, tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> None:
         super().__init__()
         if n_radial is None and tau_child.l_max > 0:

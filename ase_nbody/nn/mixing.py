@@ -17,6 +17,8 @@ class Mixing(nn.Module):
         tau_out: type of the output, with at most the degrees of the input.
     """
 
+    degree: Tensor
+
     def __init__(self, tau_in: Type, tau_out: Type) -> None:
         super().__init__()
         if tau_out.l_max > tau_in.l_max:
@@ -33,4 +35,5 @@ class Mixing(nn.Module):
         return torch.bmm(state[: self.tau_out.components], self.weight[self.degree])
 
     def extra_repr(self) -> str:
+        """Types in and out."""
         return f"{self.tau_in} -> {self.tau_out}"

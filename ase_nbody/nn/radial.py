@@ -14,10 +14,12 @@ def cutoff_function(distance: Tensor, radius: Tensor | float) -> Tensor:
 class RadialBasis(ExactConstants):
     """B_n(r) = j_0(n pi r/radius) f_c(r), n = 1 ... size: spherical Bessel functions times a smooth cutoff.
 
-    The waves of a free particle in a sphere (Gasteiger et al., ICLR 2020, eq. 7), but scaled to one at the origin, not to
-    equal norm: rapid functions come in with the amplitude 1/n. This preference for smooth potentials lowers the force
-    error on unseen structures by a fifth (docs/design.md).
+    The waves of a free particle in a sphere (Gasteiger et al., ICLR 2020, eq. 7), but scaled to one at the origin, not
+    to equal norm: rapid functions come in with the amplitude 1/n. This preference for smooth potentials lowers the
+    force error on unseen structures by a fifth (docs/design.md).
     """
+
+    order: Tensor
 
     def __init__(self, radius: float, size: int) -> None:
         super().__init__()

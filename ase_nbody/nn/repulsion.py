@@ -19,6 +19,8 @@ _SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.028
 class ZBLRepulsion(ExactConstants):
     """Energy of each atom in eV: half of its pairs' ZBL energies. No parameters."""
 
+    radius: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_constant("radius", covalent_radii)

@@ -27,6 +27,8 @@ class SpeciesEmbedding(nn.Module):
 class SpeciesGain(nn.Module):
     """psi^l_c -> g^l_c(z) psi^l_c: a factor for each fragment, by the species z at the part's centre."""
 
+    degree: Tensor
+
     def __init__(self, n_species: int, tau: Type) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(tau.l_max + 1, n_species, tau.channels, dtype=torch.float64))

@@ -29,6 +29,9 @@ class SphereQuadrature(ExactConstants):
         ValueError: no tabulated rule is exact to ``degree + l_out``.
     """
 
+    synthesis: Tensor
+    analysis: Tensor
+
     def __init__(self, l_in: int, l_out: int, degree: int) -> None:
         super().__init__()
         exact = next((rule for rule in _LEBEDEV_DEGREES if rule >= degree + l_out), None)

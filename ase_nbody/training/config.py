@@ -53,7 +53,7 @@ class OptimisationConfig(_Strict):
         warmup: steps over which the rates rise; then they fall to zero along a cosine.
         energy_weight: weight of the energy in the loss, per atom, beside 1 for the forces.
         stress_weight: likewise of the stress.
-        averaging: decay per step of the exponential moving average of the weights, which is what is validated and saved.
+        averaging: decay per step of the exponential moving average of the weights, which is validated and saved.
         compile: compile the training step for batches of recurring shapes (half a minute once, then about twice as
             fast).
         dtype: precision of the training.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ase_nbody.archive import checksum, load_model
 from ase_nbody.hierarchy import VerletHierarchy
+from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
 from ase_nbody.structure import Structure
@@ -68,11 +69,9 @@ class NBodyCalculator(Calculator):
         super().__init__()
         if dtype not in _DTYPES:
             raise CalculatorSetupError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-        if not skin >= 0.0:
-            raise CalculatorSetupError(f"skin must be a distance of at least 0 Angstrom, got {skin!r}")
-        models = list(model) if isinstance(model, list | tuple) else [model]
-        if not models:
-            raise CalculatorSetupError("a committee needs at least one model, got an empty list")
+        if not 0.0 <= skin < np.inf:
+            raise CalculatorSetupError(f"skin must be a finite distance of at least 0 Angstrom, got {skin!r}")
+        models = _committee(model)
         self._device = _existing_device(device)
         self.networks = [_prepare(member, self._device, _DTYPES[dtype]) for member in models]
         self.parameters.update(
@@ -95,6 +94,12 @@ class NBodyCalculator(Calculator):
         """The keywords that make this calculator, JSON-able; a network given as an object is named by its hash."""
         return dict(self.parameters)
 
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refused: the keywords are fixed once the calculator is made (ASE's interface)."""
+        if kwargs:
+            raise CalculatorSetupError(f"{', '.join(kwargs)} cannot be changed: make a new NBodyCalculator with it")
+        return {}
+
     @property
     def species(self) -> tuple[str, ...]:
         """Chemical symbols that every model of the committee knows."""
@@ -110,6 +115,8 @@ class NBodyCalculator(Calculator):
         """Evaluate everything that one pass gives, whatever was asked for (ASE's interface)."""
         super().calculate(atoms, properties, system_changes)
         self.results, self._predictions = {}, []
+        if self.atoms is None:
+            raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
         try:
             structure = Structure.from_atoms(self.atoms)
         except ValueError as error:
@@ -133,13 +140,14 @@ class NBodyCalculator(Calculator):
         """ASE's results from the members' predictions: their mean."""
         energies = self._mean("energies")
         energy = float(self._mean("energy")[0])
-        results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": self._mean("forces")}
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies}
+        results["forces"] = self._mean("forces")
         if structure.pbc.all():
             stresses = self._mean("virials") / structure.volume
             results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
             results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
         if not all(np.isfinite(value).all() for value in results.values()):
-            raise CalculationFailed(f"the model gave NaN or infinite values. {_closest_pair(self.atoms)}")
+            raise CalculationFailed(f"the model gave NaN or infinite values. {_closest_pair(structure)}")
         return results
 
     def _members(self, field: str) -> NDArray[np.float64]:
@@ -178,27 +186,31 @@ class NBodyCalculator(Calculator):
         if len(self._verlet) > 1:
             raise CalculatorSetupError("the committee's members have different hierarchies: ask each one by itself")
         hierarchy = next(iter(self._verlet.values())).hierarchy
-        parts = [
-            np.mean([prediction.parts[number].cpu().numpy().astype(float) for prediction in self._predictions], axis=0)
-            for number in range(len(hierarchy.levels))
-        ]
-        return [
-            PartEnergies(level.centre.numpy(), energy) for level, energy in zip(hierarchy.levels, parts, strict=True)
-        ]
+        members = zip(*(prediction.parts for prediction in self._predictions), strict=True)
+        means = [torch.stack(parts).double().mean(dim=0).cpu().numpy() for parts in members]
+        return [PartEnergies(level.centre.numpy(), mean) for level, mean in zip(hierarchy.levels, means, strict=True)]
 
     def _require_calculation(self) -> None:
-        if not self._predictions:
+        if not self.results:  # emptied by ASE's reset() and by a failed calculation
             raise CalculatorSetupError("nothing was calculated yet: call atoms.get_potential_energy() first")
+
+
+def _committee(model: Model | Sequence[Model]) -> list[Model]:
+    """The models as a list."""
+    models: list[Any] = list(model) if isinstance(model, list | tuple) else [model]
+    if not models:
+        raise CalculatorSetupError("a committee needs at least one model, got an empty list")
+    for member in models:
+        if not isinstance(member, str | os.PathLike | NBodyNetwork):
+            raise CalculatorSetupError(f"a model is a name, a path or an NBodyNetwork, got {type(member).__name__}")
+    return models
 
 
 def _prepare(model: Model, device: torch.device, dtype: torch.dtype) -> NBodyNetwork:
     """The network in the given place and precision; one that is there already is shared, never changed."""
     network = model if isinstance(model, NBodyNetwork) else load_model(model)
-    if (
-        network.dtype == dtype
-        and network.embedding.weight.device == device
-        and not network.embedding.weight.requires_grad
-    ):
+    weights = list(network.parameters())
+    if all(weight.dtype == dtype and weight.device == device and not weight.requires_grad for weight in weights):
         return network
     return copy.deepcopy(network).to(device=device, dtype=dtype).requires_grad_(False)
 
@@ -211,24 +223,22 @@ def _label(model: Model) -> str:
 
 def _existing_device(name: str) -> torch.device:
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return torch.empty(0, device=torch.device(name)).device  # "cuda" is "cuda:0": compared with the weights' device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise CalculatorSetupError(
             f"device {name!r} is not available here ({str(error).splitlines()[0]}). Use device='cpu'."
         ) from error
-    return device
 
 
 def _symbol(number: int) -> str:
     return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"atomic number {number}"
 
 
-def _closest_pair(atoms: ase.Atoms) -> str:
-    """A sentence that names the two closest atoms."""
-    if len(atoms) < 2:
-        return ""
-    distances = atoms.get_all_distances(mic=True)
-    np.fill_diagonal(distances, np.inf)
-    first, second = np.unravel_index(distances.argmin(), distances.shape)
-    return f"The closest atoms, {first} and {second}, are {distances[first, second]:.3g} Angstrom apart."
+def _closest_pair(structure: Structure) -> str:
+    """A sentence that names the two closest atoms, periodic images included."""
+    pairs = find_pairs(structure, 1.0)
+    if not len(pairs):
+        return "No two atoms are closer than 1 Angstrom: it is the model that is at fault."
+    closest = pairs.distance.argmin()
+    first, second, distance = pairs.first[closest], pairs.second[closest], pairs.distance[closest]
+    return f"The closest atoms, {first} and {second}, are {distance:.3g} Angstrom apart."

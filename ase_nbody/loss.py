@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ase_nbody.data import Batch
 from ase_nbody.potential import Prediction
+from ase_nbody.reduction import sum_by_structure
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,7 @@ class Residuals:
         has_energy = torch.isfinite(batch.energy)
         forces = (prediction.forces - batch.forces)[torch.isfinite(batch.forces).all(-1)]
         has_stress = torch.isfinite(batch.stress).all(-1).all(-1)
-        virial = prediction.virials.new_zeros(batch.stress.shape).index_add(
-            0, batch.hierarchy.structure, prediction.virials
-        )
+        virial = sum_by_structure(prediction.virials, batch.hierarchy.structure, len(batch.energy))
         volume = torch.linalg.det(batch.cells).abs().reshape(-1, 1, 1)
         stress = (virial / torch.where(volume > 0, volume, 1.0) - batch.stress)[has_stress]
         return cls(energy[has_energy], (energy / atoms)[has_energy], forces, stress)

@@ -24,6 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ase_nbody.hierarchy import Hierarchy, Level
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.nn.exchange import sum_over_parents
+from ase_nbody.reduction import sum_by_structure
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _assemble(
             virials = virials.index_add(0, level.centre, half.sum(1))
             virials = virials.index_add(0, below, sum_over_parents(half.unsqueeze(0), level)[0])
         below = level.centre
-    energy = energies.new_zeros(hierarchy.n_structures).index_add(0, hierarchy.structure, energies)
+    energy = sum_by_structure(energies, hierarchy.structure, hierarchy.n_structures)
     virials = virials.unflatten(1, (3, 3))
     return Prediction(energy, energies, forces, 0.5 * (virials + virials.mT), tuple(parts))
 

@@ -19,7 +19,7 @@ class ExactConstants(nn.Module):
 
     def register_constant(self, name: str, value: NDArray[np.float64] | torch.Tensor) -> None:
         """Make ``value`` available as the attribute ``name``, in the module's dtype (float64 until it is changed)."""
-        exact = np.array(value, dtype=np.float64)
+        exact = (value.numpy() if isinstance(value, torch.Tensor) else value).astype(np.float64)
         self._exact[name] = exact
         self.register_buffer(name, torch.from_numpy(exact.copy()), persistent=False)
 

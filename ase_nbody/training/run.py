@@ -88,10 +88,12 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         _trainer(config, output, console).fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
     card = {
         **config.card,
-        "training data": f"{config.data.train} ({len(training)} frames), sha256 {_hash_file(config.data.train)}",
-        "validation errors": {UNITS[quantity]: {quantity: measures} for quantity, measures in module.errors.items()},
+        "training data": f"{Path(config.data.train).name} ({len(training)} frames), sha256 {_hash_file(config.data.train)}",
+        "validation errors": {
+            quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in module.errors.items()
+        },
         "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
-        "training": config.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json"),
     }
     path = save_model(module.network, output / MODEL_NAME, card)
     console.print(f"Wrote {path}")

@@ -90,6 +90,13 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
     path = find_model(name)
     content, weights = _read(path)
     config = _config(path, content)
+    if content.get("units") != UNITS:
+        raise ModelFileError(f"{path} has the units {content.get('units')}; this release reads {UNITS}")
+    dtypes = {weight.dtype for weight in weights.values()}
+    if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise ModelFileError(
+            f"{path}: weights of one floating-point type, float32 or float64, expected, found {sorted(map(str, dtypes))}"
+        )
     if content.get("checksum") != checksum(config, weights):
         raise ModelFileError(f"{path} is damaged: its checksum does not match its contents. Fetch or train it anew.")
     # Drawing the initial weights, which are overwritten, must not advance the caller's random numbers.
@@ -99,9 +106,6 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ModelFileError(f"{path}: the weights do not fit the configuration: {error}") from error
-    dtypes = {weight.dtype for weight in weights.values()}
-    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
-        raise ModelFileError(f"{path}: weights of one floating-point type expected, found {sorted(map(str, dtypes))}")
     if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
         raise ModelFileError(f"{path}: a weight is NaN or infinite. The training diverged; train it anew.")
     return network.requires_grad_(False)

@@ -14,7 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ase_nbody.archive import checksum, load_model
-from ase_nbody.hierarchy import VerletHierarchy
+from ase_nbody.hierarchy import LevelLayout, VerletHierarchy
 from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
@@ -80,7 +80,7 @@ class NBodyCalculator(Calculator):
             dtype=dtype,
             skin=skin,
         )
-        self._verlet: dict[tuple[Any, ...], VerletHierarchy] = {}
+        self._verlet: dict[tuple[LevelLayout, ...], VerletHierarchy] = {}
         self._predictions: list[Prediction] = []
 
     def _get_name(self) -> str:
@@ -126,11 +126,9 @@ class NBodyCalculator(Calculator):
         self.results = self._collect(structure)
 
     def _predict(self, network: NBodyNetwork, structure: Structure) -> Prediction:
-        levels = network.config.levels
-        layout = (tuple(map(str, (level.selection for level in levels))), tuple(level.radius for level in levels))
+        layout = network.config.layout
         if layout not in self._verlet:
-            selections = [level.selection for level in levels]
-            self._verlet[layout] = VerletHierarchy(selections, layout[1], self.parameters["skin"])
+            self._verlet[layout] = VerletHierarchy(layout, self.parameters["skin"])
         hierarchy = self._verlet[layout].update(structure).to(self._device)
         positions = torch.tensor(structure.positions, device=self._device)
         cells = torch.tensor(structure.cell, device=self._device).unsqueeze(0)

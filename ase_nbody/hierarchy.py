@@ -81,21 +81,47 @@ class Hierarchy:
         return cls(numbers, structure, n_structures, levels)
 
 
-def select_parts(numbers: NDArray[np.int64], parts: str | Sequence[int]) -> NDArray[np.bool_]:
-    """Which atoms are centres of parts: ``"all"``, ``"heavy"`` (everything but hydrogen), or atomic numbers."""
-    if isinstance(parts, str):
-        if parts == "all":
+Selection = str | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LevelLayout:
+    """Which parts a level has, and which of the parts below may be their children.
+
+    Attributes:
+        parts: atoms at the centres of the parts: ``"all"``, ``"heavy"`` (all but hydrogen), or atomic numbers; they
+            must be centres of parts of the level below.
+        children: likewise, the parts below that count as children.
+        radius: distance in Angstrom at which a child's weight has faded to zero.
+    """
+
+    parts: Selection
+    children: Selection
+    radius: float
+
+
+def select(numbers: NDArray[np.int64], selection: Selection) -> NDArray[np.bool_]:
+    """Which atoms of the given atomic numbers (N,) a selection means."""
+    if isinstance(selection, str):
+        if selection == "all":
             return np.ones(len(numbers), dtype=np.bool_)
-        if parts == "heavy":
+        if selection == "heavy":
             return numbers != 1
-        raise ValueError(f"parts must be 'all', 'heavy' or a list of atomic numbers, got {parts!r}")
-    return np.isin(numbers, list(parts))
+        raise ValueError(f"a selection is 'all', 'heavy' or a tuple of atomic numbers, got {selection!r}")
+    return np.isin(numbers, list(selection))
 
 
-def build_level(pairs: Pairs, above: NDArray[np.bool_], below: NDArray[np.bool_]) -> Level:
-    """The level with parts at the atoms ``above`` (N,), children at the atoms ``below`` (N,), joined by ``pairs``."""
+def build_level(pairs: Pairs, above: NDArray[np.bool_], below: NDArray[np.bool_], children: NDArray[np.bool_]) -> Level:
+    """One level.
+
+    Args:
+        pairs: the pairs that may become edges.
+        above: atoms with a part of this level (N,).
+        below: atoms with a part of the level below (N,); all of ``above`` and ``children`` are among them.
+        children: atoms whose part below may be a child (N,).
+    """
     part_of, child_of = np.cumsum(above) - 1, np.cumsum(below) - 1
-    keep = above[pairs.first] & below[pairs.second]
+    keep = above[pairs.first] & children[pairs.second]
     part, atom = part_of[pairs.first[keep]], pairs.second[keep]
     edges, mask = group_rows(part, np.arange(len(part)), int(above.sum()))
     if not len(part):
@@ -131,22 +157,21 @@ def group_rows(
     return table, np.arange(table.shape[1]) < count[:, None]
 
 
-def build_hierarchy(
-    structure: Structure, pairs: Pairs, parts: Sequence[str | Sequence[int]], radii: Sequence[float]
-) -> Hierarchy:
+def build_hierarchy(structure: Structure, pairs: Pairs, layout: Sequence[LevelLayout], skin: float = 0.0) -> Hierarchy:
     """The hierarchy of one structure.
 
     Args:
         structure: the system.
-        pairs: its pairs within the largest of ``radii``, or more.
-        parts: for each level from below, where its parts are (see ``select_parts``); each a subset of the one below.
-        radii: for each level, the distance in Angstrom up to which children are listed (its radius and a skin).
+        pairs: its pairs within the largest radius and the skin, or more.
+        layout: the levels from below.
+        skin: distance in Angstrom beyond a level's radius up to which children are listed.
     """
     below = np.ones(len(structure), dtype=np.bool_)
     levels = []
-    for selection, radius in zip(parts, radii, strict=True):
-        above = select_parts(structure.numbers, selection)
-        levels.append(build_level(pairs.within(radius), above, below))
+    for level in layout:
+        above = select(structure.numbers, level.parts)
+        children = below & select(structure.numbers, level.children)
+        levels.append(build_level(pairs.within(level.radius + skin), above, below, children))
         below = above
     numbers = torch.tensor(structure.numbers)
     return Hierarchy(numbers, torch.zeros_like(numbers), 1, tuple(levels))
@@ -209,13 +234,12 @@ class VerletHierarchy:
     Keyed on its own copy of the geometry it was built for, not on what a caller says has changed.
 
     Args:
-        parts: for each level from below, where its parts are (see ``select_parts``).
-        radii: radius of each level in Angstrom.
+        layout: the levels from below.
         skin: extra distance in Angstrom up to which children are listed; 0 rebuilds at every step.
     """
 
-    def __init__(self, parts: Sequence[str | Sequence[int]], radii: Sequence[float], skin: float) -> None:
-        self.parts, self.radii, self.skin = tuple(parts), tuple(radii), skin
+    def __init__(self, layout: Sequence[LevelLayout], skin: float) -> None:
+        self.layout, self.skin = tuple(layout), skin
         self.builds = 0
         self._built_for: Structure | None = None
         self._hierarchy: Hierarchy | None = None
@@ -229,14 +253,14 @@ class VerletHierarchy:
 
     def update(self, structure: Structure) -> Hierarchy:
         """The hierarchy of ``structure``, a reused one where that is safe."""
-        cutoff = max(self.radii)
+        cutoff = max(level.radius for level in self.layout)
         if (
             self._hierarchy is None
             or self._built_for is None
             or not still_valid(self._built_for, structure, cutoff, self.skin)
         ):
             pairs = find_pairs(structure, cutoff + self.skin)
-            self._hierarchy = build_hierarchy(structure, pairs, self.parts, [r + self.skin for r in self.radii])
+            self._hierarchy = build_hierarchy(structure, pairs, self.layout, self.skin)
             self._built_for = structure
             self.builds += 1
         return self._hierarchy

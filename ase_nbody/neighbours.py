@@ -43,13 +43,49 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
     if len(structure) == 0 or (len(structure) == 1 and not structure.pbc.any()):
         none = np.zeros(0, dtype=np.int64)
         return Pairs(none, none, np.zeros((0, 3), dtype=np.int64), np.zeros(0))
-    search = NeighborList(cutoff=cutoff, full_list=True)
+    cell = complete_cell(structure)
+    positions = close_gaps(structure.positions, cell, structure.pbc, 1.5 * cutoff)
+    search = NeighborList(cutoff=_search_radius(cell, structure.pbc, cutoff), full_list=True)
     first, second, shift, distance = search.compute(
-        points=structure.positions, box=complete_cell(structure), periodic=structure.pbc, quantities="ijSd"
+        points=positions, box=cell, periodic=structure.pbc, quantities="ijSd"
     )
     first, second, shift = (array.astype(np.int64) for array in (first, second, shift))
     order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], second, first))  # one order, whatever the search did
-    return Pairs(first[order], second[order], shift[order], distance[order])
+    return Pairs(first[order], second[order], shift[order], distance[order]).within(cutoff)
+
+
+def close_gaps(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], gap: float
+) -> NDArray[np.float64]:
+    """Positions (N, 3) with all empty stretches along the directions that are not periodic shortened to ``gap``.
+
+    Pairs closer than ``gap`` keep their vectors, all others stay farther apart than that. So the extent of the system,
+    on which the search spends its grid, is bounded however far its pieces have flown apart.
+    """
+    coordinates = np.linalg.solve(cell.T, positions.T)  # along a unit vector where not periodic
+    wide = False
+    for axis in np.flatnonzero(~pbc):
+        order = np.argsort(coordinates[axis])
+        steps = np.diff(coordinates[axis, order])
+        wide = wide or bool((steps > gap).any())
+        coordinates[axis, order[1:]] = np.cumsum(np.minimum(steps, gap))
+        coordinates[axis, order[:1]] = 0.0
+    return coordinates.T @ cell if wide else positions
+
+
+def _search_radius(cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float) -> float:
+    """The cutoff, or more in flat boxes whose grid of cells vesin would coarsen to nothing in the thin direction.
+
+    vesin 0.6 allows 1e5 grid cells, shrinks finer grids by one factor in all directions, and divides by zero where less
+    than one cell is left.
+    """
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)[pbc]
+    while heights.size:
+        counts = np.maximum(np.floor(heights / cutoff), 1.0)
+        if counts.prod() < 5e4 or counts.min() > 2.0 * np.cbrt(counts.prod() / 5e4):
+            break
+        cutoff *= 1.25
+    return cutoff
 
 
 def complete_cell(structure: Structure) -> NDArray[np.float64]:

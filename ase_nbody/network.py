@@ -8,7 +8,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from ase_nbody.hierarchy import Hierarchy, Level
+from ase_nbody.hierarchy import Hierarchy, Level, LevelLayout, Selection
 from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
 from ase_nbody.nn.mixing import Mixing
 from ase_nbody.nn.radial import RadialBasis
@@ -17,12 +17,15 @@ from ase_nbody.nn.repulsion import ZBLRepulsion
 from ase_nbody.nn.species import SpeciesEmbedding, SpeciesGain
 from ase_nbody.so3 import Type
 
+Parts = Literal["all", "heavy"] | tuple[str, ...]
+
 
 class LevelConfig(BaseModel):
     """One level of the hierarchy.
 
     Attributes:
         parts: where the parts are: ``"all"`` atoms, ``"heavy"`` (all but hydrogen) or a list of chemical symbols.
+        children: which parts of the level below count as children, likewise.
         radius: distance in Angstrom at which a child's weight has faded to zero.
         channels: fragments of each degree in a part's state.
         l_max: highest degree of the aggregated state.
@@ -36,9 +39,10 @@ class LevelConfig(BaseModel):
         read_out: whether this level contributes to the energy.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    parts: Literal["all", "heavy"] | tuple[str, ...] = "all"
+    parts: Parts = "all"
+    children: Parts = "all"
     radius: float = Field(5.0, gt=0.0)
     channels: int = Field(64, ge=1)
     l_max: int = Field(3, ge=0, le=8)
@@ -51,17 +55,17 @@ class LevelConfig(BaseModel):
     mean_children: float = Field(10.0, gt=0.0)
     read_out: bool = True
 
-    @field_validator("parts")
+    @field_validator("parts", "children")
     @classmethod
-    def _known_symbols(cls, parts: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _known_symbols(cls, parts: Parts) -> Parts:
         if not isinstance(parts, str):
             _check_symbols(parts)
         return parts
 
     @property
-    def selection(self) -> str | list[int]:
-        """``parts`` as ``hierarchy.select_parts`` takes it."""
-        return self.parts if isinstance(self.parts, str) else [atomic_numbers[symbol] for symbol in self.parts]
+    def layout(self) -> LevelLayout:
+        """What the hierarchy needs to know of this level."""
+        return LevelLayout(_selection(self.parts), _selection(self.children), self.radius)
 
 
 class NBodyConfig(BaseModel):
@@ -76,10 +80,12 @@ class NBodyConfig(BaseModel):
         repulsion: add the ZBL repulsion of the nuclei.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     species: tuple[str, ...] = Field(min_length=1)
-    levels: tuple[LevelConfig, ...] = Field(default=(LevelConfig(), LevelConfig(parts="heavy", l_out=0)), min_length=1)
+    levels: tuple[LevelConfig, ...] = Field(
+        default=(LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0)), min_length=1
+    )
     embedding: int | None = Field(None, ge=1)
     isolated_atom_energies: dict[str, float] = Field(default_factory=dict)
     energy_scale: float = Field(1.0, gt=0.0)
@@ -112,6 +118,11 @@ class NBodyConfig(BaseModel):
         return self
 
     @property
+    def layout(self) -> tuple[LevelLayout, ...]:
+        """What the hierarchy needs to know of the levels."""
+        return tuple(level.layout for level in self.levels)
+
+    @property
     def cutoff(self) -> float:
         """Largest radius of the levels in Angstrom."""
         return max(level.radius for level in self.levels)
@@ -120,6 +131,10 @@ class NBodyConfig(BaseModel):
     def reach(self) -> float:
         """Distance in Angstrom beyond which atoms do not influence each other's energies: the sum of the radii."""
         return sum(level.radius for level in self.levels)
+
+
+def _selection(parts: Parts) -> Selection:
+    return parts if isinstance(parts, str) else tuple(atomic_numbers[symbol] for symbol in parts)
 
 
 def _check_symbols(symbols: Sequence[str]) -> None:

@@ -80,19 +80,18 @@ def evaluate(
         create_graph: keep the graph, so that a loss of the forces can be differentiated by the weights.
         virials: also sum the virials; zeros otherwise.
     """
-    levels, radii = hierarchy.levels, [level.radius for level in network.config.levels]
-    exact = [
-        pair_vectors(level, radius, positions, cells, hierarchy.structure)
-        for level, radius in zip(levels, radii, strict=True)
-    ]
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():  # forces come in whatever mode the caller is
+        exact = [
+            pair_vectors(level, config.radius, positions, cells, hierarchy.structure)
+            for level, config in zip(hierarchy.levels, network.config.levels, strict=True)
+        ]
         vectors = [vector.detach().to(network.dtype).requires_grad_() for vector in exact]
         parts = network(hierarchy, vectors)
         total = torch.stack([part.sum() for part in parts]).sum()
         gradients = torch.autograd.grad(total, vectors, create_graph=create_graph, materialize_grads=True)
-    if not create_graph:
-        parts = [part.detach() for part in parts]
-    return _assemble(network, hierarchy, exact, parts, gradients, virials)
+        if not create_graph:
+            parts = [part.detach() for part in parts]
+        return _assemble(network, hierarchy, exact, parts, gradients, virials)
 
 
 def _assemble(

@@ -21,8 +21,9 @@ def evaluate(
     from ase_nbody.evaluation import evaluate_model
     from ase_nbody.loss import UNITS
 
+    network = load_model(model)
     frames = read_labelled(data, index)
-    table = evaluate_model(load_model(model), frames)
+    table = evaluate_model(network, frames)
     if as_json:
         found = {quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in table.items()}
         typer.echo(json.dumps({"model": model, "data": data, "frames": len(frames), "errors": found}, indent=2))

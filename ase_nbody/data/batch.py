@@ -51,14 +51,12 @@ Sample = Batch
 
 def prepare(data: Sequence[LabelledStructure], config: NBodyConfig) -> list[Sample]:
     """Samples with the hierarchy that a network of ``config`` needs."""
-    parts = [level.selection for level in config.levels]
-    radii = [level.radius for level in config.levels]
     samples = []
     for frame in data:
         structure = frame.structure
         samples.append(
             Batch(
-                hierarchy=build_hierarchy(structure, find_pairs(structure, config.cutoff), parts, radii),
+                hierarchy=build_hierarchy(structure, find_pairs(structure, config.cutoff), config.layout),
                 positions=torch.tensor(structure.positions),
                 cells=torch.tensor(structure.cell).unsqueeze(0),
                 energy=torch.tensor([frame.energy], dtype=torch.float64),

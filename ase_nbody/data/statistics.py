@@ -7,7 +7,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ase_nbody.data.reading import DataError, LabelledStructure
-from ase_nbody.hierarchy import select_parts
+from ase_nbody.hierarchy import select
 from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import LevelConfig
 
@@ -83,9 +83,9 @@ def _mean_children(data: Sequence[LabelledStructure], levels: Sequence[LevelConf
         pairs = find_pairs(frame.structure, max(level.radius for level in levels))
         below = np.ones(len(frame.structure), dtype=bool)
         for number, level in enumerate(levels):
-            above = select_parts(frame.structure.numbers, level.selection)
-            near = pairs.distance <= level.radius
-            edges[number] += np.sum(above[pairs.first] & below[pairs.second] & near)
+            above = select(frame.structure.numbers, level.layout.parts)
+            children = below & select(frame.structure.numbers, level.layout.children)
+            edges[number] += np.sum(above[pairs.first] & children[pairs.second] & (pairs.distance <= level.radius))
             parts[number] += above.sum()
             below = above
     return tuple(float(max(1.0, mean)) for mean in edges / np.maximum(parts, 1.0))

@@ -21,7 +21,9 @@ class Type:
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.l_max < 0:
-            raise ValueError(f"a type needs channels >= 1 and l_max >= 0, got {self}")
+            raise ValueError(
+                f"a type needs channels >= 1 and l_max >= 0, got channels={self.channels}, l_max={self.l_max}"
+            )
 
     @property
     def tau(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ class ConfigError(ValueError):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Strict):
@@ -37,7 +37,7 @@ class DataConfig(_Strict):
 class ArchitectureConfig(_Strict):
     """The network's shape; species and scales come from the data (see ``NBodyConfig``)."""
 
-    levels: tuple[LevelConfig, ...] = (LevelConfig(), LevelConfig(parts="heavy", l_out=0))
+    levels: tuple[LevelConfig, ...] = (LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0))
     embedding: int | None = None
     repulsion: bool = False
 

@@ -1,12 +1,16 @@
 """``train``: from a configuration to a model file. A killed run resumes; a finished one is never overwritten."""
 
+import contextlib
+import csv
 import hashlib
+import io
+import logging
 import os
 import platform
 import random
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from rich.console import Console
 from torch import Tensor
@@ -79,16 +83,16 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     console.print(
         f"{len(training)} training and {len(validation)} validation structures of {', '.join(statistics.species)}; "
         f"{size:,} weights; isolated atoms "
-        + ", ".join(f"{symbol} {energy:.3f} eV" for symbol, energy in statistics.isolated_atom_energies.items())
+        + ", ".join(f"{symbol} {energy:.3f} eV" for symbol, energy in statistics.isolated_atom_energies.items()),
+        highlight=False,
+        soft_wrap=True,
     )
-    with warnings.catch_warnings():
-        # Hints at worker processes and log intervals; our samples are prepared once and lie in memory.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*log_every_n_steps.*")
-        warnings.filterwarnings("ignore", message=".*treespec.*|.*LeafSpec.*|.*barrier.*")
+    with _without_hints():
         _trainer(config, output, console).fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
     card = {
         **config.card,
-        "training data": f"{Path(config.data.train).name} ({len(training)} frames), sha256 {_hash_file(config.data.train)}",
+        "training data": f"{len(training)} frames of {Path(config.data.train).name}",
+        "training data sha256": _hash_file(config.data.train),
         "validation errors": {
             quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in module.errors.items()
         },
@@ -133,9 +137,10 @@ def _claim(output: Path, config: TrainingConfig, resume: bool) -> Path | None:
 
 def _loader(samples: list[Sample], batch_size: int, seed: int, shuffle: bool) -> DataLoader[Batch]:
     # The sampler's order follows from seed and epoch, so a resumed run sees the batches of an unbroken one.
-    sampler: Any = DistributedSampler(samples, num_replicas=1, rank=0, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+    source: Any = samples
+    sampler: Any = DistributedSampler(source, num_replicas=1, rank=0, shuffle=shuffle, seed=seed)
     return DataLoader(
-        samples,  # type: ignore[arg-type]
+        source,
         batch_size=min(batch_size, len(samples)),
         sampler=sampler,
         drop_last=shuffle,
@@ -151,17 +156,33 @@ def _trainer(config: TrainingConfig, output: Path, console: Console) -> lightnin
         accelerator="gpu" if accelerator == "cuda" else accelerator,
         devices=[int(index)] if index else 1,
         callbacks=[
-            WeightAveraging(multi_avg_fn=_moving_average(options.averaging)),
+            WeightAveraging(use_buffers=False, multi_avg_fn=_moving_average(options.averaging)),
             ModelCheckpoint(output / "checkpoints", filename="last", enable_version_counter=False),
-            Progress(console),
+            Progress(console, output / "metrics.csv"),
         ],
-        logger=[CSVLogger(output, name="", version="metrics"), TensorBoardLogger(output, name="", version="metrics")],
+        logger=TensorBoardLogger(output, name="", version="tensorboard"),
         plugins=[WholeCheckpoints()],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         inference_mode=False,
     )
+
+
+@contextlib.contextmanager
+def _without_hints() -> Iterator[None]:
+    """Silence what lightning says to those who write a training loop, not to those who run ours."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Samples are prepared once and lie in memory: no workers. The rest are lightning's own deprecations.
+            for hint in ("many workers", "log_every_n_steps", "Checkpoint directory", "treespec", "LeafSpec"):
+                warnings.filterwarnings("ignore", message=f".*{hint}")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | Tensor], None]:
@@ -188,19 +209,28 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class Progress(Callback):
-    """A line per validation: errors in the units that people use, and the time that is left."""
+    """A line per validation, with the time that is left, and a table of all of them, which survives a kill."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, table: Path) -> None:
+        self.console, self.table = console, table
+        self._rows: list[dict[str, float]] = []
         self._began = time.monotonic()
         self._first_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The table goes into the checkpoints."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The table of the run that is resumed."""
+        self._rows = list(state_dict["rows"])
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock."""
         self._began, self._first_epoch = time.monotonic(), trainer.current_epoch
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Show the errors of the averaged weights."""
+        """Show and write the errors of the averaged weights."""
         if not isinstance(pl_module, NBodyTraining):
             return
         done, of = trainer.current_epoch + 1, trainer.max_epochs or 0
@@ -209,7 +239,20 @@ class Progress(Callback):
             f"{quantity.replace('_', ' ')} {measures['mae']:.2f} {UNITS[quantity]}"
             for quantity, measures in pl_module.errors.items()
         )
-        self.console.print(f"epoch {done:4d}/{of}  MAE  {shown}  ({left / 60:.0f} min left)", highlight=False)
+        self.console.print(
+            f"epoch {done:4d}/{of}  MAE  {shown}  ({left / 60:.0f} min left)", highlight=False, soft_wrap=True
+        )
+        columns = {
+            f"{quantity} {measure} ({UNITS[quantity]})": value
+            for quantity, measures in pl_module.errors.items()
+            for measure, value in measures.items()
+        }
+        self._rows.append({"epoch": done, **columns})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self._rows[0]))
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_whole(self.table, text.getvalue().encode())
 
 
 def _hash_file(path: str) -> str:

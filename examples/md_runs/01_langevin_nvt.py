@@ -1,0 +1,98 @@
+"""Langevin dynamics of ethanol at constant temperature (NVT): does the model hold the temperature, and how fast is it?
+
+Relax the molecule, give it velocities, let it equilibrate, then watch it. Units: fs, K, eV.
+"""
+
+import time
+
+import ase
+import numpy as np
+from ase import units
+from ase.constraints import FixCom
+from ase.io import Trajectory
+from ase.md.langevin import Langevin
+from common import command_line, draw_velocities, ethanol, jackknife, pyplot, record, save
+
+TEMPERATURE = 300.0  # K
+TIMESTEP = 0.5  # fs: a twentieth of the O-H vibration
+FRICTION = 0.02  # 1/fs: the molecule forgets its energy within about 0.1 ps
+EVERY = 10  # steps between samples
+
+
+def heat_capacity(energies: np.ndarray) -> float:
+    """Heat capacity at constant volume in kB, from the fluctuation of the total energy in eV: var(E) / (kB T)^2."""
+    return energies.var() / (units.kB * TEMPERATURE) ** 2
+
+
+def equipartition(atoms: ase.Atoms) -> float:
+    """Heat capacity in kB of classical oscillators: half a kB per momentum and per vibration."""
+    momenta = atoms.get_number_of_degrees_of_freedom()  # 3 N - 3: the centre of mass is held
+    vibrations = 3 * len(atoms) - 6
+    return (momenta + vibrations) / 2
+
+
+def plot(times: np.ndarray, temperatures: np.ndarray, potential: np.ndarray, total: np.ndarray) -> pyplot.Figure:
+    figure, (upper, lower) = pyplot.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
+    upper.plot(times, temperatures, lw=0.5)
+    upper.plot(times, np.cumsum(temperatures) / np.arange(1, len(times) + 1), color="C3", label="mean so far")
+    upper.axhline(TEMPERATURE, color="black", ls="--", label="target")
+    upper.set(ylabel="temperature / K")
+    upper.legend(loc="upper right")
+    lower.plot(times, total, lw=0.5, label="total")
+    lower.plot(times, potential, lw=0.5, label="potential")
+    lower.set(xlabel="time / ps", ylabel="energy above the minimum / eV")
+    lower.legend(loc="upper right")
+    return figure
+
+
+def main() -> None:
+    parser = command_line(__doc__, model="ethanol")
+    parser.add_argument("--ps", type=float, help="length of the run (default: 10, or 0.2 with --quick)")
+    options = parser.parse_args()
+    picoseconds = options.ps or (0.2 if options.quick else 10.0)
+    steps, steps_before = round(1000 * picoseconds / TIMESTEP), round(100 * picoseconds / TIMESTEP)
+
+    atoms = ethanol(options.model)
+    minimum = atoms.get_potential_energy()
+    print(f"Ethanol from the model {options.model!r}: relaxed to {minimum:.4f} eV.")
+    print(f"Langevin dynamics: {steps_before} steps to equilibrate, then {steps}, of {TIMESTEP} fs ...", flush=True)
+
+    atoms.set_constraint(FixCom())
+    draw_velocities(atoms, TEMPERATURE)
+    dynamics = Langevin(
+        atoms,
+        TIMESTEP * units.fs,
+        temperature_K=TEMPERATURE,
+        friction=FRICTION / units.fs,
+        fixcm=False,  # FixCom does it
+        rng=np.random.default_rng(1),
+    )
+    dynamics.run(steps_before)
+
+    began = time.perf_counter()
+    with Trajectory(options.output / "01_langevin_nvt.traj", "w", atoms) as trajectory:
+        dynamics.attach(trajectory.write, interval=EVERY)
+        samples = record(
+            dynamics, steps, EVERY, lambda: (atoms.get_temperature(), atoms.get_potential_energy() - minimum)
+        )
+    milliseconds = 1000 * (time.perf_counter() - began) / steps
+
+    temperatures, potential = samples.T
+    total = potential + 0.5 * atoms.get_number_of_degrees_of_freedom() * units.kB * temperatures
+    times = np.arange(len(samples)) * EVERY * TIMESTEP / 1000
+    mean, error = jackknife(np.mean, temperatures)
+    capacity, capacity_error = jackknife(heat_capacity, total)
+    print(f"Mean temperature: {mean:.1f} +- {error:.1f} K (target {TEMPERATURE:.0f} K).")
+    print(f"Fluctuation of the total energy: {total.std():.3f} eV, that is a heat capacity of", end=" ")
+    print(f"{capacity:.1f} +- {capacity_error:.1f} kB (classical oscillators: {equipartition(atoms):.1f} kB).")
+    print(f"Speed: {milliseconds:.2f} ms per step, {0.0864 * TIMESTEP / milliseconds * 1000:.1f} ns per day.")
+    save(
+        options.output / "01_langevin_nvt",
+        "time_ps,temperature_K,potential_eV,total_eV",
+        np.column_stack([times, temperatures, potential, total]),
+        plot(times, temperatures, potential, total),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Energy conservation of ethanol at constant energy (NVE): are the forces the gradient of a smooth energy?
+
+The total energy of a velocity Verlet run may fluctuate by an amount that falls as the square of the time step, but it
+must not drift. Units: fs, K, eV; the drift in meV per atom and ps.
+"""
+
+import ase
+import numpy as np
+from ase import units
+from ase.md.verlet import VelocityVerlet
+from common import command_line, draw_velocities, ethanol, jackknife, pyplot, record, save
+
+TEMPERATURE = 300.0  # K
+BOUND = 0.01  # meV/atom/ps
+TIMESTEPS = (0.25, 0.5, 1.0)  # fs, to see the fluctuation fall
+
+
+def run_nve(minimum: ase.Atoms, timestep: float, picoseconds: float) -> np.ndarray:
+    """Columns: time in ps, total energy in meV/atom from the start on, temperature in K; a row about every 2 fs."""
+    atoms = minimum.copy()
+    atoms.calc = minimum.calc
+    vibrations = 3 * len(atoms) - 6  # the molecule neither moves nor rotates as a whole
+    draw_velocities(atoms, TEMPERATURE)
+    # From the minimum, half of the kinetic energy becomes potential: start with twice the mean.
+    kinetic = vibrations * units.kB * TEMPERATURE
+    atoms.set_momenta(atoms.get_momenta() * np.sqrt(kinetic / atoms.get_kinetic_energy()))
+
+    dynamics = VelocityVerlet(atoms, timestep * units.fs)
+    every = max(1, round(2.0 / timestep))
+    steps = round(1000 * picoseconds / timestep)
+    energies, kinetic = record(dynamics, steps, every, lambda: (atoms.get_total_energy(), atoms.get_kinetic_energy())).T
+    times = np.arange(len(energies)) * every * timestep / 1000
+    per_atom = 1000 * (energies - energies[0]) / len(atoms)
+    return np.column_stack([times, per_atom, 2 * kinetic / (vibrations * units.kB)])
+
+
+def slope(run: np.ndarray) -> float:
+    """Drift of the energy by linear regression, in meV/atom/ps."""
+    return np.polyfit(run[:, 0], run[:, 1], 1)[0]
+
+
+def fluctuation(run: np.ndarray) -> float:
+    """Root-mean-square deviation of the energy from its regression line, in meV/atom."""
+    times, energies, _ = run.T
+    return (energies - np.polyval(np.polyfit(times, energies, 1), times)).std()
+
+
+def verdict(drift: float, error: float, picoseconds: float) -> str:
+    if picoseconds < 1.0:
+        return "TOO SHORT to judge the drift: take at least --ps 1."
+    if abs(drift) + 2 * error < BOUND:
+        return f"PASS: the drift is below {BOUND} meV/atom/ps, with two standard errors to spare."
+    if abs(drift) - 2 * error > BOUND:
+        return f"FAIL: the drift is above {BOUND} meV/atom/ps."
+    return f"TOO SHORT to tell whether the drift is below {BOUND} meV/atom/ps: take a longer --ps."
+
+
+def plot(run: np.ndarray, timesteps: np.ndarray, fluctuations: np.ndarray) -> pyplot.Figure:
+    times, energies, temperatures = run.T
+    figure, axes = pyplot.subplot_mosaic(
+        [["energy", "scaling"], ["temperature", "scaling"]], figsize=(9, 5.5), width_ratios=(2, 1), layout="constrained"
+    )
+    axes["energy"].plot(times, energies, lw=0.4)
+    axes["energy"].plot(times, np.polyval(np.polyfit(times, energies, 1), times), color="C3", label="regression")
+    axes["energy"].set(ylabel="total energy / meV per atom")
+    axes["energy"].legend(loc="upper right")
+    axes["temperature"].plot(times, temperatures, lw=0.4)
+    axes["temperature"].set(xlabel="time / ps", ylabel="temperature / K")
+    axes["scaling"].plot(timesteps**2, fluctuations, "o")
+    axes["scaling"].axline(
+        (0, 0), slope=fluctuations[0] / timesteps[0] ** 2, color="black", ls="--", label="square law"
+    )
+    axes["scaling"].set(xlabel="square of the time step / fs$^2$", ylabel="fluctuation / meV per atom")
+    axes["scaling"].legend()
+    return figure
+
+
+def main() -> None:
+    parser = command_line(__doc__, model="ethanol")
+    parser.add_argument("--ps", type=float, help="length of the run (default: 10, or 0.15 with --quick)")
+    parser.add_argument("--timestep", type=float, default=0.5, help="in fs (default: %(default)s)")
+    options = parser.parse_args()
+    picoseconds = options.ps or (0.15 if options.quick else 10.0)
+
+    atoms = ethanol(options.model)
+    print(
+        f"NVE of ethanol, model {options.model!r}: {picoseconds} ps in steps of {options.timestep} fs ...", flush=True
+    )
+    run = run_nve(atoms, options.timestep, picoseconds)
+    drift, error = jackknife(slope, run)
+    temperature, temperature_error = jackknife(np.mean, run[:, 2])
+    print(f"Mean temperature: {temperature:.1f} +- {temperature_error:.1f} K.")
+    print(f"Fluctuation of the total energy: {fluctuation(run):.4f} meV/atom.")
+    print(f"Drift of the total energy: {drift:.5f} +- {error:.5f} meV/atom/ps.")
+    print(verdict(drift, error, picoseconds))
+
+    timesteps = np.array(TIMESTEPS)
+    fluctuations = np.array([fluctuation(run_nve(atoms, step, 0.03 if options.quick else 0.5)) for step in timesteps])
+    power = np.polyfit(np.log(timesteps), np.log(fluctuations), 1)[0]
+    for step, size in zip(timesteps, fluctuations, strict=True):
+        print(f"  time step {step:.2f} fs: fluctuation {size:.4f} meV/atom")
+    print(f"The fluctuation falls with the time step to the power {power:.2f} (velocity Verlet: 2).")
+    save(
+        options.output / "02_nve_conservation",
+        "time_ps,energy_meV_per_atom,temperature_K",
+        run,
+        plot(run, timesteps, fluctuations),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What the scripts share: the command line, the molecule, velocities, errors of averages, the look of the plots."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import ase
+import matplotlib
+import numpy as np
+from ase.build import molecule
+from ase.filters import Filter
+from ase.md.md import MolecularDynamics
+from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
+from ase.optimize import BFGS
+from matplotlib import pyplot
+from numpy.typing import NDArray
+
+from ase_nbody import NBodyCalculator
+
+matplotlib.use("Agg")  # pictures go to files, so no screen is needed
+pyplot.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 150})
+
+HYDROXYL = (0, 1, 2, 3)  # C-C-O-H in the order of ase.build.molecule("CH3CH2OH")
+CONFORMERS = {"trans": 180.0, "gauche": 60.0}  # its dihedral angle in degrees
+
+
+def command_line(description: str | None, model: str) -> argparse.ArgumentParser:
+    """The options that every script has."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--model", default=model, help="shipped model or model file (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a run of seconds, to see that all works")
+    parser.add_argument("--output", type=_folder, default=str(Path(__file__).parent / "output"), help="folder to fill")
+    return parser
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def ethanol(model: str, conformer: str = "trans", fmax: float = 0.01) -> ase.Atoms:
+    """An ethanol molecule with its calculator, relaxed until no force exceeds ``fmax`` eV/Angstrom."""
+    atoms = molecule("CH3CH2OH")
+    atoms.set_dihedral(*HYDROXYL, CONFORMERS[conformer], indices=[HYDROXYL[-1]])
+    atoms.calc = NBodyCalculator(model, dtype="float64")
+    relax(atoms, fmax)
+    return atoms
+
+
+def relax(system: ase.Atoms | Filter, fmax: float) -> None:
+    """Move the atoms (of a filter: and the cell) until no force exceeds ``fmax`` eV/Angstrom."""
+    if not BFGS(system, logfile=None).run(fmax=fmax, steps=500):
+        raise SystemExit(f"The structure did not relax to {fmax} eV/Angstrom in 500 steps: is the model at fault?")
+
+
+def draw_velocities(atoms: ase.Atoms, temperature: float, seed: int = 0) -> None:
+    """Maxwell-Boltzmann velocities at ``temperature`` in K, without drift and rotation as a whole."""
+    thermalize_momenta(atoms, temperature, rng=np.random.default_rng(seed))
+    Stationary(atoms, preserve_temperature=False)
+    if not atoms.pbc.any():
+        ZeroRotation(atoms, preserve_temperature=False)
+
+
+def record(dynamics: MolecularDynamics, steps: int, every: int, observe: Callable[[], tuple[float, ...]]) -> NDArray:
+    """Run ``steps`` steps and observe at the start and after every ``every`` of them: (samples, observables)."""
+    samples = [observe()]
+    for _ in range(steps // every):
+        dynamics.run(every)
+        samples.append(observe())
+    return np.array(samples)
+
+
+def jackknife(statistic: Callable[[NDArray], float], samples: NDArray, blocks: int = 10) -> tuple[float, float]:
+    """A statistic of a time series and its standard error.
+
+    Neighbouring samples resemble each other, so whole blocks are left out in turn: a block must be longer than the
+    memory of the observable (R. G. Miller, Biometrika 61, 1 (1974)).
+    """
+    parts = np.array_split(samples, blocks)
+    without = [statistic(np.concatenate(parts[:i] + parts[i + 1 :])) for i in range(blocks)]
+    return float(statistic(samples)), float(np.sqrt((blocks - 1) * np.var(without)))
+
+
+def save(path: Path, header: str, data: NDArray, figure: pyplot.Figure) -> None:
+    """Write ``path``.csv and ``path``.png and say so."""
+    np.savetxt(path.with_suffix(".csv"), data, delimiter=",", header=header, comments="", fmt="%.10g")
+    figure.savefig(path.with_suffix(".png"))
+    print(f"Picture and data: {path}.png, {path.name}.csv")

@@ -1,0 +1,99 @@
+"""The command line: what it prints, for people and for programs, and its exit codes."""
+
+import json
+import sys
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_nbody import NBodyCalculator, save_model
+from ase_nbody.cli import main
+
+
+@pytest.fixture
+def nbody(monkeypatch, capsys):
+    """Run ``nbody`` with arguments; its exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nbody", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path, network):
+    return save_model(network, tmp_path / "model.nbody", {"theory": "none, random weights"})
+
+
+@pytest.fixture
+def data(tmp_path, network):
+    """Methanol with the network's own energies plus 1 meV and forces plus 2 meV/Angstrom."""
+    atoms = molecule("CH3OH")
+    atoms.calc = NBodyCalculator(network)
+    energy, forces = atoms.get_potential_energy() - 1e-3, atoms.get_forces() - 2e-3
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    ase.io.write(tmp_path / "data.extxyz", [atoms, atoms])
+    return tmp_path / "data.extxyz"
+
+
+def test_evaluate_for_programs(nbody, model, data):
+    code, out, _ = nbody("evaluate", model, data, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["frames"] == 2
+    for quantity, unit, error in (("energy", "meV", 1.0), ("forces", "meV/Angstrom", 2.0)):
+        assert found["errors"][quantity].pop("unit") == unit
+        assert found["errors"][quantity] == pytest.approx({"mae": error, "rmse": error}, rel=1e-3)
+
+
+def test_evaluate_for_people(nbody, model, data):
+    code, out, _ = nbody("evaluate", model, data, "--index", ":1")
+    assert code == 0
+    for word in ("forces", "2.000", "meV/Angstrom", "energy per atom", "RMSE"):
+        assert word in out
+
+
+def test_info_prints_the_card(nbody, model):
+    code, out, _ = nbody("info", model)
+    assert code == 0
+    assert "theory: none, random weights" in out
+    code, out, _ = nbody("info", model, "--json")
+    assert json.loads(out)["units"]["energy"] == "eV"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (("info", "nowhere"), "no model file 'nowhere'"),
+        (("evaluate", "nowhere", "data"), "no model file 'nowhere'"),
+        (("train", "nowhere.yaml"), "no configuration file 'nowhere.yaml'"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_one(nbody, arguments, culprit):
+    code, out, err = nbody(*arguments)
+    assert code == 1
+    assert culprit in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nbody", "--debug", "info", "nowhere"])
+    with pytest.raises(FileNotFoundError):
+        main()
+
+
+def test_unknown_species_are_refused(nbody, model, tmp_path):
+    atoms = molecule("CH3SH")
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
+    ase.io.write(tmp_path / "s.extxyz", atoms)
+    code, _, err = nbody("evaluate", model, tmp_path / "s.extxyz")
+    assert code == 1
+    assert "contain S" in err

@@ -1,0 +1,209 @@
+"""What the tests share: systems of every kind, a small network with outputs of order one, ways to break a symmetry."""
+
+from collections.abc import Callable
+
+import ase
+import ase.build
+import numpy as np
+import pytest
+import torch
+
+from ase_nbody.hierarchy import Hierarchy, Level, build_hierarchy, concatenate
+from ase_nbody.neighbours import find_pairs
+from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
+from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.so3 import rotation_matrix
+from ase_nbody.structure import Structure
+
+SPECIES = ("H", "C", "O", "Na", "Cl", "Cu")
+# A triclinic cell that is thinner than the cutoff, so that an atom sees several images of itself and of the others.
+TRICLINIC = np.array([[3.6, 0.0, 0.0], [0.9, 3.9, 0.0], [-0.7, 0.8, 4.3]])
+
+
+def rattled(atoms: ase.Atoms, size: float = 0.08) -> ase.Atoms:
+    """The same atoms, moved at random, so that no force vanishes by symmetry."""
+    atoms.positions += np.random.default_rng(len(atoms)).normal(scale=size, size=atoms.positions.shape)
+    return atoms
+
+
+def molecule() -> ase.Atoms:
+    return rattled(ase.build.molecule("CH3OH"))
+
+
+def crystal() -> ase.Atoms:
+    """Two atoms in a primitive cell: every neighbour is an image, many of them of the atom itself."""
+    return rattled(ase.build.bulk("NaCl", "rocksalt", a=5.3))
+
+
+def triclinic() -> ase.Atoms:
+    scaled = [[0.1, 0.2, 0.1], [0.45, 0.7, 0.3], [0.8, 0.1, 0.75]]
+    return ase.Atoms("HCO", scaled_positions=scaled, cell=TRICLINIC, pbc=True)
+
+
+def left_handed() -> ase.Atoms:
+    atoms = triclinic()
+    atoms.set_cell(TRICLINIC[[1, 0, 2]])  # the same lattice and atoms, two vectors exchanged
+    return atoms
+
+
+def unwrapped() -> ase.Atoms:
+    atoms = triclinic()
+    atoms.positions += np.array([[2, 0, -1], [0, -3, 1], [5, 1, 0]]) @ TRICLINIC
+    return atoms
+
+
+def slab() -> ase.Atoms:
+    """Periodic in two directions, with no lattice vector in the third."""
+    atoms = ase.build.fcc111("Cu", (1, 1, 3), a=3.6)
+    ase.build.add_adsorbate(atoms, "H", 1.3, (0.4, 0.2))
+    return rattled(atoms)
+
+
+def slab_in_box() -> ase.Atoms:
+    """The slab with vacuum and the periodic directions 0 and 2."""
+    atoms = slab()
+    atoms.center(vacuum=4.0, axis=2)
+    atoms = atoms[:]
+    atoms.set_cell(atoms.cell.array[[0, 2, 1]])
+    atoms.pbc = (True, False, True)
+    return atoms
+
+
+def wire() -> ase.Atoms:
+    atoms = ase.Atoms("COH", positions=[[0, 0, 0], [1.1, 0.4, 0.2], [-0.4, 1.0, 0.3]], cell=[0, 0, 3.1])
+    atoms.pbc = (False, False, True)
+    return atoms
+
+
+SYSTEMS: dict[str, Callable[[], ase.Atoms]] = {
+    "molecule": molecule,
+    "crystal": crystal,
+    "triclinic": triclinic,
+    "left-handed": left_handed,
+    "unwrapped": unwrapped,
+    "slab": slab,
+    "slab in a box": slab_in_box,
+    "wire": wire,
+    "no anchors": lambda: ase.Atoms("H2", positions=[[0, 0, 0], [0.3, 0.5, 0.5]]),
+    "lone hydrogen": lambda: ase.Atoms("H"),
+    "lone carbon": lambda: ase.Atoms("C", positions=[[1.0, 2.0, 3.0]]),
+    "no neighbours": lambda: ase.Atoms("COH", positions=[[0, 0, 0], [9, 0, 0], [0, 0, 30]]),
+    "empty": lambda: ase.Atoms(),
+}
+WITH_FORCES = [name for name in SYSTEMS if name not in ("lone hydrogen", "lone carbon", "no neighbours", "empty")]
+PERIODIC = ["crystal", "triclinic", "left-handed", "unwrapped"]
+
+
+@pytest.fixture(params=list(SYSTEMS))
+def system(request: pytest.FixtureRequest) -> ase.Atoms:
+    """Each of the systems in turn."""
+    return SYSTEMS[request.param]()
+
+
+@pytest.fixture(params=WITH_FORCES)
+def bound_system(request: pytest.FixtureRequest) -> ase.Atoms:
+    """Each of the systems whose forces are not zero."""
+    return SYSTEMS[request.param]()
+
+
+@pytest.fixture(params=PERIODIC)
+def periodic_system(request: pytest.FixtureRequest) -> ase.Atoms:
+    """Each of the systems that have a stress."""
+    return SYSTEMS[request.param]()
+
+
+@pytest.fixture(scope="session")
+def systems() -> dict[str, Callable[[], ase.Atoms]]:
+    """Makers of all systems by name."""
+    return SYSTEMS
+
+
+def make_config(**changes: object) -> NBodyConfig:
+    levels = (
+        LevelConfig(radius=4.0, channels=8, hidden=8),
+        LevelConfig(parts="heavy", radius=3.5, l_out=0, channels=8, message_channels=8, hidden=8),
+    )
+    isolated = {"H": -13.6, "C": -1029.1, "O": -2041.3, "Na": -4421.0, "Cl": -12516.0, "Cu": -44692.7}
+    return NBodyConfig(**{"species": SPECIES, "levels": levels, "isolated_atom_energies": isolated, **changes})
+
+
+def make_network(seed: int = 0, **changes: object) -> NBodyNetwork:
+    """A network of random weights, none of which is zero or one, scaled to part energies of about 1 eV."""
+    config = make_config(**changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = NBodyNetwork(config)
+        for weight in network.parameters():
+            weight.data += 0.1 * torch.randn_like(weight)
+    without_repulsion = NBodyNetwork(config.model_copy(update={"repulsion": False}))
+    without_repulsion.load_state_dict(network.state_dict())
+    largest = max(float(part.abs().max()) for part in predict(without_repulsion, molecule()).parts)
+    scaled = NBodyNetwork(config.model_copy(update={"energy_scale": 1.0 / largest}))
+    scaled.load_state_dict(network.state_dict())
+    return scaled.requires_grad_(False)
+
+
+def hierarchy_of(network: NBodyNetwork, atoms: ase.Atoms, skin: float = 0.0) -> Hierarchy:
+    structure = Structure.from_atoms(atoms)
+    return build_hierarchy(structure, find_pairs(structure, network.config.cutoff + skin), network.config.layout, skin)
+
+
+def predict(network: NBodyNetwork, *systems: ase.Atoms, skin: float = 0.0, **keywords: object) -> Prediction:
+    """What the potential says of one system or of a batch of them."""
+    hierarchies = [hierarchy_of(network, atoms, skin) for atoms in systems]
+    hierarchy = hierarchies[0] if len(systems) == 1 else concatenate(hierarchies)
+    positions = torch.from_numpy(np.concatenate([atoms.positions for atoms in systems]))
+    cells = torch.from_numpy(np.stack([atoms.cell.array for atoms in systems]))
+    return evaluate(network, hierarchy, positions, cells, **keywords)
+
+
+@pytest.fixture(scope="session")
+def network() -> NBodyNetwork:
+    return make_network()
+
+
+@pytest.fixture(scope="session", name="make_config")
+def _make_config() -> Callable[..., NBodyConfig]:
+    return make_config
+
+
+@pytest.fixture(scope="session", name="make_network")
+def _make_network() -> Callable[..., NBodyNetwork]:
+    return make_network
+
+
+@pytest.fixture(scope="session", name="hierarchy_of")
+def _hierarchy_of() -> Callable[..., Hierarchy]:
+    return hierarchy_of
+
+
+@pytest.fixture(scope="session", name="predict")
+def _predict() -> Callable[..., Prediction]:
+    return predict
+
+
+@pytest.fixture(scope="session")
+def padded_level(network: NBodyNetwork) -> Level:
+    """The second level of a batch: its parts have from none to many children, so that most rows are padded."""
+    batch = [molecule(), SYSTEMS["lone hydrogen"](), triclinic(), SYSTEMS["lone carbon"](), wire()]
+    level = concatenate([hierarchy_of(network, atoms) for atoms in batch]).levels[1]
+    assert 0.1 < level.mask.double().mean() < 0.9
+    return level
+
+
+def _transposed(l_max: int, rotation: torch.Tensor) -> torch.Tensor:
+    return rotation_matrix(l_max, rotation).T
+
+
+def _scaled(l_max: int, rotation: torch.Tensor) -> torch.Tensor:
+    return (1.0 + 1e-8) * rotation_matrix(l_max, rotation)
+
+
+def _wrong_parity(l_max: int, rotation: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.det(rotation) * rotation_matrix(l_max, rotation)
+
+
+@pytest.fixture(params=[_transposed, _scaled, _wrong_parity], ids=lambda broken: broken.__name__.strip("_"))
+def broken_representation(request: pytest.FixtureRequest) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    """A way to turn a state that is wrong: a checker of covariance must refuse it."""
+    return request.param

@@ -1,0 +1,178 @@
+"""Imports run one way through the layout of the package, and importing it changes nothing in the process."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ase_nbody
+
+ROOT = Path(ase_nbody.__file__).parent
+
+# A file imports only from the lines above its own, or from its own folder.
+LAYOUT = """
+structure
+neighbours
+hierarchy
+so3
+nn
+reduction
+network
+potential
+archive
+calculator
+data
+loss
+evaluation
+training
+testing
+checks
+cli
+models
+ase_plugin
+__init__
+""".strip().splitlines()
+RANK = {name: rank for rank, names in enumerate(LAYOUT) for name in names.split()}
+
+# Where the layers below the calculator may use ASE at all: the structure reads Atoms, others only tables of constants.
+TABLES = {"ase.data", "ase.units"}
+ASE_ALLOWED = {"neighbours": set(), "hierarchy": set(), "so3": set()} | dict.fromkeys(
+    ("nn", "network", "potential", "archive", "loss"), TABLES
+)
+# The algebra knows no atoms; tests may rely on the checks without relying on what they check.
+ONLY_OWN = {"so3": {"so3"}, "testing": {"so3"}, "neighbours": {"structure"}}
+
+
+def imported_modules(source: str) -> set[str]:
+    """Full names of all that a file imports, within functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import; write it out"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+def violations(part: str, source: str) -> list[str]:
+    """What a file of a part of the package (a top-level module or folder) must not import."""
+    found = []
+    for name in sorted(imported_modules(source)):
+        package, _, rest = name.partition(".")
+        if package == "ase_nbody" and rest:
+            target = rest.split(".")[0]
+            if target not in RANK:
+                continue  # a name that ase_nbody/__init__.py offers
+            if target != part and RANK[target] >= RANK[part]:
+                found.append(f"{part} imports {name}, which is not above it")
+            if part in ONLY_OWN and target != part and target not in ONLY_OWN[part]:
+                found.append(f"{part} imports {name}")
+        if name == "ase_nbody" and part not in ("cli", "models", "__init__"):
+            found.extend([] if _imports_submodules_only(source) else [f"{part} imports the package as a whole"])
+        if package == "ase" and part in ASE_ALLOWED:
+            tables = ASE_ALLOWED[part]
+            if not any(name == table or name.startswith(f"{table}.") for table in tables):
+                found.append(f"{part} imports {name}")
+    return found
+
+
+def _imports_submodules_only(source: str) -> bool:
+    """Whether ``from ase_nbody import ...`` takes only modules that the layout lists."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "ase_nbody":
+            return all(alias.name in RANK for alias in node.names)
+    return False
+
+
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_run_one_way(path):
+    part = path.parts[0].removesuffix(".py")
+    assert part in RANK, f"{path} has no place in the layout yet: add {part} to LAYOUT here, below what it imports"
+    assert not violations(part, (ROOT / path).read_text())
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("so3", "from ase_nbody.structure import Structure"),
+        ("so3", "from ase_nbody.hierarchy import Level"),
+        ("so3", "import ase"),
+        ("so3", "from ase.data import covalent_radii"),
+        ("structure", "from ase_nbody.neighbours import find_pairs"),
+        ("nn", "from ase_nbody.network import NBodyNetwork"),
+        ("nn", "import ase_nbody.potential"),
+        ("nn", "from ase_nbody import potential"),
+        ("network", "def late():\n    from ase_nbody.archive import load_model"),
+        ("potential", "import ase"),
+        ("potential", "from ase import Atoms"),
+        ("potential", "from ase.database import connect"),
+        ("potential", "from ase.calculators.calculator import Calculator"),
+        ("potential", "from ase_nbody.calculator import NBodyCalculator"),
+        ("data", "from ase_nbody import load_model"),
+        ("data", "from ase_nbody.training import run"),
+        ("testing", "from ase_nbody.network import NBodyNetwork"),
+        ("evaluation", "from ase_nbody.cli import main"),
+    ],
+)
+def test_a_violation_is_found(part, line):
+    assert violations(part, line)
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("nn", "from ase_nbody.hierarchy import Level"),
+        ("nn", "from ase_nbody.nn.radial import RadialBasis"),
+        ("potential", "from ase.data import atomic_numbers"),
+        ("network", "from ase_nbody.so3 import Type"),
+        ("cli", "from ase_nbody import load_model"),
+        ("structure", "import ase"),
+    ],
+)
+def test_what_is_allowed_is_not_called_a_violation(part, line):
+    assert not violations(part, line)
+
+
+def test_a_relative_import_is_refused():
+    with pytest.raises(AssertionError, match="relative import"):
+        violations("nn", "from ..network import NBodyNetwork")
+
+
+SIDE_EFFECTS = """
+import logging, os, random, signal, sys, threading, warnings
+import numpy, torch
+
+def state():
+    return {
+        "dtype": torch.get_default_dtype(), "device": str(torch.get_default_device()),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()), "grad": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul": torch.get_float32_matmul_precision(), "torch rng": torch.random.get_rng_state().tolist(),
+        "numpy rng": numpy.random.get_state()[1].tolist(), "rng": random.getstate(), "environment": dict(os.environ),
+        "numpy errors": numpy.geterr(), "log": (logging.root.level, list(logging.root.handlers)),
+        "interrupt": signal.getsignal(signal.SIGINT), "folder": os.getcwd(), "hook": sys.excepthook,
+        "python threads": threading.active_count(),
+    }
+
+before = state()
+import ase_nbody
+after = state()
+changed = [name for name in before if before[name] != after[name]]
+assert not changed, f"import ase_nbody changed {changed}"
+print([name for name in ("lightning", "matplotlib", "tensorboard") if name in sys.modules])
+"""
+
+
+def test_import_is_silent_and_without_side_effects(tmp_path):
+    """It warns of nothing, sets nothing for the process, and loads no extra dependency."""
+    command = [sys.executable, "-c", SIDE_EFFECTS]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout.strip() == "[]"

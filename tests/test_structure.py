@@ -1,0 +1,76 @@
+import ase
+import numpy as np
+import pytest
+
+from ase_nbody.structure import Structure, StructureError
+
+CUBE = np.diag([3.0, 4.0, 5.0])
+
+
+def test_everything_is_taken_over(system):
+    structure = Structure.from_atoms(system)
+    assert len(structure) == len(system)
+    np.testing.assert_array_equal(structure.numbers, system.numbers)
+    np.testing.assert_array_equal(structure.positions, system.positions)
+    np.testing.assert_array_equal(structure.cell, system.cell.array)
+    np.testing.assert_array_equal(structure.pbc, system.pbc)
+
+
+def test_the_copy_is_immutable_and_its_own(systems):
+    atoms = systems["triclinic"]()
+    structure = Structure.from_atoms(atoms)
+    with pytest.raises(ValueError, match="read-only"):
+        structure.positions[0, 0] = 1.0
+    before = structure.positions.copy()
+    atoms.positions += 1.0
+    atoms.cell[:] = 0.0
+    atoms.numbers[:] = 1
+    np.testing.assert_array_equal(structure.positions, before)
+    assert structure.cell.any()
+    assert structure.numbers[1] == 6
+
+
+def test_volume_is_positive_for_a_left_handed_cell(systems):
+    right, left = (Structure.from_atoms(systems[name]()) for name in ("triclinic", "left-handed"))
+    assert np.linalg.det(left.cell) < 0.0
+    assert left.volume == pytest.approx(right.volume)
+    assert left.volume > 0.0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("atom", "axis"), [(0, 2), (1, 0)])
+def test_a_position_that_is_not_finite_is_named(value, atom, axis):
+    atoms = ase.Atoms("CO", positions=np.zeros((2, 3)))
+    atoms.positions[atom, axis] = value
+    with pytest.raises(StructureError, match=f"position of atom {atom} is not finite: {'xyz'[axis]} = {value}"):
+        Structure.from_atoms(atoms)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("pbc", [True, False])
+def test_a_cell_that_is_not_finite_is_shown(value, pbc):
+    atoms = ase.Atoms("C", cell=CUBE, pbc=pbc)
+    atoms.cell[1, 1] = value
+    with pytest.raises(StructureError, match=f"cell is not finite: .*{value}.*atoms.set_cell"):
+        Structure.from_atoms(atoms)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_periodic_direction_without_a_lattice_vector_is_named(axis):
+    atoms = ase.Atoms("C", cell=CUBE, pbc=True)
+    atoms.cell[axis] = 0.0
+    with pytest.raises(StructureError, match=f"lattice vector {axis}, but that vector is zero"):
+        Structure.from_atoms(atoms)
+    atoms.pbc[axis] = False
+    Structure.from_atoms(atoms)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False)])
+def test_dependent_lattice_vectors_are_shown(pbc):
+    atoms = ase.Atoms("C", cell=[[3.0, 0, 0], [-6.0, 1e-9, 0], [0, 0, 5]], pbc=pbc)
+    with pytest.raises(StructureError, match=r"linearly dependent: \[\[3.0, 0.0, 0.0\], \[-6.0"):
+        Structure.from_atoms(atoms)
+
+
+def test_dependent_vectors_do_not_matter_where_they_are_not_periodic():
+    Structure.from_atoms(ase.Atoms("C", cell=[[3.0, 0, 0], [3.0, 0, 0], [0, 0, 5]], pbc=(True, False, True)))

@@ -1,0 +1,92 @@
+"""The training loop: it learns, resumes bit for bit after a kill, and never overwrites a finished run."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ase_nbody import load_model
+from ase_nbody.archive import read_card
+from ase_nbody.data import read_labelled
+from ase_nbody.evaluation import evaluate_model
+from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.run import train
+
+
+def run(path, **options):
+    return train(TrainingConfig.from_yaml(path), **options)
+
+
+def weights(path):
+    return load_model(path).state_dict()
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_lowers_the_errors(configuration, tmp_path):
+    start = load_model(run(configuration(output="start", epochs=1, muon_rate=1e-6, adam_rate=1e-6)))
+    end = load_model(run(configuration(output="end", epochs=20)))
+    frames = read_labelled(tmp_path / "data.extxyz")
+    before, after = evaluate_model(start, frames), evaluate_model(end, frames)
+    for quantity in ("energy", "forces", "stress"):
+        assert after[quantity]["mae"] < 0.5 * before[quantity]["mae"], quantity
+
+
+def test_card_tells_data_errors_and_versions(configuration):
+    content = read_card(run(configuration()))
+    assert content["card"]["training data"] == "20 frames of data.extxyz"
+    assert content["card"]["validation errors"]["forces"]["unit"] == "meV/Angstrom"
+    assert content["units"] == {"energy": "eV", "length": "Angstrom"}
+    assert set(content["config"]["isolated_atom_energies"]) == {"H", "C", "O", "Cu"}
+
+
+def test_same_seed_same_weights_other_seed_other_weights(configuration):
+    first, again, other = (
+        weights(run(configuration(output=name, seed=seed, epochs=1))) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_killed_run_resumes_bit_for_bit(configuration, tmp_path):
+    unbroken = run(configuration(name="unbroken.yaml", output="unbroken", epochs=12))
+    path = configuration(name="killed.yaml", output="killed", epochs=12)
+    command = [sys.executable, "-m", "ase_nbody.cli", "train", str(path), "--threads", str(torch.get_num_threads())]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert not (tmp_path / "killed" / "model.nbody").exists(), "the run ended before it could be killed"
+    with pytest.raises(ConfigError, match="--resume"):
+        run(path)
+    assert same(weights(run(path, resume=True)), weights(unbroken))
+    tables = [(tmp_path / name / "metrics.csv").read_text() for name in ("killed", "unbroken")]
+    assert tables[0] == tables[1]
+
+
+def test_finished_run_is_never_overwritten(configuration):
+    path = configuration(epochs=1)
+    model = run(path)
+    before = model.read_bytes()
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="finished run"):
+            run(path, resume=resume)
+    assert model.read_bytes() == before
+
+
+def test_resume_needs_a_checkpoint_and_the_same_configuration(configuration, tmp_path):
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        run(configuration(output="nothing"), resume=True)
+    run(configuration(epochs=1))
+    (tmp_path / "run" / "model.nbody").unlink()
+    with pytest.raises(ConfigError, match="differs"):
+        run(configuration(epochs=2), resume=True)

@@ -41,14 +41,14 @@ def save_model(network: NBodyNetwork, path: str | os.PathLike[str], card: Mappin
     """
     path = Path(path)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    config = network.config.model_dump_json()
+    config = network.config.model_dump(mode="json")
     content = {
         "format": FORMAT_VERSION,
-        "config": json.loads(config),
+        "config": config,
         "card": dict(card or {}),
         "units": UNITS,
         "versions": {package: metadata.version(package) for package in ("torch", "e3nn", "ase", "numpy")},
-        "checksum": checksum(network.config, weights),
+        "checksum": checksum(config, weights),
     }
     payload = save(weights, metadata={key: json.dumps(value) for key, value in content.items()})
     write_whole(path, payload)
@@ -70,9 +70,9 @@ def write_whole(path: Path, payload: bytes) -> None:
         raise
 
 
-def checksum(config: NBodyConfig, weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the configuration and every weight (name, dtype, shape, bytes)."""
-    digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode())
+def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the configuration, as the file has it, and every weight (name, dtype, shape, bytes)."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(weights):
         weight = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
@@ -94,10 +94,9 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
         raise ModelFileError(f"{path} has the units {content.get('units')}; this release reads {UNITS}")
     dtypes = {weight.dtype for weight in weights.values()}
     if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
-        raise ModelFileError(
-            f"{path}: weights of one floating-point type, float32 or float64, expected, found {sorted(map(str, dtypes))}"
-        )
-    if content.get("checksum") != checksum(config, weights):
+        found = ", ".join(sorted(map(str, dtypes)))
+        raise ModelFileError(f"{path}: weights of one floating-point type (float32, float64) expected, found {found}")
+    if content.get("checksum") != checksum(content["config"], weights):
         raise ModelFileError(f"{path} is damaged: its checksum does not match its contents. Fetch or train it anew.")
     # Drawing the initial weights, which are overwritten, must not advance the caller's random numbers.
     with torch.random.fork_rng(devices=[]):

@@ -128,8 +128,8 @@ class NBodyCalculator(Calculator):
     def _predict(self, network: NBodyNetwork, structure: Structure) -> Prediction:
         layout = network.config.layout
         if layout not in self._verlet:
-            self._verlet[layout] = VerletHierarchy(layout, self.parameters["skin"])
-        hierarchy = self._verlet[layout].update(structure).to(self._device)
+            self._verlet[layout] = VerletHierarchy(layout, self.parameters["skin"], self._device)
+        hierarchy = self._verlet[layout].update(structure)
         positions = torch.tensor(structure.positions, device=self._device)
         cells = torch.tensor(structure.cell, device=self._device).unsqueeze(0)
         return evaluate(network, hierarchy, positions, cells)
@@ -186,7 +186,9 @@ class NBodyCalculator(Calculator):
         hierarchy = next(iter(self._verlet.values())).hierarchy
         members = zip(*(prediction.parts for prediction in self._predictions), strict=True)
         means = [torch.stack(parts).double().mean(dim=0).cpu().numpy() for parts in members]
-        return [PartEnergies(level.centre.numpy(), mean) for level, mean in zip(hierarchy.levels, means, strict=True)]
+        return [
+            PartEnergies(level.centre.cpu().numpy(), mean) for level, mean in zip(hierarchy.levels, means, strict=True)
+        ]
 
     def _require_calculation(self) -> None:
         if not self.results:  # emptied by ASE's reset() and by a failed calculation
@@ -215,7 +217,7 @@ def _prepare(model: Model, device: torch.device, dtype: torch.dtype) -> NBodyNet
 
 def _label(model: Model) -> str:
     if isinstance(model, NBodyNetwork):
-        return f"sha256:{checksum(model.config, model.state_dict())}"
+        return "sha256:" + checksum(model.config.model_dump(mode="json"), model.state_dict())
     return os.fspath(model)
 
 

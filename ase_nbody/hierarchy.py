@@ -236,10 +236,11 @@ class VerletHierarchy:
     Args:
         layout: the levels from below.
         skin: extra distance in Angstrom up to which children are listed; 0 rebuilds at every step.
+        device: where the hierarchy is kept.
     """
 
-    def __init__(self, layout: Sequence[LevelLayout], skin: float) -> None:
-        self.layout, self.skin = tuple(layout), skin
+    def __init__(self, layout: Sequence[LevelLayout], skin: float, device: torch.device | str = "cpu") -> None:
+        self.layout, self.skin, self.device = tuple(layout), skin, torch.device(device)
         self.builds = 0
         self._built_for: Structure | None = None
         self._hierarchy: Hierarchy | None = None
@@ -260,7 +261,7 @@ class VerletHierarchy:
             or not still_valid(self._built_for, structure, cutoff, self.skin)
         ):
             pairs = find_pairs(structure, cutoff + self.skin)
-            self._hierarchy = build_hierarchy(structure, pairs, self.layout, self.skin)
+            self._hierarchy = build_hierarchy(structure, pairs, self.layout, self.skin).to(self.device)
             self._built_for = structure
             self.builds += 1
         return self._hierarchy

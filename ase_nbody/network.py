@@ -195,7 +195,7 @@ class NBodyNetwork(nn.Module):
     Weights are drawn from torch's global generator: ``torch.manual_seed`` makes them reproducible.
     """
 
-    species_index: Tensor
+    one_hot: Tensor
 
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()
@@ -209,9 +209,9 @@ class NBodyNetwork(nn.Module):
             self.levels.append(level)
             tau = level.tau_out
         self.repulsion = ZBLRepulsion() if config.repulsion else None
-        index = torch.full((len(chemical_symbols),), -1)
-        index[[atomic_numbers[symbol] for symbol in config.species]] = torch.arange(n_species)
-        self.register_buffer("species_index", index, persistent=False)
+        one_hot = torch.zeros(len(chemical_symbols), n_species, dtype=torch.float64)
+        one_hot[[atomic_numbers[symbol] for symbol in config.species], range(n_species)] = 1.0
+        self.register_buffer("one_hot", one_hot, persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -228,7 +228,7 @@ class NBodyNetwork(nn.Module):
         Returns:
             For each level the energies (P,); zero where the level is not read out.
         """
-        species = self.species_index[hierarchy.numbers]
+        species = self.one_hot[hierarchy.numbers]  # (N, species)
         state = self.embedding(species)
         energies = []
         for layer, level, pair_vectors in zip(self.levels, hierarchy.levels, vectors, strict=True):

@@ -11,6 +11,7 @@ sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's
 from the origin; energies are summed in float64 for the same reason. Knows no ASE.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _assemble(
 
 def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:
     """Energy in eV of each atom alone (N,), float64."""
-    table = torch.zeros(len(network.species_index), dtype=torch.float64)
+    table = torch.zeros(len(network.one_hot), dtype=torch.float64)
     for symbol, energy in network.config.isolated_atom_energies.items():
         table[atomic_numbers[symbol]] = energy
     return table.to(numbers.device)[numbers]
@@ -137,6 +138,7 @@ class CompiledPotential:
     The energy and its gradient are traced to one graph of plain tensor operations, which is compiled as a whole and
     can be differentiated by the weights. Compiling takes half a minute, so a set of shapes is compiled at its
     ``patience``-th appearance, and never more than ``most`` are; all others are evaluated eagerly, with equal results.
+    If compiling fails, a warning says why, once, and everything is evaluated eagerly.
 
     Args:
         network: the network, whose weights may change in place.
@@ -156,7 +158,12 @@ class CompiledPotential:
         shapes = (cells.shape, *(table.shape for table in tables))
         self._seen[shapes] += 1
         if shapes not in self._compiled and self._seen[shapes] >= self.patience and len(self._compiled) < self.most:
-            self._compiled[shapes] = self._compile(tables, positions, cells)
+            try:
+                self._compiled[shapes] = self._compile(tables, positions, cells)
+            except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                warnings.warn(f"compiling failed, going on without: {reason}", RuntimeWarning, stacklevel=2)
+                self.most = 0
         if shapes not in self._compiled:
             return evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())
@@ -171,7 +178,10 @@ class CompiledPotential:
             return functional_call(evaluation, dict(zip(names, weights, strict=True)), arguments)
 
         weights = [weight.detach().requires_grad_() for weight in self.network.parameters()]
-        return torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
+        compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
+        energy, _, forces, *_ = compiled(weights, tables, positions, cells)
+        torch.autograd.grad(energy.sum() + forces.sum(), weights, allow_unused=True)  # compiles the backward pass too
+        return compiled
 
 
 class _Evaluation(nn.Module):

@@ -28,7 +28,7 @@ def three_levels(make_network) -> NBodyNetwork:
 def level_function(network: NBodyNetwork, hierarchy, number: int):
     """States of a level from those below and the pair vectors, and a state and vectors to try it on."""
     level, layer = hierarchy.levels[number], network.levels[number]
-    species = network.species_index[hierarchy.numbers]
+    species = network.one_hot[hierarchy.numbers]
     tau = network.embedding.tau_out if number == 0 else network.levels[number - 1].tau_out
     state = random(tau.components, len(level.parents), tau.channels)
     radius = network.config.levels[number].radius

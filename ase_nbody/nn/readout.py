@@ -18,6 +18,6 @@ class ReadOut(nn.Module):
         self.output = nn.Parameter(0.1 * torch.randn(n_species, hidden, dtype=torch.float64) / hidden**0.5)
 
     def forward(self, scalars: Tensor, species: Tensor) -> Tensor:
-        """Scalars ``(parts, channels)`` and species of the centres ``(parts,)`` -> energies ``(parts,)``."""
+        """Scalars ``(parts, channels)`` and one-hot species ``(parts, species)`` -> energies ``(parts,)``."""
         hidden = functional.silu(scalars @ self.hidden)
-        return (scalars * self.linear[species]).sum(-1) + (hidden * self.output[species]).sum(-1)
+        return (scalars * (species @ self.linear)).sum(-1) + (hidden * (species @ self.output)).sum(-1)

@@ -1,6 +1,7 @@
 """What depends on the chemical species: embeddings of the atoms, gains of a part's fragments.
 
-Every table here is linear in the number of species, never quadratic, so that many elements cost little.
+Every table here is linear in the number of species, never quadratic, so that many elements cost little. Species are
+given one-hot, ``(parts, species)``: then a look-up is a matrix product, whose derivative needs no scatter.
 """
 
 import torch
@@ -20,8 +21,8 @@ class SpeciesEmbedding(nn.Module):
         self.weight = nn.Parameter(one_hot if channels >= n_species else spread)
 
     def forward(self, species: Tensor) -> Tensor:
-        """Species indices ``(atoms,)`` -> state ``(1, atoms, channels)``."""
-        return self.weight[species].unsqueeze(0)
+        """One-hot species ``(atoms, species)`` -> state ``(1, atoms, channels)``."""
+        return (species @ self.weight).unsqueeze(0)
 
 
 class SpeciesGain(nn.Module):
@@ -35,5 +36,5 @@ class SpeciesGain(nn.Module):
         self.register_buffer("degree", torch.tensor(degrees(tau.l_max)), persistent=False)
 
     def forward(self, state: Tensor, species: Tensor) -> Tensor:
-        """State ``(components, parts, channels)`` and species of the centres ``(parts,)`` -> state."""
-        return state * self.weight[:, species][self.degree]
+        """State ``(components, parts, channels)`` and species of the centres ``(parts, species)`` -> state."""
+        return state * (species @ self.weight)[self.degree]

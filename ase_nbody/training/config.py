@@ -24,12 +24,14 @@ class DataConfig(_Strict):
     Attributes:
         train: file with energies (eV), forces (eV/Angstrom) and, where there are any, stresses (eV/Angstrom^3).
         validation: another file, or how many frames of ``train`` are split off at random.
+        test: file that is evaluated once, after the training, for the model card.
         isolated_atom_energies: eV of each species alone; fitted to the data if not given.
         seed: of the split.
     """
 
     train: str
     validation: str | int = 50
+    test: str | None = None
     isolated_atom_energies: dict[str, float] | None = None
     seed: int = 0
 
@@ -122,12 +124,11 @@ class TrainingConfig(_Strict):
         folder = path.resolve().parent
 
         def beside(name: str) -> str:
-            return os.path.relpath(folder / name)
+            return str((folder / name).resolve())
 
-        data = config.data.model_copy(update={"train": beside(config.data.train)})
-        if isinstance(data.validation, str):
-            data = data.model_copy(update={"validation": beside(data.validation)})
-        return config.model_copy(update={"data": data})
+        files = {name: getattr(config.data, name) for name in ("train", "validation", "test")}
+        found = {name: beside(file) for name, file in files.items() if isinstance(file, str)}
+        return config.model_copy(update={"data": config.data.model_copy(update=found)})
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as YAML."""

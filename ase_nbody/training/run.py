@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from ase_nbody.archive import save_model, write_whole
 from ase_nbody.data import Batch, LabelledStructure, Sample, collate, measure, prepare, read_labelled
+from ase_nbody.evaluation import evaluate_model
 from ase_nbody.loss import UNITS
 from ase_nbody.network import NBodyConfig, NBodyNetwork
 from ase_nbody.training.config import ConfigError, TrainingConfig
@@ -57,6 +58,7 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
 
     console.print(f"Reading {config.data.train}")
     training, validation = split(config)
+    test = read_labelled(config.data.test) if config.data.test else None
     statistics = measure(training, config.network.levels, config.data.isolated_atom_energies)
     levels = tuple(
         level.model_copy(update={"mean_children": mean})
@@ -93,12 +95,13 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         **config.card,
         "training data": f"{len(training)} frames of {Path(config.data.train).name}",
         "training data sha256": _hash_file(config.data.train),
-        "validation errors": {
-            quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in module.errors.items()
-        },
+        "validation errors": _with_units(module.errors),
         "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
         "training": config.training.model_dump(mode="json"),
     }
+    if test is not None:
+        card["test errors"] = _with_units(evaluate_model(module.network, test))
+        card["test data"] = f"{len(test)} frames of {Path(str(config.data.test)).name}"
     path = save_model(module.network, output / MODEL_NAME, card)
     console.print(f"Wrote {path}")
     return path
@@ -125,7 +128,7 @@ def _claim(output: Path, config: TrainingConfig, resume: bool) -> Path | None:
     if resume:
         if not checkpoint.is_file():
             raise ConfigError(f"{output} holds no checkpoint to resume from; start without --resume")
-        if (output / "config.yaml").read_text() != config.to_yaml():
+        if TrainingConfig.from_yaml(output / "config.yaml") != config:
             raise ConfigError(f"the configuration differs from that of the run in {output}; resume with the same one")
         return checkpoint
     if checkpoint.exists():
@@ -253,6 +256,10 @@ class Progress(Callback):
         writer.writeheader()
         writer.writerows(self._rows)
         write_whole(self.table, text.getvalue().encode())
+
+
+def _with_units(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
+    return {quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in table.items()}
 
 
 def _hash_file(path: str) -> str:

@@ -38,7 +38,7 @@ def record(dynamics: MolecularDynamics, quantity: Callable[[], float], steps: in
 
 @pytest.mark.parametrize("name", ["crystal", "tetrahedron"])
 def test_verlet_conserves_energy_to_second_order(name: str, request: pytest.FixtureRequest) -> None:
-    """The error of velocity Verlet falls with the square of the time step, which only a smooth energy allows."""
+    """The error of velocity Verlet falls with the square of the time step, though neighbours cross the radius."""
     atoms, errors = heat(request.getfixturevalue(name), 300.0), []
     start = atoms.copy()
     for timestep in (4.0, 2.0):

@@ -7,7 +7,7 @@ from ase_nbody.so3 import Type
 from ase_nbody.testing import assert_covariant
 
 TAU = Type(channels=5, l_max=3)
-SPECIES = torch.tensor([2, 0, 1, 1])
+SPECIES = torch.eye(3, dtype=torch.float64)[[2, 0, 1, 1]]  # one-hot
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_mixing_has_no_bias(state):
 @pytest.mark.parametrize(("n_species", "channels"), [(3, 3), (3, 5), (6, 2)])
 def test_species_are_told_apart(n_species, channels):
     embedding = SpeciesEmbedding(n_species, channels)
-    states = embedding(torch.arange(n_species))
+    states = embedding(torch.eye(n_species, dtype=torch.float64))
     assert states.shape == (1, n_species, channels)
     assert embedding.tau_out == Type(channels, 0)
     assert (torch.cdist(states[0], states[0]) + torch.eye(n_species) > 1e-3).all()

@@ -18,13 +18,19 @@ def gradients(network, prediction, batch):
     return [weight.grad.clone() for weight in network.parameters()]
 
 
-def test_compiled_equals_eager(configuration, tmp_path):
+@pytest.fixture
+def case(configuration, tmp_path):
+    """A network in the precision of trainings, and a batch."""
     configuration()
     data = read_labelled(tmp_path / "data.extxyz", ":4")
     torch.manual_seed(0)
     levels = (LevelConfig(**TINY), LevelConfig(**TINY))
-    network = NBodyNetwork(NBodyConfig(species=("Cu",), levels=levels))
-    batch = collate(prepare(data, network.config))
+    network = NBodyNetwork(NBodyConfig(species=("Cu",), levels=levels)).to(torch.float32)
+    return network, collate(prepare(data, network.config))
+
+
+def test_compiled_equals_eager(case):
+    network, batch = case
     compiled = CompiledPotential(network, virials=True, patience=2)
     arguments = (batch.hierarchy, batch.positions, batch.cells)
     eager = evaluate(network, *arguments, create_graph=True)
@@ -32,7 +38,22 @@ def test_compiled_equals_eager(configuration, tmp_path):
         found = compiled(*arguments)
     assert len(compiled._compiled) == 1
     for name in ("energy", "forces", "virials", "energies"):
-        torch.testing.assert_close(getattr(found, name), getattr(eager, name), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(getattr(found, name), getattr(eager, name), rtol=1e-4, atol=1e-5)
     pairs = zip(gradients(network, found, batch), gradients(network, eager, batch), strict=True)
     for of_compiled, of_eager in pairs:
-        torch.testing.assert_close(of_compiled, of_eager, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(of_compiled, of_eager, rtol=1e-3, atol=1e-4)
+
+
+def test_a_failed_compilation_warns_once_and_goes_on(case, monkeypatch):
+    def no_compiler(*arguments):
+        raise RuntimeError("no C++ compiler found\nand much more")
+
+    network, batch = case
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: no_compiler)
+    compiled = CompiledPotential(network, virials=True, patience=1)
+    arguments = (batch.hierarchy, batch.positions, batch.cells)
+    eager = evaluate(network, *arguments, create_graph=True)
+    with pytest.warns(RuntimeWarning, match="going on without: no C\\+\\+ compiler found$"):
+        found = compiled(*arguments)
+    assert torch.equal(found.forces, eager.forces)
+    assert torch.equal(compiled(*arguments).forces, eager.forces)

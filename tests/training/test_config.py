@@ -19,11 +19,11 @@ def test_defaults_fill_everything_and_survive_a_round_trip(tmp_path):
     assert again.training == config.training
 
 
-def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path.parent)
-    config = load(tmp_path, "data: {train: a.extxyz, validation: sub/b.extxyz}\n")
-    assert config.data.train == f"{tmp_path.name}/a.extxyz"
-    assert config.data.validation == f"{tmp_path.name}/sub/b.extxyz"
+def test_paths_are_relative_to_the_file(tmp_path):
+    config = load(tmp_path, "data: {train: a.extxyz, validation: sub/b.extxyz, test: ../c}\n")
+    assert config.data.train == str(tmp_path / "a.extxyz")
+    assert config.data.validation == str(tmp_path / "sub/b.extxyz")
+    assert config.data.test == str(tmp_path.parent / "c")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ase_nbody.so3 import Type, degrees
+from ase_nbody.so3 import Type
 
 
 class Mixing(nn.Module):
@@ -17,8 +17,6 @@ class Mixing(nn.Module):
         tau_out: type of the output, with at most the degrees of the input.
     """
 
-    degree: Tensor
-
     def __init__(self, tau_in: Type, tau_out: Type) -> None:
         super().__init__()
         if tau_out.l_max > tau_in.l_max:
@@ -28,11 +26,13 @@ class Mixing(nn.Module):
             torch.randn(tau_out.l_max + 1, tau_in.channels, tau_out.channels, dtype=torch.float64)
             / tau_in.channels**0.5
         )
-        self.register_buffer("degree", torch.tensor(degrees(tau_out.l_max)), persistent=False)
 
     def forward(self, state: Tensor) -> Tensor:
         """``(components, parts, channels in)`` -> ``(components, parts, channels out)``."""
-        return torch.bmm(state[: self.tau_out.components], self.weight[self.degree])
+        blocks = [
+            state[degree**2 : (degree + 1) ** 2].flatten(0, 1) @ weight for degree, weight in enumerate(self.weight)
+        ]
+        return torch.cat(blocks).unflatten(0, (self.tau_out.components, state.shape[1]))
 
     def extra_repr(self) -> str:
         """Types in and out."""

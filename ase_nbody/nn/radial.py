@@ -19,14 +19,14 @@ class RadialBasis(ExactConstants):
     force error on unseen structures by a fifth (docs/design.md).
     """
 
-    order: Tensor
+    wave_number: Tensor
 
     def __init__(self, radius: float, size: int) -> None:
         super().__init__()
         self.radius = radius
-        self.register_constant("order", torch.arange(1, size + 1, dtype=torch.float64))
+        self.register_constant("wave_number", torch.pi / radius * torch.arange(1, size + 1, dtype=torch.float64))
 
     def forward(self, distance: Tensor) -> Tensor:
         """Distances ``(...)`` in Angstrom -> ``(..., size)``; exactly zero from the radius on."""
-        reduced = (distance / self.radius).unsqueeze(-1)
-        return torch.sinc(self.order * reduced) * cutoff_function(distance, self.radius).unsqueeze(-1)
+        phase = self.wave_number * distance.unsqueeze(-1)
+        return torch.sin(phase) / phase * cutoff_function(distance, self.radius).unsqueeze(-1)

@@ -44,48 +44,60 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
         none = np.zeros(0, dtype=np.int64)
         return Pairs(none, none, np.zeros((0, 3), dtype=np.int64), np.zeros(0))
     cell = complete_cell(structure)
-    positions = close_gaps(structure.positions, cell, structure.pbc, 1.5 * cutoff)
-    search = NeighborList(cutoff=_search_radius(cell, structure.pbc, cutoff), full_list=True)
+    positions, wraps, extents = compact(structure, cell, 1.5 * cutoff)
+    search = NeighborList(cutoff=_search_radius(extents, cutoff), full_list=True)
     first, second, shift, distance = search.compute(
         points=positions, box=cell, periodic=structure.pbc, quantities="ijSd"
     )
     first, second, shift = (array.astype(np.int64) for array in (first, second, shift))
+    shift += wraps[first] - wraps[second]
     order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], second, first))  # one order, whatever the search did
     return Pairs(first[order], second[order], shift[order], distance[order]).within(cutoff)
 
 
-def close_gaps(
-    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], gap: float
-) -> NDArray[np.float64]:
-    """Positions (N, 3) with all empty stretches along the directions that are not periodic shortened to ``gap``.
+def compact(
+    structure: Structure, cell: NDArray[np.float64], gap: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """An equivalent of the structure, no larger than it must be, for a search that spends a grid on its extent.
 
-    Pairs closer than ``gap`` keep their vectors, all others stay farther apart than that. So the extent of the system,
-    on which the search spends its grid, is bounded however far its pieces have flown apart.
+    Along periodic directions atoms are wrapped into the cell. Along the others empty stretches are shortened to ``gap``:
+    pairs closer than that keep their vectors, all others stay farther apart, however far pieces have flown apart.
+
+    Args:
+        structure: the system.
+        cell: its completed cell (3, 3).
+        gap: longest empty stretch in Angstrom that is left.
+
+    Returns:
+        Positions (N, 3); how many lattice vectors each atom was moved back (N, 3); extents (3,) in Angstrom.
     """
-    coordinates = np.linalg.solve(cell.T, positions.T)  # along a unit vector where not periodic
-    wide = False
-    for axis in np.flatnonzero(~pbc):
+    coordinates = np.linalg.solve(cell.T, structure.positions.T)  # in lattice vectors; along a unit vector if aperiodic
+    wraps = np.where(structure.pbc[:, None], np.floor(coordinates), 0.0)
+    extents = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)  # distances between the faces of the cell
+    moved = bool(wraps.any())
+    coordinates -= wraps
+    for axis in np.flatnonzero(~structure.pbc):
         order = np.argsort(coordinates[axis])
         steps = np.diff(coordinates[axis, order])
-        wide = wide or bool((steps > gap).any())
-        coordinates[axis, order[1:]] = np.cumsum(np.minimum(steps, gap))
-        coordinates[axis, order[:1]] = 0.0
-    return coordinates.T @ cell if wide else positions
+        moved = moved or bool((steps > gap).any())
+        coordinates[axis, order] = np.concatenate([[0.0], np.cumsum(np.minimum(steps, gap))])
+        extents[axis] = coordinates[axis].max()
+    positions = coordinates.T @ cell if moved else structure.positions
+    return positions, wraps.T.astype(np.int64), extents
 
 
-def _search_radius(cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float) -> float:
-    """The cutoff, or more in flat boxes whose grid of cells vesin would coarsen to nothing in the thin direction.
+def _search_radius(extents: NDArray[np.float64], cutoff: float) -> float:
+    """The cutoff, or more for flat systems whose grid of cells vesin would coarsen to nothing in the thin direction.
 
     vesin 0.6 allows 1e5 grid cells, shrinks finer grids by one factor in all directions, and divides by zero where less
     than one cell is left.
     """
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)[pbc]
-    while heights.size:
-        counts = np.maximum(np.floor(heights / cutoff), 1.0)
+    radius = cutoff
+    while True:
+        counts = np.maximum(np.floor(extents / radius), 1.0)
         if counts.prod() < 5e4 or counts.min() > 2.0 * np.cbrt(counts.prod() / 5e4):
-            break
-        cutoff *= 1.25
-    return cutoff
+            return radius
+        radius *= 1.25
 
 
 def complete_cell(structure: Structure) -> NDArray[np.float64]:

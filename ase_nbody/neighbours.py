@@ -60,8 +60,8 @@ def compact(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """An equivalent of the structure, no larger than it must be, for a search that spends a grid on its extent.
 
-    Along periodic directions atoms are wrapped into the cell. Along the others empty stretches are cut to ``gap``: pairs
-    closer than that keep their vectors, all others stay farther apart, however far pieces have flown apart.
+    Along periodic directions atoms are wrapped into the cell. Along the others empty stretches are cut to ``gap``:
+    pairs closer than that keep their vectors, all others stay farther apart, however far pieces have flown apart.
 
     Args:
         structure: the system.

@@ -1,27 +1,22 @@
 """``train``: from a configuration to a model file. A killed run resumes; a finished one is never overwritten."""
 
 import contextlib
-import csv
 import hashlib
-import io
 import logging
-import os
 import platform
 import random
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins import TorchCheckpointIO
 from rich.console import Console
-from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from ase_nbody.archive import save_model, write_whole
@@ -29,6 +24,7 @@ from ase_nbody.data import Batch, LabelledStructure, Sample, collate, measure, p
 from ase_nbody.evaluation import evaluate_model
 from ase_nbody.loss import UNITS
 from ase_nbody.network import NBodyConfig, NBodyNetwork
+from ase_nbody.training.callbacks import Progress, WholeCheckpoints, moving_average
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.module import NBodyTraining
 
@@ -59,6 +55,35 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     console.print(f"Reading {config.data.train}")
     training, validation = split(config)
     test = read_labelled(config.data.test) if config.data.test else None
+    network = build_network(config, training)
+    console.print(_summary(network, training, validation), highlight=False, soft_wrap=True)
+    loaders = [
+        _loader(prepare(training, network.config), options.batch_size, options.seed, shuffle=True),
+        _loader(prepare(validation, network.config), 2 * options.batch_size, options.seed, shuffle=False),
+    ]
+    with_stress = any(np.isfinite(frame.stress).all() for frame in training)
+    module = NBodyTraining(network, options, options.epochs * len(loaders[0]), with_stress)
+    with _without_hints():
+        _trainer(config, output, console).fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+
+    card: dict[str, Any] = {
+        **config.card,
+        "training data": f"{len(training)} frames of {Path(config.data.train).name}",
+        "training data sha256": hashlib.sha256(Path(config.data.train).read_bytes()).hexdigest(),
+        "validation errors": _with_units(module.errors),
+        "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
+        "training": options.model_dump(mode="json"),
+    }
+    if test is not None:
+        card["test data"] = f"{len(test)} frames of {Path(str(config.data.test)).name}"
+        card["test errors"] = _with_units(evaluate_model(network, test))
+    path = save_model(network, output / MODEL_NAME, card)
+    console.print(f"Wrote {path}")
+    return path
+
+
+def build_network(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+    """The untrained network of a configuration, with species and scales of the training data."""
     statistics = measure(training, config.network.levels, config.data.isolated_atom_energies)
     levels = tuple(
         level.model_copy(update={"mean_children": mean})
@@ -73,38 +98,17 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         repulsion=config.network.repulsion,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        network = NBodyNetwork(architecture).to(getattr(torch, options.dtype))
-    loaders = [
-        _loader(prepare(training, architecture), options.batch_size, options.seed, shuffle=True),
-        _loader(prepare(validation, architecture), 2 * options.batch_size, options.seed, shuffle=False),
-    ]
-    with_stress = any(bool((frame.stress == frame.stress).all()) for frame in training)
-    module = NBodyTraining(network, options, options.epochs * len(loaders[0]), with_stress)
+        torch.manual_seed(config.training.seed)
+        return NBodyNetwork(architecture).to(getattr(torch, config.training.dtype))
+
+
+def _summary(network: NBodyNetwork, training: Sequence[Any], validation: Sequence[Any]) -> str:
     size = sum(weight.numel() for weight in network.parameters())
-    console.print(
-        f"{len(training)} training and {len(validation)} validation structures of {', '.join(statistics.species)}; "
-        f"{size:,} weights; isolated atoms "
-        + ", ".join(f"{symbol} {energy:.3f} eV" for symbol, energy in statistics.isolated_atom_energies.items()),
-        highlight=False,
-        soft_wrap=True,
+    isolated = ", ".join(f"{name} {energy:.3f} eV" for name, energy in network.config.isolated_atom_energies.items())
+    return (
+        f"{len(training)} training and {len(validation)} validation structures of "
+        f"{', '.join(network.config.species)}; {size:,} weights; isolated atoms {isolated}"
     )
-    with _without_hints():
-        _trainer(config, output, console).fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
-    card = {
-        **config.card,
-        "training data": f"{len(training)} frames of {Path(config.data.train).name}",
-        "training data sha256": _hash_file(config.data.train),
-        "validation errors": _with_units(module.errors),
-        "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
-        "training": config.training.model_dump(mode="json"),
-    }
-    if test is not None:
-        card["test errors"] = _with_units(evaluate_model(module.network, test))
-        card["test data"] = f"{len(test)} frames of {Path(str(config.data.test)).name}"
-    path = save_model(module.network, output / MODEL_NAME, card)
-    console.print(f"Wrote {path}")
-    return path
 
 
 def split(config: TrainingConfig) -> tuple[list[LabelledStructure], list[LabelledStructure]]:
@@ -159,7 +163,7 @@ def _trainer(config: TrainingConfig, output: Path, console: Console) -> lightnin
         accelerator="gpu" if accelerator == "cuda" else accelerator,
         devices=[int(index)] if index else 1,
         callbacks=[
-            WeightAveraging(use_buffers=False, multi_avg_fn=_moving_average(options.averaging)),
+            WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging)),
             ModelCheckpoint(output / "checkpoints", filename="last", enable_version_counter=False),
             Progress(console, output / "metrics.csv"),
         ],
@@ -188,79 +192,5 @@ def _without_hints() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | Tensor], None]:
-    """Exponential moving average that forgets faster at the beginning, so that the initial weights leave no trace."""
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], current: list[Tensor], n_averaged: int | Tensor) -> None:
-        keep = min(decay, (1.0 + int(n_averaged)) / (10.0 + int(n_averaged)))
-        torch._foreach_lerp_(averages, current, 1.0 - keep)
-
-    return update
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that appear whole or not at all, and are read without unpickling code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the target, then replace it."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, path)
-
-
-class Progress(Callback):
-    """A line per validation, with the time that is left, and a table of all of them, which survives a kill."""
-
-    def __init__(self, console: Console, table: Path) -> None:
-        self.console, self.table = console, table
-        self._rows: list[dict[str, float]] = []
-        self._began = time.monotonic()
-        self._first_epoch = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """The table goes into the checkpoints."""
-        return {"rows": self._rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The table of the run that is resumed."""
-        self._rows = list(state_dict["rows"])
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock."""
-        self._began, self._first_epoch = time.monotonic(), trainer.current_epoch
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Show and write the errors of the averaged weights."""
-        if not isinstance(pl_module, NBodyTraining):
-            return
-        done, of = trainer.current_epoch + 1, trainer.max_epochs or 0
-        left = (time.monotonic() - self._began) / (done - self._first_epoch) * (of - done)
-        shown = "  ".join(
-            f"{quantity.replace('_', ' ')} {measures['mae']:.2f} {UNITS[quantity]}"
-            for quantity, measures in pl_module.errors.items()
-        )
-        self.console.print(
-            f"epoch {done:4d}/{of}  MAE  {shown}  ({left / 60:.0f} min left)", highlight=False, soft_wrap=True
-        )
-        columns = {
-            f"{quantity} {measure} ({UNITS[quantity]})": value
-            for quantity, measures in pl_module.errors.items()
-            for measure, value in measures.items()
-        }
-        self._rows.append({"epoch": done, **columns})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self._rows[0]))
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_whole(self.table, text.getvalue().encode())
-
-
 def _with_units(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     return {quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in table.items()}
-
-
-def _hash_file(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

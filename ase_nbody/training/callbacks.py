@@ -1,0 +1,90 @@
+"""What the loop needs of lightning's hooks: averaged weights, checkpoints that are whole, progress for people."""
+
+import csv
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import TorchCheckpointIO
+from rich.console import Console
+from torch import Tensor
+
+from ase_nbody.archive import write_whole
+from ase_nbody.loss import UNITS
+from ase_nbody.training.module import NBodyTraining
+
+
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | Tensor], None]:
+    """Exponential moving average that forgets faster at the beginning, so that the initial weights leave no trace."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], current: list[Tensor], n_averaged: int | Tensor) -> None:
+        keep = min(decay, (1.0 + int(n_averaged)) / (10.0 + int(n_averaged)))
+        torch._foreach_lerp_(averages, current, 1.0 - keep)
+
+    return update
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, and are read without unpickling code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the target, then replace it."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        torch.save(checkpoint, temporary)
+        os.replace(temporary, path)
+
+
+class Progress(Callback):
+    """A line per validation, with the time that is left, and a table of all of them, which survives a kill."""
+
+    def __init__(self, console: Console, table: Path) -> None:
+        self.console, self.table = console, table
+        self._rows: list[dict[str, float]] = []
+        self._began = time.monotonic()
+        self._first_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The table goes into the checkpoints."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The table of the run that is resumed."""
+        self._rows = list(state_dict["rows"])
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock."""
+        self._began, self._first_epoch = time.monotonic(), trainer.current_epoch
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show and write the errors of the averaged weights."""
+        if not isinstance(pl_module, NBodyTraining):
+            return
+        done, of = trainer.current_epoch + 1, trainer.max_epochs or 0
+        left = (time.monotonic() - self._began) / (done - self._first_epoch) * (of - done)
+        shown = "  ".join(
+            f"{quantity.replace('_', ' ')} {measures['mae']:.2f} {UNITS[quantity]}"
+            for quantity, measures in pl_module.errors.items()
+        )
+        self.console.print(
+            f"epoch {done:4d}/{of}  MAE  {shown}  ({left / 60:.0f} min left)", highlight=False, soft_wrap=True
+        )
+        columns = {
+            f"{quantity} {measure} ({UNITS[quantity]})": value
+            for quantity, measures in pl_module.errors.items()
+            for measure, value in measures.items()
+        }
+        self._rows.append({"epoch": done, **columns})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self._rows[0]))
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_whole(self.table, text.getvalue().encode())

@@ -15,6 +15,8 @@ from ase_nbody.potential import Prediction, evaluate
 from ase_nbody.so3 import rotation_matrix
 from ase_nbody.structure import Structure
 
+torch.set_num_threads(1)  # tests run side by side; more threads than cores wait for each other
+
 SPECIES = ("H", "C", "O", "Na", "Cl", "Cu")
 # A triclinic cell that is thinner than the cutoff, so that an atom sees several images of itself and of the others.
 TRICLINIC = np.array([[3.6, 0.0, 0.0], [0.9, 3.9, 0.0], [-0.7, 0.8, 4.3]])
@@ -160,6 +162,23 @@ def predict(network: NBodyNetwork, *systems: ase.Atoms, skin: float = 0.0, **key
 @pytest.fixture(scope="session")
 def network() -> NBodyNetwork:
     return make_network()
+
+
+@pytest.fixture(scope="session")
+def three_levels() -> NBodyNetwork:
+    """Every level with other parts, children, radius and degrees; the middle one is not read out."""
+    small = {"channels": 4, "hidden": 4, "message_channels": 3}
+    levels = (
+        LevelConfig(radius=3.4, l_max=2, l_out=2, **small),
+        LevelConfig(parts="heavy", radius=2.9, l_max=3, l_out=1, body_order=3, read_out=False, **small),
+        LevelConfig(parts=("C", "O"), children=("O",), radius=3.9, l_max=1, l_out=1, body_order=2, **small),
+    )
+    return make_network(levels=levels, repulsion=True, isolated_atom_energies={})
+
+
+@pytest.fixture(params=["two levels", "three levels"])
+def any_network(request: pytest.FixtureRequest, network: NBodyNetwork, three_levels: NBodyNetwork) -> NBodyNetwork:
+    return {"two levels": network, "three levels": three_levels}[request.param]
 
 
 @pytest.fixture(scope="session", name="make_config")

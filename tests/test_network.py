@@ -1,8 +1,9 @@
+import ase
 import pytest
 import torch
 from pydantic import ValidationError
 
-from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
+from ase_nbody.network import NBodyConfig, NBodyNetwork
 from ase_nbody.so3 import rotation_matrix
 from ase_nbody.testing import assert_covariant
 
@@ -11,18 +12,6 @@ LEVELS = pytest.mark.parametrize("number", [0, 1])
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture
-def three_levels(make_network) -> NBodyNetwork:
-    """Every level with another choice of parts, radius and degrees, the middle one without read-out."""
-    small = {"channels": 4, "hidden": 4, "message_channels": 3}
-    levels = (
-        LevelConfig(radius=3.0, l_max=2, l_out=2, **small),
-        LevelConfig(parts="heavy", radius=3.5, l_max=3, l_out=1, body_order=3, read_out=False, **small),
-        LevelConfig(parts=("C", "O"), radius=5.0, l_max=1, l_out=1, body_order=2, **small),
-    )
-    return make_network(levels=levels)
 
 
 def level_function(network: NBodyNetwork, hierarchy, number: int):
@@ -101,6 +90,16 @@ def test_a_part_without_children_has_no_energy(network, hierarchy_of, predict, s
         assert not any(part.any() for part in predict(network, systems[name]()).parts)
 
 
+def test_repulsion_beyond_the_radius_is_refused_or_counted(make_network, predict):
+    """Caesium repels caesium up to 4.88 Angstrom: not to be cut off where the list of neighbours happens to end."""
+    pair = ase.Atoms("Cs2", positions=[[0.0, 0.0, 0.0], [4.2, 0.0, 0.0]])
+    try:
+        network = make_network(species=("C", "H", "O", "Cs"), isolated_atom_energies={}, repulsion=True)
+    except ValidationError:
+        return
+    torch.testing.assert_close(predict(network, pair).energy, predict(network, pair, skin=1.0).energy)
+
+
 def test_species_make_a_difference(network, predict, systems):
     carbon, oxygen = systems["triclinic"](), systems["triclinic"]()
     oxygen.numbers[1] = 8
@@ -141,6 +140,10 @@ def test_weights_are_float64_until_they_are_changed(make_config):
         ({"species": ["H", "O"], "levels": [{}, {"parts": ["C"]}]}, "level 2 has parts at ['C']"),
         ({"species": ["H"], "isolated_atom_energies": {"O": 1.0}}, "names ['O'], which are not among species"),
         ({"species": ["H", "O"], "levels": [{"parts": "heavy"}], "repulsion": True}, "repulsion needs level 1"),
+        (
+            {"species": ["H", "O"], "levels": [{"children": "heavy"}], "repulsion": True},
+            "repulsion needs level 1",
+        ),
         ({"species": ["H"], "levels": []}, "levels"),
         ({"species": ["H"], "levels": [{"radius": 0.0}]}, "radius"),
         ({"species": ["H"], "levels": [{"radius": float("nan")}]}, "radius"),
@@ -168,8 +171,8 @@ def test_species_are_sorted_and_unique():
 
 
 def test_cutoff_and_reach(three_levels):
-    assert three_levels.config.cutoff == 5.0
-    assert three_levels.config.reach == 3.0 + 3.5 + 5.0
+    assert three_levels.config.cutoff == 3.9
+    assert three_levels.config.reach == 3.4 + 2.9 + 3.9
 
 
 def test_configuration_survives_json(make_config):

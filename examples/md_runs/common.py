@@ -7,6 +7,7 @@ from pathlib import Path
 import ase
 import matplotlib
 import numpy as np
+import torch
 from ase.build import molecule
 from ase.filters import Filter
 from ase.md.md import MolecularDynamics
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ase_nbody import NBodyCalculator
 
 matplotlib.use("Agg")  # pictures go to files, so no screen is needed
+torch.set_num_threads(1)  # systems this small keep one core busy; more threads would mostly wait for each other
 pyplot.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 150})
 
 HYDROXYL = (0, 1, 2, 3)  # C-C-O-H in the order of ase.build.molecule("CH3CH2OH")

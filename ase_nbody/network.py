@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -113,8 +113,12 @@ class NBodyConfig(BaseModel):
                     "each level's parts must be among those of the level below"
                 )
             chosen = centres
-        if self.repulsion and self.levels[0].parts != "all":
-            raise ValueError("repulsion needs level 1 to have its parts at 'all' atoms")
+        first, contact = self.levels[0], 2 * max(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
+        if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
+            raise ValueError(
+                f"repulsion needs level 1 to have parts and children 'all' and a radius of at least {contact:.2f} "
+                "Angstrom, the largest sum of covalent radii"
+            )
         return self
 
     @property

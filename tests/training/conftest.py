@@ -12,6 +12,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 TINY = {"radius": 4.0, "channels": 4, "l_max": 2, "l_out": 1, "n_basis": 5, "n_radial": 3, "message_channels": 3}
 
 
+@pytest.fixture(scope="session")
+def tiny():
+    """Entries of a level so small that a test trains it."""
+    return TINY
+
+
 def label(atoms, stress=False):
     """The same structure with EMT's energy, forces and, if asked for, stress."""
     atoms.calc = EMT()

@@ -7,7 +7,6 @@ from ase_nbody import LevelConfig, NBodyConfig, NBodyNetwork
 from ase_nbody.data import collate, prepare, read_labelled
 from ase_nbody.loss import Residuals, loss
 from ase_nbody.potential import CompiledPotential, evaluate
-from tests.training.conftest import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -19,12 +18,12 @@ def gradients(network, prediction, batch):
 
 
 @pytest.fixture
-def case(configuration, tmp_path):
+def case(configuration, tiny, tmp_path):
     """A network in the precision of trainings, and a batch."""
     configuration()
     data = read_labelled(tmp_path / "data.extxyz", ":4")
     torch.manual_seed(0)
-    levels = (LevelConfig(**TINY), LevelConfig(**TINY))
+    levels = (LevelConfig(**tiny), LevelConfig(**tiny))
     network = NBodyNetwork(NBodyConfig(species=("Cu",), levels=levels)).to(torch.float32)
     return network, collate(prepare(data, network.config))
 

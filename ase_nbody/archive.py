@@ -81,7 +81,7 @@ def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
 
 
 def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
-    """Read a network from a file, or a shipped one by its name (``"ethanol"``).
+    """Read a network, in float64 whatever the file holds, from a file or a shipped one by its name (``"ethanol"``).
 
     Raises:
         FileNotFoundError: no such file or shipped model; the message lists the shipped ones.

@@ -122,7 +122,8 @@ class NBodyCalculator(Calculator):
         except ValueError as error:
             raise CalculatorSetupError(str(error)) from error
         self._refuse_unknown_species(structure)
-        self._predictions = [self._predict(network, structure) for network in self.networks]
+        with torch.inference_mode(False):  # tables made under a caller's inference mode could not be differentiated
+            self._predictions = [self._predict(network, structure) for network in self.networks]
         self.results = self._collect(structure)
 
     def _predict(self, network: NBodyNetwork, structure: Structure) -> Prediction:

@@ -45,10 +45,11 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
         return Pairs(none, none, np.zeros((0, 3), dtype=np.int64), np.zeros(0))
     cell = complete_cell(structure)
     positions, wraps, extents = compact(structure, cell, 1.5 * cutoff)
+    # With mixed boundaries vesin compares every cell with every other; a periodic box with a gap has the same pairs.
+    extents = np.where(structure.pbc, extents, extents + 1.5 * cutoff)
+    cell[~structure.pbc] *= extents[~structure.pbc, None]
     search = NeighborList(cutoff=_search_radius(extents, cutoff), full_list=True)
-    first, second, shift, distance = search.compute(
-        points=positions, box=cell, periodic=structure.pbc, quantities="ijSd"
-    )
+    first, second, shift, distance = search.compute(points=positions, box=cell, periodic=True, quantities="ijSd")
     first, second, shift = (array.astype(np.int64) for array in (first, second, shift))
     shift += wraps[first] - wraps[second]
     order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], second, first))  # one order, whatever the search did

@@ -102,17 +102,18 @@ class NBodyConfig(BaseModel):
         foreign = set(self.isolated_atom_energies) - set(self.species)
         if foreign:
             raise ValueError(f"isolated_atom_energies names {sorted(foreign)}, which are not among species")
-        chosen = set(self.species)
+        below = set(self.species)
         for number, level in enumerate(self.levels, start=1):
-            centres = {"all": set(self.species), "heavy": set(self.species) - {"H"}}.get(
-                level.parts if isinstance(level.parts, str) else "", set(level.parts)
-            )
-            if not centres <= chosen:
-                raise ValueError(
-                    f"level {number} has parts at {sorted(centres - chosen)}, where the level below has none: "
-                    "each level's parts must be among those of the level below"
-                )
-            chosen = centres
+            centres = self._centres(level.parts)
+            # "all" and "heavy" children mean those that there are; symbols must mean something.
+            named = set() if isinstance(level.children, str) else set(level.children)
+            for kind, chosen in (("parts", centres), ("children", named)):
+                if not chosen <= below:
+                    raise ValueError(
+                        f"level {number} has {kind} at {sorted(chosen - below)}, where the level below has none: "
+                        f"each level's {kind} must be among the parts of the level below"
+                    )
+            below = centres
         first, contact = self.levels[0], 2 * max(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
         if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
             raise ValueError(
@@ -120,6 +121,12 @@ class NBodyConfig(BaseModel):
                 "Angstrom, the largest sum of covalent radii"
             )
         return self
+
+    def _centres(self, parts: Parts) -> set[str]:
+        """Species at which the parts of a level are."""
+        if isinstance(parts, str):
+            return set(self.species) - ({"H"} if parts == "heavy" else set())
+        return set(parts)
 
     @property
     def layout(self) -> tuple[LevelLayout, ...]:

@@ -363,3 +363,13 @@ def test_atoms_at_one_place(periodic: bool, repulsion: bool, dtype: str, systems
     with pytest.raises(CalculatorSetupError, match="nothing was calculated"):
         _ = calc.energy_spread
     assert np.isfinite(calc.get_property("energy", good))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_in_every_grad_mode_and_after_it(mode, network):
+    atoms = ase.build.molecule("CH3OH")
+    atoms.calc = NBodyCalculator(network)
+    with mode():
+        inside = atoms.get_forces()
+    atoms.calc.reset()
+    np.testing.assert_array_equal(atoms.get_forces(), inside)

@@ -138,6 +138,7 @@ def test_weights_are_float64_until_they_are_changed(make_config):
         ({"species": ["O"], "levels": [{"parts": "light"}]}, "'all' or 'heavy'"),
         ({"species": ["H", "O"], "levels": [{"parts": "heavy"}, {"parts": "all"}]}, "level 2 has parts at ['H']"),
         ({"species": ["H", "O"], "levels": [{}, {"parts": ["C"]}]}, "level 2 has parts at ['C']"),
+        ({"species": ["O"], "levels": [{"children": ["Fe"]}]}, "level 1 has children at ['Fe']"),
         ({"species": ["H"], "isolated_atom_energies": {"O": 1.0}}, "names ['O'], which are not among species"),
         ({"species": ["H", "O"], "levels": [{"parts": "heavy"}], "repulsion": True}, "repulsion needs level 1"),
         (

@@ -1,0 +1,44 @@
+"""The shipped models: what their cards say is what they do."""
+
+from pathlib import Path
+
+import pytest
+
+from ase_nbody import NBodyCalculator, load_model
+from ase_nbody.archive import read_card, shipped_models
+from ase_nbody.data import read_labelled
+from ase_nbody.evaluation import evaluate_model
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+TESTS = {"ethanol": "rmd17_ethanol/test.extxyz", "silicon": "mlearn_Si/test.extxyz"}
+# Energy in meV (of silicon per atom) and forces in meV/Angstrom, mean absolute errors.
+BOUNDS = {"ethanol": ("energy", 0.6, 3.2), "silicon": ("energy_per_atom", 4.0, 100.0)}
+
+
+def test_there_is_a_test_for_every_shipped_model():
+    assert set(TESTS) == set(shipped_models())
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_card_and_training_come_along(name):
+    content = read_card(name)
+    for entry in ("system", "theory", "source", "licence", "training data", "test errors", "trained with"):
+        assert content["card"][entry], entry
+    assert (ROOT / "models" / f"{name}.yaml").is_file()
+    assert (ROOT / "models" / f"{name}.md").is_file()
+    assert NBodyCalculator(name).species == tuple(content["config"]["species"])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", TESTS)
+def test_errors_are_those_of_the_card(name):
+    if not DATA.is_dir():
+        pytest.skip("the reference data are not beside the project's root")
+    errors = evaluate_model(load_model(name), read_labelled(DATA / TESTS[name]))
+    for quantity, measures in read_card(name)["card"]["test errors"].items():
+        assert errors[quantity]["mae"] == pytest.approx(measures["mae"], rel=1e-6)
+        assert errors[quantity]["rmse"] == pytest.approx(measures["rmse"], rel=1e-6)
+    quantity, energy, forces = BOUNDS[name]
+    assert errors[quantity]["mae"] < energy
+    assert errors["forces"]["mae"] < forces

@@ -73,4 +73,5 @@ def test_dependent_lattice_vectors_are_shown(pbc):
 
 
 def test_dependent_vectors_do_not_matter_where_they_are_not_periodic():
-    Structure.from_atoms(ase.Atoms("C", cell=[[3.0, 0, 0], [3.0, 0, 0], [0, 0, 5]], pbc=(True, False, True)))
+    atoms = ase.Atoms("C", cell=[[3.0, 0, 0], [3.0, 0, 0], [0, 0, 5]], pbc=(True, False, True))
+    assert Structure.from_atoms(atoms).pbc.tolist() == [True, False, True]

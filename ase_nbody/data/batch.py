@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +60,7 @@ def prepare(data: Sequence[LabelledStructure], config: NBodyConfig) -> list[Samp
                 cells=torch.tensor(structure.cell).unsqueeze(0),
                 energy=torch.tensor([frame.energy], dtype=torch.float64),
                 forces=torch.tensor(frame.forces),
-                stress=torch.tensor(np.asarray(frame.stress)).unsqueeze(0),
+                stress=torch.tensor(frame.stress).unsqueeze(0),
             )
         )
     return samples

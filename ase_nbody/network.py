@@ -1,7 +1,7 @@
 """The N-body network: atoms -> environments -> clusters -> system, with an energy read out at every level."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 
 from ase_nbody.hierarchy import Hierarchy, Level, LevelLayout, Selection
+from ase_nbody.nn.closest_approach import FOLLOWS, ClosestApproach, held_distance
 from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
 from ase_nbody.nn.mixing import Mixing
 from ase_nbody.nn.radial import RadialBasis
@@ -78,6 +79,9 @@ class NBodyConfig(BaseModel):
         isolated_atom_energies: energy in eV of each species far from everything, added in float64.
         energy_scale: eV per unit of the network's output. Measured by the training.
         repulsion: add the ZBL repulsion of the nuclei.
+        closest_distances: closest distance in Angstrom of each pair of species in the training data, ``{"H-O": 0.9}``,
+            lighter element first. Pairs that are closer feel less and less of the network, pairs that are missing here
+            feel none of it. Measured by the training; if empty, the network is held nowhere.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -90,6 +94,7 @@ class NBodyConfig(BaseModel):
     isolated_atom_energies: dict[str, float] = Field(default_factory=dict)
     energy_scale: float = Field(1.0, gt=0.0)
     repulsion: bool = False
+    closest_distances: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
 
     @field_validator("species")
     @classmethod
@@ -102,6 +107,9 @@ class NBodyConfig(BaseModel):
         foreign = set(self.isolated_atom_energies) - set(self.species)
         if foreign:
             raise ValueError(f"isolated_atom_energies names {sorted(foreign)}, which are not among species")
+        pairs = {f"{lighter}-{heavier}" for i, lighter in enumerate(self.species) for heavier in self.species[i:]}
+        if foreign := set(self.closest_distances) - pairs:
+            raise ValueError(f"closest_distances names {sorted(foreign)}; allowed are {', '.join(sorted(pairs))}")
         below = set(self.species)
         for number, level in enumerate(self.levels, start=1):
             centres = self._centres(level.parts)
@@ -118,7 +126,7 @@ class NBodyConfig(BaseModel):
         if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
             raise ValueError(
                 f"repulsion needs level 1 to have parts and children 'all' and a radius of at least {contact:.2f} "
-                "Angstrom, the largest sum of covalent radii"
+                "Angstrom, the largest sum of covalent radii; mend the level, or set repulsion: false"
             )
         return self
 
@@ -184,10 +192,20 @@ class NBodyLevel(nn.Module):
         self.hand_up = Mixing(self.zeroth_order.tau_out, self.tau_out)
         self.read_out = ReadOut(n_species, config.channels, config.hidden) if config.read_out else None
 
-    def forward(self, state: Tensor, vectors: Tensor, level: Level, species: Tensor) -> tuple[Tensor, Tensor | None]:
-        """State below ``(components, Q, channels)`` and pair vectors ``(P, K, 3)`` -> state and energies ``(P,)``."""
+    def forward(
+        self, state: Tensor, vectors: Tensor, level: Level, species: Tensor, closest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """State of the level below -> state of this one and energies of its parts ``(P,)``.
+
+        Args:
+            state: state of the level below ``(components, Q, channels)``.
+            vectors: pair vectors ``(P, K, 3)`` in Angstrom.
+            level: the edges.
+            species: of all atoms, one-hot ``(N, species)``.
+            closest: distances ``(P, K)`` in Angstrom below which the radial functions hold still.
+        """
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (P, K)
-        basis = self.basis(distance)  # (P, K, n_basis)
+        basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (P, K, n_basis)
         unit = vectors / distance.unsqueeze(-1)
         message = state if self.message is None else self.message(state)
         aggregated = self.aggregate(self.scale * self.first_order(message, basis, unit, level))
@@ -219,6 +237,7 @@ class NBodyNetwork(nn.Module):
             level = NBodyLevel(tau, n_species, level_config)
             self.levels.append(level)
             tau = level.tau_out
+        self.closest_approach = ClosestApproach(config.closest_distances) if config.closest_distances else None
         self.repulsion = ZBLRepulsion() if config.repulsion else None
         one_hot = torch.zeros(len(chemical_symbols), n_species, dtype=torch.float64)
         one_hot[[atomic_numbers[symbol] for symbol in config.species], range(n_species)] = 1.0
@@ -239,14 +258,19 @@ class NBodyNetwork(nn.Module):
         Returns:
             For each level the energies (P,); zero where the level is not read out.
         """
-        species = self.one_hot[hierarchy.numbers]  # (N, species)
+        numbers, approach = hierarchy.numbers, self.closest_approach
+        species = self.one_hot[numbers]  # (N, species)
+        closest = [
+            None if approach is None else approach(numbers[level.centre], numbers[level.atom], config.radius)
+            for level, config in zip(hierarchy.levels, self.config.levels, strict=True)
+        ]
         state = self.embedding(species)
         energies = []
-        for layer, level, pair_vectors in zip(self.levels, hierarchy.levels, vectors, strict=True):
-            state, energy = layer(state, pair_vectors, level, species)
+        for layer, level, pairs, held in zip(self.levels, hierarchy.levels, vectors, closest, strict=True):
+            state, energy = layer(state, pairs, level, species, held)
             energies.append(state.new_zeros(len(level.centre)) if energy is None else self.config.energy_scale * energy)
         if self.repulsion is not None:
             level, distance = hierarchy.levels[0], torch.linalg.vector_norm(vectors[0], dim=-1)
-            numbers = hierarchy.numbers
-            energies[0] = energies[0] + self.repulsion(numbers[level.centre], numbers[level.atom], distance)
+            reach = None if closest[0] is None else FOLLOWS * closest[0].clamp(max=self.config.levels[0].radius)
+            energies[0] = energies[0] + self.repulsion(numbers[level.centre], numbers[level.atom], distance, reach)
         return energies

@@ -173,7 +173,9 @@ def three_levels() -> NBodyNetwork:
         LevelConfig(parts="heavy", radius=2.9, l_max=3, l_out=1, body_order=3, read_out=False, **small),
         LevelConfig(parts=("C", "O"), children=("O",), radius=3.9, l_max=1, l_out=1, body_order=2, **small),
     )
-    return make_network(levels=levels, repulsion=True, isolated_atom_energies={})
+    # At 1.15 Angstrom the O-H bond is where the radial functions come to rest, and the C-H bond is where they do not.
+    closest = {f"{first}-{second}": 1.15 for i, first in enumerate(SPECIES) for second in SPECIES[i:]}
+    return make_network(levels=levels, repulsion=True, closest_distances=closest, isolated_atom_energies={})
 
 
 @pytest.fixture(params=["two levels", "three levels"])

@@ -4,6 +4,7 @@ import torch
 from pydantic import ValidationError
 
 from ase_nbody.network import NBodyConfig, NBodyNetwork
+from ase_nbody.nn.repulsion import ZBLRepulsion
 from ase_nbody.so3 import rotation_matrix
 from ase_nbody.testing import assert_covariant
 
@@ -100,6 +101,46 @@ def test_repulsion_beyond_the_radius_is_refused_or_counted(make_network, predict
     torch.testing.assert_close(predict(network, pair).energy, predict(network, pair, skin=1.0).energy)
 
 
+def dimer(distance, symbols="CO"):
+    return ase.Atoms(symbols, positions=[[0.0, 0.0, 0.0], [0.0, 0.6 * distance, 0.8 * distance]])
+
+
+def changed(network, **changes):
+    """The same weights with another configuration."""
+    other = NBodyNetwork(network.config.model_copy(update=changes))
+    other.load_state_dict(network.state_dict())
+    return other.requires_grad_(False)
+
+
+def test_what_training_saw_is_not_touched_by_the_closest_distances(network, predict):
+    held = changed(network, closest_distances={"H-C": 1.0, "H-O": 0.9, "C-O": 1.3})
+    methanol = ase.build.molecule("CH3OH")
+    atoms = methanol[[0, 1, 3]]  # C, O and the hydrogen at O: H-H is missing in the table, it was never seen
+    for prediction, expected in zip(predict(held, atoms).parts, predict(network, atoms).parts, strict=True):
+        assert torch.equal(prediction, expected)
+
+
+def test_closer_than_training_saw_the_repulsion_is_all_that_changes(network, predict):
+    network = changed(network, closest_distances={"C-C": 1.4, "C-O": 1.4, "O-O": 2.4}, repulsion=True)
+    energy = {r: float(predict(network, dimer(r)).energy) for r in (0.2, 0.3, 0.9)}
+    carbon, oxygen, reach = torch.tensor([6]), torch.tensor([[8]]), torch.tensor([[1.42]], dtype=torch.float64)
+
+    def repulsion(r):
+        return 2.0 * float(ZBLRepulsion()(carbon, oxygen, torch.tensor([[r]], dtype=torch.float64), reach))
+
+    for r in (0.2, 0.3):
+        assert energy[r] - energy[0.9] == pytest.approx(repulsion(r) - repulsion(0.9), rel=1e-9)
+
+
+@pytest.mark.parametrize("repulsion", [False, True])
+def test_a_pair_that_training_never_saw_feels_the_repulsion_alone(repulsion, network, predict):
+    network = changed(network, closest_distances={"C-C": 1.3, "O-O": 2.4}, repulsion=repulsion)
+    for r in (0.5, 1.2, 2.0, 3.0):
+        energy = float(torch.cat(predict(network, dimer(r)).parts).sum())
+        assert (energy > 1e-4) if repulsion else energy == 0.0
+    assert abs(float(torch.cat(predict(network, dimer(1.4, "CC")).parts).sum())) > 1e-3
+
+
 def test_species_make_a_difference(network, predict, systems):
     carbon, oxygen = systems["triclinic"](), systems["triclinic"]()
     oxygen.numbers[1] = 8
@@ -153,6 +194,8 @@ def test_weights_are_float64_until_they_are_changed(make_config):
         ({"species": ["H"], "energy_scale": -1.0}, "energy_scale"),
         ({"species": ["H"], "energy_scale": float("inf")}, "energy_scale"),
         ({"species": ["H"], "isolated_atom_energies": {"H": float("nan")}}, "isolated_atom_energies"),
+        ({"species": ["H", "O"], "closest_distances": {"O-H": 1.0}}, "allowed are H-H, H-O, O-O"),
+        ({"species": ["H", "O"], "closest_distances": {"H-O": 0.0}}, "closest_distances.H-O"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -214,7 +214,10 @@ def test_the_check_of_smoothness_tells_c1_from_c2(power, smooth):
             assert_smooth(force)
 
 
-@pytest.fixture(params=["H at level 1", "C at level 1", "C at level 2", "O at level 3", "H at the repulsion"])
+CLOSE = ["H at the repulsion", "H begins to be held", "H is held"]
+
+
+@pytest.fixture(params=["H at level 1", "C at level 1", "C at level 2", "O at level 3", *CLOSE])
 def crossing(request, three_levels, hierarchy_of, predict):
     """Energy and forces of methanol and an atom on its way through a cutoff, by the distance beyond it."""
     symbol, partner, radius, number = {
@@ -223,6 +226,8 @@ def crossing(request, three_levels, hierarchy_of, predict):
         "C at level 2": ("C", 0, 2.9, 1),
         "O at level 3": ("O", 1, 3.9, 2),
         "H at the repulsion": ("H", 0, 0.31 + 0.76, None),
+        "H begins to be held": ("H", 0, 0.9 * 1.15, None),
+        "H is held": ("H", 0, 0.7 * 1.15, None),
     }[request.param]
     atoms = ase.build.molecule("CH3OH") + ase.Atoms(symbol)
     way = np.array([0.3, -0.4, 0.9]) / np.linalg.norm([0.3, -0.4, 0.9])
@@ -248,13 +253,17 @@ def test_energy_and_forces_are_smooth_at_every_cutoff(crossing):
 
 
 def test_a_cutoff_that_is_not_smooth_would_be_noticed(crossing, monkeypatch):
-    """With (1 - (r/R)^2) alone; the radial functions have a node at R, so only the curvature of the energy jumps."""
+    """With (1 - (r/R)^2) alone, whose slope jumps, and distances that are held by a broken line."""
 
     def kinked(distance, radius):
         return (1.0 - (distance / radius).square()).clamp(min=0.0)
 
+    def broken_line(distance, closest):
+        return distance.maximum((0.5 * (distance + 0.9 * closest)).maximum(0.8 * closest).minimum(0.9 * closest))
+
     for module in ("radial", "repulsion"):
         monkeypatch.setattr(f"ase_nbody.nn.{module}.cutoff_function", kinked)
+    monkeypatch.setattr("ase_nbody.network.held_distance", broken_line)
     with pytest.raises(AssertionError, match="jumps"):
         assert_smooth(crossing)
 

@@ -21,12 +21,14 @@ class DataStatistics:
         isolated_atom_energies: eV, given or fitted.
         force_scale: root mean square of the force components in eV/Angstrom.
         mean_children: for each level, the mean number of children of a part.
+        closest_distances: in Angstrom, by pair of species, ``{"H-O": 0.9}``; pairs beyond all radii are left out.
     """
 
     species: tuple[str, ...]
     isolated_atom_energies: dict[str, float]
     force_scale: float
     mean_children: tuple[float, ...]
+    closest_distances: dict[str, float]
 
 
 def measure(
@@ -43,11 +45,13 @@ def measure(
     missing = [symbol for symbol in species if symbol not in energies]
     if missing:
         raise DataError(f"isolated_atom_energies lacks {', '.join(missing)}: give all species, or none to fit them")
+    mean_children, closest_distances = _measure_pairs(data, levels)
     return DataStatistics(
         species=species,
         isolated_atom_energies={symbol: float(energies[symbol]) for symbol in species},
         force_scale=float(np.sqrt(np.mean(forces**2))) or 1.0,
-        mean_children=_mean_children(data, levels),
+        mean_children=mean_children,
+        closest_distances=closest_distances,
     )
 
 
@@ -76,16 +80,23 @@ def fit_isolated_energies(data: Sequence[LabelledStructure]) -> dict[str, float]
     return {symbol: float(energy) for symbol, energy in zip(symbols, fixed, strict=True)}
 
 
-def _mean_children(data: Sequence[LabelledStructure], levels: Sequence[LevelConfig]) -> tuple[float, ...]:
-    """Mean number of children per part and level, over at most 100 frames."""
+def _measure_pairs(
+    data: Sequence[LabelledStructure], levels: Sequence[LevelConfig]
+) -> tuple[tuple[float, ...], dict[str, float]]:
+    """Mean number of children per part and level; closest distance of each pair of species."""
     edges, parts = np.zeros(len(levels)), np.zeros(len(levels))
-    for frame in data[:: max(1, len(data) // 100)]:
+    closest = np.full((len(chemical_symbols), len(chemical_symbols)), np.inf)
+    for frame in data:
+        numbers = frame.structure.numbers
         pairs = find_pairs(frame.structure, max(level.radius for level in levels))
-        below = np.ones(len(frame.structure), dtype=bool)
-        for number, level in enumerate(levels):
-            above = select(frame.structure.numbers, level.layout.parts)
-            children = below & select(frame.structure.numbers, level.layout.children)
-            edges[number] += np.sum(above[pairs.first] & children[pairs.second] & (pairs.distance <= level.radius))
-            parts[number] += above.sum()
+        np.minimum.at(closest, (numbers[pairs.first], numbers[pairs.second]), pairs.distance)
+        below = np.ones(len(numbers), dtype=bool)
+        for index, level in enumerate(levels):
+            above = select(numbers, level.layout.parts)
+            children = below & select(numbers, level.layout.children)
+            edges[index] += np.sum(above[pairs.first] & children[pairs.second] & (pairs.distance <= level.radius))
+            parts[index] += above.sum()
             below = above
-    return tuple(float(max(1.0, mean)) for mean in edges / np.maximum(parts, 1.0))
+    found = np.argwhere(np.triu(np.isfinite(closest)))
+    distances = {f"{chemical_symbols[i]}-{chemical_symbols[j]}": round(float(closest[i, j]), 4) for i, j in found}
+    return tuple(float(max(1.0, mean)) for mean in edges / np.maximum(parts, 1.0)), distances

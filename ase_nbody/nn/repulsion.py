@@ -2,7 +2,8 @@
 
     V(r) = (e^2 / 4 pi eps0) Z_i Z_j / r * phi(r / a),   a = 0.46850 / (Z_i^0.23 + Z_j^0.23) Angstrom,
 
-faded out by ``cutoff_function`` at the sum of the covalent radii: a prior where no training data are.
+faded out by ``cutoff_function`` at the sum of the covalent radii, or where the radial functions begin to hold still
+(``closest_approach.py``) if that is farther out: a prior where no training data are.
 """
 
 import torch
@@ -25,16 +26,18 @@ class ZBLRepulsion(ExactConstants):
         super().__init__()
         self.register_constant("radius", covalent_radii)
 
-    def forward(self, first: Tensor, second: Tensor, distance: Tensor) -> Tensor:
+    def forward(self, first: Tensor, second: Tensor, distance: Tensor, reach: Tensor | None = None) -> Tensor:
         """Energies in eV of the centres.
 
         Args:
             first: atomic numbers of the centres (parts,).
             second: atomic numbers of the neighbours (parts, K).
             distance: distances in Angstrom (parts, K).
+            reach: distances in Angstrom (parts, K) up to which to repel at least.
         """
         first = first.unsqueeze(-1)
         cutoff = self.radius[first] + self.radius[second]
+        cutoff = cutoff if reach is None else torch.maximum(cutoff, reach)
         z_first, z_second = first.to(distance), second.to(distance)
         reduced = distance * (z_first**0.23 + z_second**0.23) / 0.46850
         screening = sum(weight * torch.exp(-rate * reduced) for weight, rate in _SCREENING)

@@ -41,7 +41,7 @@ class ArchitectureConfig(_Strict):
 
     levels: tuple[LevelConfig, ...] = (LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0))
     embedding: int | None = None
-    repulsion: bool = False
+    repulsion: bool = True
 
 
 class OptimisationConfig(_Strict):

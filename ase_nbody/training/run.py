@@ -73,6 +73,7 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         "validation errors": _with_units(module.errors),
         "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
         "training": options.model_dump(mode="json"),
+        "example": _example(training),
     }
     if test is not None:
         card["test data"] = f"{len(test)} frames of {Path(str(config.data.test)).name}"
@@ -96,10 +97,22 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure])
         isolated_atom_energies=statistics.isolated_atom_energies,
         energy_scale=statistics.force_scale,
         repulsion=config.network.repulsion,
+        closest_distances=statistics.closest_distances,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         return NBodyNetwork(architecture).to(getattr(torch, config.training.dtype))
+
+
+def _example(training: Sequence[LabelledStructure]) -> dict[str, Any]:
+    """The training structure of most species and, among these, lowest force: what the model is for, as JSON."""
+
+    def rank(frame: LabelledStructure) -> tuple[int, float]:
+        force = float(np.abs(frame.forces).max(initial=0.0))
+        return -len(set(frame.structure.numbers)), force if np.isfinite(force) else np.inf
+
+    structure = min(training, key=rank).structure
+    return {name: getattr(structure, name).tolist() for name in ("numbers", "positions", "cell", "pbc")}
 
 
 def _summary(network: NBodyNetwork, training: Sequence[Any], validation: Sequence[Any]) -> str:

@@ -48,6 +48,12 @@ def test_scales_are_those_of_the_data():
     assert found.mean_children == pytest.approx((6 / 4, 4 / 3, 4 / 3))  # of the chain O-H-C-C
 
 
+def test_closest_distances_of_all_frames():
+    levels = (LevelConfig(radius=1.5), LevelConfig(parts="heavy", radius=2.5))
+    frames = [frame([1, 8, 6], spread=1.1), frame([1, 8], spread=0.9), frame([6, 6], spread=2.6)]
+    assert measure(frames, levels).closest_distances == pytest.approx({"H-C": 2.2, "H-O": 0.9, "C-O": 1.1})
+
+
 def test_all_species_or_none_are_given():
     with pytest.raises(DataError, match="lacks O"):
         measure([frame([1, 8])], (LevelConfig(),), {"H": -13.5})

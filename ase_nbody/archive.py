@@ -1,34 +1,46 @@
-"""Model files ``*.nbody``: one safetensors file, its metadata JSON. Nothing in it is ever executed or unpickled.
+"""Model files ``*.nbody``: the weights of a network, and JSON that says all else. Files of strangers are safe to load.
 
-Metadata keys, each a JSON string: ``format`` (the integer version), ``config`` (``NBodyConfig``), ``card`` (what the
-model is: data, theory, errors, licence, ...), ``units``, ``versions`` (packages that wrote it), ``checksum`` (SHA-256
-of config and weights).
+Entries, each JSON in the metadata of one safetensors file (``tensor_file.py``):
+
+    format             version of the format, an integer
+    config             ``NBodyConfig``
+    card               what the model is: data, theory, errors, licence, ...
+    units              ``UNITS``
+    versions           packages that wrote the file
+    checksum           SHA-256 of config and weights: the identity of the model
+    metadata_checksum  SHA-256 of all entries above; since version 2
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ase_nbody.network import NBodyConfig, NBodyNetwork
+from ase_nbody.tensor_file import ModelFileError, pack, read_bounded, unpack, write_whole
 
-FORMAT_VERSION = 1
+__all__ = ["ModelFileError", "load_model", "read_card", "save_model", "shipped_models", "write_whole"]
+
+FORMAT_VERSION = 2
 UNITS = {"energy": "eV", "length": "Angstrom"}
 SUFFIX = ".nbody"
-
-
-class ModelFileError(ValueError):
-    """A file that is not a model we can read; the message says why and what to do."""
+MAX_LEVELS = 8  # building a level takes some hundredths of a second, however few weights it has
+_ENTRIES: dict[str, type] = {
+    "format": int,
+    "config": dict,
+    "card": dict,
+    "units": dict,
+    "versions": dict,
+    "checksum": str,
+}
 
 
 def save_model(network: NBodyNetwork, path: str | os.PathLike[str], card: Mapping[str, Any] | None = None) -> Path:
@@ -38,9 +50,13 @@ def save_model(network: NBodyNetwork, path: str | os.PathLike[str], card: Mappin
         network: the network; weights are stored in their dtype.
         path: file name, by custom ending in ``.nbody``.
         card: JSON-able description: data, theory level, errors, licence, command, ...
+
+    Raises:
+        TypeError, ValueError: the card is not JSON (an object, NaN), or the network is too large for a model file.
     """
     path = Path(path)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    _check_levels(network.config.levels)
+    weights = network.state_dict()
     config = network.config.model_dump(mode="json")
     content = {
         "format": FORMAT_VERSION,
@@ -50,24 +66,8 @@ def save_model(network: NBodyNetwork, path: str | os.PathLike[str], card: Mappin
         "versions": {package: metadata.version(package) for package in ("torch", "e3nn", "ase", "numpy")},
         "checksum": checksum(config, weights),
     }
-    payload = save(weights, metadata={key: json.dumps(value) for key, value in content.items()})
-    write_whole(path, payload)
+    write_whole(path, pack(weights, {**content, "metadata_checksum": _hash(content)}))
     return path
-
-
-def write_whole(path: Path, payload: bytes) -> None:
-    """Replace the file at ``path`` by ``payload`` atomically: a killed or full disk leaves the old file as it was."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
@@ -75,44 +75,46 @@ def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(weights):
         weight = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode(errors="backslashreplace"))
         digest.update(weight.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
     """Read a network, in float64 whatever the file holds, from a file or a shipped one by its name (``"ethanol"``).
 
+    Whoever made the file, it is loaded or refused in about a second, with a few times its size of memory at the most:
+    all is compared and hashed before a network is built.
+
     Raises:
         FileNotFoundError: no such file or shipped model; the message lists the shipped ones.
-        ModelFileError: the file is foreign, damaged, tampered with, or of a newer format.
+        PermissionError: the file may not be read.
+        ModelFileError: the file is foreign, damaged, tampered with, too large, or of a newer format.
     """
     path = find_model(name)
-    content, weights = _read(path)
-    config = _config(path, content)
-    if content.get("units") != UNITS:
-        raise ModelFileError(f"{path} has the units {content.get('units')}; this release reads {UNITS}")
-    dtypes = {weight.dtype for weight in weights.values()}
-    if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
-        found = ", ".join(sorted(map(str, dtypes)))
-        raise ModelFileError(f"{path}: weights of one floating-point type (float32, float64) expected, found {found}")
-    if content.get("checksum") != checksum(content["config"], weights):
-        raise ModelFileError(f"{path} is damaged: its checksum does not match its contents. Fetch or train it anew.")
-    # Drawing the initial weights, which are overwritten, must not advance the caller's random numbers.
-    with torch.random.fork_rng(devices=[]):
-        network = NBodyNetwork(config)
-    try:
+    with _naming(path):
+        content, weights = _read(path)
+        config = _config(_upgraded(content))
+        _check_size(config, weights)
+        _check_weights(content, weights)
+        # Drawing the initial weights, which are overwritten, must not advance the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            network = NBodyNetwork(config)
         network.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ModelFileError(f"{path}: the weights do not fit the configuration: {error}") from error
-    if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
-        raise ModelFileError(f"{path}: a weight is NaN or infinite. The training diverged; train it anew.")
     return network.requires_grad_(False)
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of a model file: config, card, units, versions, checksum, format."""
-    return _read(find_model(name), weights=False)[0]
+    """The entries of a model file as they stand in it, checksums verified: config, card, units, versions, ..."""
+    path = find_model(name)
+    with _naming(path):
+        content, weights = _read(path)
+        _check_weights(content, weights)
+    return content
 
 
 def shipped_models() -> dict[str, Path]:
@@ -133,30 +135,104 @@ def find_model(name: str | os.PathLike[str]) -> Path:
         return shipped[str(name)]
     if path.is_dir():
         raise FileNotFoundError(f"{path} is a directory, not a model file; give the {SUFFIX} file in it")
+    if path.exists():
+        raise ModelFileError(f"{path} is a pipe or a device, not a model file")
     raise FileNotFoundError(f"no model file {str(name)!r}; shipped models are {', '.join(shipped) or 'none'}")
 
 
-def _read(path: Path, weights: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Metadata, parsed, and tensors of a safetensors file."""
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever is wrong in here is wrong with the file at ``path``."""
     try:
-        with safe_open(path, framework="pt") as file:
-            raw = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
-        content = {key: json.loads(value) for key, value in raw.items()}
-    except (SafetensorError, json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path} is not a readable N-body model file: {error}") from error
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is not an N-body model that can be loaded: {error}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Entries and weights of a file of a version that we know, in our units; the weights are as yet unverified."""
+    content, weights = unpack(read_bounded(path))
     version = content.get("format")
-    if not isinstance(version, int) or "config" not in content:
-        raise ModelFileError(f"{path} is a safetensors file, but not an N-body model: it has no format or config entry")
+    if type(version) is not int or version < 1:  # True is an int, but not a version
+        raise ModelFileError("it has no entry 'format' with the version of the format: a file of another program")
     if version > FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}. Update ase-nbody."
-        )
-    return content, tensors
+        raise ModelFileError(f"format version {version}; this release reads up to {FORMAT_VERSION}. Update ase-nbody.")
+    _check_entries(content)
+    if content["units"] != UNITS:
+        raise ModelFileError(f"it has the units {content['units']}; this release reads {UNITS}")
+    return content, weights
 
 
-def _config(path: Path, content: Mapping[str, Any]) -> NBodyConfig:
+def _check_entries(content: dict[str, Any]) -> None:
+    expected = {**_ENTRIES, "metadata_checksum": str} if content["format"] > 1 else _ENTRIES
+    if content.keys() != expected.keys():
+        raise ModelFileError(f"it has the entries {sorted(content)} instead of {sorted(expected)}")
+    for key, kind in expected.items():
+        if not isinstance(content[key], kind):
+            raise ModelFileError(f"its entry {key!r} is a {type(content[key]).__name__}, not a {kind.__name__}")
+    others = {key: value for key, value in content.items() if key != "metadata_checksum"}
+    if "metadata_checksum" in content and content["metadata_checksum"] != _hash(others):
+        raise ModelFileError("it is damaged: its checksum does not match its entries. Fetch or train it anew.")
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """The entries as the present version has them. What an older one lacks is added here, and nowhere else."""
+    config = content["config"]
+    if content["format"] < 2:
+        config = {"closest_distances": {}, **config}
+    return {**content, "config": config, "format": FORMAT_VERSION}
+
+
+def _config(content: Mapping[str, Any]) -> NBodyConfig:
+    levels = content["config"].get("levels")
+    _check_levels(levels if isinstance(levels, list) else ())  # first of all, for each takes its time to validate
     try:
-        return NBodyConfig.model_validate(content["config"])
+        return NBodyConfig.model_validate_json(json.dumps(content["config"]), strict=True)
     except ValidationError as error:
-        raise ModelFileError(f"{path}: the configuration inside is not valid: {error}") from error
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, ("config", *first["loc"])))
+        raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
+
+
+def _check_levels(levels: Sequence[Any]) -> None:
+    if len(levels) > MAX_LEVELS:
+        raise ModelFileError(f"a network of {len(levels)} levels; a model file holds at most {MAX_LEVELS}")
+
+
+def _check_size(config: NBodyConfig, weights: Mapping[str, Tensor]) -> None:
+    """Refuse before it is built a network whose size is not that of the file."""
+    expected, found = count_weights(config), sum(weight.numel() for weight in weights.values())
+    if expected != found:
+        raise ModelFileError(
+            f"the configuration describes a network of {expected} weights, but the file holds {found}: "
+            "the weights do not fit the configuration"
+        )
+
+
+def _check_weights(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    if content["checksum"] != checksum(content["config"], weights):
+        raise ModelFileError("it is damaged: its checksum does not match its contents. Fetch or train it anew.")
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
+        raise ModelFileError("a weight is NaN or infinite. The training diverged; train it anew.")
+
+
+def count_weights(config: NBodyConfig) -> int:
+    """Number of weights of ``NBodyNetwork(config)``, without building it: a configuration may ask for terabytes."""
+    species = len(config.species)
+    below, degree = config.embedding or min(species, 8), 0  # channels and highest l of the level below
+    total = species * below
+    for level in config.levels:
+        degrees, channels, order = level.l_max + 1, level.channels, level.body_order - 1
+        functions, message = level.n_basis, below
+        if degree > 0:
+            functions, message = level.n_radial, level.message_channels
+            total += (degree + 1) * below * message  # message
+            total += degrees * level.n_basis * functions  # first_order
+            total += min(degree + 1, degrees) * below * channels  # inherit
+        total += degrees * functions * message * channels  # aggregate
+        total += degrees * species * channels  # state_gain
+        below, degree = channels, min(level.l_out, order * level.l_max)
+        total += (degree + 1) * order * channels * (species + channels)  # product_gain, hand_up
+        if level.read_out:
+            total += species * channels + channels * level.hidden + species * level.hidden
+    return total

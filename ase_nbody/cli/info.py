@@ -1,18 +1,93 @@
-"""``nbody info``: what is in a model file."""
+"""``nbody info``: what is in a model file, after all of it was read and its checksums were verified."""
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
-import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from ase_nbody.archive import read_card
+from ase_nbody.archive import load_model, read_card
+from ase_nbody.network import NBodyNetwork
+
+_MOST = 12  # entries of a list that are shown; --json shows all
 
 
 def info(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Print a model's card, configuration, units, versions and checksum."""
-    content = read_card(model)
-    typer.echo(json.dumps(content, indent=2) if as_json else yaml.safe_dump(content, sort_keys=False))
+    """Print a model's elements, card, errors, configuration and checksum."""
+    network, content = load_model(model), read_card(model)
+    if as_json:
+        typer.echo(json.dumps(content, indent=2))
+        return
+    card: dict[str, Any] = content["card"]
+    errors = {key: value for key, value in card.items() if _is_error_table(value)}
+    console = Console()
+    console.print(_pairs(model, _overview(network, content)))
+    console.print(_pairs("card", {key: value for key, value in card.items() if key not in errors}))
+    for title, table in errors.items():
+        console.print(_errors(title, table))
+    console.print(_levels(content["config"]["levels"]))
+
+
+def _overview(network: NBodyNetwork, content: Mapping[str, Any]) -> dict[str, Any]:
+    config = {key: value for key, value in content["config"].items() if key not in ("species", "levels")}
+    return {
+        "elements": ", ".join(network.config.species),
+        "weights": f"{sum(weight.numel() for weight in network.parameters()):,}",
+        "influence ends at": f"{network.config.reach:g} Angstrom",
+        **{key.replace("_", " "): value for key, value in config.items()},
+        "units": content["units"],
+        "format": content["format"],
+        "written with": content["versions"],
+        "checksum": content["checksum"],
+    }
+
+
+def _pairs(title: str, entries: Mapping[str, Any]) -> Table:
+    table = Table(title=_text(title), title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in entries.items():
+        table.add_row(_text(key), _text(value))
+    return table
+
+
+def _is_error_table(value: Any) -> bool:
+    """Whether a card's entry is a table of errors by quantity, as the training writes them."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(row, dict) and "mae" in row for row in value.values())
+    )
+
+
+def _errors(title: str, errors: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table("quantity", "MAE", "RMSE", "unit", title=_text(title), title_justify="left")
+    for quantity, row in errors.items():
+        table.add_row(*(_text(cell) for cell in (quantity.replace("_", " "), *map(row.get, ("mae", "rmse", "unit")))))
+    return table
+
+
+def _levels(levels: list[dict[str, Any]]) -> Table:
+    """One column a level, from below."""
+    table = Table("levels", *(str(number) for number in range(1, len(levels) + 1)), title_justify="left")
+    for key in levels[0]:
+        table.add_row(_text(key.replace("_", " ")), *(_text(level.get(key)) for level in levels))
+    return table
+
+
+def _text(value: Any) -> Text:
+    """A value for people. A file's words must not steer the terminal: what is not printable is shown as an escape."""
+    if isinstance(value, dict):
+        return Text(", ").join(Text(" ").join((_text(key), _text(member))) for key, member in value.items())
+    if isinstance(value, list | tuple):
+        if len(value) > _MOST:
+            return Text(f"({len(value)} entries)")
+        return Text(", ").join(map(_text, value))
+    shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return Text("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown))

@@ -2,10 +2,11 @@
 
 import csv
 import io
-import os
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning
@@ -31,16 +32,42 @@ def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | 
     return update
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be resumed from; the message says why."""
+
+
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that appear whole or not at all, and are read without unpickling code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the target, then replace it."""
+        """Replace the file at ``path`` by a new one."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, path)
+        payload = io.BytesIO()
+        torch.save(checkpoint, payload)
+        write_whole(path, payload.getvalue())
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Tensors and plain data, nothing else, whatever ``weights_only`` says.
+
+        Raises:
+            CheckpointError: the file is damaged, or holds more than that.
+        """
+        payload = Path(path).read_bytes()
+        try:
+            with zipfile.ZipFile(io.BytesIO(payload)) as archive:  # torch.load does not compare its checksums
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"the checksum of {damaged} does not match its contents")
+            return torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
+        except Exception as error:  # a damaged file makes zipfile and torch raise almost anything
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            if isinstance(error, UnpicklingError):  # torch's words are a treatise, and advise to allow it
+                reason = "it holds more than tensors and plain data"
+            raise CheckpointError(
+                f"{path} is not a checkpoint that can be resumed from: {reason}. "
+                "Move its run away and start anew without --resume."
+            ) from error
 
 
 class Progress(Callback):

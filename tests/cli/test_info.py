@@ -1,0 +1,69 @@
+"""``nbody info``: what it prints of a model file, for people and for programs, and what it refuses."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from ase_nbody.archive import read_card, save_model
+from ase_nbody.cli import app
+from ase_nbody.tensor_file import ModelFileError
+
+CARD = {
+    "theory": "none, random weights",
+    "settings": {"seed": 1, "rates": [0.1, 2.0]},
+    "test errors": {"forces": {"unit": "meV/Angstrom", "mae": 31.25, "rmse": 40.5}},
+    "trap": "\x1b[2J [bold]loud[/bold] [/]",
+}
+
+
+@pytest.fixture
+def model(tmp_path, network):
+    return str(save_model(network, tmp_path / "model.nbody", CARD))
+
+
+def shown(*arguments) -> str:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["info", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_for_people(model, network):
+    out = shown(model)
+    weights = sum(weight.numel() for weight in network.parameters())
+    words = (
+        "H, C, O, Na, Cl, Cu",
+        f"{weights:,}",
+        read_card(model)["checksum"],
+        "none, random weights",
+        "isolated atom",
+    )
+    for word in (
+        *words,
+        "31.25",
+        "40.5",
+        "meV/Angstrom",
+        "7.5 Angstrom",
+        "seed 1, rates 0.1, 2",
+        "body order",
+        "heavy",
+    ):
+        assert word in out
+
+
+def test_a_card_does_not_steer_the_terminal(model):
+    out = shown(model)
+    assert "\x1b" not in out
+    assert "\\x1b[2J [bold]loud[/bold] [/]" in out
+
+
+def test_for_programs(model):
+    assert json.loads(shown(model, "--json")) == read_card(model)
+
+
+def test_a_damaged_file_is_refused(model):
+    with open(model, "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(ModelFileError, match="damaged"):
+        shown(model)

@@ -14,14 +14,17 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ase_nbody.archive import checksum, load_model
-from ase_nbody.hierarchy import LevelLayout, VerletHierarchy
+from ase_nbody.extrapolation import ProximityWatch
+from ase_nbody.hierarchy import Hierarchy, LevelLayout, VerletHierarchy
+from ase_nbody.memory import free_memory, is_out_of_memory, needed_memory, too_large
 from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
-from ase_nbody.structure import Structure
+from ase_nbody.structure import Structure, StructureError
 
 Model = str | os.PathLike[str] | NBodyNetwork
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
+_SMALL = 100_000  # neighbours in all, for which memory is not a concern
 
 
 class PartEnergies(NamedTuple):
@@ -57,7 +60,10 @@ class NBodyCalculator(Calculator):
         FileNotFoundError, ModelFileError: the model cannot be read (see ``load_model``).
         CalculatorSetupError: an unknown dtype or device, an empty committee, species that the model does not know,
             positions or a cell that cannot be evaluated.
-        CalculationFailed: the result is not finite.
+        CalculationFailed: the result is not finite, or the system does not fit into the memory.
+
+    Warns, once:
+        ExtrapolationWarning: atoms are closer together than in the training data (see ``ProximityWatch``).
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]  # noqa: RUF012
@@ -67,9 +73,9 @@ class NBodyCalculator(Calculator):
         self, model: Model | Sequence[Model], *, device: str = "cpu", dtype: str = "float64", skin: float = 0.5
     ) -> None:
         super().__init__()
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise CalculatorSetupError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-        if not 0.0 <= skin < np.inf:
+        if not isinstance(skin, float | int) or not 0.0 <= skin < np.inf:
             raise CalculatorSetupError(f"skin must be a finite distance of at least 0 Angstrom, got {skin!r}")
         models = _committee(model)
         self._device = _existing_device(device)
@@ -82,6 +88,8 @@ class NBodyCalculator(Calculator):
         )
         self._verlet: dict[tuple[LevelLayout, ...], VerletHierarchy] = {}
         self._predictions: list[Prediction] = []
+        self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
+        self._fits = _SMALL  # the largest number of neighbours that fitted into the memory
 
     def _get_name(self) -> str:
         return "nbody"
@@ -99,6 +107,13 @@ class NBodyCalculator(Calculator):
         if kwargs:
             raise CalculatorSetupError(f"{', '.join(kwargs)} cannot be changed: make a new NBodyCalculator with it")
         return {}
+
+    def forget(self) -> None:
+        """Search neighbours anew at the next calculation, which then depends on nothing but the structure.
+
+        The age of a neighbour list changes in which order terms are added, hence the last digit of a result.
+        """
+        self._verlet.clear()
 
     @property
     def species(self) -> tuple[str, ...]:
@@ -119,21 +134,37 @@ class NBodyCalculator(Calculator):
             raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
         try:
             structure = Structure.from_atoms(self.atoms)
-        except ValueError as error:
+            self._refuse_unknown_species(structure)
+            with torch.inference_mode(False):  # tables made in a caller's inference mode could not be differentiated
+                hierarchies = [self._hierarchy(network, structure) for network in self.networks]
+            self._proximity.check(structure)
+        except StructureError as error:
             raise CalculatorSetupError(str(error)) from error
-        self._refuse_unknown_species(structure)
-        with torch.inference_mode(False):  # tables made under a caller's inference mode could not be differentiated
-            self._predictions = [self._predict(network, structure) for network in self.networks]
+        members = zip(self.networks, hierarchies, strict=True)
+        self._predictions = [self._predict(network, hierarchy, structure) for network, hierarchy in members]
         self.results = self._collect(structure)
 
-    def _predict(self, network: NBodyNetwork, structure: Structure) -> Prediction:
+    def _hierarchy(self, network: NBodyNetwork, structure: Structure) -> Hierarchy:
         layout = network.config.layout
         if layout not in self._verlet:
             self._verlet[layout] = VerletHierarchy(layout, self.parameters["skin"], self._device)
-        hierarchy = self._verlet[layout].update(structure)
-        positions = torch.tensor(structure.positions, device=self._device)
-        cells = torch.tensor(structure.cell, device=self._device).unsqueeze(0)
-        return evaluate(network, hierarchy, positions, cells)
+        return self._verlet[layout].update(structure)
+
+    def _predict(self, network: NBodyNetwork, hierarchy: Hierarchy, structure: Structure) -> Prediction:
+        size = sum(level.mask.numel() for level in hierarchy.levels)
+        fits = size <= self._fits or needed_memory(network, hierarchy) < free_memory(self._device)
+        if fits:  # else Linux would promise the memory and kill the process when it uses it
+            try:
+                positions = torch.tensor(structure.positions, device=self._device)
+                cells = torch.tensor(structure.cell, device=self._device).unsqueeze(0)
+                prediction = evaluate(network, hierarchy, positions, cells)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                self._fits = max(self._fits, size)
+                return prediction
+        raise CalculationFailed(too_large(network, hierarchy))  # here, where the failed pass has let go of its memory
 
     def _collect(self, structure: Structure) -> dict[str, Any]:
         """ASE's results from the members' predictions: their mean."""
@@ -224,7 +255,9 @@ def _label(model: Model) -> str:
 
 def _existing_device(name: str) -> torch.device:
     try:
-        return torch.empty(0, device=torch.device(name)).device  # "cuda" is "cuda:0": compared with the weights' device
+        probe = torch.zeros(1, dtype=torch.float64, device=torch.device(name))
+        probe.cpu()  # "meta" has no numbers
+        return probe.device  # "cuda" is "cuda:0": compared with the weights' device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise CalculatorSetupError(
             f"device {name!r} is not available here ({str(error).splitlines()[0]}). Use device='cpu'."

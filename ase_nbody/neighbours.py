@@ -1,12 +1,16 @@
 """Pairs of atoms within a cutoff, found by vesin, and the criterion by which a list with a skin stays valid."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from vesin import NeighborList
 
-from ase_nbody.structure import Structure
+from ase_nbody.structure import Structure, StructureError
+
+# In a sphere of 6 Angstrom there is room for 1500 protons at the distance of those in H2; ten times that is an error.
+MOST_NEIGHBOURS = 15_000
 
 
 @dataclass(frozen=True)
@@ -39,52 +43,77 @@ class Pairs:
 
 
 def find_pairs(structure: Structure, cutoff: float) -> Pairs:
-    """All ordered pairs within ``cutoff`` Angstrom, several images of a neighbour where the cell is small."""
+    """All ordered pairs within ``cutoff`` Angstrom, several images of a neighbour where the cell is small.
+
+    Raises:
+        StructureError: there are far more pairs than atoms of any material can have, before memory is spent on them.
+    """
     if len(structure) == 0 or (len(structure) == 1 and not structure.pbc.any()):
         none = np.zeros(0, dtype=np.int64)
         return Pairs(none, none, np.zeros((0, 3), dtype=np.int64), np.zeros(0))
-    cell = complete_cell(structure)
-    positions, wraps, extents = compact(structure, cell, 1.5 * cutoff)
+    positions, wraps, box = compact(structure, 1.5 * cutoff)
+    extents = _heights(box)
+    _refuse_crowds(structure, extents, cutoff)
     # With mixed boundaries vesin compares every cell with every other; a periodic box with a gap has the same pairs.
-    extents = np.where(structure.pbc, extents, extents + 1.5 * cutoff)
-    cell[~structure.pbc] *= extents[~structure.pbc, None]
     search = NeighborList(cutoff=_search_radius(extents, cutoff), full_list=True)
-    first, second, shift, distance = search.compute(points=positions, box=cell, periodic=True, quantities="ijSd")
+    first, second, shift, distance = search.compute(points=positions, box=box, periodic=True, quantities="ijSd")
     first, second, shift = (array.astype(np.int64) for array in (first, second, shift))
     shift += wraps[first] - wraps[second]
     order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], second, first))  # one order, whatever the search did
     return Pairs(first[order], second[order], shift[order], distance[order]).within(cutoff)
 
 
-def compact(
-    structure: Structure, cell: NDArray[np.float64], gap: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """An equivalent of the structure, no larger than it must be, for a search that spends a grid on its extent.
 
-    Along periodic directions atoms are wrapped into the cell. Along the others empty stretches are cut to ``gap``:
-    pairs closer than that keep their vectors, all others stay farther apart, however far pieces have flown apart.
+    Along periodic directions atoms are wrapped into the cell. Along all directions empty stretches, also the one around
+    the cell's end, are cut to ``gap``: pairs closer than that keep their vectors, all others stay farther apart,
+    however far pieces have flown apart and however wide the cell is.
 
     Args:
         structure: the system.
-        cell: its completed cell (3, 3).
         gap: longest empty stretch in Angstrom that is left.
 
     Returns:
-        Positions (N, 3); how many lattice vectors each atom was moved back (N, 3); extents (3,) in Angstrom.
+        Positions (N, 3); how many lattice vectors each atom was moved back (N, 3); vectors (3, 3) of a box that is
+        periodic in all directions, with a gap where the structure is not.
     """
-    coordinates = np.linalg.solve(cell.T, structure.positions.T)  # in lattice vectors; along a unit vector if aperiodic
+    box = complete_cell(structure)
+    coordinates = np.linalg.solve(box.T, structure.positions.T)  # in lattice vectors; along a unit vector if aperiodic
     wraps = np.where(structure.pbc[:, None], np.floor(coordinates), 0.0)
-    extents = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)  # distances between the faces of the cell
-    moved = bool(wraps.any())
     coordinates -= wraps
-    for axis in np.flatnonzero(~structure.pbc):
+    moved = bool(wraps.any())
+    cell, longest = box.copy(), gap / _heights(box)
+    for axis, periodic in enumerate(structure.pbc):
         order = np.argsort(coordinates[axis])
-        steps = np.diff(coordinates[axis, order])
-        moved = moved or bool((steps > gap).any())
-        coordinates[axis, order] = np.concatenate([[0.0], np.cumsum(np.minimum(steps, gap))])
-        extents[axis] = coordinates[axis].max()
+        ahead = coordinates[axis, order[0]] + 1.0 if periodic else np.inf  # the image of the first atom
+        steps = np.diff(coordinates[axis, order], append=ahead)
+        if (steps <= longest[axis]).all():
+            continue
+        moved = moved or bool((steps[:-1] > longest[axis]).any())
+        steps = np.minimum(steps, longest[axis])
+        coordinates[axis, order] = np.cumsum(steps) - steps
+        box[axis] *= steps.sum()
     positions = coordinates.T @ cell if moved else structure.positions
-    return positions, wraps.T.astype(np.int64), extents
+    return positions, wraps.T.astype(np.int64), box
+
+
+def _heights(cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances in Angstrom between opposite faces of a cell (3,)."""
+    return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+
+
+def _refuse_crowds(structure: Structure, extents: NDArray[np.float64], cutoff: float) -> None:
+    """Refuse what would fill the memory with pairs. Their number is estimated, as if the atoms filled the extents."""
+    sizes = np.where(structure.pbc, extents, np.maximum(extents - 1.5 * cutoff, 2.0 * cutoff))
+    neighbours = len(structure) * math.prod((2.0 * cutoff / sizes).tolist()) * math.pi / 6.0
+    if neighbours > MOST_NEIGHBOURS:
+        lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(structure.cell, axis=1))
+        raise StructureError(
+            f"each atom would have about {neighbours:.1g} neighbours within {cutoff:.3g} Angstrom (allowed: "
+            f"{MOST_NEIGHBOURS}): {len(structure)} atoms in a cell with vectors of {lengths} Angstrom are too crowded. "
+            "Check atoms.cell and atoms.positions, which are in Angstrom (1 nm = 10 Angstrom), and the skin."
+        )
 
 
 def _search_radius(extents: NDArray[np.float64], cutoff: float) -> float:

@@ -1,10 +1,14 @@
 """Structure: what the network is told about a system. Immutable numpy arrays; no other file reads ``ase.Atoms``."""
 
+import math
 from dataclasses import dataclass
 
 import ase
 import numpy as np
 from numpy.typing import NDArray
+
+FARTHEST = 1e9  # Angstrom; there a float64 resolves 1e-7 Angstrom, and forces are right to 1e-5 eV/Angstrom
+SHORTEST = 1e-3  # Angstrom
 
 
 class StructureError(ValueError):
@@ -44,7 +48,8 @@ class Structure:
         """Copy and check what the network needs of ``atoms``.
 
         Raises:
-            StructureError: NaN or infinity in positions or cell, or a periodic direction without a lattice vector.
+            StructureError: NaN, infinity or more than 1e9 Angstrom in positions or cell, a periodic direction without a
+                lattice vector, periodic lattice vectors that are shorter than 1e-3 Angstrom or linearly dependent.
         """
         structure = cls(
             numbers=atoms.numbers.astype(np.int64),
@@ -57,20 +62,11 @@ class Structure:
 
     def check(self) -> None:
         """Refuse what cannot be evaluated, naming the culprit (see ``from_atoms``)."""
-        if not np.isfinite(self.positions).all():
-            atom, axis = np.argwhere(~np.isfinite(self.positions))[0]
-            raise StructureError(
-                f"position of atom {atom} is not finite: {'xyz'[axis]} = {self.positions[atom, axis]}. "
-                "Check the step before this one: a time step that is too long or overlapping atoms make such positions."
-            )
+        self._check_positions()
         if not np.isfinite(self.cell).all():
             raise StructureError(f"the cell is not finite: {self.cell.tolist()}. Set it with atoms.set_cell(...).")
-        for axis in np.flatnonzero(self.pbc):
-            if not np.linalg.norm(self.cell[axis]) > 0.0:
-                raise StructureError(
-                    f"pbc is set along lattice vector {axis}, but that vector is zero. "
-                    "Give the cell with atoms.set_cell(...) or switch pbc off with atoms.pbc = False."
-                )
+        for axis in np.flatnonzero(self.pbc).tolist():
+            self._check_lattice_vector(axis)
         periodic = self.cell[self.pbc]
         if len(periodic) > 1:
             sines = np.linalg.svd(periodic / np.linalg.norm(periodic, axis=1, keepdims=True), compute_uv=False)
@@ -78,3 +74,33 @@ class Structure:
                 raise StructureError(
                     f"the periodic lattice vectors are linearly dependent: {periodic.tolist()}. Correct atoms.cell."
                 )
+
+    def _check_positions(self) -> None:
+        wrong = ~(np.abs(self.positions) < FARTHEST)  # NaN compares as wrong
+        if not wrong.any():
+            return
+        atom, axis = np.argwhere(wrong)[0]
+        value = self.positions[atom, axis]
+        if not np.isfinite(value):
+            raise StructureError(
+                f"position of atom {atom} is not finite: {'xyz'[axis]} = {value}. "
+                "Check the step before this one: a time step that is too long or overlapping atoms make such positions."
+            )
+        raise StructureError(
+            f"position of atom {atom} is too far from the origin: {'xyz'[axis]} = {value:.6g} Angstrom (allowed: "
+            f"{FARTHEST:g}), where a float64 has a resolution of {np.spacing(abs(value)):.1g} Angstrom only. "
+            "Move the system with atoms.positions -= atoms.positions.mean(axis=0), and look for atoms that fly off."
+        )
+
+    def _check_lattice_vector(self, axis: int) -> None:
+        length = math.hypot(*self.cell[axis])
+        if length == 0.0:
+            raise StructureError(
+                f"pbc is set along lattice vector {axis}, but that vector is zero. "
+                "Give the cell with atoms.set_cell(...) or switch pbc off with atoms.pbc = False."
+            )
+        if not SHORTEST < length < FARTHEST:
+            raise StructureError(
+                f"lattice vector {axis} is {length:.3g} Angstrom long (allowed: {SHORTEST:g} to {FARTHEST:g}). "
+                "Correct atoms.cell, or switch pbc off along it with atoms.pbc."
+            )

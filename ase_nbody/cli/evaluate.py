@@ -17,13 +17,15 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Print mean absolute and root-mean-square errors of energy, forces and stress."""
-    from ase_nbody.data import read_labelled
+    from ase_nbody.data import DataError, read_labelled
     from ase_nbody.evaluation import evaluate_model
     from ase_nbody.loss import UNITS
 
     network = load_model(model)
     frames = read_labelled(data, index)
     table = evaluate_model(network, frames)
+    if not table:
+        raise DataError(f"{data} has neither energies nor forces to compare with; see docs/training.md for their names")
     if as_json:
         found = {quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in table.items()}
         typer.echo(json.dumps({"model": model, "data": data, "frames": len(frames), "errors": found}, indent=2))

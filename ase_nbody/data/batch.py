@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
-from ase_nbody.data.reading import LabelledStructure
+from ase_nbody.data.reading import DataError, LabelledStructure
 from ase_nbody.hierarchy import Hierarchy, build_hierarchy, concatenate
 from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyConfig
@@ -49,7 +50,16 @@ Sample = Batch
 
 
 def prepare(data: Sequence[LabelledStructure], config: NBodyConfig) -> list[Sample]:
-    """Samples with the hierarchy that a network of ``config`` needs."""
+    """Samples with the hierarchy that a network of ``config`` needs.
+
+    Raises:
+        DataError: the data contain species that the network does not know.
+    """
+    occurring = {chemical_symbols[number] for frame in data for number in set(frame.structure.numbers.tolist())}
+    unknown = sorted(occurring - set(config.species))
+    if unknown:
+        known = ", ".join(config.species)
+        raise DataError(f"the model knows {known}, but the data contain {', '.join(unknown)}")
     samples = []
     for frame in data:
         structure = frame.structure

@@ -77,10 +77,10 @@ def broken(kind):
 @pytest.mark.parametrize(
     ("kind", "culprit"),
     [
-        ("energy", "frame 1: could not convert string to float: 'many'"),
+        ("energy", "frame 1: the energy should be numbers, found 'many'"),
         ("nan energy", "frame 1: the energy is nan"),
         ("nan force", "frame 1: the force on atom 3 is not finite"),
-        ("shape", r"frame 1: labels of shape \(4, 3\) expected, found \(4, 2\)"),
+        ("shape", r"frame 1: labels of shape \(4, 3\) expected as forces, found \(4, 2\)"),
         ("positions", "frame 1: position of atom 1 is not finite: z = inf"),
     ],
 )

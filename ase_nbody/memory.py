@@ -1,0 +1,67 @@
+"""How much memory an evaluation takes and how much there is, to say what would fit."""
+
+import copy
+import math
+import resource
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from ase_nbody.hierarchy import Hierarchy
+from ase_nbody.network import NBodyNetwork
+from ase_nbody.potential import evaluate
+
+_PEAK = 2.0  # of what is kept for the backward pass: it makes gradients of nearly the same size (measured: 1.9 to 2.2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or numpy, on any device, says that memory could not be had."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
+    """Bytes that an evaluation takes at its peak, about, counted on tensors that have shapes but no contents."""
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    meta = torch.device("meta")
+    shapes = hierarchy.to(meta)
+    positions = torch.empty(len(hierarchy.numbers), 3, dtype=torch.float64, device=meta)
+    cells = torch.empty(hierarchy.n_structures, 3, 3, dtype=torch.float64, device=meta)
+    with saved_tensors_hooks(count, lambda tensor: tensor):
+        evaluate(copy.deepcopy(network).to(meta), shapes, positions, cells)
+    return _PEAK * sum(kept.values())
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that can still be had on a device; infinite where the system does not tell."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + unused)
+    amounts = [math.inf]
+    if Path("/proc/meminfo").is_file():
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        amounts += [1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            amounts.append(float(limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])))
+    return max(min(amounts), 0.0)
+
+
+def too_large(network: NBodyNetwork, hierarchy: Hierarchy) -> str:
+    """A sentence that says how much memory an evaluation needs and how many atoms would fit."""
+    device, atoms = hierarchy.numbers.device, len(hierarchy.numbers)
+    need, free = needed_memory(network, hierarchy), free_memory(device)
+    pairs = max(int(level.mask.sum()) for level in hierarchy.levels)
+    return (
+        f"out of memory: {atoms} atoms with {pairs} neighbours in all need about {need / 1e9:.2g} GB, and "
+        f"{free / 1e9:.2g} GB are free on {device}: about {int(atoms * min(free / need, 0.9))} atoms would fit. "
+        "Take a smaller system, dtype='float32', which needs half, or a device with more memory."
+    )

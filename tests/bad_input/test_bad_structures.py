@@ -1,0 +1,163 @@
+"""Structures that cannot be evaluated are refused with one sentence at every door; odd but sound ones are right."""
+
+from collections.abc import Callable
+
+import ase
+import numpy as np
+import pytest
+from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
+
+from ase_nbody import NBodyCalculator
+from ase_nbody.data import DataError, read_labelled
+
+CELL = np.diag([6.0, 7.0, 8.0])
+
+
+def sound() -> ase.Atoms:
+    return ase.Atoms("COH", positions=[[0, 0, 0], [1.2, 0.3, 0], [-0.6, 0.9, 0.2]], cell=CELL, pbc=True)
+
+
+def put(name: str, index: object, value: object) -> Callable[[ase.Atoms], None]:
+    """A way to spoil atoms: one entry of positions or cell is overwritten."""
+
+    def spoil(atoms: ase.Atoms) -> None:
+        (atoms.positions if name == "positions" else atoms.cell.array)[index] = value
+
+    return spoil
+
+
+def crowd(atoms: ase.Atoms) -> None:
+    atoms.set_cell(CELL / 300.0)
+
+
+EVERYWHERE = {
+    "nan position": (put("positions", (1, 2), np.nan), "position of atom 1 is not finite: z = nan"),
+    "infinite position": (put("positions", (2, 0), -np.inf), "position of atom 2 is not finite: x = -inf"),
+    "far position": (put("positions", (1, 0), 1e15), r"atom 1 .* x = 1e\+15 .*allowed: 1e\+09.*0.1 Angstrom only"),
+    "nan cell": (put("cell", (0, 0), np.nan), "cell is not finite: .*nan.*set_cell"),
+    "infinite cell": (put("cell", (2, 2), np.inf), "cell is not finite: .*inf.*set_cell"),
+    "no cell": (put("cell", slice(None), 0.0), "lattice vector 0, but that vector is zero"),
+    "half a cell": (put("cell", 1, 0.0), "lattice vector 1, but that vector is zero"),
+    "flat cell": (put("cell", 2, [6.0, 7.0, 0.0]), "linearly dependent"),
+    "huge cell": (put("cell", 2, [0.0, 0.0, 1e12]), r"lattice vector 2 is 1e\+12 .*allowed: 0.001 to 1e\+09"),
+    "overflowing cell": (put("cell", 2, [0.0, 0.0, 1e200]), r"lattice vector 2 is 1e\+200"),
+    "vanishing cell": (put("cell", 0, [1e-300, 0.0, 0.0]), "lattice vector 0 is 1e-300 .*switch pbc off"),
+}
+EVALUATED = {
+    "unknown element": (lambda atoms: atoms.symbols.__setitem__(0, "U"), "knows H, C, O, Na, Cl, Cu.* contains? U"),
+    "crowded cell": (crowd, r"about \de\+\d+ neighbours within .*allowed: 15000.*1 nm = 10 Angstrom"),
+}
+parametrize = pytest.mark.parametrize
+rows = {**EVERYWHERE, **EVALUATED}
+
+
+@parametrize("row", rows)
+def test_the_calculator_refuses(row: str, network) -> None:
+    (spoil, sentence), atoms = rows[row], sound()
+    atoms.calc = NBodyCalculator(network)
+    forces = atoms.get_forces()
+    spoil(atoms)
+    with pytest.raises(CalculatorSetupError, match=sentence):
+        atoms.get_forces()
+    assert not atoms.calc.results
+    np.testing.assert_array_equal(atoms.calc.get_property("forces", sound()), forces)
+
+
+@parametrize("row", EVERYWHERE)
+def test_the_reader_refuses(row: str, labelled) -> None:
+    (spoil, sentence), atoms = EVERYWHERE[row], sound()
+    spoil(atoms)
+    with pytest.raises(DataError, match=f"frame 1: .*{sentence}"):
+        read_labelled(labelled(sound(), atoms))
+
+
+@parametrize("row", rows)
+def test_the_command_line_refuses(row: str, labelled, model, refused) -> None:
+    (spoil, sentence), atoms = rows[row], sound()
+    spoil(atoms)
+    with pytest.raises(AssertionError, match=sentence):
+        raise AssertionError(refused("evaluate", model, labelled(sound(), atoms)))
+
+
+# --- odd, and right --------------------------------------------------------------------------------------------------
+
+
+@parametrize("cell", [3e4 * np.eye(3), np.diag([6.0, 7.0, 1e8]), np.diag([1e8, 1e8, 6.0]), 9e8 * np.eye(3)])
+@parametrize("shift", [0.0, -1.0, 3.3])
+def test_a_huge_cell_is_vacuum(cell: np.ndarray, shift: float, network) -> None:
+    atoms, box = sound(), np.minimum(cell, 30.0 * np.eye(3))
+    atoms.positions += shift
+    small = atoms.copy()
+    atoms.set_cell(cell)
+    small.set_cell(box)
+    forces = [NBodyCalculator(network).get_property("forces", one) for one in (atoms, small)]
+    np.testing.assert_allclose(*forces, atol=1e-12 * cell.max() + 1e-12)
+
+
+@parametrize("pbc", [True, (True, False, True), False])
+def test_a_million_angstrom_from_the_origin(pbc: object, network) -> None:
+    here, there = sound(), sound()
+    here.pbc = there.pbc = pbc
+    there.positions += [1e6, -1e6, 3e5]
+    forces = [NBodyCalculator(network).get_property("forces", one) for one in (here, there)]
+    np.testing.assert_allclose(*forces, atol=1e-7)  # float64 resolves 1e-10 Angstrom there
+
+
+def test_thousands_of_images_in_a_tiny_cell_are_those_of_a_supercell(network) -> None:
+    tiny = ase.Atoms("C", cell=[[0.8, 0, 0], [0.1, 0.9, 0], [0, -0.2, 0.85]], pbc=True)
+    calc = NBodyCalculator(network)
+    energy, stress = calc.get_property("energy", tiny), calc.get_property("stress", tiny)
+    hierarchy = next(iter(calc._verlet.values())).hierarchy
+    assert hierarchy.levels[0].mask.sum() > 600
+    large = tiny * (3, 4, 3)
+    assert calc.get_property("energy", large) == pytest.approx(len(large) * energy, rel=1e-9)
+    np.testing.assert_allclose(calc.get_property("stress", large), stress, rtol=1e-9, atol=1e-9 * abs(stress).max())
+    lone = tiny * (1, 1, 1)
+    lone.set_cell(tiny.cell / 2.5)
+    assert calc.get_property("energy", lone) == pytest.approx(
+        calc.get_property("energy", lone * (2, 2, 2)) / 8, rel=1e-9
+    )
+
+
+def test_a_left_handed_cell_is_its_right_handed_twin(systems, network) -> None:
+    left = sound()
+    left.set_cell(CELL[[1, 0, 2]])
+    calc = NBodyCalculator(network)
+    for name in ("energy", "forces", "stress"):
+        np.testing.assert_allclose(calc.get_property(name, left), calc.get_property(name, sound()), atol=1e-12)
+
+
+@parametrize("pbc", [(True, False, False), (True, True, False), False])
+def test_no_stress_without_a_volume(pbc: object, network) -> None:
+    atoms = sound()
+    atoms.pbc = pbc
+    atoms.calc = NBodyCalculator(network)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()
+    assert np.isfinite(atoms.get_forces()).all()
+
+
+@parametrize(
+    "atoms", [ase.Atoms(), ase.Atoms(cell=CELL, pbc=True), ase.Atoms("O"), ase.Atoms("O", cell=[9] * 3, pbc=1)]
+)
+def test_nothing_and_a_single_atom(atoms: ase.Atoms, network) -> None:
+    atoms.calc = NBodyCalculator(network)
+    isolated = sum(network.config.isolated_atom_energies[symbol] for symbol in atoms.symbols)
+    assert atoms.get_potential_energy() == isolated
+    np.testing.assert_array_equal(atoms.get_forces(), np.zeros((len(atoms), 3)))
+
+
+@parametrize(
+    ("keywords", "sentence"),
+    [
+        ({"device": "cuda:99"}, "'cuda:99' is not available here .*Use device='cpu'"),
+        ({"device": "meta"}, "'meta' is not available here"),
+        ({"device": None}, "None is not available here"),
+        ({"dtype": ["float64"]}, r"dtype must be one of float64, float32, got \['float64'\]"),
+        ({"skin": "0.5"}, "skin must be .*got '0.5'"),
+        ({"skin": None}, "skin must be .*got None"),
+    ],
+)
+def test_keywords_that_cannot_be(keywords: dict, sentence: str, network) -> None:
+    with pytest.raises(CalculatorSetupError, match=sentence):
+        NBodyCalculator(network, **keywords)

@@ -9,9 +9,11 @@ import ase
 import numpy as np
 from ase import units
 from ase.constraints import FixCom
-from ase.io import Trajectory
+from ase.io import read, write
 from ase.md.langevin import Langevin
-from common import command_line, draw_velocities, ethanol, jackknife, pyplot, record, save
+from common import command_line, draw_velocities, ethanol, jackknife, pyplot, sample, save
+
+from ase_nbody import NBodyMonitor
 
 TEMPERATURE = 300.0  # K
 TIMESTEP = 0.5  # fs: a twentieth of the O-H vibration
@@ -48,6 +50,7 @@ def plot(times: np.ndarray, temperatures: np.ndarray, potential: np.ndarray, tot
 def main() -> None:
     parser = command_line(__doc__, model="ethanol")
     parser.add_argument("--ps", type=float, help="length of the run (default: 10, or 0.2 with --quick)")
+    parser.add_argument("--resume", action="store_true", help="go on after a kill")
     options = parser.parse_args()
     picoseconds = options.ps or (0.2 if options.quick else 10.0)
     steps, steps_before = round(1000 * picoseconds / TIMESTEP), round(100 * picoseconds / TIMESTEP)
@@ -67,19 +70,20 @@ def main() -> None:
         fixcm=False,  # FixCom does it
         rng=np.random.default_rng(1),
     )
-    dynamics.run(steps_before)
+    dynamics.attach(NBodyMonitor(dynamics), interval=EVERY)
 
     began = time.perf_counter()
-    with Trajectory(options.output / "01_langevin_nvt.traj", "w", atoms) as trajectory:
-        dynamics.attach(trajectory.write, interval=EVERY)
-        samples = record(
-            dynamics, steps, EVERY, lambda: (atoms.get_temperature(), atoms.get_potential_energy() - minimum)
-        )
-    milliseconds = 1000 * (time.perf_counter() - began) / steps
+    folder = options.output / "01_langevin_nvt"
+    table = sample(dynamics, folder, steps_before + steps, EVERY, options.resume)[steps_before // EVERY :]
+    milliseconds = 1000 * (time.perf_counter() - began) / (steps_before + steps)
+    write(f"{folder}.traj", read(folder / "trajectory.extxyz", f"{steps_before // EVERY}:"))
 
-    temperatures, potential = samples.T
-    total = potential + 0.5 * atoms.get_number_of_degrees_of_freedom() * units.kB * temperatures
-    times = np.arange(len(samples)) * EVERY * TIMESTEP / 1000
+    temperatures, potential, total = (
+        table["temperature_K"],
+        table["potential_eV"] - minimum,
+        table["total_eV"] - minimum,
+    )
+    times = table["time_ps"] - table["time_ps"][0]
     mean, error = jackknife(np.mean, temperatures)
     capacity, capacity_error = jackknife(heat_capacity, total)
     print(f"Mean temperature: {mean:.1f} +- {error:.1f} K (target {TEMPERATURE:.0f} K).")

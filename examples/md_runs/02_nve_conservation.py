@@ -4,18 +4,20 @@ The total energy of a velocity Verlet run may fluctuate by an amount that falls 
 must not drift. Units: fs, K, eV; the drift in meV per atom and ps.
 """
 
+from pathlib import Path
+
 import ase
 import numpy as np
 from ase import units
 from ase.md.verlet import VelocityVerlet
-from common import command_line, draw_velocities, ethanol, jackknife, pyplot, record, save
+from common import command_line, draw_velocities, ethanol, jackknife, pyplot, sample, save
 
 TEMPERATURE = 300.0  # K
 BOUND = 0.01  # meV/atom/ps
 TIMESTEPS = (0.25, 0.5, 1.0)  # fs, to see the fluctuation fall
 
 
-def run_nve(minimum: ase.Atoms, timestep: float, picoseconds: float) -> np.ndarray:
+def run_nve(minimum: ase.Atoms, timestep: float, picoseconds: float, folder: Path, resume: bool) -> np.ndarray:
     """Columns: time in ps, total energy in meV/atom from the start on, temperature in K; a row about every 2 fs."""
     atoms = minimum.copy()
     atoms.calc = minimum.calc
@@ -28,10 +30,9 @@ def run_nve(minimum: ase.Atoms, timestep: float, picoseconds: float) -> np.ndarr
     dynamics = VelocityVerlet(atoms, timestep * units.fs)
     every = max(1, round(2.0 / timestep))
     steps = round(1000 * picoseconds / timestep)
-    energies, kinetic = record(dynamics, steps, every, lambda: (atoms.get_total_energy(), atoms.get_kinetic_energy())).T
-    times = np.arange(len(energies)) * every * timestep / 1000
-    per_atom = 1000 * (energies - energies[0]) / len(atoms)
-    return np.column_stack([times, per_atom, 2 * kinetic / (vibrations * units.kB)])
+    table = sample(dynamics, folder, steps, every, resume)
+    per_atom = 1000 * (table["total_eV"] - table["total_eV"][0]) / len(atoms)
+    return np.column_stack([table["time_ps"], per_atom, 2 * table["kinetic_eV"] / (vibrations * units.kB)])
 
 
 def slope(run: np.ndarray) -> float:
@@ -79,6 +80,7 @@ def main() -> None:
     parser = command_line(__doc__, model="ethanol")
     parser.add_argument("--ps", type=float, help="length of the run (default: 10, or 0.15 with --quick)")
     parser.add_argument("--timestep", type=float, default=0.5, help="in fs (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on after a kill")
     options = parser.parse_args()
     picoseconds = options.ps or (0.15 if options.quick else 10.0)
 
@@ -86,7 +88,8 @@ def main() -> None:
     print(
         f"NVE of ethanol, model {options.model!r}: {picoseconds} ps in steps of {options.timestep} fs ...", flush=True
     )
-    run = run_nve(atoms, options.timestep, picoseconds)
+    folder = options.output / "02_nve_conservation"
+    run = run_nve(atoms, options.timestep, picoseconds, folder, options.resume)
     drift, error = jackknife(slope, run)
     temperature, temperature_error = jackknife(np.mean, run[:, 2])
     print(f"Mean temperature: {temperature:.1f} +- {temperature_error:.1f} K.")
@@ -95,7 +98,9 @@ def main() -> None:
     print(verdict(drift, error, picoseconds))
 
     timesteps = np.array(TIMESTEPS)
-    fluctuations = np.array([fluctuation(run_nve(atoms, step, 0.03 if options.quick else 0.5)) for step in timesteps])
+    short = 0.03 if options.quick else 0.5
+    runs = [run_nve(atoms, step, short, folder / f"{step:g}_fs", options.resume) for step in timesteps]
+    fluctuations = np.array([fluctuation(run) for run in runs])
     power = np.polyfit(np.log(timesteps), np.log(fluctuations), 1)[0]
     for step, size in zip(timesteps, fluctuations, strict=True):
         print(f"  time step {step:.2f} fs: fluctuation {size:.4f} meV/atom")

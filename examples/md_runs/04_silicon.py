@@ -5,6 +5,7 @@ twice the component of the strain tensor.
 """
 
 import time
+from pathlib import Path
 
 import ase
 import numpy as np
@@ -14,7 +15,7 @@ from ase.eos import EquationOfState
 from ase.filters import FrechetCellFilter
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.stress import voigt_6_to_full_3x3_strain
-from common import command_line, draw_velocities, jackknife, pyplot, record, relax, save
+from common import command_line, draw_velocities, jackknife, pyplot, relax, sample, save
 
 from ase_nbody import NBodyCalculator
 
@@ -72,7 +73,7 @@ def equation_of_state(atoms: ase.Atoms, points: int = 9) -> tuple[EquationOfStat
     return EquationOfState(*curve, eos="birchmurnaghan"), curve
 
 
-def run_npt(primitive: ase.Atoms, picoseconds: float) -> np.ndarray:
+def run_npt(primitive: ase.Atoms, picoseconds: float, folder: Path, resume: bool) -> np.ndarray:
     """64 atoms at 300 K and no pressure. Columns: time in ps, then OBSERVABLES."""
     atoms = bulk("Si", "diamond", a=lattice_constant(primitive), cubic=True) * (2, 2, 2)
     atoms.calc = primitive.calc
@@ -85,12 +86,9 @@ def run_npt(primitive: ase.Atoms, picoseconds: float) -> np.ndarray:
         tdamp=100 * TIMESTEP * units.fs,
         pdamp=500 * TIMESTEP * units.fs,
     )
-
-    def observe() -> tuple[float, ...]:
-        pressure = -atoms.get_stress(include_ideal_gas=True)[:3].mean() / units.GPa
-        return dynamics.get_time() / (1000 * units.fs), atoms.get_temperature(), pressure, lattice_constant(atoms)
-
-    return record(dynamics, round(1000 * picoseconds / TIMESTEP), EVERY, observe)
+    table = sample(dynamics, folder, round(1000 * picoseconds / TIMESTEP), EVERY, resume)
+    lattice_constants = (8 * table["volume_A3"] / len(atoms)) ** (1 / 3)
+    return np.column_stack([table["time_ps"], table["temperature_K"], table["pressure_GPa"], lattice_constants])
 
 
 def plot(eos: EquationOfState, curve: np.ndarray, values: dict[str, float], run: np.ndarray) -> pyplot.Figure:
@@ -115,6 +113,7 @@ def plot(eos: EquationOfState, curve: np.ndarray, values: dict[str, float], run:
 def main() -> None:
     parser = command_line(__doc__, model="silicon")
     parser.add_argument("--ps", type=float, help="length of the run (default: 3, or 0.06 with --quick)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run at 300 K after a kill")
     options = parser.parse_args()
     picoseconds = options.ps or (0.06 if options.quick else 3.0)
 
@@ -131,7 +130,7 @@ def main() -> None:
 
     print(f"64 atoms at {TEMPERATURE:.0f} K and zero pressure for {picoseconds} ps ...", flush=True)
     began = time.perf_counter()
-    run = run_npt(crystal, picoseconds)
+    run = run_npt(crystal, picoseconds, options.output / "04_silicon", options.resume)
     milliseconds = 1000 * (time.perf_counter() - began) / (1000 * picoseconds / TIMESTEP)
     settled = run[len(run) // 5 :]
     for column, (name, unit) in enumerate(OBSERVABLES.items(), start=1):

@@ -1,6 +1,7 @@
 """What the scripts share: the command line, the molecule, velocities, errors of averages, the look of the plots."""
 
 import argparse
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 
 from ase_nbody import NBodyCalculator
+from ase_nbody.dynamics import ResumableRun
 
 matplotlib.use("Agg")  # pictures go to files, so no screen is needed
 torch.set_num_threads(1)  # systems this small keep one core busy; more threads would mostly wait for each other
@@ -64,13 +66,17 @@ def draw_velocities(atoms: ase.Atoms, temperature: float, seed: int = 0) -> None
         ZeroRotation(atoms, preserve_temperature=False)
 
 
-def record(dynamics: MolecularDynamics, steps: int, every: int, observe: Callable[[], tuple[float, ...]]) -> NDArray:
-    """Run ``steps`` steps and observe at the start and after every ``every`` of them: (samples, observables)."""
-    samples = [observe()]
-    for _ in range(steps // every):
-        dynamics.run(every)
-        samples.append(observe())
-    return np.array(samples)
+def sample(dynamics: MolecularDynamics, folder: Path, steps: int, every: int, resume: bool) -> NDArray:
+    """Run and observe at the start and after every ``every`` steps: a structured array with a column per observable.
+
+    With ``resume`` after the last frame of the run in ``folder``, if it was killed; else what is there is removed. A
+    kill loses 100 observations at the most.
+    """
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    with ResumableRun(dynamics, folder, interval=every, checkpoint=100 * every, resume=resume) as run:
+        run.run_to(steps // every * every)
+        return run.read_table()
 
 
 def jackknife(statistic: Callable[[NDArray], float], samples: NDArray, blocks: int = 10) -> tuple[float, float]:

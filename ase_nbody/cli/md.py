@@ -1,0 +1,214 @@
+"""``nbody md``: molecular dynamics with a model, resumable after a kill, stopped when it goes wrong."""
+
+import hashlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import ase
+import ase.io
+import numpy as np
+import torch
+import typer
+from ase.calculators.calculator import CalculatorError
+from ase.md.md import MolecularDynamics
+from ase.optimize import BFGS
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ase_nbody.archive import read_card
+from ase_nbody.calculator import NBodyCalculator
+from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun
+from ase_nbody.dynamics.ensembles import draw_velocities, make_dynamics
+
+_CHECKS = 10  # steps between looks of the monitor, or fewer, so that every frame is looked at
+
+
+def md(
+    model: Annotated[str, typer.Argument(help="Model file or shipped model; a committee: several, with commas.")],
+    structure: Annotated[str | None, typer.Argument(help="File that ASE reads; default: the model's example.")] = None,
+    ensemble: Annotated[
+        str, typer.Option(help="nve; nvt or langevin, bussi, nose-hoover; npt (isotropic).")
+    ] = "langevin",
+    temperature: Annotated[float, typer.Option(min=0.0, help="K; of the start, and of the thermostat.")] = 300.0,
+    pressure: Annotated[float, typer.Option(help="GPa, for npt.")] = 0.0,
+    timestep: Annotated[float, typer.Option(min=1e-6, help="fs.")] = 0.5,
+    ps: Annotated[float | None, typer.Option(help="Length of the run in ps; default: 1.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Length of the run in steps, instead of --ps.")] = None,
+    interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 20,
+    checkpoint: Annotated[
+        int | None, typer.Option(min=1, help="Steps a kill may lose; default: ten intervals.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of velocities and thermostat.")] = 0,
+    relax: Annotated[bool, typer.Option("--relax", help="Relax the atoms first, to 0.05 eV/Angstrom.")] = False,
+    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("md"),
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; more than 1 pays for large systems.")] = 1,
+    max_temperature: Annotated[float | None, typer.Option(help="K; default: ten times the target, nve 5000.")] = None,
+    max_force: Annotated[float, typer.Option(help="eV/Angstrom.")] = 50.0,
+    max_spread: Annotated[float | None, typer.Option(help="Force spread of a committee, eV/Angstrom.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Run molecular dynamics: trajectory.extxyz, table.csv and checkpoint.json in a folder.
+
+    A run that is killed continues with the same command and --resume; a finished one is prolonged likewise.
+    """
+    length = _length(ps, steps, timestep, interval)
+    models = [model] if Path(model).is_file() else model.split(",")
+    atoms = _read(structure, models[0])
+    settings = {
+        "models": [read_card(member)["checksum"] for member in models],
+        "structure": _fingerprint(atoms),
+        **{"ensemble": ensemble, "temperature": temperature, "pressure": pressure, "timestep": timestep},
+        **{"seed": seed, "relax": relax, "device": device, "dtype": dtype},
+    }
+    torch.set_num_threads(threads)
+    rng = np.random.default_rng(seed)
+    atoms.calc = NBodyCalculator(models if len(models) > 1 else models[0], device=device, dtype=dtype)
+    if relax and not (resume and (output / "checkpoint.json").exists()):
+        _relax(atoms)
+    if not atoms.has("momenta"):
+        draw_velocities(atoms, temperature, rng)
+    dynamics = make_dynamics(atoms, ensemble, timestep=timestep, temperature=temperature, pressure=pressure, rng=rng)
+    bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
+    dynamics.attach(NBodyMonitor(dynamics, **bounds), interval=math.gcd(interval, _CHECKS))
+    every = checkpoint or 10 * interval
+    with ResumableRun(dynamics, output, interval=interval, checkpoint=every, resume=resume, settings=settings) as run:
+        raise typer.Exit(_follow(run, length, timestep, as_json))
+
+
+def _length(ps: float | None, steps: int | None, timestep: float, interval: int) -> int:
+    """Steps of the run: given, or whole intervals that cover the time."""
+    if ps is not None and steps is not None:
+        raise ValueError("--ps and --steps both set the length of the run: give one of them")
+    if steps is not None:
+        return steps
+    picoseconds = 1.0 if ps is None else ps
+    if not 0.0 <= picoseconds < math.inf:
+        raise ValueError(f"--ps is a length of at least 0 ps, got {picoseconds}")
+    return math.ceil(round(1000 * picoseconds / timestep / interval, 6)) * interval
+
+
+def _read(structure: str | None, model: str) -> ase.Atoms:
+    """The structure in a file, its last frame, or the example in the model's card."""
+    if structure is not None:
+        atoms = ase.io.read(structure)
+        if not isinstance(atoms, ase.Atoms):
+            raise ValueError(f"{structure} holds no single structure")
+        return atoms
+    example = read_card(model).get("card", {}).get("example")
+    if example is None:
+        raise ValueError(f"the model {model} has no example structure: name a file, nbody md {model} STRUCTURE")
+    return ase.Atoms(**example)
+
+
+def _fingerprint(atoms: ase.Atoms) -> str:
+    """SHA-256 of the structure that a run starts from."""
+    digest = hashlib.sha256()
+    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta()):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _relax(atoms: ase.Atoms) -> None:
+    if not BFGS(atoms, logfile=None).run(fmax=0.05, steps=500):
+        raise ValueError("the structure did not relax to 0.05 eV/Angstrom in 500 steps: does the model know it?")
+
+
+def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> int:
+    """Run to the end, an interruption or a stop by the monitor, show the progress, report; the exit code."""
+    console = Console(stderr=True)
+    began, first = time.monotonic(), run.dynamics.nsteps
+    reason, code = None, 0
+    with _Bar(console, steps, timestep, first, quiet=as_json) as bar, _stopped_by_signals(run) as received:
+        run.dynamics.attach(lambda: bar.update(run.dynamics), interval=run.interval)
+        try:
+            if not run.run_to(steps):
+                reason, code = f"interrupted by {signal.Signals(received[0]).name}", 128 + received[0]
+        except DynamicsStopped as error:
+            reason, code = str(error), 1
+        except CalculatorError as error:
+            reason, code = f"stopped at step {run.dynamics.nsteps}: {error}", 1
+    made = run.dynamics.nsteps - first
+    speed = made * timestep * 0.0864 / (time.monotonic() - began)  # fs per second -> ns per day
+    report = {"steps": run.dynamics.nsteps, "resumed at": run.resumed_at, "ns per day": speed, "stopped": reason}
+    _report(console, run, report, as_json)
+    return code
+
+
+def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json: bool) -> None:
+    table = run.read_table()
+    report["mean temperature (K)"] = float(table["temperature_K"].mean())
+    report["last frame"] = int(table["step"][-1])
+    report["files"] = [str(file.path) for file in (run.trajectory, run.table)]
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    if report["stopped"]:
+        kept = f"All is kept up to step {report['last frame']}; the same command with --resume goes on from there."
+        for line, style in ((report["stopped"], "bold red"), (kept, None)):
+            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K", nl=False)
+    typer.echo(f", {report['ns per day']:.2f} ns/day")
+    typer.echo("\n".join(report["files"]))
+
+
+@contextmanager
+def _stopped_by_signals(run: ResumableRun) -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM end the run after the next frame, a second one at once; the list of those received."""
+    received: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+        run.stop()
+        # Not by print: the signal may have come in the middle of one.
+        os.write(2, b"Interrupted: running to the next frame. Interrupt again to stop at once.\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Speed(ProgressColumn):
+    """Speed in ns per day."""
+
+    def render(self, task: Task) -> Text:
+        """Empty until it is known."""
+        return Text(f"{task.speed * task.fields['timestep'] * 0.0864:.2f} ns/day" if task.speed else "")
+
+
+class _Bar:
+    """A bar with temperature, speed and the time that is left; nothing where no terminal looks."""
+
+    def __init__(self, console: Console, steps: int, timestep: float, first: int, quiet: bool) -> None:
+        columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} steps  {task.description}"))
+        self._progress = Progress(
+            *columns, _Speed(), TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal
+        )
+        self._task = self._progress.add_task("", total=steps, completed=first, timestep=timestep)
+
+    def update(self, dynamics: MolecularDynamics) -> None:
+        """Show the present step."""
+        kelvin = f"{dynamics.atoms.get_temperature():.0f} K"
+        self._progress.update(self._task, completed=dynamics.nsteps, description=kelvin)
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()

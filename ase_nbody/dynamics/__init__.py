@@ -1,0 +1,7 @@
+"""Molecular dynamics with ASE's integrators: runs that survive a kill, and a monitor that stops what has gone wrong."""
+
+from ase_nbody.dynamics.files import ResumeError
+from ase_nbody.dynamics.monitor import DynamicsStopped, NBodyMonitor
+from ase_nbody.dynamics.resumable import ResumableRun
+
+__all__ = ["DynamicsStopped", "NBodyMonitor", "ResumableRun", "ResumeError"]

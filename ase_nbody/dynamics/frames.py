@@ -1,0 +1,71 @@
+"""What is written of a step: a frame for the trajectory and a row for the table."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.md.md import MolecularDynamics
+
+
+def has_stress(atoms: ase.Atoms) -> bool:
+    """Whether the atoms fill space and their calculator knows the stress."""
+    return bool(atoms.pbc.all()) and "stress" in atoms.calc.implemented_properties
+
+
+def has_spread(calculator: Any) -> bool:
+    """Whether a calculator is a committee: it offers ``forces_spread`` and, where it lists networks, has several."""
+    networks = getattr(calculator, "networks", None)
+    return hasattr(type(calculator), "forces_spread") and (networks is None or len(networks) > 1)
+
+
+def frame(dynamics: MolecularDynamics) -> str:
+    """The step in extended XYZ: positions, momenta, forces (without constraints), energy, stress, time."""
+    atoms = dynamics.atoms
+    results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
+    if has_stress(atoms):
+        results["stress"] = atoms.get_stress()
+    image = atoms.copy()
+    image.set_constraint()
+    image.info = {"step": dynamics.nsteps, "time_fs": time_fs(dynamics)}
+    image.calc = SinglePointCalculator(image, **results)
+    text = io.StringIO()
+    ase.io.write(text, image, format="extxyz")
+    return text.getvalue()
+
+
+def row(dynamics: MolecularDynamics) -> dict[str, float]:
+    """The step's observables by the name of their column, which ends in the unit.
+
+    Volume and pressure (kinetic part included) of systems that are periodic in three directions; the spread of a
+    committee: over the atoms, the largest standard deviation of the force vector.
+    """
+    atoms = dynamics.atoms
+    potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
+    found = {
+        "step": dynamics.nsteps,
+        "time_ps": time_fs(dynamics) / 1000,
+        "potential_eV": potential,
+        "kinetic_eV": kinetic,
+        "total_eV": potential + kinetic,
+        "temperature_K": atoms.get_temperature(),
+    }
+    if has_stress(atoms):
+        found["volume_A3"] = atoms.get_volume()
+        found["pressure_GPa"] = -atoms.get_stress(include_ideal_gas=True)[:3].mean() / units.GPa
+    if has_spread(atoms.calc):
+        found["spread_eV_per_A"] = np.linalg.norm(atoms.calc.forces_spread, axis=1).max()
+    return found
+
+
+def csv_line(values: Sequence[Any]) -> str:
+    """One line of the table; floats with all their digits."""
+    return ",".join(map(str, values)) + "\n"
+
+
+def time_fs(dynamics: MolecularDynamics) -> float:
+    """Time in fs since step 0, free of round-off that would lengthen the table."""
+    return round(dynamics.get_time() / units.fs, 9)

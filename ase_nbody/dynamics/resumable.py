@@ -1,0 +1,251 @@
+"""``ResumableRun``: a run of molecular dynamics that continues exactly after a kill at any moment."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+from ase.io.jsonio import encode
+from ase.md.md import MolecularDynamics
+from numpy.typing import NDArray
+
+from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, ResumeError
+from ase_nbody.dynamics.frames import csv_line, frame, row
+from ase_nbody.dynamics.integrators import get_variables, set_variables, settings_of
+
+_RESULTS = ("energy", "free_energy", "forces", "stress")  # what integrators and frames ask of a calculator
+
+
+class _Kept(NamedTuple):
+    """What the next checkpoint will write: text for trajectory and table, and the state at the last frame."""
+
+    frames: str = ""
+    rows: str = ""
+    state: dict[str, Any] | None = None
+
+
+class ResumableRun:
+    """Run an ASE integrator and keep frames, a table and a checkpoint in a folder.
+
+    >>> with ResumableRun(dynamics, "run", interval=20, resume=True) as run:  # doctest: +SKIP
+    ...     run.run_to(10_000)
+
+    A script makes atoms and integrator as if for a new run; when one is resumed, its state replaces theirs. The resumed
+    run is that which was never broken, to the last bit, on the same machine and number of threads: the checkpoint has
+    all that the integrator remembers, and the calculator's neighbour lists, whose age decides in which order terms are
+    added, are built anew after every frame. (Of calculators without a method ``forget``, only those whose results
+    depend on nothing but the structure continue to the last bit, others to round-off.)
+
+    The folder holds ``trajectory.extxyz``, ``table.csv`` (columns named with their unit) and ``checkpoint.json``.
+
+    Args:
+        dynamics: integrator, one of ``integrators.MEMORY``, of atoms with a calculator.
+        folder: where the files are, one run in each; made if need be.
+        interval: steps between frames.
+        checkpoint: steps between checkpoints, with which the frames are written, hence what a kill can lose; a
+            multiple of ``interval``, the default.
+        resume: continue the run in the folder, if there is one. Otherwise a run that is there is not touched.
+        settings: JSON-able; what else must agree for a run to be continued.
+
+    Raises:
+        ResumeError: the folder holds a run and ``resume`` is False, or another run goes on in it, or the run there has
+            other atoms, integrator, calculator or settings, or its files were changed.
+        TypeError: an integrator whose state is not known.
+    """
+
+    def __init__(
+        self,
+        dynamics: MolecularDynamics,
+        folder: str | os.PathLike[str],
+        *,
+        interval: int = 10,
+        checkpoint: int | None = None,
+        resume: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.dynamics, self.folder, self.interval = dynamics, Path(folder), interval
+        self.checkpoint_interval = interval if checkpoint is None else checkpoint
+        if interval < 1 or self.checkpoint_interval < 1 or self.checkpoint_interval % interval:
+            raise ValueError(
+                f"a checkpoint every {checkpoint} steps does not go with a frame every {interval} steps: "
+                "give a positive number of steps and a multiple of it"
+            )
+        self.settings = {**_describe(dynamics), "steps between frames": interval, **(settings or {})}
+        self.trajectory = GrowingFile(self.folder / "trajectory.extxyz")
+        self.table = GrowingFile(self.folder / "table.csv")
+        self._checkpoint = Checkpoint(self.folder / "checkpoint.json")
+        self._kept = _Kept()
+        self._stopping = False
+        self._lock = FolderLock(self.folder)
+        try:
+            self.resumed_at = self._claim(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def run_to(self, steps: int) -> bool:
+        """Run until the integrator has made ``steps`` steps in all, those before a kill included.
+
+        Returns:
+            Whether it got there: False after ``stop``. The last frame is in the checkpoint in both cases.
+
+        Raises:
+            ValueError: ``steps`` is not a whole number of intervals.
+            DynamicsStopped, CalculationFailed, ...: what the integrator, the calculator or a monitor raise. The run can
+                be resumed from the last checkpoint.
+        """
+        if (steps - self.dynamics.nsteps) % self.interval:
+            near = steps // self.interval * self.interval
+            raise ValueError(
+                f"{steps} steps are not a whole number of frames, one every {self.interval} steps; take {near} or "
+                f"{near + self.interval}"
+            )
+        if not self.table.length:
+            self._take_frame()
+            self._save()
+        while self.dynamics.nsteps < steps and not self._stopping:
+            self._forget_lists()
+            try:
+                self.dynamics.run(self.interval)
+            except BaseException:
+                self._save()  # up to the last frame, the state of which was kept
+                raise
+            self._take_frame()
+            if self.dynamics.nsteps % self.checkpoint_interval == 0:
+                self._save()
+        self._save()
+        return bool(self.dynamics.nsteps >= steps)
+
+    def stop(self) -> None:
+        """End ``run_to`` after the next frame. May be called from a signal handler or an observer."""
+        self._stopping = True
+
+    def read_table(self) -> NDArray[np.void]:
+        """The table as a structured array: ``run.read_table()["temperature_K"]``."""
+        return np.atleast_1d(np.genfromtxt(self.table.path, delimiter=",", names=True))
+
+    def close(self) -> None:
+        """Let other runs use the folder."""
+        self._lock.release()
+
+    def __enter__(self) -> "ResumableRun":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _claim(self, resume: bool) -> int | None:
+        """Start a run in the folder or continue the one there; the step it is continued at, None for a new run."""
+        self._checkpoint.remove_leftovers()
+        saved = self._checkpoint.read()
+        if saved is None:
+            for file in (self.trajectory, self.table):
+                if file.path.exists():
+                    raise ResumeError(f"{file.path} is there, but no checkpoint to resume from: take another folder")
+            # Before any other file, so that these never stand without it, whenever the process is killed.
+            self._kept = _Kept(state=self._state())
+            self._save()
+            return None
+        if not resume:
+            raise ResumeError(
+                f"{self.folder} holds a run of {saved['step']} steps: continue it with resume, or take another folder"
+            )
+        self._restore(saved)
+        return int(saved["step"])
+
+    def _take_frame(self) -> None:
+        """Keep the frame, its row and its state until the next checkpoint."""
+        values = row(self.dynamics)
+        header = "" if self.table.length or self._kept.rows else csv_line(list(values))
+        rows = self._kept.rows + header + csv_line(list(values.values()))
+        self._kept = _Kept(self._kept.frames + frame(self.dynamics), rows, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """A copy of all that the rest of the run depends on."""
+        atoms = self.dynamics.atoms
+        atoms.get_forces()
+        return {
+            "step": self.dynamics.nsteps,
+            "positions": atoms.get_positions(),
+            "momenta": atoms.get_momenta(),
+            "cell": atoms.cell.array.copy(),
+            "variables": get_variables(self.dynamics),
+            "results": {name: np.copy(value) for name, value in _results(atoms.calc).items() if name in _RESULTS},
+        }
+
+    def _save(self) -> None:
+        """Write what was kept, the checkpoint last: a kill in between leaves the old one, to which files are cut."""
+        if self._kept.state is None:
+            return
+        self.trajectory.append(self._kept.frames.encode())
+        self.table.append(self._kept.rows.encode())
+        files = {file.path.name: file.state() for file in (self.trajectory, self.table)}
+        self._checkpoint.write({"format": 1, "settings": self.settings, "files": files, **self._kept.state})
+        self._kept = _Kept()
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        """Put atoms, integrator, calculator and files into the state of a checkpoint."""
+        _refuse_differences(self.folder, saved["settings"], self.settings)
+        atoms = self.dynamics.atoms
+        atoms.set_cell(saved["cell"], apply_constraint=False)
+        atoms.set_positions(saved["positions"], apply_constraint=False)
+        atoms.set_momenta(saved["momenta"], apply_constraint=False)
+        set_variables(self.dynamics, saved["variables"])
+        self.dynamics.nsteps = int(saved["step"])
+        forces = atoms.get_forces(apply_constraint=False)
+        if saved["results"]:
+            _refuse_other_forces(self.folder, saved["results"]["forces"], forces)
+        _results(atoms.calc).update(saved["results"])  # the same to round-off, of a list of another age
+        for file in (self.trajectory, self.table):
+            file.cut_back(saved["files"][file.path.name])
+
+    def _forget_lists(self) -> None:
+        forget = getattr(self.dynamics.atoms.calc, "forget", None)
+        if forget is not None:
+            forget()
+
+
+def _results(calculator: Any) -> dict[str, Any]:
+    """A calculator's cache of the last results, nothing for one that is not ASE's ``Calculator``."""
+    return calculator.results if isinstance(calculator, Calculator) else {}
+
+
+def _describe(dynamics: MolecularDynamics) -> dict[str, Any]:
+    """What must agree for a run to be continued: the integrator's settings and all of the atoms but their state."""
+    atoms = dynamics.atoms
+    return {
+        **settings_of(dynamics),
+        "atomic numbers": atoms.numbers.copy(),
+        "masses": atoms.get_masses(),
+        "pbc": atoms.pbc.copy(),
+        "constraints": [constraint.todict() for constraint in atoms.constraints],
+    }
+
+
+def _refuse_differences(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [name for name in {**before, **now} if encode(before.get(name)) != encode(now.get(name))]
+    if changed:
+        details = "; ".join(f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}" for name in changed)
+        raise ResumeError(
+            f"the run in {folder} has other settings: {details}. Resume it with the same ones, or take another folder."
+        )
+
+
+def _refuse_other_forces(folder: Path, before: NDArray[np.float64], now: NDArray[np.float64]) -> None:
+    """A changed model would continue smoothly, as another trajectory. The tolerance is that of single precision."""
+    deviation = np.abs(before - now)
+    if not (deviation <= 1e-3 + 1e-3 * np.abs(before)).all():
+        raise ResumeError(
+            f"the calculator gives forces that differ by up to {deviation.max():.3g} eV/Angstrom from those of the run "
+            f"in {folder}. Resume it with the model it was begun with, or take another folder."
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,148 @@
+"""The folder of a run is safe from other runs, other settings and damage, and refuses them in a sentence."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase import units
+from ase.constraints import FixAtoms
+from ase.md.andersen import Andersen
+from ase.md.verlet import VelocityVerlet
+
+from ase_nbody import NBodyCalculator
+from ase_nbody.dynamics import ResumableRun, ResumeError
+
+
+def test_a_run_is_never_overwritten(dynamics_of, tmp_path, run):
+    before = run(dynamics_of("verlet"), tmp_path, 10)
+    with pytest.raises(ResumeError, match="holds a run of 10 steps: continue it with resume"):
+        ResumableRun(dynamics_of("verlet"), tmp_path, interval=5)
+    assert run(dynamics_of("verlet"), tmp_path, 10, resume=True) == before  # it is finished: nothing is done
+    (tmp_path / "checkpoint.json").unlink()
+    for resume in (False, True):
+        with pytest.raises(ResumeError, match="no checkpoint to resume from"):
+            ResumableRun(dynamics_of("verlet"), tmp_path, interval=5, resume=resume)
+
+
+def test_resume_starts_a_run_where_there_is_none(dynamics_of, tmp_path, run):
+    assert run(dynamics_of("verlet"), tmp_path / "a", 10, resume=True) == run(dynamics_of("verlet"), tmp_path / "b", 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        (lambda dynamics: setattr(dynamics, "dt", 0.1), "dt was 0.049"),
+        (lambda dynamics: setattr(dynamics, "temp", 0.1), "temp was 0.025"),
+        (lambda dynamics: dynamics.atoms.set_masses([1, 12, 17]), "masses was"),
+        (lambda dynamics: dynamics.atoms.set_constraint(FixAtoms([0])), r"constraints was \[\] and is"),
+        (lambda dynamics: setattr(dynamics.atoms, "numbers", [1, 6, 6]), "atomic numbers was"),
+    ],
+)
+def test_other_settings_are_refused(change, culprit, dynamics_of, tmp_path, run, contents):
+    before = run(dynamics_of("langevin"), tmp_path, 5)
+    dynamics = dynamics_of("langevin")
+    change(dynamics)
+    with pytest.raises(ResumeError, match=culprit):
+        ResumableRun(dynamics, tmp_path, interval=5, resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_other_integrators_intervals_and_notes_are_refused(dynamics_of, tmp_path, run):
+    run(dynamics_of("langevin"), tmp_path, 10, settings={"seed": 1})
+    for kind, keywords, culprit in (
+        ("verlet", {"settings": {"seed": 1}}, "integrator was Langevin and is VelocityVerlet"),
+        ("langevin", {"settings": {"seed": 2}}, "seed was 1 and is 2"),
+        ("langevin", {}, "seed was 1 and is None"),
+        ("langevin", {"settings": {"seed": 1}, "interval": 10}, "steps between frames was 5 and is 10"),
+    ):
+        with pytest.raises(ResumeError, match=culprit):
+            ResumableRun(dynamics_of(kind), tmp_path, **{"interval": 5, "resume": True, **keywords})
+
+
+def test_another_model_is_refused(dynamics_of, make_network, tmp_path, run):
+    run(dynamics_of("verlet"), tmp_path, 10)
+    dynamics = dynamics_of("verlet")
+    dynamics.atoms.calc = NBodyCalculator(make_network(seed=7))
+    with pytest.raises(ResumeError, match=r"forces that differ by up to [\d.]+ eV/Angstrom"):
+        ResumableRun(dynamics, tmp_path, interval=5, resume=True)
+
+
+def test_unknown_integrators_and_impossible_intervals_are_refused(dynamics_of, tmp_path):
+    atoms = dynamics_of("verlet").atoms
+
+    class Own(VelocityVerlet):
+        pass
+
+    andersen = Andersen(atoms, 0.5 * units.fs, temperature_K=300, andersen_prob=0.1, rng=np.random.default_rng(0))
+    for dynamics, name in ((Own(atoms, 0.05), "Own"), (andersen, "Andersen")):
+        with pytest.raises(TypeError, match=f"what {name} remembers from step to step; known are VelocityVerlet"):
+            ResumableRun(dynamics, tmp_path)
+    for keywords in ({"interval": 0}, {"interval": 5, "checkpoint": 12}, {"interval": 5, "checkpoint": -5}):
+        with pytest.raises(ValueError, match="give a positive number of steps and a multiple"):
+            ResumableRun(dynamics_of("verlet"), tmp_path, **keywords)
+    with (
+        ResumableRun(dynamics_of("verlet"), tmp_path, interval=5) as running,
+        pytest.raises(ValueError, match="take 10 or 15"),
+    ):
+        running.run_to(12)
+
+
+LOCKING = """
+import sys
+from pathlib import Path
+from pathlib import Path
+from ase_nbody.dynamics.files import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_run_at_a_time(dynamics_of, tmp_path, run):
+    """A lock that another process holds keeps a run out; a killed process leaves none behind."""
+    command = [sys.executable, "-c", LOCKING, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ResumeError, match="another run is going on in"):
+            ResumableRun(dynamics_of("verlet"), tmp_path)
+        other.kill()
+    run(dynamics_of("verlet"), tmp_path, 5)
+
+
+def test_a_failed_start_leaves_no_lock(dynamics_of, tmp_path, run):
+    run(dynamics_of("verlet"), tmp_path, 5)
+    with pytest.raises(ResumeError):
+        ResumableRun(dynamics_of("langevin"), tmp_path, interval=5, resume=True)
+    run(dynamics_of("verlet"), tmp_path, 10, resume=True)
+
+
+def test_garbage_is_cut_off_and_damage_is_refused(dynamics_of, tmp_path, run):
+    unbroken = run(dynamics_of("langevin"), tmp_path / "unbroken", 20)
+    folder = tmp_path / "broken"
+    half = run(dynamics_of("langevin"), folder, 10)
+    for name in ("trajectory.extxyz", "table.csv"):
+        damaged = [half[name][:-1], half[name][: len(half[name]) // 2], b"", half[name].replace(b"0", b"1", 1)]
+        for content in damaged:
+            (folder / name).write_bytes(content)
+            with pytest.raises(ResumeError, match=rf"{name} was \d+ bytes long at the checkpoint"):
+                ResumableRun(dynamics_of("langevin"), folder, interval=5, resume=True)
+        (folder / name).write_bytes(half[name] + half[name][:200] + b"\xff\x00 garbage")
+    (folder / ".checkpoint.json.x1y2z3").write_bytes(b"{")  # as a kill in the middle of writing leaves it
+    assert run(dynamics_of("langevin"), folder, 20, resume=True) == unbroken
+    assert sorted(os.listdir(folder)) == sorted([".lock", "trajectory.extxyz", "table.csv", "checkpoint.json"])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 2}', "\x00"])
+def test_a_foreign_checkpoint_is_refused(content, dynamics_of, tmp_path):
+    (tmp_path / "checkpoint.json").write_text(content)
+    with pytest.raises(ResumeError, match="checkpoint"):
+        ResumableRun(dynamics_of("verlet"), tmp_path, resume=True)
+
+
+def test_the_checkpoint_is_plain_json(dynamics_of, tmp_path, run):
+    state = json.loads(run(dynamics_of("langevin"), tmp_path, 5)["checkpoint.json"])
+    assert state["step"] == 5
+    assert state["settings"]["integrator"] == "Langevin"

@@ -1,0 +1,178 @@
+"""``nbody md``: what it writes, how it ends, how it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from ase_nbody import save_model
+from ase_nbody.archive import shipped_models
+
+
+@pytest.fixture
+def md(nbody, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Run ``nbody md`` in an empty folder; its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    return partial(nbody, "md")
+
+
+@pytest.fixture
+def inputs(network, make_network, systems, tmp_path) -> None:
+    """Two models, the first with an example, a molecule and a crystal."""
+    methanol, crystal = systems["molecule"](), systems["triclinic"]()
+    example = {name: np.asarray(getattr(methanol, name)).tolist() for name in ("numbers", "positions", "cell", "pbc")}
+    save_model(network, tmp_path / "a.nbody", {"example": example})
+    save_model(make_network(seed=1), tmp_path / "b.nbody")
+    ase.io.write(tmp_path / "methanol.extxyz", methanol)
+    ase.io.write(tmp_path / "crystal.extxyz", crystal)
+
+
+ENSEMBLES = ["nve", "nvt", "langevin", "bussi", "nose-hoover", "npt"]
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_each_ensemble_is_prolonged_to_the_run_that_was_longer(ensemble, md, contents):
+    command = ("a.nbody", "crystal.extxyz", "--ensemble", ensemble, "--interval", 5)
+    assert md(*command, "--steps", 20, "--output", "long")[0] == 0
+    assert md(*command, "--steps", 10, "--output", "short")[0] == 0
+    code, out, _ = md(*command, "--steps", 20, "--output", "short", "--resume", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["resumed at"] == 10
+    assert report["steps"] == report["last frame"] == 20
+    assert report["stopped"] is None
+    assert contents("short") == contents("long")
+    assert len(ase.io.read("long/trajectory.extxyz", ":")) == 5
+
+
+@pytest.mark.usefixtures("inputs")
+def test_the_example_of_a_model(md):
+    code, out, _ = md("a.nbody", "--ps", 0.0101, "--interval", 5)
+    assert code == 0
+    assert "25 steps, mean temperature" in out  # whole intervals
+    assert ase.io.read("md/trajectory.extxyz").get_chemical_formula() == "CH4O"
+    code, _, err = md("b.nbody")
+    assert code == 1
+    assert "the model b.nbody has no example structure" in err
+
+
+@pytest.mark.usefixtures("inputs")
+def test_a_committee_and_its_bound(md):
+    command = ("a.nbody,b.nbody", "methanol.extxyz", "--steps", 20, "--interval", 5, "--max-force", 1e6)
+    assert md(*command, "--max-temperature", 1e9, "--max-spread", 1e6)[0] == 0
+    spread = np.genfromtxt("md/table.csv", delimiter=",", names=True)["spread_eV_per_A"]
+    assert (spread > 0).all()
+    code, out, err = md(*command, "--max-spread", spread[0] / 2, "--output", "stopped", "--json")
+    assert code == 1
+    assert "the committee's force spread on atom" in json.loads(out)["stopped"]
+    code, _, err = md("a.nbody", "methanol.extxyz", "--max-spread", 1.0, "--output", "single")
+    assert code == 1
+    assert "needs a committee" in err
+
+
+@pytest.mark.usefixtures("inputs")
+def test_a_run_that_goes_wrong_ends_and_keeps_its_frames(md):
+    code, out, err = md("a.nbody", "methanol.extxyz", "--steps", 100, "--timestep", 30, "--interval", 1)
+    assert code == 1
+    assert "stopped at step" in err
+    assert "All is kept up to step" in err
+    assert "Traceback" not in out + err
+    frames = ase.io.read("md/trajectory.extxyz", ":")
+    assert f"kept up to step {len(frames) - 1}" in err
+
+
+@pytest.mark.usefixtures("inputs")
+def test_momenta_of_the_file_are_kept(md):
+    assert md("a.nbody", "methanol.extxyz", "--steps", 0, "--output", "drawn")[0] == 0
+    drawn = ase.io.read("drawn/trajectory.extxyz")
+    assert drawn.get_temperature() > 50
+    ase.io.write("moving.extxyz", drawn)
+    assert md("a.nbody", "moving.extxyz", "--steps", 0, "--output", "kept", "--temperature", 5)[0] == 0
+    np.testing.assert_allclose(ase.io.read("kept/trajectory.extxyz").get_momenta(), drawn.get_momenta(), atol=1e-7)
+
+
+@pytest.mark.skipif("ethanol" not in shipped_models(), reason="the model 'ethanol' is not shipped")
+def test_relaxation(md, contents):
+    ase.io.write("start.xyz", molecule("CH3CH2OH"))
+    command = ("ethanol", "start.xyz", "--relax", "--interval", 2, "--output")
+    assert md(*command, "broken", "--steps", 0)[0] == 0
+    assert np.linalg.norm(ase.io.read("broken/trajectory.extxyz").get_forces(), axis=1).max() < 0.05
+    assert md(*command, "broken", "--steps", 4, "--resume")[0] == 0
+    assert md(*command, "unbroken", "--steps", 4)[0] == 0
+    assert contents("broken") == contents("unbroken")
+
+
+@pytest.mark.usefixtures("inputs")
+def test_refusals(md, contents):
+    command = ("a.nbody", "methanol.extxyz", "--steps", 20)
+    assert md(*command)[0] == 0
+    before = contents("md")
+    for arguments, culprit in (
+        ((), "md holds a run of 20 steps: continue it with resume"),
+        (("--resume", "--temperature", 310), "temperature was 300.0 and is 310.0"),
+        (("--resume", "--seed", 3), "seed was 0 and is 3"),
+        (("--resume", "--ensemble", "nve"), "integrator was Langevin and is VelocityVerlet"),
+        (("--ensemble", "nvp"), "the ensemble is one of nve, nvt"),
+        (("--ensemble", "npt", "--output", "new"), "npt needs a system that is periodic"),
+        (("--ps", 1), "--ps and --steps both set the length"),
+        (("--resume", "--steps", 21), "take 20 or 40"),
+        (("--resume", "--interval", 10), "steps between frames was 20 and is 10"),
+    ):
+        code, _, err = md(*command, *arguments)
+        assert code == 1
+        assert culprit in " ".join(err.split())
+    code, _, err = md("b.nbody", *command[1:], "--resume")
+    assert "models was" in err
+    code, _, err = md("a.nbody", "crystal.extxyz", "--steps", 20, "--resume")
+    assert "structure was" in err
+    assert contents("md") == before
+    assert not Path("new/checkpoint.json").exists()
+
+
+def started(arguments: list[str], steps: int) -> subprocess.Popen:
+    """A run in a process of its own that has written at least ``steps`` steps."""
+    command = [sys.executable, "-W", "error", "-m", "ase_nbody.cli", "md", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    table = Path("md/table.csv")
+    while process.poll() is None:
+        if table.exists() and table.read_bytes().count(b"\n") > 1 + steps // 5:
+            break
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_signals(md, contents):
+    """SIGTERM, SIGKILL, then the rest: the run that was left alone."""
+    arguments = ["a.nbody", "methanol.extxyz", "--interval", "5", "--checkpoint", "10", "--steps"]
+    process = started([*arguments, "100000"], 10)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "interrupted by SIGTERM" in err
+    assert "the same command with --resume goes on from there" in err
+    made = int(out.split()[0])
+    assert made >= 10
+    assert made % 5 == 0
+
+    process = started([*arguments, "100000", "--resume"], made + 10)
+    process.kill()
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+
+    end = json.loads((Path("md") / "checkpoint.json").read_text())["step"] + 20
+    assert md(*arguments, end, "--resume")[0] == 0
+    assert md(*arguments, end, "--output", "unbroken")[0] == 0
+    assert contents("md") == contents("unbroken")

@@ -1,0 +1,41 @@
+"""``nbody lint``: what would spoil a training, before it starts."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+_COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_SHOWN = 8  # frame numbers in a line; --json has all
+
+
+def lint(
+    data: Annotated[str, typer.Argument(help="File with training structures (extxyz, ...).")],
+    test: Annotated[str | None, typer.Option(help="File with test structures, to find what leaked into DATA.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say in words what is wrong with training data; exit code 1 if it would spoil a training."""
+    from ase_nbody.data import read_labelled
+    from ase_nbody.data.lint import lint as find_remarks
+
+    remarks = find_remarks(read_labelled(data), read_labelled(test) if test else [])
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(remark) for remark in remarks], indent=2))
+    else:
+        table = Table("", "subject", "what was found", title=data, show_lines=True)
+        for remark in remarks:
+            colour = _COLOURS[remark.severity]
+            table.add_row(f"[{colour}]{remark.severity}[/]", remark.subject, remark.text + _frames(remark.frames))
+        Console().print(table)
+    if any(remark.severity == "error" for remark in remarks):
+        raise typer.Exit(1)
+
+
+def _frames(frames: tuple[int, ...]) -> str:
+    if not frames:
+        return ""
+    more = f", ... ({len(frames)} in all)" if len(frames) > _SHOWN else ""
+    return f" Frames {', '.join(map(str, frames[:_SHOWN]))}{more}."

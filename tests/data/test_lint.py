@@ -1,0 +1,213 @@
+"""The linter names what is wrong with data, and has nothing to say against good data."""
+
+import dataclasses
+import json
+import sys
+
+import ase
+import ase.build
+import ase.io
+import numpy as np
+import pytest
+from ase import units
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_nbody.cli import main
+from ase_nbody.data import LabelledStructure, read_labelled
+from ase_nbody.data.lint import lint
+from ase_nbody.data.lint.fingerprint import equal_structures
+from ase_nbody.structure import Structure
+
+
+def labelled(atoms: ase.Atoms) -> LabelledStructure:
+    atoms.calc = EMT()
+    stress = atoms.get_stress(voigt=False) if atoms.pbc.all() else np.full((3, 3), np.nan)
+    return LabelledStructure(Structure.from_atoms(atoms), atoms.get_potential_energy(), atoms.get_forces(), stress)
+
+
+def thermal(atoms: ase.Atoms, seed: int, strain: float = 0.0) -> ase.Atoms:
+    random = np.random.default_rng(seed)
+    atoms.positions += random.normal(scale=0.06, size=atoms.positions.shape)
+    atoms.set_cell(atoms.cell @ (np.eye(3) * (1.0 + strain * random.normal())), scale_atoms=True)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def molecules() -> list[LabelledStructure]:
+    return [labelled(thermal(ase.build.molecule("CH3OH"), seed)) for seed in range(40)]
+
+
+@pytest.fixture(scope="module")
+def crystals() -> list[LabelledStructure]:
+    cells = [ase.build.bulk("Cu", cubic=True) * (2, 1, 1) for _ in range(40)]
+    return [labelled(thermal(atoms, seed, strain=0.02)) for seed, atoms in enumerate(cells)]
+
+
+def remarks(frames, severity, test=()):
+    return {remark.subject: remark for remark in lint(frames, test) if remark.severity == severity}
+
+
+def changed(frame: LabelledStructure, **changes) -> LabelledStructure:
+    return dataclasses.replace(frame, **changes)
+
+
+def moved(frame: LabelledStructure, positions) -> LabelledStructure:
+    return changed(frame, structure=dataclasses.replace(frame.structure, positions=np.array(positions)))
+
+
+@pytest.mark.parametrize("data", ["molecules", "crystals"])
+def test_good_data_is_not_blamed(data, request):
+    frames = request.getfixturevalue(data)
+    assert not remarks(frames, "error")
+    assert set(remarks(frames, "warning")) <= {"isolated atoms"}
+    notes = remarks(frames, "note")
+    assert "40 frames" in notes["labels"].text
+    assert "slope" in notes["units"].text
+
+
+@pytest.mark.parametrize("data", ["molecules", "crystals"])
+@pytest.mark.parametrize(
+    ("energy", "force", "words"),
+    [
+        (1.0, -1.0, "energies in eV and gradients (the negative of forces) in eV/Angstrom"),
+        (1.0, units.Bohr / units.Hartree, "energies in eV and forces in Hartree/Bohr"),
+        (1.0, units.mol / units.kcal, "energies in eV and forces in kcal/mol/Angstrom"),
+        (units.mol / units.kcal, 1.0, "energies in kcal/mol and forces in eV/Angstrom"),
+        (1.0 / units.Hartree, 1.0, "energies in Hartree and forces in eV/Angstrom"),
+    ],
+)
+def test_units_and_signs_of_energies_and_forces(data, energy, force, words, request):
+    frames = [
+        changed(frame, energy=energy * frame.energy, forces=force * frame.forces)
+        for frame in request.getfixturevalue(data)
+    ]
+    assert words in remarks(frames, "error")["units"].text
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (-1.0, "eV/Angstrom^3 with the opposite sign"),
+        (1.0 / units.GPa, "GPa with ASE's sign"),
+        (-10.0 / units.GPa, "kbar with the opposite sign"),
+    ],
+)
+def test_units_and_sign_of_stress(factor, words, crystals):
+    frames = [changed(frame, stress=factor * frame.stress) for frame in crystals]
+    assert words in remarks(frames, "error")["stress"].text
+
+
+def test_duplicates_are_found_however_they_are_turned(molecules):
+    structure = molecules[3].structure
+    order = np.random.default_rng(0).permutation(len(structure))
+    turned = ase.Atoms(numbers=structure.numbers[order], positions=structure.positions[order])
+    turned.rotate(37.0, (1, 2, 3))
+    turned.translate([5.0, -3.0, 100.0])
+    frames = [*molecules, labelled(turned)]
+    found = remarks(frames, "warning")["duplicates"]
+    assert found.frames == (40,)
+    assert "contradictions" not in remarks(frames, "error")
+
+
+def test_a_supercell_is_a_duplicate(crystals):
+    structure = crystals[5].structure
+    atoms = ase.Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.cell, pbc=True)
+    assert equal_structures([frame.structure for frame in crystals], [Structure.from_atoms(atoms * (1, 2, 1))]) == [
+        (5, 0)
+    ]
+
+
+def test_molecules_that_differ_beyond_the_cutoff_are_different():
+    pairs = [ase.Atoms("CuCu", positions=[[0, 0, 0], [0, 0, distance]]) for distance in (7.0, 9.0)]
+    assert not equal_structures([Structure.from_atoms(atoms) for atoms in pairs])
+
+
+def test_contradicting_labels_are_an_error(molecules):
+    frames = [*molecules, changed(molecules[7], energy=molecules[7].energy + 0.1)]
+    found = remarks(frames, "error")["contradictions"]
+    assert found.frames == (7, 40)
+
+
+def test_leaked_test_frames_are_an_error(molecules):
+    found = remarks(molecules[:30], "error", test=molecules[28:])["leakage"]
+    assert found.frames == (0, 1)
+    assert not remarks(molecules[:30], "error", test=molecules[30:])
+
+
+def test_net_force_and_torque(molecules):
+    pushed = changed(molecules[0], forces=molecules[0].forces + 0.1)
+    assert remarks([pushed, *molecules[1:]], "warning")["net force"].frames == (0,)
+    arms = molecules[1].structure.positions - molecules[1].structure.positions.mean(axis=0)
+    twisted = changed(molecules[1], forces=molecules[1].forces + np.cross([0.0, 0.0, 1.0], arms))
+    assert remarks([molecules[0], twisted, *molecules[2:]], "warning")["torque"].frames == (1,)
+
+
+def test_positions_in_other_units(molecules):
+    small = [moved(frame, 0.1 * frame.structure.positions) for frame in molecules]  # nm
+    assert len(remarks(small, "warning")["distances"].frames) == 40
+    large = [moved(frame, 4.0 * frame.structure.positions) for frame in molecules]
+    assert "no two atoms" in remarks(large, "warning")["distances"].text
+
+
+def test_outliers(molecules):
+    frames = [*molecules[:20], changed(molecules[20], energy=molecules[20].energy + 60.0), *molecules[21:]]
+    found = remarks(frames, "warning")["outliers"]
+    assert found.frames == (20,)
+    assert "frame 20" in found.text
+    torn = changed(molecules[2], forces=molecules[2].forces * 1e3)
+    assert 2 in remarks([*molecules[:2], torn], "warning")["outliers"].frames
+
+
+def test_missing_labels(molecules):
+    nothing = np.full_like(molecules[0].forces, np.nan)
+    assert remarks([changed(molecules[0], forces=nothing), *molecules[1:]], "warning")["labels"].frames == (0,)
+    without = [changed(frame, forces=nothing) for frame in molecules]
+    assert "No frame has forces" in remarks(without, "error")["labels"].text
+    without = [changed(frame, energy=np.nan) for frame in molecules]
+    assert "No frame has an energy" in remarks(without, "error")["labels"].text
+
+
+def test_rare_elements_and_isolated_atoms(molecules):
+    water = [labelled(thermal(ase.build.molecule("H2O"), seed)) for seed in range(3)]
+    assert "isolated atoms" in remarks(molecules, "warning")
+    assert "N occur in fewer" in remarks([*molecules, labelled(ase.build.molecule("NH3"))], "warning")["elements"].text
+    alone = [labelled(ase.Atoms(symbol)) for symbol in "HCO"]
+    assert "Single-atom frames" in remarks([*molecules, *alone], "note")["isolated atoms"].text
+    carbon = [labelled(thermal(ase.build.molecule("CH4"), seed)) for seed in range(3)]
+    assert "will be fitted" in remarks([*molecules, *water, *carbon], "note")["isolated atoms"].text
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["rmd17_ethanol", "acac", "3bpa", "water_pbe0"])
+def test_published_data_are_not_blamed(name, reference_data):
+    found = remarks(read_labelled(next(reference_data.glob(f"{name}/train*.extxyz")), ":60"), "error")
+    assert not found
+
+
+@pytest.mark.data
+def test_strained_crystals_of_the_mlearn_split_are_the_same_up_to_symmetry(reference_data):
+    """The official test split of silicon holds crystals sheared along another axis than those of the training."""
+    train, test = (read_labelled(reference_data / "mlearn_Si" / f"{part}.extxyz") for part in ("train", "test"))
+    assert remarks(train, "error", test)["leakage"].frames == (22, 23, 24)
+    assert train[192].energy == pytest.approx(test[22].energy, abs=1e-5)
+
+
+def write(path, frames, sign=1.0):
+    images = []
+    for frame in frames:
+        atoms = ase.Atoms(numbers=frame.structure.numbers, positions=frame.structure.positions)
+        atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=sign * frame.forces)
+        images.append(atoms)
+    ase.io.write(path, images)
+    return str(path)
+
+
+@pytest.mark.parametrize(("sign", "code"), [(1.0, 0), (-1.0, 1)])
+def test_command_line(sign, code, molecules, tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "train.extxyz", molecules, sign)
+    monkeypatch.setattr(sys, "argv", ["nbody", "lint", path, "--json"])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == code
+    assert any(remark["severity"] == "error" for remark in json.loads(capsys.readouterr().out)) == bool(code)

@@ -7,9 +7,12 @@ import typer
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file that describes the training (see docs/training.md).")],
+    config: Annotated[Path, typer.Argument(help="YAML file (see docs/training.md), or just the data: mine.extxyz.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries in place of those of the file.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run after its last epoch.")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
 ) -> None:
     """Train a model on structures with energies and forces, and stresses where there are any."""
     import torch
@@ -19,4 +22,24 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    run(TrainingConfig.from_yaml(config), resume=resume)
+    options = TrainingConfig.from_yaml(config, overrides or [])
+    _require_device(options.training.device)
+    try:
+        run(options, resume=resume)
+    except SystemExit as end:  # lightning's answer to Ctrl-C, where ours is another exit code
+        raise KeyboardInterrupt from end
+
+
+def _require_device(name: str) -> None:
+    """Refuse a device that is not there before the data are read."""
+    import torch
+
+    from ase_nbody.training.config import ConfigError
+
+    try:
+        torch.empty(0, device=None if name == "auto" else name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"training.device = {name!r} is not available here ({reason}). Use 'auto' or 'cpu'."
+        ) from error

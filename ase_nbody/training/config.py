@@ -1,8 +1,12 @@
 """The configuration of a training: one YAML file, typed and strict, saved with the run."""
 
+import copy
+import difflib
 import os
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,14 +27,14 @@ class DataConfig(_Strict):
 
     Attributes:
         train: file with energies (eV), forces (eV/Angstrom) and, where there are any, stresses (eV/Angstrom^3).
-        validation: another file, or how many frames of ``train`` are split off at random.
+        validation: another file, or how many frames of ``train`` are split off at random; default: a tenth, at most 50.
         test: file that is evaluated once, after the training, for the model card.
         isolated_atom_energies: eV of each species alone; fitted to the data if not given.
         seed: of the split.
     """
 
     train: str
-    validation: str | int = 50
+    validation: str | int | None = None
     test: str | None = None
     isolated_atom_energies: dict[str, float] | None = None
     seed: int = 0
@@ -48,7 +52,7 @@ class OptimisationConfig(_Strict):
     """How the weights are found.
 
     Attributes:
-        epochs: passes over the training data.
+        epochs: passes over the training data; default: as many as make some 15,000 steps, between 20 and 500.
         batch_size: structures per step.
         muon_rate: learning rate of the mixing matrices (Muon).
         adam_rate: learning rate of all other weights (Adam).
@@ -63,9 +67,9 @@ class OptimisationConfig(_Strict):
         seed: of the initial weights and the order of the batches.
     """
 
-    epochs: int = Field(100, ge=1)
+    epochs: int | None = Field(None, ge=1)
     batch_size: int = Field(5, ge=1)
-    muon_rate: float = Field(0.01, gt=0.0)
+    muon_rate: float = Field(0.005, gt=0.0)
     adam_rate: float = Field(0.005, gt=0.0)
     warmup: int = Field(100, ge=0)
     energy_weight: float = Field(1.0, ge=0.0)
@@ -81,45 +85,58 @@ class TrainingConfig(_Strict):
     """A whole training.
 
     Attributes:
+        preset: ``small``, ``medium`` or ``large``: entries of ``presets/*.yaml``, under those that are given here.
         data: what to learn from.
         network: what to train.
         training: how.
         card: free text for the model card: theory, source, licence, ...
+        report: write ``report.html`` at the end.
         output: folder of the run: checkpoints, metrics, ``config.yaml`` and the finished ``model.nbody``.
     """
 
+    preset: Literal["small", "medium", "large"] | None = None
     data: DataConfig
     network: ArchitectureConfig = ArchitectureConfig()
     training: OptimisationConfig = OptimisationConfig()
     card: dict[str, str] = Field(default_factory=dict)
+    report: bool = True
     output: str = "runs/nbody"
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str]) -> "TrainingConfig":
+    def from_yaml(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> "TrainingConfig":
         """Read a configuration; paths in it are relative to its folder.
+
+        Args:
+            path: the YAML file, or a data file: then everything else has its default.
+            overrides: entries such as ``training.epochs=50`` or ``network.levels.0.radius=4``, values in YAML.
 
         Raises:
             FileNotFoundError: no such file.
             ConfigError: not YAML, an unknown key, or a value that is not allowed; all faults at once.
         """
         path = Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a directory, not a configuration; give the YAML file in it")
         if not path.is_file():
             raise FileNotFoundError(f"no configuration file {str(path)!r}")
+        if path.suffix not in (".yaml", ".yml"):
+            content: Any = {"data": {"train": path.name}, "output": os.path.abspath(f"runs/{path.stem}")}
+            return cls.from_dict(_override(content, overrides), path)
         try:
-            content = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not valid YAML: {error}") from error
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise ConfigError(f"{path} must hold entries such as 'data:' and 'output:', found {content!r}")
-        return cls.from_dict(content, path)
+        return cls.from_dict(_override(content, overrides), path)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], path: Path) -> "TrainingConfig":
-        """Check the content of the configuration file ``path`` and resolve its paths."""
+        """Check the content of the configuration file ``path``, add its preset and resolve its paths."""
         try:
-            config = cls.model_validate(content)
+            config = cls.model_validate(_with_preset(content))
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            faults = "; ".join(_sentence(cls, dict(fault)) for fault in error.errors())
             raise ConfigError(f"{path}: {faults}") from error
         folder = path.resolve().parent
 
@@ -128,8 +145,69 @@ class TrainingConfig(_Strict):
 
         files = {name: getattr(config.data, name) for name in ("train", "validation", "test")}
         found = {name: beside(file) for name, file in files.items() if isinstance(file, str)}
-        return config.model_copy(update={"data": config.data.model_copy(update=found)})
+        data = config.data.model_copy(update=found)
+        return config.model_copy(update={"data": data, "output": beside(config.output)})
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _with_preset(content: dict[str, Any]) -> dict[str, Any]:
+    """The content over that of its preset, if it names one that there is."""
+    file = resources.files("ase_nbody.training") / "presets" / f"{content.get('preset')}.yaml"
+    return _merge(yaml.safe_load(file.read_text()), content) if file.is_file() else content
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """``above`` over ``below``, entry by entry; lists and values are replaced as a whole."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: _merge(below[key], value) if key in below else value for key, value in above.items()}}
+
+
+def _override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The content with single entries replaced, its preset written out so that they find their place."""
+    if not overrides:
+        return content
+    pairs = [override.partition("=") for override in overrides]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise ConfigError(f"an override is written as entry.of.the.config=value, got {name!r}")
+    early = {name: yaml.safe_load(value) for name, _, value in pairs if name == "preset"}
+    content = copy.deepcopy(_with_preset(content | early))
+    for name, _, value in pairs:
+        *parents, last = [int(step) if step.isdigit() else step for step in name.split(".")]
+        place: Any = content
+        try:
+            for step in parents:
+                place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
+            place[last] = yaml.safe_load(value)
+        except (TypeError, IndexError, AttributeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{name}={value} cannot be set: the configuration has no such place") from error
+    return content
+
+
+def _sentence(model: type[BaseModel], fault: dict[str, Any]) -> str:
+    """One fault that pydantic found: the entry by its full path, what is wrong with it, and what would be right."""
+    *parents, key = fault["loc"]
+    name = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "missing":
+        return f"{name} is missing"
+    if fault["type"] == "extra_forbidden":
+        allowed = _keys(model, parents)
+        near = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(allowed)}"
+        return f"{name} is not an entry; {hint}"
+    given = "" if isinstance(fault["input"], dict | list) else f", got {fault['input']!r}"
+    return f"{name}: {fault['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The entries that a configuration may have at a path within ``model``."""
+    if not path:
+        return list(model.model_fields)
+    head, *rest = path
+    annotation = model.model_fields[str(head)].annotation
+    inner = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type(BaseModel)))
+    return _keys(inner, [step for step in rest if isinstance(step, str)])

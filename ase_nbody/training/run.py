@@ -6,7 +6,7 @@ import logging
 import platform
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,13 @@ from ase_nbody.evaluation import evaluate_model
 from ase_nbody.loss import UNITS
 from ase_nbody.network import NBodyConfig, NBodyNetwork
 from ase_nbody.training.callbacks import Progress, WholeCheckpoints, moving_average
-from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
 from ase_nbody.training.module import NBodyTraining
+from ase_nbody.training.report import write_report
 
 MODEL_NAME = "model.nbody"
+_USUAL_STEPS = 15_000  # of the optimiser, for data sets of usual sizes
+_LARGEST_EXAMPLE = 500  # atoms: a card is no place for more
 _ROUND_SHAPES = 4  # widths of neighbour tables are padded to multiples, so that compiled steps serve many batches
 
 
@@ -50,10 +53,10 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     console = console or Console()
     output = Path(config.output)
     checkpoint = _claim(output, config, resume)
-    options = config.training
 
     console.print(f"Reading {config.data.train}")
     training, validation = split(config)
+    options = _with_epochs(config.training, len(training))
     test = read_labelled(config.data.test) if config.data.test else None
     network = build_network(config, training)
     console.print(_summary(network, training, validation), highlight=False, soft_wrap=True)
@@ -62,9 +65,9 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         _loader(prepare(validation, network.config), 2 * options.batch_size, options.seed, shuffle=False),
     ]
     with_stress = any(np.isfinite(frame.stress).all() for frame in training)
-    module = NBodyTraining(network, options, options.epochs * len(loaders[0]), with_stress)
+    module = NBodyTraining(network, options, int(options.epochs or 0) * len(loaders[0]), with_stress)
     with _without_hints():
-        _trainer(config, output, console).fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+        _trainer(options, output, console).fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
 
     card: dict[str, Any] = {
         **config.card,
@@ -78,9 +81,28 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     if test is not None:
         card["test data"] = f"{len(test)} frames of {Path(str(config.data.test)).name}"
         card["test errors"] = _with_units(evaluate_model(network, test))
+    if config.report:
+        _report(network, {"training": training, "validation": validation, "test": test or []}, output, console)
     path = save_model(network, output / MODEL_NAME, card)
     console.print(f"Wrote {path}")
     return path
+
+
+def _report(
+    network: NBodyNetwork, sets: Mapping[str, Sequence[LabelledStructure]], output: Path, console: Console
+) -> None:
+    """The report, if it can be drawn; the model does not depend on it."""
+    try:
+        console.print(f"Wrote {write_report(network, sets, output / 'metrics.csv', output)}")
+    except ImportError as error:
+        console.print(f"No report: {error}", highlight=False, soft_wrap=True)
+
+
+def _with_epochs(options: OptimisationConfig, n_frames: int) -> OptimisationConfig:
+    """The options with the number of epochs, which follows from the size of the data where it is not given."""
+    steps_per_epoch = max(1, n_frames // options.batch_size)
+    chosen = options.epochs or min(max(_USUAL_STEPS // steps_per_epoch, 20), 500)
+    return options.model_copy(update={"epochs": chosen})
 
 
 def build_network(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
@@ -104,15 +126,23 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure])
         return NBodyNetwork(architecture).to(getattr(torch, config.training.dtype))
 
 
-def _example(training: Sequence[LabelledStructure]) -> dict[str, Any]:
+def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:
     """The training structure of most species and, among these, lowest force: what the model is for, as JSON."""
 
     def rank(frame: LabelledStructure) -> tuple[int, float]:
         force = float(np.abs(frame.forces).max(initial=0.0))
         return -len(set(frame.structure.numbers)), force if np.isfinite(force) else np.inf
 
-    structure = min(training, key=rank).structure
-    return {name: getattr(structure, name).tolist() for name in ("numbers", "positions", "cell", "pbc")}
+    small = [frame for frame in training if len(frame.structure) <= _LARGEST_EXAMPLE]
+    if not small:
+        return None
+    structure = min(small, key=rank).structure
+    return {
+        "numbers": structure.numbers.tolist(),
+        "positions": structure.positions.round(6).tolist(),
+        "cell": structure.cell.tolist(),
+        "pbc": structure.pbc.tolist(),
+    }
 
 
 def _summary(network: NBodyNetwork, training: Sequence[Any], validation: Sequence[Any]) -> str:
@@ -130,6 +160,7 @@ def split(config: TrainingConfig) -> tuple[list[LabelledStructure], list[Labelle
     if isinstance(config.data.validation, str):
         return frames, read_labelled(config.data.validation)
     held_out = config.data.validation
+    held_out = min(50, -(-len(frames) // 10)) if held_out is None else held_out
     if not 0 < held_out < len(frames):
         raise ConfigError(f"data.validation = {held_out} must be between 1 and {len(frames) - 1} frames of the file")
     order = list(range(len(frames)))
@@ -168,8 +199,7 @@ def _loader(samples: list[Sample], batch_size: int, seed: int, shuffle: bool) ->
     )
 
 
-def _trainer(config: TrainingConfig, output: Path, console: Console) -> lightning.Trainer:
-    options = config.training
+def _trainer(options: OptimisationConfig, output: Path, console: Console) -> lightning.Trainer:
     accelerator, _, index = options.device.partition(":")
     return lightning.Trainer(
         max_epochs=options.epochs,

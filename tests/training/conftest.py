@@ -48,6 +48,7 @@ def configuration(tmp_path: Path, frames):
             "data": {"train": "data.extxyz", "validation": 4},
             "network": {"levels": [{**TINY}, {**TINY, "parts": "heavy", "l_out": 0}]},
             "training": {"epochs": 3, "batch_size": 4, "warmup": 3, "compile": False, **training},
+            "report": False,
             "output": str(tmp_path / output),
         }
         path = tmp_path / name

@@ -29,10 +29,10 @@ def test_paths_are_relative_to_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "culprit"),
     [
-        ("data: {train: a, trian: b}", "data.trian"),
+        ("data: {train: a, trian: b}", "data.trian is not an entry; did you mean 'train'?"),
         ("data: {train: a}\ntraining: {epochs: -1}", "training.epochs"),
         ("data: {train: a}\ntraining: {epochs: many}", "training.epochs"),
-        ("training: {}", "data: Field required"),
+        ("training: {}", "data is missing"),
         ("data: {train: a}\nnetwork: {levels: [{parts: [Xx]}]}", "'Xx' is not a chemical symbol"),
         ("data: [", "not valid YAML"),
         ("just text", "must hold entries"),
@@ -46,3 +46,60 @@ def test_faults_are_named(tmp_path, text, culprit):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         TrainingConfig.from_yaml(tmp_path / "nowhere.yaml")
+
+
+def test_all_paths_are_relative_to_the_file(tmp_path):
+    assert load(tmp_path, "data: {train: a.extxyz}\noutput: ../runs/a\n").output == str(tmp_path.parent / "runs" / "a")
+
+
+def test_data_alone_are_enough(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "mine.extxyz").write_text("")
+    config = TrainingConfig.from_yaml("sub/mine.extxyz", ["training.epochs=7"])
+    assert config.data.train == str(tmp_path / "sub" / "mine.extxyz")
+    assert config.output == str(tmp_path / "runs" / "mine")
+    assert config.training.epochs == 7
+
+
+@pytest.mark.parametrize(("preset", "channels"), [("small", 32), ("medium", 64), ("large", 128)])
+def test_presets_lie_under_what_is_given(preset, channels, tmp_path):
+    config = load(tmp_path, f"preset: {preset}\ndata: {{train: a}}\nnetwork: {{embedding: 5}}\n")
+    assert [level.channels for level in config.network.levels] == [channels, channels]
+    assert config.network.embedding == 5
+    again = load(tmp_path, config.to_yaml())
+    assert again == config
+
+
+def test_medium_is_the_default(tmp_path):
+    assert load(tmp_path, "preset: medium\ndata: {train: a}").network == load(tmp_path, "data: {train: a}").network
+
+
+def test_overrides(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {train: a}\ntraining: {epochs: 5, seed: 3}\n")
+    changes = ["network.levels.1.radius=3.5", "training.epochs=50", "preset=small", "card.theory=PBE", "report=false"]
+    config = TrainingConfig.from_yaml(path, changes)
+    assert (config.training.epochs, config.training.seed) == (50, 3)
+    assert [level.radius for level in config.network.levels] == [5.0, 3.5]
+    assert [level.channels for level in config.network.levels] == [32, 32]
+    assert config.card == {"theory": "PBE"}
+    assert config.report is False
+
+
+@pytest.mark.parametrize(
+    ("override", "culprit"),
+    [
+        ("training.epochs", "written as"),
+        ("training.epoch=5", "did you mean 'epochs'?"),
+        ("network.levels.7.radius=3", "no such place"),
+        ("training.epochs=0", "training.epochs"),
+        ("data.train.x=3", "no such place"),
+        ("preset=huge", "preset"),
+    ],
+)
+def test_wrong_overrides_are_named(override, culprit, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("preset: small\ndata: {train: a}\n")
+    with pytest.raises(ConfigError, match=culprit.replace("?", r"\?")):
+        TrainingConfig.from_yaml(path, [override])

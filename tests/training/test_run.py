@@ -30,7 +30,7 @@ def same(first, second):
 
 def test_training_lowers_the_errors(configuration, tmp_path):
     start = load_model(run(configuration(output="start", epochs=1, muon_rate=1e-6, adam_rate=1e-6)))
-    end = load_model(run(configuration(output="end", epochs=20)))
+    end = load_model(run(configuration(output="end", epochs=20, muon_rate=0.02)))
     frames = read_labelled(tmp_path / "data.extxyz")
     before, after = evaluate_model(start, frames), evaluate_model(end, frames)
     for quantity in ("energy", "forces", "stress"):

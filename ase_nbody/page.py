@@ -1,0 +1,75 @@
+"""Reports: one HTML file each, pictures included, that opens without a network."""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STYLE = """
+body { font: 15px/1.4 sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222; }
+table { border-collapse: collapse; } td, th { text-align: left; padding: .25em .8em; vertical-align: top; }
+tr { border-bottom: 1px solid #ddd; } img { max-width: 100%; } figure { margin: 2em 0; }
+.passed { color: #17702f; } .failed { color: #b00020; font-weight: bold; } .dim { color: #888; }
+"""
+
+
+def require_plots() -> None:
+    """Refuse before the work what could not be drawn after it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ImportError('the report needs matplotlib: pip install "ase-nbody[plot]"')
+
+
+def page(title: str, *parts: str) -> bytes:
+    """A whole HTML file of parts that are HTML already."""
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    body = f"<h1>{escape(title)}</h1>{''.join(parts)}"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
+
+
+def heading(text: str) -> str:
+    """A section begins."""
+    return f"<h2>{escape(text)}</h2>"
+
+
+def paragraph(text: str) -> str:
+    """Running text."""
+    return f"<p>{escape(text)}</p>"
+
+
+def bullets(items: Iterable[str]) -> str:
+    """A list."""
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], kinds: Iterable[str] | None = None) -> str:
+    """A table; ``kinds`` names the style of each row: passed, failed or dim."""
+    lines = list(rows)
+    styles = list(kinds) if kinds is not None else [""] * len(lines)
+    body = "".join(_line("td", cells, style) for cells, style in zip(lines, styles, strict=True))
+    return f"<table>{_line('th', head, '')}{body}</table>"
+
+
+def _line(tag: str, cells: Sequence[object], style: str) -> str:
+    return f'<tr class="{style}">' + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+
+def png(figure: "Figure") -> bytes:
+    """A matplotlib figure as PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+def picture(image: bytes, caption: str) -> str:
+    """A PNG within the page."""
+    source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'

@@ -1,0 +1,208 @@
+"""``report.html``: how a training went, on which structures the model errs, and what to do next."""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from ase_nbody.archive import write_whole
+from ase_nbody.data import LabelledStructure
+from ase_nbody.evaluation import predict
+from ase_nbody.network import NBodyNetwork
+from ase_nbody.page import bullets, heading, page, paragraph, picture, png, require_plots, table
+
+MOST_FRAMES = 1000  # of each set, evenly chosen
+WORST = 10
+
+
+class Part(NamedTuple):
+    """One set of structures and what the network says of them.
+
+    Attributes:
+        name: training, validation or test.
+        indices: of the frames, in their set.
+        frames: with the reference labels.
+        predicted: with the network's.
+    """
+
+    name: str
+    indices: list[int]
+    frames: list[LabelledStructure]
+    predicted: list[LabelledStructure]
+
+    def pairs(self, quantity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Reference and prediction of all frames: energies in eV/atom, forces or stress as (..., 3), where known."""
+        both = []
+        for labels in (self.frames, self.predicted):
+            if quantity == "energy":
+                both.append(np.array([[frame.energy / len(frame.structure)] for frame in labels]))
+            else:
+                both.append(np.concatenate([getattr(frame, quantity) for frame in labels]))
+        known = np.isfinite(both[0]).all(axis=1) & np.isfinite(both[1]).all(axis=1)
+        return both[0][known], both[1][known]
+
+    def element_errors(self) -> dict[str, NDArray[np.float64]]:
+        """Force errors (n, 3) in eV/Angstrom by element."""
+        numbers = np.concatenate([frame.structure.numbers for frame in self.frames])
+        reference, predicted = (
+            np.concatenate([frame.forces for frame in labels]) for labels in (self.frames, self.predicted)
+        )
+        error = predicted - reference
+        known = np.isfinite(error).all(axis=1)
+        return {chemical_symbols[z]: error[known & (numbers == z)] for z in np.unique(numbers[known])}
+
+
+def write_report(
+    network: NBodyNetwork, sets: Mapping[str, Sequence[LabelledStructure]], metrics: Path, output: Path
+) -> Path:
+    """Write ``report.html`` and its figures as ``figures/*.png``.
+
+    Args:
+        network: the trained network.
+        sets: training, validation and, if there is one, test structures by name.
+        metrics: ``metrics.csv`` of the training.
+        output: folder of the run.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    require_plots()
+    parts = [_evaluate(network, name, frames) for name, frames in sets.items() if frames]
+    with metrics.open(newline="") as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    pictures = []
+    for name, caption, draw in _figures(parts, history):
+        image = _draw(draw)
+        (output / "figures").mkdir(exist_ok=True)
+        write_whole(output / "figures" / f"{name}.png", image)
+        pictures.append(picture(image, caption))
+    last = parts[-1]
+    content = page(
+        f"Training report: {output.name}",
+        heading("What to do next"),
+        bullets(advice(parts, history)),
+        heading("Errors"),
+        table(("set", "frames", "quantity", "MAE", "RMSE", "unit"), _error_rows(parts)),
+        heading(f"Forces by element, {last.name} set"),
+        table(("element", "atoms", "MAE (meV/Angstrom)", "RMSE (meV/Angstrom)"), _element_rows(last)),
+        heading(f"Worst frames, {last.name} set"),
+        table(("frame", "force RMSE (meV/Angstrom)", "energy error (meV/atom)", "worst atom"), _worst_rows(last)),
+        heading("Figures"),
+        *pictures,
+        paragraph("The figures are in figures/ as PNG, the learning curves in metrics.csv and tensorboard/."),
+    )
+    write_whole(output / "report.html", content)
+    return output / "report.html"
+
+
+def _evaluate(network: NBodyNetwork, name: str, frames: Sequence[LabelledStructure]) -> Part:
+    step = -(-len(frames) // MOST_FRAMES)
+    chosen = list(frames[::step])
+    return Part(name, list(range(0, len(frames), step)), chosen, predict(network, chosen))
+
+
+def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> list[str]:
+    """What the errors suggest, in sentences."""
+    mae = {part.name: _mae(*part.pairs("forces")) for part in parts}
+    found = []
+    column = next((name for name in history[-1] if name.startswith("forces mae")), None) if history else None
+    if column and len(history) >= 10 and history[-1][column] < 0.97 * history[-len(history) // 5 - 1][column]:
+        found.append("The validation error was still falling in the last fifth of the epochs: train longer.")
+    if mae["training"] * 1.5 < mae.get("validation", 0.0):
+        found.append(
+            f"Forces err by {1e3 * mae['training']:.1f} meV/Angstrom on training frames and "
+            f"{1e3 * mae['validation']:.1f} on validation frames: more, and more varied, data would help most."
+        )
+    elif "validation" in mae:
+        found.append("Training and validation errors are alike: a larger network or more epochs can still learn more.")
+    by_element = {symbol: float(np.abs(error).mean()) for symbol, error in parts[-1].element_errors().items()}
+    worst = max(by_element, key=by_element.__getitem__)
+    if len(by_element) > 1 and by_element[worst] > 2.0 * min(by_element.values()):
+        found.append(f"Forces on {worst} err most: look at its frames below, and add structures with {worst}.")
+    found.append("Before long runs: nbody check model.nbody, and nbody md model.nbody for a first trajectory.")
+    return found
+
+
+def _error_rows(parts: Sequence[Part]) -> Iterator[tuple[object, ...]]:
+    units = {"energy": "meV/atom", "forces": "meV/Angstrom", "stress": "meV/Angstrom^3"}
+    for part in parts:
+        for quantity, unit in units.items():
+            reference, predicted = part.pairs(quantity)
+            if reference.size:
+                rmse = float(np.sqrt(np.mean((predicted - reference) ** 2)))
+                mae = _mae(reference, predicted)
+                yield part.name, len(part.frames), quantity, f"{1e3 * mae:.3g}", f"{1e3 * rmse:.3g}", unit
+
+
+def _element_rows(part: Part) -> Iterator[tuple[object, ...]]:
+    for symbol, error in part.element_errors().items():
+        rmse = float(np.sqrt(np.mean(error**2)))
+        yield symbol, len(error), f"{1e3 * np.abs(error).mean():.3g}", f"{1e3 * rmse:.3g}"
+
+
+def _worst_rows(part: Part) -> Iterator[tuple[object, ...]]:
+    errors = [predicted.forces - frame.forces for frame, predicted in zip(part.frames, part.predicted, strict=True)]
+    rmse = np.array([np.sqrt(np.mean(error**2)) if np.isfinite(error).all() else -1.0 for error in errors])
+    for position in np.argsort(-rmse)[:WORST]:
+        frame, predicted, error = part.frames[position], part.predicted[position], errors[position]
+        atom = int(np.linalg.norm(error, axis=1).argmax())
+        energy = 1e3 * (predicted.energy - frame.energy) / len(frame.structure)
+        where = f"{atom} ({chemical_symbols[frame.structure.numbers[atom]]})"
+        yield part.indices[position], f"{1e3 * rmse[position]:.3g}", f"{energy:+.3g}", where
+
+
+def _mae(reference: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
+    return float(np.abs(predicted - reference).mean()) if reference.size else 0.0
+
+
+Draw = Callable[[Any], None]
+
+
+def _figures(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str, Draw]]:
+    """Name, caption and what draws it on axes."""
+    if history:
+        yield "learning", "Validation errors over the epochs", partial(_draw_history, history)
+    for quantity, unit in (("energy", "eV/atom"), ("forces", "eV/Angstrom"), ("stress", "eV/Angstrom^3")):
+        if any(part.pairs(quantity)[0].size for part in parts):
+            caption = f"{quantity} in {unit}: prediction against reference"
+            yield f"parity_{quantity}", caption, partial(_draw_parity, parts, quantity, unit)
+    yield "force_errors", f"Force errors by element, {parts[-1].name} set", partial(_draw_histogram, parts[-1])
+
+
+def _draw(draw: Draw) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    draw(axes)
+    axes.legend(frameon=False)
+    return png(figure)
+
+
+def _draw_history(history: Sequence[Mapping[str, float]], axes: Any) -> None:
+    epochs = [row["epoch"] for row in history]
+    for name in history[0]:
+        if " mae " in name:
+            axes.plot(epochs, [row[name] for row in history], lw=1, label=name.replace(" mae", ""))
+    axes.set(yscale="log", xlabel="epoch", ylabel="mean absolute error")
+
+
+def _draw_parity(parts: Sequence[Part], quantity: str, unit: str, axes: Any) -> None:
+    for part in parts:
+        reference, predicted = part.pairs(quantity)
+        axes.plot(reference.ravel(), predicted.ravel(), ".", ms=3, alpha=0.5, label=part.name)
+    axes.axline((axes.get_xlim()[0],) * 2, slope=1.0, color="black", lw=0.5)
+    axes.set(xlabel=f"reference / {unit}", ylabel=f"prediction / {unit}")
+
+
+def _draw_histogram(part: Part, axes: Any) -> None:
+    errors = {symbol: 1e3 * error.ravel() for symbol, error in part.element_errors().items()}
+    widest = float(np.percentile(np.abs(np.concatenate(list(errors.values()))), 99.5))
+    for symbol, error in errors.items():
+        axes.hist(error, bins=80, range=(-widest, widest), density=True, histtype="step", label=symbol)
+    axes.set(xlabel="force error / (meV/Angstrom)", ylabel="density")

@@ -1,0 +1,81 @@
+"""The report: complete, offline, and its numbers those of the model."""
+
+import re
+import sys
+
+import pytest
+
+from ase_nbody import load_model
+from ase_nbody.data import read_labelled
+from ase_nbody.evaluation import evaluate_model, predict
+from ase_nbody.training.config import TrainingConfig
+from ase_nbody.training.report import advice, write_report
+from ase_nbody.training.run import train
+
+
+@pytest.fixture
+def run(configuration, tmp_path):
+    """A short training of a data file of 24 frames, with its report."""
+    config = TrainingConfig.from_yaml(configuration(), ["report=true"])
+    train(config)
+    return tmp_path / "run"
+
+
+def test_report_is_complete_and_opens_offline(run):
+    page = (run / "report.html").read_text()
+    names = {path.stem for path in (run / "figures").glob("*.png")}
+    assert names == {"learning", "parity_energy", "parity_forces", "parity_stress", "force_errors"}
+    assert page.count("data:image/png;base64,") == len(names)
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    for heading in ("What to do next", "Errors", "Forces by element", "Worst frames"):
+        assert heading in page
+    assert re.search(r"<td>Cu</td>", page)
+
+
+def test_its_errors_are_those_of_the_model(run, configuration, tmp_path):
+    network, frames = load_model(run / "model.nbody"), read_labelled(tmp_path / "data.extxyz")
+    expected = evaluate_model(network, frames)
+    write_report(network, {"training": frames}, run / "metrics.csv", tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    for quantity, name in (("energy", "energy_per_atom"), ("forces", "forces"), ("stress", "stress")):
+        row = re.search(rf"<td>{quantity}</td><td>([^<]+)</td><td>([^<]+)</td>", page)
+        assert float(row[1]) == pytest.approx(expected[name]["mae"], rel=5e-3)
+        assert float(row[2]) == pytest.approx(expected[name]["rmse"], rel=5e-3)
+
+
+def test_predictions_are_labels(run, tmp_path):
+    frames = read_labelled(tmp_path / "data.extxyz")
+    network = load_model(run / "model.nbody")
+    for frame, alone in zip(predict(network, frames), (predict(network, [frame])[0] for frame in frames), strict=True):
+        assert frame.energy == pytest.approx(alone.energy, rel=1e-12)
+        assert frame.forces == pytest.approx(alone.forces, abs=1e-10)
+        assert frame.stress == pytest.approx(alone.stress, abs=1e-10, nan_ok=True)
+
+
+@pytest.mark.parametrize(("last", "falling"), [(50.0, True), (99.0, False)])
+def test_advice_on_the_length(last, falling, run, tmp_path):
+    from ase_nbody.training.report import _evaluate
+
+    frames = read_labelled(tmp_path / "data.extxyz")
+    parts = [_evaluate(load_model(run / "model.nbody"), "training", frames)]
+    history = [{"epoch": k, "forces mae (meV/Angstrom)": 100.0} for k in range(20)]
+    history[-1] = {"epoch": 20, "forces mae (meV/Angstrom)": last}
+    assert any("train longer" in sentence for sentence in advice(parts, history)) == falling
+
+
+def test_without_matplotlib_there_is_a_model_and_a_word(configuration, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("ase_nbody.page.find_spec", lambda name: None)
+    train(TrainingConfig.from_yaml(configuration(), ["report=true", "training.epochs=1"]))
+    assert "pip install" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.nbody").is_file()
+
+
+def test_epochs_and_split_follow_from_the_data(configuration, tmp_path, capsys):
+    path = tmp_path / "data.extxyz"
+    configuration()
+    overrides = [
+        f"output={tmp_path / 'alone'}", "training.epochs=1", "training.compile=false", "preset=small", "report=false"
+    ]  # fmt: skip
+    train(TrainingConfig.from_yaml(path, overrides))
+    assert "21 training and 3 validation" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import torch
 from pydantic import ValidationError
 
 from ase_nbody.network import NBodyConfig, NBodyNetwork
+from ase_nbody.nn.closest_approach import FOLLOWS
 from ase_nbody.nn.repulsion import ZBLRepulsion
 from ase_nbody.so3 import rotation_matrix
 from ase_nbody.testing import assert_covariant
@@ -123,7 +124,7 @@ def test_what_training_saw_is_not_touched_by_the_closest_distances(network, pred
 def test_closer_than_training_saw_the_repulsion_is_all_that_changes(network, predict):
     network = changed(network, closest_distances={"C-C": 1.4, "C-O": 1.4, "O-O": 2.4}, repulsion=True)
     energy = {r: float(predict(network, dimer(r)).energy) for r in (0.2, 0.3, 0.9)}
-    carbon, oxygen, reach = torch.tensor([6]), torch.tensor([[8]]), torch.tensor([[0.9 * 1.4]], dtype=torch.float64)
+    carbon, oxygen, reach = torch.tensor([6]), torch.tensor([[8]]), torch.tensor([[FOLLOWS * 1.4]], dtype=torch.float64)
 
     def repulsion(r):
         return 2.0 * float(ZBLRepulsion()(carbon, oxygen, torch.tensor([[r]], dtype=torch.float64), reach))

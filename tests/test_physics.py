@@ -12,6 +12,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.units import fs
 
 from ase_nbody.calculator import NBodyCalculator
+from ase_nbody.nn.closest_approach import FOLLOWS, RESTS
 from ase_nbody.potential import Prediction
 from ase_nbody.testing import assert_conservative, assert_stress_consistent, random_rotation
 
@@ -179,7 +180,7 @@ def test_forces_of_a_perfect_crystal_vanish(network, predict):
 # -------------------------------------------------------------------------------------------------- smoothness
 
 
-def assert_smooth(function, steps: tuple[float, float] = (1e-2, 5e-4)) -> None:
+def assert_smooth(function, steps: tuple[float, float] = (2e-3, 1e-4)) -> None:
     """No jump of the value or the slope of a (vector) function at 0: what is left of them falls with the step."""
     coarse, fine = (
         [
@@ -225,8 +226,8 @@ def crossing(request, three_levels, hierarchy_of, predict):
         "C at level 1": ("C", 0, 3.4, 0),
         "C at level 2": ("C", 0, 2.9, 1),
         "O at level 3": ("O", 1, 3.9, 2),
-        "H begins to be held and repelled": ("H", 0, 0.9 * 1.15, None),
-        "H is held": ("H", 0, 0.7 * 1.15, None),
+        "H begins to be held and repelled": ("H", 0, FOLLOWS * 1.15, None),
+        "H is held": ("H", 0, RESTS * 1.15, None),
     }[request.param]
     atoms = ase.build.molecule("CH3OH") + ase.Atoms(symbol)
     way = np.array([0.3, -0.4, 0.9]) / np.linalg.norm([0.3, -0.4, 0.9])
@@ -258,7 +259,8 @@ def test_a_cutoff_that_is_not_smooth_would_be_noticed(crossing, monkeypatch):
         return (1.0 - (distance / radius).square()).clamp(min=0.0)
 
     def broken_line(distance, closest):
-        return distance.maximum((0.5 * (distance + 0.9 * closest)).maximum(0.8 * closest).minimum(0.9 * closest))
+        line = 0.5 * (distance + FOLLOWS * closest)
+        return distance.maximum(line.maximum(0.5 * (FOLLOWS + RESTS) * closest).minimum(FOLLOWS * closest))
 
     for module in ("radial", "repulsion"):
         monkeypatch.setattr(f"ase_nbody.nn.{module}.cutoff_function", kinked)

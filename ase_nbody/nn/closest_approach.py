@@ -1,9 +1,10 @@
 """What happens closer than anything seen in training: radial functions hold still, and a known repulsion takes over.
 
 Products of many radial functions that were fitted to distances above r_0 may be anything below: holes of 1e9 eV were
-seen. So the radial functions are evaluated at a distance that follows r down to 0.9 r_0 and then comes to rest,
+seen. So the radial functions are evaluated at a distance that follows r down to a = 0.97 r_0 and comes to rest at
+b = 0.9 r_0,
 
-    s(r) = max(r, 0.9 r_0) - 0.2 r_0 (1/2 - I(x)),   x = (r - 0.7 r_0) / 0.2 r_0 in [0, 1],
+    s(r) = r for r >= a,   (a + b) / 2 + (a - b) I(x) else,   x = (r - b) / (a - b), no less than 0,
 
 I(x) being the integral of the smoothstep x^3 (10 - 15 x + 6 x^2), so that s has three continuous derivatives and is
 r itself wherever there are data. ZBL's repulsion (``repulsion.py``) remains. The idea is the inner cutoff of PACE
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ase_nbody.so3.constants import ExactConstants
 
-FOLLOWS, RESTS = 0.9, 0.7  # fractions of r_0
+FOLLOWS, RESTS = 0.97, 0.9  # fractions of r_0
 
 
 def held_distance(distance: Tensor, closest: Tensor) -> Tensor:
@@ -29,10 +30,11 @@ def held_distance(distance: Tensor, closest: Tensor) -> Tensor:
         distance: r in Angstrom, any shape.
         closest: r_0 in Angstrom, same shape, positive and finite.
     """
-    width = (FOLLOWS - RESTS) * closest
-    x = ((distance - RESTS * closest) / width).clamp(0.0, 1.0)
+    follows, rests = FOLLOWS * closest, RESTS * closest
+    x = ((distance - rests) / (follows - rests)).clamp(0.0, 1.0)
     integral = x.square().square() * (2.5 - x * (3.0 - x))
-    return torch.maximum(distance, FOLLOWS * closest) - width * (0.5 - integral)
+    # ``where``, not ``maximum``: the latter's gradient is wrong where both are equal.
+    return torch.where(distance < follows, 0.5 * (follows + rests) + (follows - rests) * integral, distance)
 
 
 class ClosestApproach(ExactConstants):

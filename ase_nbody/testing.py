@@ -18,6 +18,11 @@ from ase_nbody.so3 import rotation_matrix
 _STENCIL = ((1, 8.0 / 12.0), (-1, -8.0 / 12.0), (2, -1.0 / 12.0), (-2, 1.0 / 12.0))
 
 
+def derivative(function: Callable[[float], float], step: float) -> float:
+    """f'(0) by central differences of fourth order, from the values at two multiples of ``step`` to either side."""
+    return sum(weight * function(multiple * step) for multiple, weight in _STENCIL) / step
+
+
 def random_rotation(seed: int, improper: bool = False) -> Tensor:
     """Rotation matrix (3, 3) in float64, uniformly distributed and fixed by ``seed``.
 
@@ -95,11 +100,9 @@ def assert_conservative(calculator: BaseCalculator, atoms: ase.Atoms, rtol: floa
     forces = atoms.get_forces(apply_constraint=False)
     numeric = np.zeros_like(forces)
     for atom, axis in np.ndindex(forces.shape):
-        origin = atoms.positions[atom, axis]
-        for multiple, weight in _STENCIL:
-            atoms.positions[atom, axis] = origin + multiple * step
-            numeric[atom, axis] -= weight * _energy(atoms) / step
-        atoms.positions[atom, axis] = origin
+        way = np.zeros_like(forces)
+        way[atom, axis] = 1.0
+        numeric[atom, axis] = -derivative(energy_along(atoms, way), step)
     _assert_close("forces in eV/Angstrom", forces, numeric, rtol)
 
 
@@ -120,16 +123,40 @@ def assert_stress_consistent(
     atoms = atoms.copy()
     atoms.calc = calculator
     stress = atoms.get_stress(voigt=False, apply_constraint=False)
-    cell, positions, numeric = atoms.cell.array.copy(), atoms.positions.copy(), np.zeros((3, 3))
+    numeric = np.zeros((3, 3))
     for row, column in np.ndindex(3, 3):
-        for multiple, weight in _STENCIL:
-            strain = np.zeros((3, 3))
-            strain[row, column] = multiple * step
-            deformation = np.eye(3) + 0.5 * (strain + strain.T)
-            atoms.set_cell(cell @ deformation, apply_constraint=False)
-            atoms.positions[:] = positions @ deformation
-            numeric[row, column] += weight * _energy(atoms) / step / abs(np.linalg.det(cell))
+        strain = np.zeros((3, 3))
+        strain[row, column] = 1.0
+        numeric[row, column] = derivative(energy_strained(atoms, strain), step) / atoms.get_volume()
     _assert_close("stress in eV/Angstrom^3", stress, numeric, rtol)
+
+
+def energy_along(atoms: ase.Atoms, way: NDArray[np.float64]) -> Callable[[float], float]:
+    """Energy in eV of a copy of ``atoms``, by how many multiples of ``way`` (N, 3) in Angstrom they have moved."""
+    moved = atoms.copy()
+    moved.set_constraint()
+    moved.calc = atoms.calc
+
+    def energy(distance: float) -> float:
+        moved.positions = atoms.positions + distance * way
+        return _energy(moved)
+
+    return energy
+
+
+def energy_strained(atoms: ase.Atoms, strain: NDArray[np.float64]) -> Callable[[float], float]:
+    """Energy in eV of a copy of ``atoms`` and their cell under multiples of the symmetric part of ``strain`` (3, 3)."""
+    deformed = atoms.copy()
+    deformed.set_constraint()
+    deformed.calc = atoms.calc
+
+    def energy(size: float) -> float:
+        deformation = np.eye(3) + 0.5 * size * (strain + strain.T)
+        deformed.set_cell(atoms.cell.array @ deformation)
+        deformed.positions = atoms.positions @ deformation
+        return _energy(deformed)
+
+    return energy
 
 
 def _energy(atoms: ase.Atoms) -> float:

@@ -1,6 +1,8 @@
 """What the tests share: systems of every kind, a small network with outputs of order one, ways to break a symmetry."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import ase
 import ase.build
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ase_nbody.cli import main
 from ase_nbody.hierarchy import Hierarchy, Level, build_hierarchy, concatenate
 from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
@@ -173,7 +176,7 @@ def three_levels() -> NBodyNetwork:
         LevelConfig(parts="heavy", radius=2.9, l_max=3, l_out=1, body_order=3, read_out=False, **small),
         LevelConfig(parts=("C", "O"), children=("O",), radius=3.9, l_max=1, l_out=1, body_order=2, **small),
     )
-    # At 1.15 Angstrom the O-H bond is where the radial functions come to rest, and the C-H bond is where they do not.
+    # At 1.15 Angstrom the radial functions of the O-H bond are at rest, and those of the C-H bond are coming to it.
     closest = {f"{first}-{second}": 1.15 for i, first in enumerate(SPECIES) for second in SPECIES[i:]}
     return make_network(levels=levels, repulsion=True, closest_distances=closest, isolated_atom_energies={})
 
@@ -228,3 +231,26 @@ def _wrong_parity(l_max: int, rotation: torch.Tensor) -> torch.Tensor:
 def broken_representation(request: pytest.FixtureRequest) -> Callable[[int, torch.Tensor], torch.Tensor]:
     """A way to turn a state that is wrong: a checker of covariance must refuse it."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """The folder of reference data beside the project's root."""
+    folder = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the reference data are not beside the project's root")
+    return folder
+
+
+@pytest.fixture
+def nbody(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line ``nbody`` with arguments; its exit code, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nbody", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return run

@@ -21,11 +21,16 @@ nn
 reduction
 network
 potential
+tensor_file
 archive
+extrapolation
+memory
 calculator
+dynamics
 data
 loss
 evaluation
+page
 training
 testing
 checks

@@ -10,7 +10,6 @@ from ase_nbody.data import read_labelled
 from ase_nbody.evaluation import evaluate_model
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT.parent / "shared" / "data"
 TESTS = {"ethanol": "rmd17_ethanol/test.extxyz", "silicon": "mlearn_Si/test.extxyz"}
 # Energy in meV (of silicon per atom) and forces in meV/Angstrom, mean absolute errors.
 BOUNDS = {"ethanol": ("energy", 0.6, 3.2), "silicon": ("energy_per_atom", 4.0, 100.0)}
@@ -32,10 +31,8 @@ def test_card_and_training_come_along(name):
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", TESTS)
-def test_errors_are_those_of_the_card(name):
-    if not DATA.is_dir():
-        pytest.skip("the reference data are not beside the project's root")
-    errors = evaluate_model(load_model(name), read_labelled(DATA / TESTS[name]))
+def test_errors_are_those_of_the_card(name, reference_data):
+    errors = evaluate_model(load_model(name), read_labelled(reference_data / TESTS[name]))
     for quantity, measures in read_card(name)["card"]["test errors"].items():
         assert errors[quantity]["mae"] == pytest.approx(measures["mae"], rel=1e-6)
         assert errors[quantity]["rmse"] == pytest.approx(measures["rmse"], rel=1e-6)

@@ -14,20 +14,6 @@ from ase_nbody.cli import main
 
 
 @pytest.fixture
-def nbody(monkeypatch, capsys):
-    """Run ``nbody`` with arguments; its exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nbody", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return end.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def model(tmp_path, network):
     return save_model(network, tmp_path / "model.nbody", {"theory": "none, random weights"})
 
@@ -58,14 +44,6 @@ def test_evaluate_for_people(nbody, model, data):
     assert code == 0
     for word in ("forces", "2.000", "meV/Angstrom", "energy per atom", "RMSE"):
         assert word in out
-
-
-def test_info_prints_the_card(nbody, model):
-    code, out, _ = nbody("info", model)
-    assert code == 0
-    assert "theory: none, random weights" in out
-    code, out, _ = nbody("info", model, "--json")
-    assert json.loads(out)["units"]["energy"] == "eV"
 
 
 @pytest.mark.parametrize(

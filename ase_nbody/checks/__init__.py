@@ -1,0 +1,23 @@
+"""Checks of a potential: one table of what was measured, the bound, passed or failed, for any ASE calculator.
+
+>>> from ase.calculators.emt import EMT
+>>> findings = list(run_checks(EMT(), [atoms]))  # doctest: +SKIP
+>>> print_table(findings)  # doctest: +SKIP
+"""
+
+from ase_nbody.checks.finding import Curve, Finding, Plot
+from ase_nbody.checks.report import print_table, require_plots, summary, write_html
+from ase_nbody.checks.run import CHECKS, Progress, run_checks
+
+__all__ = [
+    "CHECKS",
+    "Curve",
+    "Finding",
+    "Plot",
+    "Progress",
+    "print_table",
+    "require_plots",
+    "run_checks",
+    "summary",
+    "write_html",
+]

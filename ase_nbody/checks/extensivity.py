@@ -1,0 +1,80 @@
+"""Extensivity and locality: energies add up over copies, over atoms and over the parts of the hierarchy."""
+
+from collections.abc import Iterator
+
+import ase
+import numpy as np
+
+from ase_nbody.calculator import NBodyCalculator
+from ase_nbody.checks.case import Case, deviation, evaluate
+from ase_nbody.checks.finding import Finding, not_applicable
+from ase_nbody.checks.symmetry import ROUND_OFF
+
+FAR = 50.0  # Angstrom: how far apart copies are set where the cutoff is not known
+
+
+def far_copies(case: Case) -> Iterator[Finding]:
+    """A structure and a distorted copy just beyond the cutoff do not know of each other."""
+    name, measured = "far copies", "energy and forces of two structures side by side"
+    if case.atoms.pbc.all():
+        yield not_applicable(name, measured, "periodic in all directions: there is no place for a copy")
+        return
+    one, other = case.rattled(seed=0), case.rattled(seed=1)
+    gap = max(case.radii) + 0.01 if case.radii else FAR
+    both = evaluate(case.calculator, _beside(one, other, gap))
+    parts = [evaluate(case.calculator, atoms) for atoms in (one, other)]
+    forces = np.concatenate([part.forces for part in parts])
+    scale = max(1.0, np.abs(forces).max())
+    energy = abs(both.energy - 0.5 * (parts[0].energy + parts[1].energy)) / scale
+    value = max(energy, np.abs(both.forces - forces).max() / scale)
+    yield Finding(name, measured, value, upper=ROUND_OFF, note=f"with {gap:.4g} Angstrom between them")
+
+
+def _beside(one: ase.Atoms, other: ase.Atoms, gap: float) -> ase.Atoms:
+    """Both structures, with a gap between them along a direction that is not periodic."""
+    way = np.linalg.svd(one.cell.array[one.pbc])[2][-1] if one.pbc.any() else np.array([0.0, 0.0, 1.0])
+    moved = other.copy()
+    moved.positions += (gap + (one.positions @ way).max() - (other.positions @ way).min()) * way
+    return one + moved
+
+
+def supercell(case: Case) -> Iterator[Finding]:
+    """A cell repeated has the energy and the forces of its copies."""
+    name, measured = "supercell", "energy and forces of a repeated cell"
+    if not case.atoms.pbc.any():
+        yield not_applicable(name, measured, "not periodic")
+        return
+    atoms = case.rattled()
+    axis = np.flatnonzero(atoms.pbc)[atoms.cell.lengths()[atoms.pbc].argmin()]
+    repeat = [2 if direction == axis else 1 for direction in range(3)]
+    expected = evaluate(case.calculator, atoms).of_atoms(np.tile(np.arange(len(atoms)), 2))
+    value, where = deviation(evaluate(case.calculator, atoms.repeat(repeat)), expected)
+    yield Finding(name, measured, value, upper=ROUND_OFF, note=f"{' x '.join(map(str, repeat))}, {where}")
+
+
+def parts(case: Case) -> Iterator[Finding]:
+    """Per-atom energies sum to the energy; so do the energies of all parts and of the isolated atoms."""
+    atoms = case.rattled()
+    whole = evaluate(case.calculator, atoms)
+    scale, size = max(1.0, np.abs(whole.forces).max()), len(atoms)
+    measured = "per-atom energies and the energy, per atom"
+    if whole.energies is None:
+        yield not_applicable("parts", measured, "the calculator gives no per-atom energies")
+    else:
+        yield Finding("parts", measured, abs(whole.energies.sum() / size - whole.energy) / scale, upper=ROUND_OFF)
+    measured = "energies of the hierarchy's parts and the energy, per atom"
+    calculator = case.calculator
+    if not isinstance(calculator, NBodyCalculator):
+        yield not_applicable("parts", measured, "the calculator has no hierarchy of parts")
+    elif len({network.config.layout for network in calculator.networks}) > 1:
+        yield not_applicable("parts", measured, "the committee's members have different hierarchies")
+    else:
+        calculator.get_potential_energy(atoms)
+        summed = sum(level.energies.sum() for level in calculator.part_energies) + _isolated(calculator, atoms)
+        yield Finding("parts", measured, abs(summed / size - whole.energy) / scale, upper=ROUND_OFF)
+
+
+def _isolated(calculator: NBodyCalculator, atoms: ase.Atoms) -> float:
+    """Energy in eV of all atoms far apart, the mean of a committee."""
+    tables = [network.config.isolated_atom_energies for network in calculator.networks]
+    return sum(table.get(symbol, 0.0) for table in tables for symbol in atoms.symbols) / len(tables)

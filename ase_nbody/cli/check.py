@@ -1,0 +1,85 @@
+"""``nbody check``: is a model a potential that one can simulate with?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ase_nbody.archive import read_card
+
+if TYPE_CHECKING:
+    import ase
+
+
+def check(
+    model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
+    structures: Annotated[
+        list[Path] | None, typer.Argument(help="Structure files; default: the example that the model file holds.")
+    ] = None,
+    index: Annotated[str, typer.Option(help="Which frames of each file, as ASE writes slices.")] = "0",
+    only: Annotated[list[str] | None, typer.Option(help="Only this check (repeatable).")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Check the compiled evaluation; takes half a minute.")
+    ] = True,
+    steps: Annotated[
+        int, typer.Option(help="Length of the runs of molecular dynamics; a step has 0.5 to 2 fs.", min=50)
+    ] = 500,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the training data, in K; default: the model's, or 300.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
+) -> None:
+    """Check symmetries, derivatives, smoothness, repulsion, extensivity and dynamics; exit code 1 if any fails."""
+    from ase_nbody.calculator import NBodyCalculator
+    from ase_nbody.checks import print_table, require_plots, run_checks, summary, write_html
+
+    if html is not None:
+        require_plots()
+    card = read_card(model)["card"]
+    kelvin = temperature if temperature is not None else float(card.get("temperature", 300.0))
+    with Progress(
+        TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bar:
+        task = bar.add_task("reading", total=None)
+        findings = list(
+            run_checks(
+                NBodyCalculator(model),
+                _structures(card, structures or [], index, model),
+                only=only or (),
+                without=() if compiled else ("compiled",),
+                temperature=kelvin,
+                steps=steps,
+                progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total),
+            )
+        )
+    if html is not None:
+        write_html(findings, html, f"nbody check {model}")
+    passed = all(finding.outcome != "failed" for finding in findings)
+    if as_json:
+        rows = [finding.to_json() for finding in findings]
+        typer.echo(json.dumps({"model": model, "passed": passed, "findings": rows}, indent=2, allow_nan=False))
+    else:
+        print_table(findings, f"nbody check {model}")
+        typer.echo(summary(findings))
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _structures(card: dict[str, object], paths: list[Path], index: str, model: str) -> "list[ase.Atoms]":
+    """The given structures, or the example of the model file."""
+    import ase.io
+
+    if paths:
+        slices = index if ":" in index else f"{index}:{int(index) + 1 or ''}"
+        return [atoms for path in paths for atoms in ase.io.read(path, index=slices)]
+    example = card.get("example")
+    if not isinstance(example, dict):
+        raise ValueError(
+            f"the file of model {model!r} holds no example structure: name a structure file, "
+            f"nbody check {model} structure.xyz"
+        )
+    return [ase.Atoms(**{name: example[name] for name in ("numbers", "positions", "cell", "pbc")})]

@@ -1,0 +1,219 @@
+"""Every check passes on a potential that is right, and fails on one that is spoilt in the way it looks for."""
+
+from itertools import count
+
+import ase
+import numpy as np
+import pytest
+from ase.build import bulk, fcc111
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+
+from ase_nbody.checks import CHECKS, run_checks
+
+
+def test_a_good_potential_passes_every_check(pair_potential, structure):
+    findings = list(run_checks(pair_potential(), [structure], float32=pair_potential(), steps=100))
+    assert [finding for finding in findings if finding.outcome == "failed"] == []
+    assert {finding.check for finding in findings} == set(CHECKS)
+    applicable = {finding.check for finding in findings if finding.outcome == "passed"}
+    expected = {"rotation", "inversion", "permutation", "translation", "forces", "parts", "determinism", "dimers"}
+    expected |= {"NVE", "hot NVT", "leaving atom"} if len(structure) > 1 else set()
+    expected |= {"supercell"} if structure.pbc.any() else {"far copies"}
+    expected |= {"stress"} if structure.pbc.all() else set()
+    assert applicable >= expected
+    assert all(finding.note for finding in findings if finding.value is None)
+
+
+def add_energy(term):
+    """Add a term of the positions to the energy."""
+
+    def spoil(atoms, results):
+        results["energy"] = results["energy"] + term(atoms.positions)
+
+    return spoil
+
+
+def scale(name, factor=1.001):
+    def spoil(atoms, results):
+        if name in results:
+            results[name] = results[name] * factor
+
+    return spoil
+
+
+def roll_stresses(atoms, results):
+    if "stresses" in results:
+        results["stresses"] = np.roll(results["stresses"], 1, axis=0)
+
+
+def count_calls(size):
+    """Energies that depend on how often they were asked for."""
+    calls = count()
+
+    def spoil(atoms, results):
+        results["energy"] = results["energy"] + size * next(calls)
+
+    return spoil
+
+
+def swirl(atoms, results):
+    """A force that is no gradient."""
+    results["forces"] = results["forces"] + 0.05 * np.cross([0.0, 0.0, 1.0], atoms.positions)
+
+
+def noise(size):
+    rng = np.random.default_rng(0)
+
+    def spoil(atoms, results):
+        results["energy"] = results["energy"] + size * rng.normal()
+
+    return spoil
+
+
+def chiral(positions):
+    """Turns with the structure, but changes its sign in the mirror."""
+    return 1e-6 * np.linalg.det(positions[1:4] - positions[0])
+
+
+SPOILT = {
+    "rotation": ("rotation", "random", "cluster", add_energy(lambda x: 1e-6 * (x - x.mean(axis=0))[0, 2])),
+    "inversion": ("inversion", "inversion", "cluster", add_energy(chiral)),
+    "permutation": ("permutation", "order", "cluster", add_energy(lambda x: 1e-6 * np.linalg.norm(x[0] - x[1]))),
+    "translation": ("translation", "moved", "cluster", add_energy(lambda x: 1e-6 * x[0, 0])),
+    "wrapping": ("translation", "images", "crystal", add_energy(lambda x: 1e-6 * np.linalg.norm(x[0] - x[1]))),
+    "forces": ("forces", "differences", "crystal", scale("forces")),
+    "forces of a molecule": ("forces", "differences", "cluster", scale("forces", 1.0 + 1e-5)),
+    "stress": ("stress", "strains", "crystal", scale("stress")),
+    "sum of stresses": ("stresses", "sum", "crystal", scale("stresses")),
+    "each of the stresses": ("stresses", "bent", "cluster", roll_stresses),
+    "far copies": ("far copies", "side by side", "slab", add_energy(lambda x: 1e-8 * len(x) ** 2)),
+    "supercell": ("supercell", "repeated", "crystal", add_energy(lambda x: 1e-8 * len(x) ** 2)),
+    "parts": ("parts", "per-atom", "cluster", scale("energies", 1.0 + 1e-8)),
+    "determinism": ("determinism", "twice", "cluster", count_calls(1e-13)),
+    "history": ("determinism", "another", "cluster", count_calls(1e-8)),
+    "order of NVE": ("NVE", "power", "cluster", noise(0.01)),
+    "drift in NVE": ("NVE", "drift", "cluster", swirl),
+    "heating": ("hot NVT", "temperature", "crystal", scale("forces", -1.0)),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_spoilt_potential_fails(case, pair_potential, structures, failures):
+    check, measured, structure, spoil = SPOILT[case]
+    failed = failures(pair_potential(spoil=spoil), structures[structure](), check)
+    assert any(measured in finding.measured for finding in failed)
+
+
+def test_a_chiral_energy_fails_in_the_mirror_only(pair_potential, structures, failures):
+    assert not failures(pair_potential(spoil=add_energy(chiral)), structures["cluster"](), "rotation", "translation")
+
+
+def test_single_precision_is_held_against_double(pair_potential, structures, failures):
+    wrong = pair_potential(spoil=scale("forces"))
+    assert failures(pair_potential(), structures["cluster"](), "float32", float32=wrong)
+    failed = failures(pair_potential(), structures["cluster"](), "NVE", float32=pair_potential(spoil=swirl))
+    assert failed
+    assert all("float32" in finding.measured for finding in failed)
+
+
+# ---------------------------------------------------------------------------------------------------- pair functions
+
+
+def with_term(morse, term, slope):
+    """Morse plus another pair function."""
+
+    def pair(r):
+        energy, derivative = morse(r)
+        return energy + term(r), derivative + slope(r)
+
+    return pair
+
+
+def gauss(height, centre, width):
+    def term(r):
+        return height * np.exp(-(((r - centre) / width) ** 2))
+
+    return term, lambda r: -2.0 * (r - centre) / width**2 * term(r)
+
+
+def ramp(power, size, start=4.0):
+    """Zero beyond ``start``, and there a jump of the derivative of order ``power``."""
+    return (
+        lambda r: size * np.clip(start - r, 0.0, None) ** power if power else size * (r < start),
+        lambda r: -size * power * np.clip(start - r, 0.0, None) ** max(power - 1, 0) * (r < start),
+    )
+
+
+@pytest.mark.parametrize(("power", "quantity"), list(enumerate(("value", "slope", "curvature"))))
+@pytest.mark.parametrize("check", ["dimers", "leaving atom"])
+def test_jumps_are_found_by_what_jumps(check, power, quantity, pair_potential, morse, structures, failures):
+    """Each 1e-3 of what the quantity is nearby, at a radius that nobody was told of."""
+    kinked = pair_potential(with_term(morse, *ramp(power, 1e-3 * 2**power, start=4.0123)))
+    failed = [finding for finding in failures(kinked, structures["cluster"](), check) if "jump" in finding.measured]
+    assert quantity in failed[0].measured
+    if check == "dimers":
+        assert float(failed[0].note.split()[2]) == pytest.approx(4.0123, abs=5e-3)
+
+
+@pytest.mark.parametrize("check", ["dimers", "leaving atom"])
+def test_steep_but_smooth_is_not_called_a_jump(check, pair_potential, morse, structures, failures):
+    third = with_term(morse, *ramp(3, 0.05, start=4.0123))
+    assert not failures(pair_potential(third), structures["cluster"](), check)
+    steep = with_term(morse, *gauss(200.0, 0.0, 0.8))
+    assert not failures(pair_potential(steep), structures["cluster"](), check)
+
+
+@pytest.mark.parametrize(
+    ("term", "measured"),
+    [
+        (gauss(-30.0, 1.4, 0.1), "hole"),
+        (gauss(-3.0, 1.7, 0.05), "hole"),
+        (gauss(-1000.0, 0.0, 0.6), "wall"),
+        (gauss(-20.0, 2.5, 0.3), "lowest"),
+    ],
+)
+def test_holes_and_missing_walls_are_found(term, measured, pair_potential, morse, structures, failures):
+    failed = failures(pair_potential(with_term(morse, *term)), structures["cluster"](), "dimers")
+    assert any(measured in finding.measured for finding in failed)
+
+
+def test_atoms_that_collide_and_atoms_that_fly_off(pair_potential, structures, failures):
+    def attraction(r):
+        return -20.0 * np.exp(-r), 20.0 * np.exp(-r)
+
+    failed = failures(pair_potential(attraction), structures["cluster"](), "hot NVT")
+    assert "closest approach" in failed[0].measured
+
+    def repulsion(r):
+        return 20.0 * np.exp(-r), -20.0 * np.exp(-r)
+
+    failed = failures(pair_potential(repulsion), structures["cluster"](), "hot NVT", steps=400)
+    assert any("fragments" in finding.measured for finding in failed)
+
+
+# --------------------------------------------------------------------------------------------- calculators of ASE
+
+
+def test_lennard_jones_cut_off_is_not_smooth(failures):
+    atoms = bulk("Ar", a=2.0 * 2**0.5 * 1.1)
+    for smooth, jumps in ((False, {"slope", "curvature"}), (True, {"curvature"})):
+        calculator = LennardJones(sigma=2.0, rc=5.5, ro=4.0, smooth=smooth)
+        failed = failures(calculator, atoms, "dimers", "leaving atom")
+        assert {finding.measured.split("energy's ")[1].split(",")[0] for finding in failed} == jumps
+
+
+def test_emt_passes_all_but_smoothness(failures):
+    failed = failures(EMT(), fcc111("Cu", (1, 1, 2), vacuum=5.0))
+    assert "Cu-Cu at 5.87" in failed[0].note, "where its neighbour list ends"
+    assert all("jump" in finding.measured for finding in failed)
+
+
+def test_structures_are_left_as_they_are(pair_potential, structures):
+    atoms = structures["crystal"]()
+    atoms.set_constraint(ase.constraints.FixAtoms([0]))
+    before = atoms.copy()
+    list(run_checks(pair_potential(), [atoms], without=["dimers"], steps=50))
+    assert atoms == before
+    assert atoms.constraints
+    assert atoms.calc is None

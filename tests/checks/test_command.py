@@ -1,0 +1,76 @@
+"""``nbody check``: structures from files or from the model file, exit codes, JSON and HTML."""
+
+import json
+from functools import partial
+
+import ase.io
+import pytest
+from ase.build import molecule
+
+from ase_nbody import save_model
+
+QUICK = ("--no-compile", "--only", "rotation", "--only", "parts")
+
+
+@pytest.fixture
+def check(nbody):
+    """Run ``nbody check``; its exit code, output and errors."""
+    return partial(nbody, "check")
+
+
+@pytest.fixture
+def model(tmp_path, network):
+    return save_model(network, tmp_path / "model.nbody")
+
+
+@pytest.fixture
+def structure(tmp_path):
+    path = tmp_path / "structure.xyz"
+    ase.io.write(path, [molecule("CH3OH"), molecule("H2O")])
+    return path
+
+
+def test_for_people(check, model, structure):
+    code, out, _ = check(model, structure, *QUICK)
+    assert code == 0
+    for word in ("random rotation 1", "CH4O", "<= 1e-10", "4 passed, 0 failed"):
+        assert word in out
+
+
+def test_for_programs_and_all_frames(check, model, structure):
+    code, out, _ = check(model, structure, *QUICK, "--json", "--index", ":")
+    assert code == 0
+    found = json.loads(out)
+    assert found["passed"]
+    assert {row["system"] for row in found["findings"]} == {"CH4O", "H2O"}
+
+
+def test_a_failed_check_is_exit_code_one(check, model, structure, tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_nbody.checks.symmetry.ROUND_OFF", 1e-30)
+    code, out, _ = check(model, structure, *QUICK, "--json", "--html", tmp_path / "report.html")
+    assert code == 1
+    assert not json.loads(out)["passed"]
+    assert "failed" in (tmp_path / "report.html").read_text()
+
+
+def test_the_example_and_temperature_of_the_model_file(check, tmp_path, network):
+    atoms = molecule("CH3OH")
+    example = {"numbers": atoms.numbers.tolist(), "positions": atoms.positions.tolist()}
+    example |= {"cell": atoms.cell.array.tolist(), "pbc": atoms.pbc.tolist()}
+    model = save_model(network, tmp_path / "model.nbody", {"example": example, "temperature": "120"})
+    code, out, _ = check(model, "--only", "hot NVT", "--steps", "50", "--json")
+    rows = json.loads(out)["findings"]
+    assert code in (0, 1)  # of random weights nothing can be said
+    assert rows[0]["system"] == "CH4O"
+    assert any("240 K" in row["note"] for row in rows) or "Error" in rows[0]["note"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [((), "holds no example structure"), (("s", "--only", "rotations"), "no check is called 'rotations'")],
+)
+def test_errors_are_one_line(arguments, culprit, check, model, structure):
+    code, out, err = check(model, *(structure if word == "s" else word for word in arguments))
+    assert code == 1
+    assert culprit in err
+    assert "Traceback" not in out + err

@@ -1,0 +1,34 @@
+"""Every shipped model passes ``nbody check``, with short runs."""
+
+import json
+import sys
+
+import ase.io
+import pytest
+from ase.build import bulk, molecule
+
+from ase_nbody.archive import shipped_models
+from ase_nbody.cli import main
+
+STRUCTURES = {"ethanol": lambda: molecule("CH3CH2OH"), "silicon": lambda: bulk("Si", "diamond", a=5.43)}
+
+
+def test_there_is_a_structure_for_every_shipped_model():
+    assert set(STRUCTURES) == set(shipped_models())
+
+
+@pytest.mark.parametrize("model", STRUCTURES)
+def test_shipped_models_pass(model, tmp_path, monkeypatch, capsys):
+    ase.io.write(tmp_path / "structure.extxyz", STRUCTURES[model]())
+    arguments = ["check", model, str(tmp_path / "structure.extxyz"), "--no-compile", "--steps", "200", "--json"]
+    monkeypatch.setattr(sys, "argv", ["nbody", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    rows = json.loads(capsys.readouterr().out)["findings"]
+    failed = [
+        f"{row['check']}: {row['measured']}: {row['value']} ({row['note']})"
+        for row in rows
+        if row["outcome"] == "failed"
+    ]
+    assert not failed, "\n".join(failed)
+    assert sum(row["outcome"] == "passed" for row in rows) > 20

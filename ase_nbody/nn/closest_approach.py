@@ -1,8 +1,8 @@
 """What happens closer than anything seen in training: radial functions hold still, and a known repulsion takes over.
 
 Products of many radial functions that were fitted to distances above r_0 may be anything below: holes of 1e9 eV were
-seen. So the radial functions are evaluated at a distance that follows r down to a = 0.97 r_0 and comes to rest at
-b = 0.9 r_0,
+seen. So the radial functions are evaluated at a distance that follows r down to a = 0.95 r_0 and comes to rest at
+b = 0.92 r_0,
 
     s(r) = r for r >= a,   (a + b) / 2 + (a - b) I(x) else,   x = (r - b) / (a - b), no less than 0,
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ase_nbody.so3.constants import ExactConstants
 
-FOLLOWS, RESTS = 0.97, 0.9  # fractions of r_0
+FOLLOWS, RESTS = 0.95, 0.92  # fractions of r_0
 
 
 def held_distance(distance: Tensor, closest: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def run(inputs, ensemble: str, steps: int, kills: int | str, folder: Path) -> in
 @pytest.mark.parametrize(
     ("ensemble", "steps", "kills"), [("langevin", 120, 8), ("npt", 60, 6), ("nvt", 60, "accesses")]
 )
-def test_killed_runs_are_the_unbroken_one(ensemble, steps, kills, inputs, tmp_path, run, contents):
+def test_killed_runs_are_the_unbroken_one(ensemble, steps, kills, inputs, tmp_path, contents):
     """Byte by byte, with nothing left behind; "accesses": before each opening, syncing and replacing of a file."""
     assert run(inputs, ensemble, steps, 0, tmp_path / "unbroken") == 0
     assert run(inputs, ensemble, steps, kills, tmp_path / "killed") >= (12 if kills == "accesses" else kills / 2)

@@ -36,9 +36,9 @@ def test_three_continuous_derivatives(edge):
         inside, outside = (
             function(torch.tensor((edge + side) * CLOSEST, dtype=torch.float64)) for side in (-1e-9, 1e-9)
         )
-        torch.testing.assert_close(inside, outside, rtol=1e-7, atol=1e-3)
+        torch.testing.assert_close(inside, outside, rtol=1e-7, atol=1e-2)
         if expected is not None:
-            assert float(inside) == pytest.approx(expected, abs=1e-3)
+            assert float(inside) == pytest.approx(expected, abs=1e-2)
         function = torch.func.grad(function)
     fourth = [float(function(torch.tensor((edge + side) * CLOSEST, dtype=torch.float64))) for side in (-1e-9, 1e-9)]
     assert abs(fourth[0] - fourth[1]) > 1.0  # the measure above does see a jump where there is one

@@ -26,6 +26,7 @@ METALS = ("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au")
 LIGHT = ("H", "C", "N", "O")
 SMALL = ("H2", "N2", "O2", "CO", "NO", "CH", "OH", "NH", "H2O", "CO2", "CH3", "CH4", "NH3", "HCN", "H2O2")
 MOLECULES = (*SMALL, "CH3OH", "N2H4", "C2H2", "C2H4", "C2H6", "CH3CH2OH", "C6H6", "butadiene", "cyclobutene")
+GUESTS = ("CO", "CO2", "N2", "H2O", "CH4", "H2", "O2")
 LARGEST_FORCE = 30.0  # eV/Angstrom; stiffer structures would dominate the loss
 
 
@@ -37,7 +38,7 @@ def contact(first: str, second: str) -> float:
 def dimers() -> Iterator[Atoms]:
     """All pairs of species, far from each other in one frame, at one distance after the other."""
     pairs = list(itertools.combinations_with_replacement((*LIGHT, *METALS), 2))
-    for stretch in np.arange(0.50, 2.26, 0.10):
+    for stretch in np.arange(0.50, 2.26, 0.07):
         frame = Atoms()
         for number, (first, second) in enumerate(pairs):
             pair = Atoms([first, second], [[0, 0, 0], [stretch * contact(first, second), 0, 0]])
@@ -51,7 +52,7 @@ def few_atoms(rng: np.random.Generator) -> Iterator[Atoms]:
     """Single atoms, and from three to ten atoms of any species at random places, gas-like to dense."""
     for symbol in (*LIGHT, *METALS):
         yield Atoms(symbol)
-    for _ in range(400):
+    for _ in range(320):
         species = LIGHT if rng.random() < 0.3 else (*LIGHT, *METALS)
         symbols = rng.choice(species, size=rng.integers(3, 11))
         yield packed(symbols, rng, tightness=rng.uniform(0.5, 1.1))
@@ -132,14 +133,15 @@ def slabs(rng: np.random.Generator) -> Iterator[Atoms]:
             fcc110(symbol, (1, 2, 3), vacuum=6.0),
             fcc211(symbol, (3, 1, 2), vacuum=6.0),
             fcc111(symbol, (2, 2, 1), vacuum=6.0),
+            fcc100(symbol, (2, 2, 1), vacuum=6.0),
         ]
         yield from surfaces
-        for number, guest in enumerate((*LIGHT, *METALS, "CO", "CO2", "N2", "H2O", "CH4", "H2", "O2")):
-            slab = surfaces[number % 4].copy()
-            place = rng.uniform(size=2) @ slab.cell.array[:2, :2]
-            adsorbate = molecule(guest) if guest not in METALS and len(guest) > 1 else Atoms(guest)
+        for number, guest in enumerate((*LIGHT, *METALS, symbol, *GUESTS)):
+            slab = surfaces[number % len(surfaces)].copy()
+            adsorbate = molecule(guest) if guest in GUESTS else Atoms(guest)
             adsorbate.rotate(rng.uniform(0, 360), rng.normal(size=3))
-            add_adsorbate(slab, adsorbate, rng.choice([1.3, 1.8, 2.4, 3.5]), tuple(place))
+            place = rng.uniform(size=2) @ slab.cell.array[:2, :2]
+            add_adsorbate(slab, adsorbate, rng.choice([0.8, 1.4, 1.9, 2.6, 3.5]), tuple(place))
             yield slab
 
 

@@ -20,26 +20,36 @@ from ase_nbody import NBodyCalculator
 from ase_nbody.dynamics import ResumableRun
 from ase_nbody.dynamics.ensembles import draw_velocities, make_dynamics
 
-LONGEST = 0.3  # s that a process lives before it is killed
+LONGEST = 0.005  # s from the end of a step to the kill: in the next step, or while a checkpoint is written
 
 
-def run(atoms: ase.Atoms, ensemble: str, steps: int, folder: Path) -> None:
+def run(atoms: ase.Atoms, ensemble: str, steps: int, folder: Path, after_step: Callable[[], Any]) -> None:
     rng = np.random.default_rng(0)
     draw_velocities(atoms, 300.0, rng)
     dynamics = make_dynamics(atoms, ensemble, timestep=0.5, temperature=300.0, rng=rng)
+    dynamics.attach(after_step)
     with ResumableRun(dynamics, folder, interval=5, checkpoint=10, resume=True) as running:
         running.run_to(steps)
 
 
-def killed(task: Callable[[], None], seconds: float | None = None) -> bool:
-    """Do the task in another process, which is killed after some time or kills itself; whether it was."""
+def killed(task: Callable[[Callable[[], Any]], None], steps: int = 0, seconds: float = 0.0) -> bool:
+    """Do the task in another process, killed so long after so many steps or by itself; whether it was killed."""
+    reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        task()
+        os.close(reading)
+        task(partial(os.write, writing, b"."))
         os._exit(0)
-    if seconds is not None:
+    os.close(writing)
+    if steps:
+        while steps and os.read(reading, 1):
+            steps -= 1
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
+    else:
+        while os.read(reading, 4096):
+            pass
+    os.close(reading)
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
         return True
@@ -48,7 +58,7 @@ def killed(task: Callable[[], None], seconds: float | None = None) -> bool:
     return False
 
 
-def suicidal(task: Callable[[], None], access: int) -> None:
+def suicidal(task: Callable[[Callable[[], Any]], None], access: int, after_step: Callable[[], Any]) -> None:
     """Do the task, but die right before the given access to the disk that matters."""
     accesses = iter(range(1, access))
 
@@ -62,7 +72,7 @@ def suicidal(task: Callable[[], None], access: int) -> None:
 
     for name in ("fsync", "replace", "open"):
         setattr(os, name, dying(getattr(os, name)))
-    task()
+    task(after_step)
 
 
 def main() -> None:
@@ -72,9 +82,9 @@ def main() -> None:
     atoms.calc = NBodyCalculator(model)
     atoms.get_forces()  # what torch does at its first evaluation is done once, before all children
 
-    def task() -> None:
+    def task(after_step: Callable[[], Any]) -> None:
         try:
-            run(atoms, ensemble, int(steps), Path(folder))
+            run(atoms, ensemble, int(steps), Path(folder), after_step)
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(1)
@@ -86,7 +96,8 @@ def main() -> None:
             done += 1
     else:
         moments = random.Random(folder)
-        while done < int(kills) and killed(task, moments.uniform(0.0, LONGEST)):
+        longest = int(steps) // max(1, int(kills))  # all lives together are too short for the run to end
+        while done < int(kills) and killed(task, moments.randint(1, longest), moments.uniform(0.0, LONGEST)):
             done += 1
     killed(task)
     print(done)

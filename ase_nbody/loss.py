@@ -20,12 +20,18 @@ class Residuals:
         energy_per_atom: (B',) in eV.
         forces: (N', 3) in eV/Angstrom.
         stress: (B'', 3, 3) in eV/Angstrom^3.
+        energy_weight: by how much each energy counts in the loss (B',).
+        forces_weight: likewise each force (N',).
+        stress_weight: likewise each stress (B'',).
     """
 
     energy: Tensor
     energy_per_atom: Tensor
     forces: Tensor
     stress: Tensor
+    energy_weight: Tensor | float = 1.0
+    forces_weight: Tensor | float = 1.0
+    stress_weight: Tensor | float = 1.0
 
     @classmethod
     def of(cls, prediction: Prediction, batch: Batch) -> "Residuals":
@@ -33,19 +39,26 @@ class Residuals:
         atoms = batch.atoms_per_structure
         energy = prediction.energy - batch.energy
         has_energy = torch.isfinite(batch.energy)
-        forces = (prediction.forces - batch.forces)[torch.isfinite(batch.forces).all(-1)]
+        has_forces = torch.isfinite(batch.forces).all(-1)
+        forces = (prediction.forces - batch.forces)[has_forces]
         has_stress = torch.isfinite(batch.stress).all(-1).all(-1)
         virial = sum_by_structure(prediction.virials, batch.hierarchy.structure, len(batch.energy))
         volume = torch.linalg.det(batch.cells).abs().reshape(-1, 1, 1)
         stress = (virial / torch.where(volume > 0, volume, 1.0) - batch.stress)[has_stress]
-        return cls(energy[has_energy], (energy / atoms)[has_energy], forces, stress)
+        weights = (
+            batch.weights[has_energy, 0],
+            batch.weights[batch.hierarchy.structure, 1][has_forces],
+            batch.weights[has_stress, 2],
+        )
+        return cls(energy[has_energy], (energy / atoms)[has_energy], forces, stress, *weights)
 
 
 def loss(residuals: Residuals, scale: float, energy_weight: float, stress_weight: float) -> Tensor:
     """Mean length of the force errors, plus mean absolute errors of energy and stress, in units of ``scale``.
 
     The energy enters as |dE| / sqrt(N), which weighs small and large structures alike where errors of atoms are
-    independent. First powers, not squares, keep single hard frames from ruling the fit.
+    independent. First powers, not squares, keep single hard frames from ruling the fit. Each term of a mean is
+    multiplied by the weight of its frame.
 
     Args:
         residuals: of a batch.
@@ -55,12 +68,14 @@ def loss(residuals: Residuals, scale: float, energy_weight: float, stress_weight
     """
     total = residuals.energy.new_zeros(())
     if len(residuals.forces):
-        total = total + _smooth_abs(residuals.forces.square().sum(-1) / scale**2).mean()
+        forces = _smooth_abs(residuals.forces.square().sum(-1) / scale**2)
+        total = total + (residuals.forces_weight * forces).mean()
     if len(residuals.energy):
         per_root_atom = residuals.energy * residuals.energy_per_atom / scale**2  # dE^2 / N
-        total = total + energy_weight * _smooth_abs(per_root_atom).mean()
+        total = total + energy_weight * (residuals.energy_weight * _smooth_abs(per_root_atom)).mean()
     if len(residuals.stress) and stress_weight:
-        total = total + stress_weight * _smooth_abs((100.0 * residuals.stress).square().sum((-1, -2)) / scale**2).mean()
+        stress = _smooth_abs((100.0 * residuals.stress).square().sum((-1, -2)) / scale**2)
+        total = total + stress_weight * (residuals.stress_weight * stress).mean()
     return total
 
 

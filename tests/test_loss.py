@@ -1,11 +1,13 @@
 """Loss and errors: missing labels count for nothing, measures and units are right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
 
-from ase_nbody.data import LabelledStructure, collate, prepare
+from ase_nbody.data import LabelledStructure, Weights, collate, prepare
 from ase_nbody.loss import Residuals, errors, loss
 from ase_nbody.potential import evaluate
 from ase_nbody.structure import Structure
@@ -72,3 +74,26 @@ def test_energy_weighs_structures_of_independent_atoms_alike():
 
     small, large = loss(one(4, 0.2), 1.0, 1.0, 1.0), loss(one(400, 2.0), 1.0, 1.0, 1.0)
     assert float(small) == pytest.approx(float(large))
+
+
+@pytest.mark.parametrize("label", ["energy", "forces", "stress"])
+def test_a_weight_multiplies_the_share_of_its_label(label, residuals):
+    methanol, salt = molecule("CH3OH"), bulk("NaCl", "rocksalt", a=5.4)
+    salt.rattle(0.1, seed=0)
+    value = {"energy": 1.0, "forces": 0.3, "stress": 0.01}[label]
+    frames = [labelled(atoms, **{label: value}) for atoms in (methanol, salt)]
+
+    def weighed(first, second):
+        weights = [Weights(**{label: weight}) for weight in (first, second)]
+        chosen = [replace(frame, weights=weight) for frame, weight in zip(frames, weights, strict=True)]
+        return float(loss(residuals(*chosen), 1.0, 1.0, 1.0))
+
+    whole, first, second = weighed(1.0, 1.0), weighed(1.0, 0.0), weighed(0.0, 1.0)
+    assert min(first, second) > 0.01 * whole
+    assert first + second == pytest.approx(whole)
+    assert weighed(3.0, 0.5) == pytest.approx(3.0 * first + 0.5 * second)
+
+
+def test_weights_do_not_change_the_errors(residuals):
+    frame = labelled(molecule("CH3OH"), energy=1.0, forces=0.0)
+    assert errors([residuals(frame)]) == errors([residuals(replace(frame, weights=Weights(0.0, 5.0, 1.0)))])

@@ -1,7 +1,7 @@
 """Reference data: reading labelled structures, statistics that a training needs, batches."""
 
 from ase_nbody.data.batch import Batch, Sample, collate, prepare
-from ase_nbody.data.reading import DataError, LabelledStructure, read_labelled
+from ase_nbody.data.reading import DataError, LabelledStructure, Weights, read_labelled
 from ase_nbody.data.statistics import DataStatistics, fit_isolated_energies, measure
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "DataStatistics",
     "LabelledStructure",
     "Sample",
+    "Weights",
     "collate",
     "fit_isolated_energies",
     "measure",

@@ -12,6 +12,8 @@ from ase_nbody.hierarchy import Hierarchy, build_hierarchy, concatenate
 from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyConfig
 
+_TENSORS = ("positions", "cells", "energy", "forces", "stress", "weights")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -24,6 +26,7 @@ class Batch:
         energy: (B,) in eV, float64.
         forces: (N, 3) in eV/Angstrom, float64.
         stress: (B, 3, 3) in eV/Angstrom^3, float64.
+        weights: of energy, forces and stress in the loss (B, 3), float64.
     """
 
     hierarchy: Hierarchy
@@ -32,6 +35,7 @@ class Batch:
     energy: Tensor
     forces: Tensor
     stress: Tensor
+    weights: Tensor
 
     @property
     def atoms_per_structure(self) -> Tensor:
@@ -42,7 +46,7 @@ class Batch:
         """The same on another device."""
         return Batch(
             self.hierarchy.to(device),
-            *(getattr(self, name).to(device) for name in ("positions", "cells", "energy", "forces", "stress")),
+            *(getattr(self, name).to(device) for name in _TENSORS),
         )
 
 
@@ -71,6 +75,7 @@ def prepare(data: Sequence[LabelledStructure], config: NBodyConfig) -> list[Samp
                 energy=torch.tensor([frame.energy], dtype=torch.float64),
                 forces=torch.tensor(frame.forces),
                 stress=torch.tensor(frame.stress).unsqueeze(0),
+                weights=torch.tensor([frame.weights], dtype=torch.float64),
             )
         )
     return samples
@@ -80,8 +85,5 @@ def collate(samples: Sequence[Sample], multiple: int = 1) -> Batch:
     """One batch of several samples; neighbour tables are padded to a ``multiple`` (see ``concatenate``)."""
     return Batch(
         concatenate([sample.hierarchy for sample in samples], multiple),
-        *(
-            torch.cat([getattr(sample, name) for sample in samples])
-            for name in ("positions", "cells", "energy", "forces", "stress")
-        ),
+        *(torch.cat([getattr(sample, name) for sample in samples]) for name in _TENSORS),
     )

@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ase
 import ase.io
@@ -18,10 +18,22 @@ from ase_nbody.structure import Structure
 ENERGY_KEYS = ("energy", "REF_energy", "TotEnergy", "dft_energy")
 FORCES_KEYS = ("forces", "REF_forces", "force", "dft_forces")
 STRESS_KEYS = ("stress", "REF_stress", "dft_stress")
+VIRIAL_KEYS = ("virial", "virials", "REF_virial", "REF_virials", "dft_virial")
 
 
 class DataError(ValueError):
     """A data file that cannot be trained or tested on; the message names the file, the frame and the remedy."""
+
+
+class Weights(NamedTuple):
+    """By how much a frame's labels count in the loss."""
+
+    energy: float = 1.0
+    forces: float = 1.0
+    stress: float = 1.0
+
+
+EQUAL = Weights()
 
 
 @dataclass(frozen=True)
@@ -33,24 +45,32 @@ class LabelledStructure:
         energy: total energy in eV, NaN if missing.
         forces: forces (N, 3) in eV/Angstrom, NaN where missing.
         stress: stress (3, 3) in eV/Angstrom^3 with ASE's sign, NaN if missing.
+        weights: of the labels in the loss.
     """
 
     structure: Structure
     energy: float
     forces: NDArray[np.float64]
     stress: NDArray[np.float64]
+    weights: Weights = EQUAL
 
 
-def read_labelled(path: str | os.PathLike[str], index: str = ":") -> list[LabelledStructure]:
+def read_labelled(
+    path: str | os.PathLike[str], index: str = ":", *, keys: Mapping[str, str] | None = None, weight: float = 1.0
+) -> list[LabelledStructure]:
     """Read all frames of a file (extxyz, Trajectory, ... whatever ``ase.io.read`` takes).
 
     Args:
         path: the file.
         index: which frames, as ASE writes slices: ``":"``, ``"-50:"``, ``"::10"``.
+        keys: names in the file of ``energy``, ``forces``, ``stress`` or ``virial``, which are then the only ones looked
+            for; by default all usual names are.
+        weight: of the frames in the loss; those that the frames carry themselves are multiplied by it.
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: the file holds no frames, cannot be parsed, or a frame has unusable labels or positions.
+        DataError: the file holds no frames, cannot be parsed, lacks a label that ``keys`` names in all frames, or a
+            frame has unusable labels, weights or positions.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -61,11 +81,17 @@ def read_labelled(path: str | os.PathLike[str], index: str = ":") -> list[Labell
         raise DataError(f"the index {index!r} is not a slice; write it like ':', '5', '-50:' or '::10'")
     chosen = "" if index == ":" else f" of those chosen by {index!r}"
     labelled: list[LabelledStructure] = []
+    present: set[str] = set()
     frames = iter(ase.io.iread(path, index))
     while (atoms := _next_frame(frames, path, len(labelled))) is not None:
-        labelled.append(_labelled(atoms, f"{path}, frame {len(labelled)}{chosen}"))
+        present.update(atoms.info, atoms.arrays, atoms.calc.results if atoms.calc is not None else ())
+        labelled.append(_labelled(atoms, f"{path}, frame {len(labelled)}{chosen}", keys or {}, weight))
     if not labelled:
         raise DataError(f"{path} holds no frames for the index {index!r}")
+    for name, key in (keys or {}).items():
+        if key not in present:
+            there = ", ".join(sorted(present - {"numbers", "positions"})) or "none"
+            raise DataError(f"{path}: no frame has {key!r}, which is named as the key of {name}; there are {there}")
     return labelled
 
 
@@ -92,19 +118,27 @@ def _next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms 
         ) from error
 
 
-def _labelled(atoms: ase.Atoms, where: str) -> LabelledStructure:
+def _labelled(atoms: ase.Atoms, where: str, keys: Mapping[str, str], weight: float) -> LabelledStructure:
     results = atoms.calc.results if atoms.calc is not None else {}
-    energy = _find(ENERGY_KEYS, results, atoms.info)
-    forces = _find(FORCES_KEYS, results, atoms.arrays)
-    stress = _find(STRESS_KEYS, results, atoms.info)
+    usual = {"energy": ENERGY_KEYS, "forces": FORCES_KEYS, "stress": STRESS_KEYS, "virial": VIRIAL_KEYS}
+    if "stress" in keys or "virial" in keys:
+        usual["stress"] = usual["virial"] = ()
+    names = usual | {label: (key,) for label, key in keys.items()}
+    energy = _find(names["energy"], results, atoms.info)
+    forces = _find(names["forces"], results, atoms.arrays)
+    stress = _find(names["stress"], results, atoms.info)
     if len(atoms) == 0:
         raise DataError(f"{where}: there are no atoms. Remove the frame.")
     try:
+        if stress is None and atoms.pbc.all() and atoms.cell.rank == 3:
+            virial = _find(names["virial"], results, atoms.info)
+            stress = None if virial is None else -_numbers(_full(virial), (3, 3), "virial") / atoms.get_volume()
         labelled = LabelledStructure(
             structure=Structure.from_atoms(atoms),
             energy=float(_numbers(energy, (), "energy")),
             forces=_numbers(forces, (len(atoms), 3), "forces"),
-            stress=_numbers(_full_stress(stress), (3, 3), "stress"),
+            stress=_numbers(_full(stress), (3, 3), "stress"),
+            weights=_weights(atoms.info, weight),
         )
     except (ValueError, TypeError) as error:
         raise DataError(f"{where}: {error}") from error
@@ -113,6 +147,17 @@ def _labelled(atoms: ase.Atoms, where: str) -> LabelledStructure:
         if value is not None and not np.isfinite(getattr(labelled, name)).all():
             raise DataError(f"{where}: {_not_finite(name, getattr(labelled, name))}. Remove the frame or its labels.")
     return labelled
+
+
+def _weights(info: Mapping[str, Any], weight: float) -> Weights:
+    """``config_weight`` times ``config_energy_weight``, ``config_forces_weight``, ``config_stress_weight``."""
+    found = {}
+    for name in ("config_weight", *(f"config_{label}_weight" for label in Weights._fields)):
+        found[name] = float(_numbers(info.get(name, 1.0), (), name))
+        if not 0.0 <= found[name] < np.inf:
+            raise ValueError(f"{name} = {found[name]} is no weight: it must be finite and at least 0")
+    common = weight * found["config_weight"]
+    return Weights(*(common * found[f"config_{label}_weight"] for label in Weights._fields))
 
 
 def _not_finite(name: str, value: float | NDArray[np.float64]) -> str:
@@ -137,6 +182,8 @@ def _numbers(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float6
     return array.astype(np.float64)
 
 
-def _full_stress(stress: Any) -> Any:
+def _full(stress: Any) -> Any:
     stress = None if stress is None else np.asarray(stress)
+    if stress is not None and stress.shape == (9,):
+        return stress.reshape(3, 3)
     return voigt_6_to_full_3x3_stress(stress) if stress is not None and stress.shape == (6,) else stress

@@ -1,4 +1,4 @@
-"""Model files ``*.nbody``: the weights of a network, and JSON that says all else. Files of strangers are safe to load.
+"""Model files ``*.nbody``: weights of a network or a committee, and JSON. Files of strangers are safe to load.
 
 Entries, each JSON in the metadata of one safetensors file (``tensor_file.py``):
 
@@ -8,10 +8,13 @@ Entries, each JSON in the metadata of one safetensors file (``tensor_file.py``):
     units              ``UNITS``
     versions           packages that wrote the file
     checksum           SHA-256 of config and weights: the identity of the model
+    members            number of networks; since version 3. Several, a committee, share the config, and each weight has
+                       them along an additional first dimension.
     metadata_checksum  SHA-256 of all entries above; since version 2
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -27,11 +30,12 @@ from torch import Tensor
 from ase_nbody.network import NBodyConfig, NBodyNetwork
 from ase_nbody.tensor_file import ModelFileError, pack, read_bounded, unpack, write_whole
 
-__all__ = ["ModelFileError", "load_model", "read_card", "save_model", "shipped_models", "write_whole"]
+__all__ = ["ModelFileError", "load_members", "load_model", "read_card", "save_model", "shipped_models", "write_whole"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 UNITS = {"energy": "eV", "length": "Angstrom"}
 SUFFIX = ".nbody"
+MAX_MEMBERS = 64
 MAX_LEVELS = 8  # building a level takes some hundredths of a second, however few weights it has
 _ENTRIES: dict[str, type] = {
     "format": int,
@@ -41,23 +45,34 @@ _ENTRIES: dict[str, type] = {
     "versions": dict,
     "checksum": str,
 }
+_SINCE_2: dict[str, type] = {"metadata_checksum": str}
+_SINCE_3: dict[str, type] = {"members": int}
 
 
-def save_model(network: NBodyNetwork, path: str | os.PathLike[str], card: Mapping[str, Any] | None = None) -> Path:
+def save_model(
+    network: NBodyNetwork | Sequence[NBodyNetwork],
+    path: str | os.PathLike[str],
+    card: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a network and its card to ``path``. The file appears whole or not at all.
 
     Args:
-        network: the network; weights are stored in their dtype.
+        network: the network; weights are stored in their dtype. Or the members of a committee, all of one config.
         path: file name, by custom ending in ``.nbody``.
         card: JSON-able description: data, theory level, errors, licence, command, ...
 
     Raises:
-        TypeError, ValueError: the card is not JSON (an object, NaN), or the network is too large for a model file.
+        TypeError, ValueError: the card is not JSON (an object, NaN), the network is too large for a model file, or the
+            members of a committee differ in more than their weights.
     """
     path = Path(path)
-    _check_levels(network.config.levels)
-    weights = network.state_dict()
-    config = network.config.model_dump(mode="json")
+    networks = [network] if isinstance(network, NBodyNetwork) else list(network)
+    _check_members(len(networks))
+    _check_levels(networks[0].config.levels)
+    if any(member.config != networks[0].config for member in networks):
+        raise ValueError("the members of a committee in one file must have one configuration; save them one by one")
+    weights = _stack([member.state_dict() for member in networks])
+    config = networks[0].config.model_dump(mode="json")
     content = {
         "format": FORMAT_VERSION,
         "config": config,
@@ -65,6 +80,7 @@ def save_model(network: NBodyNetwork, path: str | os.PathLike[str], card: Mappin
         "units": UNITS,
         "versions": {package: metadata.version(package) for package in ("torch", "e3nn", "ase", "numpy")},
         "checksum": checksum(config, weights),
+        "members": len(networks),
     }
     write_whole(path, pack(weights, {**content, "metadata_checksum": _hash(content)}))
     return path
@@ -93,19 +109,51 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
     Raises:
         FileNotFoundError: no such file or shipped model; the message lists the shipped ones.
         PermissionError: the file may not be read.
-        ModelFileError: the file is foreign, damaged, tampered with, too large, or of a newer format.
+        ModelFileError: the file is foreign, damaged, tampered with, too large, of a newer format, or a committee.
     """
+    members = load_members(name)
+    if len(members) > 1:
+        raise ModelFileError(
+            f"{name} holds a committee of {len(members)} networks where one is expected; load_members and "
+            "NBodyCalculator take it"
+        )
+    return members[0]
+
+
+def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
+    """The networks of a model file, one or the members of a committee; else as ``load_model``."""
     path = find_model(name)
     with _naming(path):
         content, weights = _read(path)
-        config = _config(_upgraded(content))
-        _check_size(config, weights)
+        upgraded = _upgraded(content)
+        config, count = _config(upgraded), upgraded["members"]
+        _check_members(count)
+        _check_size(config, count, weights)
         _check_weights(content, weights)
         # Drawing the initial weights, which are overwritten, must not advance the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             network = NBodyNetwork(config)
-        network.load_state_dict(weights, strict=True)
-    return network.requires_grad_(False)
+        members = [network, *(copy.deepcopy(network) for _ in range(count - 1))]
+        for member, own in zip(members, _unstack(weights, count), strict=True):
+            member.load_state_dict(own, strict=True)
+    return [member.requires_grad_(False) for member in members]
+
+
+def _stack(members: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """The weights of all members as one table; those of a single network as they are."""
+    if len(members) == 1:
+        return members[0]
+    return {name: torch.stack([weights[name] for weights in members]) for name in members[0]}
+
+
+def _unstack(weights: Mapping[str, Tensor], count: int) -> list[Mapping[str, Tensor]]:
+    """The inverse of ``_stack``."""
+    if count == 1:
+        return [weights]
+    for name, weight in weights.items():
+        if weight.dim() == 0 or len(weight) != count:
+            raise ModelFileError(f"the weight {name[:100]!r} is not that of a committee of {count}")
+    return [{name: weight[member] for name, weight in weights.items()} for member in range(count)]
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
@@ -164,7 +212,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _check_entries(content: dict[str, Any]) -> None:
-    expected = {**_ENTRIES, "metadata_checksum": str} if content["format"] > 1 else _ENTRIES
+    expected = _ENTRIES | (_SINCE_2 if content["format"] > 1 else {}) | (_SINCE_3 if content["format"] > 2 else {})
     if content.keys() != expected.keys():
         raise ModelFileError(f"it has the entries {sorted(content)} instead of {sorted(expected)}")
     for key, kind in expected.items():
@@ -180,7 +228,7 @@ def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
     config = content["config"]
     if content["format"] < 2:
         config = {"closest_distances": {}, **config}
-    return {**content, "config": config, "format": FORMAT_VERSION}
+    return {"members": 1, **content, "config": config, "format": FORMAT_VERSION}
 
 
 def _config(content: Mapping[str, Any]) -> NBodyConfig:
@@ -194,17 +242,22 @@ def _config(content: Mapping[str, Any]) -> NBodyConfig:
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
 
 
+def _check_members(count: int) -> None:
+    if isinstance(count, bool) or not 1 <= count <= MAX_MEMBERS:
+        raise ModelFileError(f"a committee of {count} networks; a model file holds 1 to {MAX_MEMBERS}")
+
+
 def _check_levels(levels: Sequence[Any]) -> None:
     if len(levels) > MAX_LEVELS:
         raise ModelFileError(f"a network of {len(levels)} levels; a model file holds at most {MAX_LEVELS}")
 
 
-def _check_size(config: NBodyConfig, weights: Mapping[str, Tensor]) -> None:
+def _check_size(config: NBodyConfig, members: int, weights: Mapping[str, Tensor]) -> None:
     """Refuse before it is built a network whose size is not that of the file."""
     expected, found = count_weights(config), sum(weight.numel() for weight in weights.values())
-    if expected != found:
+    if members * expected != found:
         raise ModelFileError(
-            f"the configuration describes a network of {expected} weights, but the file holds {found}: "
+            f"the configuration describes a network of {expected} weights, but the file holds {found} for {members}: "
             "the weights do not fit the configuration"
         )
 

@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
-from ase_nbody.archive import checksum, load_model
+from ase_nbody.archive import checksum, load_members
 from ase_nbody.extrapolation import ProximityWatch
 from ase_nbody.hierarchy import Hierarchy, LevelLayout, VerletHierarchy
 from ase_nbody.memory import free_memory, is_out_of_memory, needed_memory, too_large
@@ -49,15 +49,16 @@ class NBodyCalculator(Calculator):
     (N, 6), which sum to the stress. Units: eV, Angstrom; ASE's sign and Voigt order. All results are float64.
 
     Args:
-        model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these: a committee,
-            whose mean is returned and whose spread is in ``energy_spread`` and ``forces_spread``.
+        model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these. Several networks,
+            listed or in one file, are a committee, whose mean is returned and whose spread is in ``energy_spread`` and
+            ``forces_spread``.
         device: where to evaluate, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: ``"float64"`` (default: smooth to round-off, for optimisation and phonons) or ``"float32"`` (faster).
         skin: distance in Angstrom by which the neighbour search reaches farther than needed, so that its result serves
             for many steps. It changes the speed, never the result.
 
     Raises:
-        FileNotFoundError, ModelFileError: the model cannot be read (see ``load_model``).
+        FileNotFoundError, ModelFileError: the model cannot be read (see ``load_members``).
         CalculatorSetupError: an unknown dtype or device, an empty committee, species that the model does not know,
             positions or a cell that cannot be evaluated.
         CalculationFailed: the result is not finite, or the system does not fit into the memory.
@@ -79,7 +80,8 @@ class NBodyCalculator(Calculator):
             raise CalculatorSetupError(f"skin must be a finite distance of at least 0 Angstrom, got {skin!r}")
         models = _committee(model)
         self._device = _existing_device(device)
-        self.networks = [_prepare(member, self._device, _DTYPES[dtype]) for member in models]
+        networks = [network for member in models for network in _networks(member)]
+        self.networks = [_prepare(network, self._device, _DTYPES[dtype]) for network in networks]
         self.parameters.update(
             model=[_label(member) for member in models] if isinstance(model, list | tuple) else _label(models[0]),
             device=device,
@@ -238,9 +240,13 @@ def _committee(model: Model | Sequence[Model]) -> list[Model]:
     return models
 
 
-def _prepare(model: Model, device: torch.device, dtype: torch.dtype) -> NBodyNetwork:
+def _networks(model: Model) -> list[NBodyNetwork]:
+    """The network of a model, or the networks of a file that holds a committee."""
+    return [model] if isinstance(model, NBodyNetwork) else load_members(model)
+
+
+def _prepare(network: NBodyNetwork, device: torch.device, dtype: torch.dtype) -> NBodyNetwork:
     """The network in the given place and precision; one that is there already is shared, never changed."""
-    network = model if isinstance(model, NBodyNetwork) else load_model(model)
     weights = list(network.parameters())
     if all(weight.dtype == dtype and weight.device == device and not weight.requires_grad for weight in weights):
         return network

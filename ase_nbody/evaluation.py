@@ -1,9 +1,10 @@
-"""Errors of a model on labelled structures."""
+"""Errors of a model, a network or a committee, on labelled structures."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from ase_nbody.data import Batch, LabelledStructure, collate, prepare
 from ase_nbody.loss import Residuals, errors
@@ -14,12 +15,15 @@ _ATOMS_PER_BATCH = 500
 
 
 def evaluate_model(
-    network: NBodyNetwork, data: Sequence[LabelledStructure], dtype: torch.dtype = torch.float64
+    network: NBodyNetwork | Sequence[NBodyNetwork],
+    data: Sequence[LabelledStructure],
+    dtype: torch.dtype = torch.float64,
 ) -> dict[str, dict[str, float]]:
     """Mean absolute and root-mean-square errors of a network on reference data.
 
     Args:
-        network: the network; it is evaluated as a copy in ``dtype``.
+        network: the network, or the members of a committee of one configuration, whose mean is taken; evaluated as
+            copies in ``dtype``.
         data: labelled structures; labels that are missing are left out.
         dtype: precision of the evaluation.
 
@@ -34,7 +38,9 @@ def evaluate_model(
 
 
 def predict(
-    network: NBodyNetwork, data: Sequence[LabelledStructure], dtype: torch.dtype = torch.float64
+    network: NBodyNetwork | Sequence[NBodyNetwork],
+    data: Sequence[LabelledStructure],
+    dtype: torch.dtype = torch.float64,
 ) -> list[LabelledStructure]:
     """The same structures, labelled by the network; arguments and errors as of ``evaluate_model``."""
     labelled: list[LabelledStructure] = []
@@ -55,12 +61,27 @@ def predict(
 
 
 def _batches(
-    network: NBodyNetwork, data: Sequence[LabelledStructure], dtype: torch.dtype
+    network: NBodyNetwork | Sequence[NBodyNetwork], data: Sequence[LabelledStructure], dtype: torch.dtype
 ) -> Iterator[tuple[Batch, Prediction]]:
-    """Batches of the data and what the network says of them."""
-    exact = copy.deepcopy(network).to(dtype).requires_grad_(False)
+    """Batches of the data and what the network, or the mean of a committee, says of them."""
+    networks = [network] if isinstance(network, NBodyNetwork) else network
+    exact = [copy.deepcopy(member).to(dtype).requires_grad_(False) for member in networks]
     largest = max((len(frame.structure) for frame in data), default=1)
     step = max(1, _ATOMS_PER_BATCH // max(1, largest))
     for start in range(0, len(data), step):
-        batch = collate(prepare(data[start : start + step], network.config))
-        yield batch, evaluate(exact, batch.hierarchy, batch.positions, batch.cells)
+        batch = collate(prepare(data[start : start + step], networks[0].config))
+        members = [evaluate(member, batch.hierarchy, batch.positions, batch.cells) for member in exact]
+        yield batch, members[0] if len(members) == 1 else _mean(members)
+
+
+def _mean(members: Sequence[Prediction]) -> Prediction:
+    def mean(of: Callable[[Prediction], Tensor]) -> Tensor:
+        return torch.stack([of(member) for member in members]).mean(0)
+
+    return Prediction(
+        energy=mean(lambda member: member.energy),
+        energies=mean(lambda member: member.energies),
+        forces=mean(lambda member: member.forces),
+        virials=mean(lambda member: member.virials),
+        parts=tuple(torch.stack(level).mean(0) for level in zip(*(member.parts for member in members), strict=True)),
+    )

@@ -25,7 +25,8 @@ from ase_nbody.archive import (
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.tensor_file import ModelFileError
 
-VERSION_1 = Path(__file__).parent / "files" / "version_1.nbody"
+FILES = Path(__file__).parent / "files"
+VERSION_1 = FILES / "version_1.nbody"
 
 
 @pytest.fixture
@@ -102,18 +103,22 @@ def test_shipped_models_load_by_name():
         assert isinstance(load_model(name), NBodyNetwork)
 
 
-def test_the_first_release_stays_readable():
-    """A file and its results, written by release 0.1.0. Never replace either: whoever has such a file relies on it."""
-    assert read_card(VERSION_1)["format"] == 1
-    reference = json.loads(VERSION_1.with_suffix(".json").read_text())
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_every_version_stays_readable(version):
+    """A file of each version and its results. Never replace any: whoever has such a file relies on it."""
+    path = FILES / f"version_{version}.nbody"
+    assert read_card(path)["format"] == version
+    reference = json.loads(path.with_suffix(".json").read_text())
     assert len(reference) == 2
     for system in reference.values():
         atoms = ase.Atoms(**{key: system[key] for key in ("numbers", "positions", "cell", "pbc")})
-        atoms.calc = NBodyCalculator(VERSION_1)
+        atoms.calc = NBodyCalculator(path)
         assert atoms.get_potential_energy() == pytest.approx(system["energy"], rel=0, abs=1e-10)
         np.testing.assert_allclose(atoms.get_forces(), system["forces"], rtol=0, atol=1e-10)
         if atoms.pbc.all():
             np.testing.assert_allclose(atoms.get_stress(), system["stress"], rtol=0, atol=1e-10)
+        if "forces spread" in system:
+            np.testing.assert_allclose(atoms.calc.forces_spread, system["forces spread"], rtol=0, atol=1e-10)
 
 
 def test_a_file_of_the_first_release_can_be_saved_in_the_present_format(tmp_path):

@@ -112,6 +112,7 @@ def test_damaged_bytes(judge):
 # Leaves that parsers, integers, tables of species and terminals have been seen to stumble over.
 NUMBERS = st.integers() | st.sampled_from([0, -1, 2**31, 2**63, 2**64, 10**12, 10**400]) | st.floats()
 WORDS = st.text(max_size=5) | st.sampled_from(["", "all", "heavy", "H", "X", "\0", "\ud800", "\x1b[2J", "__proto__"])
+ENTRIES = ["format", "config", "card", "units", "versions", "checksum", "members", "metadata_checksum"]
 LEAVES = st.none() | st.booleans() | NUMBERS | WORDS
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=8
@@ -135,7 +136,7 @@ def forged(content, weights, texts=None) -> bytes:
 
 @FUZZED
 @given(
-    key=st.sampled_from(["format", "config", "card", "units", "versions", "checksum", "metadata_checksum", "other"]),
+    key=st.sampled_from([*ENTRIES, "other"]),
     text=VALUES.map(json.dumps) | st.text(max_size=20) | st.sampled_from(["[" * 3000, '{"a":' * 20, "NaN", "9" * 5000]),
     resealed=st.booleans(),
 )

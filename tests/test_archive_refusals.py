@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 
 import ase_nbody.archive
-from ase_nbody.archive import FORMAT_VERSION, MAX_LEVELS, checksum, load_model, read_card, save_model
+from ase_nbody.archive import FORMAT_VERSION, MAX_LEVELS, checksum, load_members, load_model, read_card, save_model
 from ase_nbody.tensor_file import MAX_HEADER, ModelFileError
 
 
@@ -95,6 +95,11 @@ def test_safetensors_of_another_program(metadata, tmp_path):
         ("config", {"species": ["H"], "levels": [{"l_max": 9}]}, "less than or equal to 8"),
         ("config", {"species": ["\ud800"]}, "'config'"),
         ("units", {"energy": "kcal/mol", "length": "Angstrom"}, "kcal/mol"),
+        ("members", 0, "a committee of 0 networks; a model file holds 1 to 64"),
+        ("members", 10**9, "a committee of 1000000000 networks"),
+        ("members", True, "a committee of True networks"),
+        ("members", "2", "its entry 'members' is a str, not a int"),
+        ("members", 2, "the file holds .* for 2: the weights do not fit"),
     ],
 )
 def test_entries_that_do_not_fit(key, value, message, saved, no_network):
@@ -182,6 +187,16 @@ def test_weights_that_do_not_fit(change, message, saved):
     forge(saved, weights=weights)
     with pytest.raises(ModelFileError, match=message):
         load_model(saved)
+
+
+def test_weights_of_another_number_of_members(network, tmp_path):
+    path = save_model([network] * 3, tmp_path / "committee.nbody")
+    assert len(load_members(path)) == 3
+    weights = load(path.read_bytes())
+    name = next(iter(weights))
+    forge(path, weights=weights | {name: weights[name].flatten(0, 1)})
+    with pytest.raises(ModelFileError, match=f"'{name}' is not that of a committee of 3"):
+        load_members(path)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.bfloat16, torch.float8_e4m3fn, torch.complex64])

@@ -23,6 +23,7 @@ network
 potential
 tensor_file
 archive
+committee
 extrapolation
 memory
 calculator

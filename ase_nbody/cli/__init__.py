@@ -14,6 +14,7 @@ from ase_nbody.cli.evaluate import evaluate
 from ase_nbody.cli.info import info
 from ase_nbody.cli.lint import lint
 from ase_nbody.cli.md import md
+from ase_nbody.cli.pack import pack
 from ase_nbody.cli.train import train
 from ase_nbody.memory import is_out_of_memory
 
@@ -26,6 +27,7 @@ app.command()(train)
 app.command()(lint)
 app.command()(evaluate)
 app.command()(info)
+app.command()(pack)
 app.command()(md)
 app.command()(check)
 

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ase_nbody.archive import load_model
+from ase_nbody.archive import load_members
 
 
 def evaluate(
@@ -21,9 +21,9 @@ def evaluate(
     from ase_nbody.evaluation import evaluate_model
     from ase_nbody.loss import UNITS
 
-    network = load_model(model)
+    members = load_members(model)
     frames = read_labelled(data, index)
-    table = evaluate_model(network, frames)
+    table = evaluate_model(members, frames)
     if not table:
         raise DataError(f"{data} has neither energies nor forces to compare with; see docs/training.md for their names")
     if as_json:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ase_nbody.archive import load_model, read_card
+from ase_nbody.archive import load_members, read_card
 from ase_nbody.network import NBodyNetwork
 
 _MOST = 12  # entries of a list that are shown; --json shows all
@@ -20,24 +20,26 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Print a model's elements, card, errors, configuration and checksum."""
-    network, content = load_model(model), read_card(model)
+    members, content = load_members(model), read_card(model)
     if as_json:
         typer.echo(json.dumps(content, indent=2))
         return
     card: dict[str, Any] = content["card"]
     errors = {key: value for key, value in card.items() if _is_error_table(value)}
     console = Console()
-    console.print(_pairs(model, _overview(network, content)))
+    console.print(_pairs(model, _overview(members, content)))
     console.print(_pairs("card", {key: value for key, value in card.items() if key not in errors}))
     for title, table in errors.items():
         console.print(_errors(title, table))
     console.print(_levels(content["config"]["levels"]))
 
 
-def _overview(network: NBodyNetwork, content: Mapping[str, Any]) -> dict[str, Any]:
+def _overview(members: list[NBodyNetwork], content: Mapping[str, Any]) -> dict[str, Any]:
+    network = members[0]
     config = {key: value for key, value in content["config"].items() if key not in ("species", "levels")}
     return {
         "elements": ", ".join(network.config.species),
+        **({"committee of": f"{len(members)} networks, each of the weights below"} if len(members) > 1 else {}),
         "weights": f"{sum(weight.numel() for weight in network.parameters()):,}",
         "influence ends at": f"{network.config.reach:g} Angstrom",
         **{key.replace("_", " "): value for key, value in config.items()},

@@ -12,11 +12,15 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries in place of those of the file.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run after its last epoch.")] = False,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=64, help="Train so many networks, which differ in their seed, as a committee.")
+    ] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
 ) -> None:
     """Train a model on structures with energies and forces, and stresses where there are any."""
     import torch
 
+    from ase_nbody.training.committee import train_committee
     from ase_nbody.training.config import TrainingConfig
     from ase_nbody.training.run import train as run
 
@@ -25,7 +29,10 @@ def train(
     options = TrainingConfig.from_yaml(config, overrides or [])
     _require_device(options.training.device)
     try:
-        run(options, resume=resume)
+        if seeds > 1:
+            train_committee(options, seeds, resume=resume)
+        else:
+            run(options, resume=resume)
     except SystemExit as end:  # lightning's answer to Ctrl-C, where ours is another exit code
         raise KeyboardInterrupt from end
 

@@ -1,0 +1,74 @@
+"""``train_committee``: the same training from several seeds, packed into one model file; resumable like any run."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from ase_nbody.archive import load_model, write_whole
+from ase_nbody.committee import pack_models
+from ase_nbody.data import read_labelled
+from ase_nbody.evaluation import evaluate_model
+from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.run import MODEL_NAME, _with_units, split, train
+
+
+def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, console: Console | None = None) -> Path:
+    """Train networks with the seeds ``training.seed``, ``training.seed + 1``, ... one after the other, and pack them.
+
+    Args:
+        config: the training; each member has a folder ``seed_0``, ``seed_1``, ... in its output folder.
+        size: number of members.
+        resume: keep the members that are finished, continue the one that is not.
+        console: where progress is shown.
+
+    Returns:
+        Path of the model file, whose card has the errors of the committee's mean and those of its members.
+
+    Raises:
+        ConfigError: the output folder holds another committee, or none to resume.
+        DataError: the data cannot be trained on.
+    """
+    console = console or Console()
+    members = [_member(config, config.training.seed + number) for number in range(size)]
+    _claim(config, members, resume)
+    models = []
+    for number, member in enumerate(members, start=1):
+        model = Path(member.output) / MODEL_NAME
+        if not model.exists():
+            console.print(f"Member {number} of {size}, seed {member.training.seed}")
+            train(member, resume=_checkpoint(member).is_file(), console=console)
+        models.append(model)
+    networks = [load_model(model) for model in models]
+    card = {"validation errors": _with_units(evaluate_model(networks, split(config)[1]))}
+    if config.data.test:
+        card["test errors"] = _with_units(evaluate_model(networks, read_labelled(config.data.test)))
+    path = pack_models(models, Path(config.output) / MODEL_NAME, card)
+    console.print(f"Wrote {path}, a committee of {size}")
+    return path
+
+
+def _member(config: TrainingConfig, seed: int) -> TrainingConfig:
+    """The training of one member, a run like every other."""
+    training = config.training.model_copy(update={"seed": seed})
+    return config.model_copy(update={"training": training, "output": str(Path(config.output) / f"seed_{seed}")})
+
+
+def _checkpoint(member: TrainingConfig) -> Path:
+    return Path(member.output) / "checkpoints" / "last.ckpt"
+
+
+def _claim(config: TrainingConfig, members: list[TrainingConfig], resume: bool) -> None:
+    """Make the output folder ours."""
+    output = Path(config.output)
+    if (output / MODEL_NAME).exists():
+        raise ConfigError(f"{output} holds a finished run; choose another 'output' or move it away")
+    begun = any(_checkpoint(member).is_file() for member in members)
+    if resume:
+        if not begun:
+            raise ConfigError(f"{output} holds no committee to resume; start without --resume")
+        if TrainingConfig.from_yaml(output / "config.yaml") != config:
+            raise ConfigError(f"the configuration differs from that of the run in {output}; resume with the same one")
+    elif begun or (output / "checkpoints" / "last.ckpt").exists():
+        raise ConfigError(f"{output} holds an unfinished run: continue it with --resume, or choose another 'output'")
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / "config.yaml", config.to_yaml().encode())

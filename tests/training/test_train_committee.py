@@ -1,0 +1,80 @@
+"""Committees from several seeds: each member is the run of its own seed, and a kill in any of them costs nothing."""
+
+import pytest
+import torch
+import yaml
+
+from ase_nbody import NBodyCalculator, load_model
+from ase_nbody.archive import load_members, read_card
+from ase_nbody.evaluation import evaluate_model
+from ase_nbody.training.callbacks import Progress
+from ase_nbody.training.committee import train_committee
+from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.run import split, train
+
+
+def same(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def read(configuration):
+    def make(**options):
+        return TrainingConfig.from_yaml(configuration(**options))
+
+    return make
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """A function after which the training of a seed fails at the end of an epoch."""
+    whole = Progress.on_validation_end
+
+    def at(seed, epoch):
+        def fail(self, trainer, module):
+            whole(self, trainer, module)
+            if module.config.seed == seed and trainer.current_epoch == epoch:
+                raise RuntimeError("killed")
+
+        monkeypatch.setattr(Progress, "on_validation_end", fail)
+
+    return at
+
+
+def test_members_are_the_runs_of_their_seeds(read, nbody, configuration):
+    code, _, err = nbody("train", configuration(epochs=1, seed=5), "--seeds", 2)
+    assert code == 0, err
+    config = read(epochs=1, seed=5)
+    path = f"{config.output}/model.nbody"
+    members = load_members(path)
+    alone = [load_model(train(read(output=f"alone_{seed}", epochs=1, seed=seed))) for seed in (5, 6)]
+    assert all(same(*pair) for pair in zip(members, alone, strict=True))
+    assert not same(*members)
+    card = read_card(path)["card"]
+    assert [member["training"]["seed"] for member in card["members"]] == [5, 6]
+    mean = evaluate_model(members, split(config)[1])
+    assert card["validation errors"]["forces"]["mae"] == pytest.approx(mean["forces"]["mae"])
+    assert card["members"][0]["validation errors"]["forces"]["mae"] != card["validation errors"]["forces"]["mae"]
+    assert len(NBodyCalculator(path).networks) == 2
+
+
+def test_a_killed_committee_resumes_bit_for_bit(read, killed, monkeypatch):
+    unbroken = train_committee(read(output="unbroken", epochs=2), 2)
+    config = read(epochs=2)
+    with pytest.raises(ConfigError, match="no committee to resume"):
+        train_committee(config, 2, resume=True)
+    for seed, epoch in ((0, 1), (1, 1)):
+        killed(seed, epoch)
+        with pytest.raises(RuntimeError, match="killed"):
+            train_committee(config, 2, resume=seed > 0)
+    with pytest.raises(ConfigError, match="continue it with --resume"):
+        train_committee(config, 2)
+    with pytest.raises(ConfigError, match="differs"):
+        train_committee(read(epochs=3), 2, resume=True)
+    monkeypatch.undo()
+    path = train_committee(config, 2, resume=True)
+    assert all(same(*pair) for pair in zip(load_members(path), load_members(unbroken), strict=True))
+    with pytest.raises(ConfigError, match="finished run"):
+        train_committee(config, 2, resume=True)
+    assert yaml.safe_load((path.parent / "config.yaml").read_text())["training"]["seed"] == 0

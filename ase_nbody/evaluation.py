@@ -1,13 +1,14 @@
 """Errors of a model, a network or a committee, on labelled structures."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from ase_nbody.data import Batch, LabelledStructure, collate, prepare
-from ase_nbody.loss import Residuals, errors
+from ase_nbody.loss import Residuals, errors, unit_of
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
 
@@ -28,13 +29,23 @@ def evaluate_model(
         dtype: precision of the evaluation.
 
     Returns:
-        ``{quantity: {"mae": ..., "rmse": ...}}`` in the units of ``loss.UNITS``.
+        ``{quantity: {"mae": ..., "rmse": ...}}`` in the units of ``loss.unit_of``; see ``loss.errors``.
 
     Raises:
         DataError: the data contain species that the network does not know.
     """
     batches = _batches(network, data, dtype)
     return errors([Residuals.of(prediction, batch) for batch, prediction in batches])
+
+
+def errors_table(table: Mapping[str, Mapping[str, float]], title: str) -> Table:
+    """Errors for people, as ``evaluate_model`` gives them."""
+    shown = Table("quantity", "MAE", "RMSE", "unit", title=title)
+    for quantity, measures in table.items():
+        shown.add_row(
+            quantity.replace("_", " "), f"{measures['mae']:.3f}", f"{measures['rmse']:.3f}", unit_of(quantity)
+        )
+    return shown
 
 
 def predict(

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ase_nbody.archive import load_members
 
@@ -18,8 +17,8 @@ def evaluate(
 ) -> None:
     """Print mean absolute and root-mean-square errors of energy, forces and stress."""
     from ase_nbody.data import DataError, read_labelled
-    from ase_nbody.evaluation import evaluate_model
-    from ase_nbody.loss import UNITS
+    from ase_nbody.evaluation import errors_table, evaluate_model
+    from ase_nbody.loss import unit_of
 
     members = load_members(model)
     frames = read_labelled(data, index)
@@ -27,10 +26,7 @@ def evaluate(
     if not table:
         raise DataError(f"{data} has neither energies nor forces to compare with; see docs/training.md for their names")
     if as_json:
-        found = {quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in table.items()}
+        found = {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in table.items()}
         typer.echo(json.dumps({"model": model, "data": data, "frames": len(frames), "errors": found}, indent=2))
         return
-    shown = Table("quantity", "MAE", "RMSE", "unit", title=f"{model} on {len(frames)} frames of {data}")
-    for quantity, measures in table.items():
-        shown.add_row(quantity.replace("_", " "), f"{measures['mae']:.3f}", f"{measures['rmse']:.3f}", UNITS[quantity])
-    Console().print(shown)
+    Console().print(errors_table(table, f"{model} on {len(frames)} frames of {data}"))

@@ -11,13 +11,13 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.plugins import TorchCheckpointIO
 from rich.console import Console
 from torch import Tensor
 
 from ase_nbody.archive import write_whole
-from ase_nbody.loss import UNITS
+from ase_nbody.loss import UNITS, unit_of
 from ase_nbody.training.module import NBodyTraining
 
 
@@ -70,6 +70,28 @@ class WholeCheckpoints(TorchCheckpointIO):
             ) from error
 
 
+class StopEarly(EarlyStopping):
+    """Lightning's, from the second stage on if there is one; a resumed run stops where the unbroken one does.
+
+    Args:
+        patience: epochs without a lower validation loss.
+        first_epoch: from which they count.
+    """
+
+    def __init__(self, patience: int, first_epoch: int) -> None:
+        super().__init__("validation_loss", patience=patience)
+        self.first_epoch = first_epoch
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop at once where the run had come to its end when it was killed."""
+        trainer.should_stop = self.wait_count >= self.patience
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Count and compare, unless the first stage lasts."""
+        if trainer.current_epoch >= self.first_epoch:
+            super().on_train_epoch_end(trainer, pl_module)
+
+
 class Progress(Callback):
     """A line per validation, with the time that is left, and a table of all of them, which survives a kill."""
 
@@ -100,18 +122,19 @@ class Progress(Callback):
         shown = "  ".join(
             f"{quantity.replace('_', ' ')} {measures['mae']:.2f} {UNITS[quantity]}"
             for quantity, measures in pl_module.errors.items()
+            if quantity in UNITS
         )
         self.console.print(
             f"epoch {done:4d}/{of}  MAE  {shown}  ({left / 60:.0f} min left)", highlight=False, soft_wrap=True
         )
         columns = {
-            f"{quantity} {measure} ({UNITS[quantity]})": value
+            f"{quantity} {measure} ({unit_of(quantity)})": value
             for quantity, measures in pl_module.errors.items()
             for measure, value in measures.items()
         }
         self._rows.append({"epoch": done, **columns})
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self._rows[0]))
+        writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in self._rows for name in row)))
         writer.writeheader()
         writer.writerows(self._rows)
         write_whole(self.table, text.getvalue().encode())

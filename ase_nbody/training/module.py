@@ -1,10 +1,13 @@
-"""The training step, for lightning: loss, two optimisers, validation in the units that people use."""
+"""The training step, for lightning: loss, optimisers and schedules, validation in the units that people use."""
 
 import math
+from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import lr_scheduler
 
 from ase_nbody.data import Batch
 from ase_nbody.loss import Residuals, errors, loss
@@ -15,11 +18,11 @@ from ase_nbody.training.muon import Muon
 
 
 class NBodyTraining(lightning.LightningModule):
-    """Trains a network: Muon for the mixing matrices, Adam for the rest, both on one warm-up and cosine schedule.
+    """Trains a network: Muon for the mixing matrices and Adam for the rest, or AdamW, all on one schedule.
 
     Args:
         network: the network to train, in the dtype of the training.
-        config: the optimisation.
+        config: the optimisation, with its number of epochs.
         total_steps: steps of the whole training, for the schedule.
         with_stress: whether the data have stresses.
     """
@@ -33,17 +36,35 @@ class NBodyTraining(lightning.LightningModule):
         self._residuals: list[Residuals] = []
         self.errors: dict[str, dict[str, float]] = {}
 
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
-        """Muon and Adam, each with the schedule."""
-        matrices = [weight for name, weight in self.network.named_parameters() if is_matrix(name)]
-        others = [weight for name, weight in self.network.named_parameters() if not is_matrix(name)]
-        optimisers: list[torch.optim.Optimizer] = [
-            Muon(matrices, lr=self.config.muon_rate),
-            torch.optim.Adam(others, lr=self.config.adam_rate, betas=(0.9, 0.99)),
-        ]
-        return optimisers, [torch.optim.lr_scheduler.LambdaLR(optimiser, self.schedule) for optimiser in optimisers]
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimisers, each with its schedules."""
+        config = self.config
+        weights = [(name, weight) for name, weight in self.network.named_parameters() if weight.requires_grad]
+        matrices = [weight for name, weight in weights if is_matrix(name)]
+        others = [weight for name, weight in weights if not is_matrix(name)]
+        optimisers: list[torch.optim.Optimizer]
+        if config.optimiser == "muon":
+            optimisers = [
+                *([Muon(matrices, lr=config.muon_rate, weight_decay=config.weight_decay)] if matrices else []),
+                *([torch.optim.Adam(others, lr=config.adam_rate, betas=(0.9, 0.99))] if others else []),
+            ]
+        else:
+            groups: list[dict[str, Any]] = [
+                {"params": matrices, "weight_decay": config.weight_decay},
+                {"params": others},
+            ]
+            optimisers = [torch.optim.AdamW(groups, lr=config.adam_rate, betas=(0.9, 0.99), weight_decay=0.0)]
+        schedules: list[Any]
+        if config.schedule == "cosine":
+            schedules = [lr_scheduler.LambdaLR(optimiser, self.cosine) for optimiser in optimisers]
+        else:
+            first, length = 1.0 / (config.warmup + 1), config.warmup
+            schedules = [lr_scheduler.LinearLR(optimiser, first, total_iters=length) for optimiser in optimisers]
+            plateau: dict[str, Any] = {"factor": config.plateau_factor, "patience": config.plateau_patience}
+            schedules += [lr_scheduler.ReduceLROnPlateau(optimiser, **plateau) for optimiser in optimisers]
+        return optimisers, schedules
 
-    def schedule(self, step: int) -> float:
+    def cosine(self, step: int) -> float:
         """Fraction of the full learning rate: linear warm-up times a cosine to zero."""
         warm = min(1.0, (step + 1) / (self.config.warmup + 1))
         return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self.total_steps)))
@@ -56,37 +77,64 @@ class NBodyTraining(lightning.LightningModule):
             self.network, batch.hierarchy, batch.positions, batch.cells, create_graph=True, virials=self.with_stress
         )
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """One step of both optimisers."""
-        residuals = Residuals.of(self.predict(batch), batch)
+    def loss(self, residuals: Residuals, epoch: int) -> Tensor:
+        """The loss as it is defined in an epoch, which counts from 0."""
+        energy_weight, stress_weight = self.config.loss_weights(epoch)
+        kind, delta = self.config.loss, self.config.huber_delta
         scale = self.network.config.energy_scale
-        value = loss(residuals, scale, self.config.energy_weight, self.config.stress_weight)
-        optimisers, schedulers = self.optimizers(), self.lr_schedulers()
-        for optimiser in optimisers:
+        return loss(residuals, scale, energy_weight, stress_weight, kind=kind, huber_delta=delta)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """One step of all optimisers."""
+        value = self.loss(Residuals.of(self.predict(batch), batch), self.current_epoch)
+        for optimiser in self.trainer.optimizers:
             optimiser.zero_grad()
         self.manual_backward(value)
-        for optimiser, scheduler in zip(optimisers, schedulers, strict=True):
+        torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.gradient_clip or math.inf)
+        for optimiser in _several(self.optimizers()):
             optimiser.step()
-            scheduler.step()
+        for schedule in _several(self.lr_schedulers()):
+            if not isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
+                schedule.step()
         self.log("loss", value.detach(), on_step=False, on_epoch=True, batch_size=len(batch.energy))
         return value.detach()
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect residuals of the validation frames."""
-        prediction = evaluate(self.network, batch.hierarchy, batch.positions, batch.cells, virials=self.with_stress)
+        prediction = evaluate(self.network, batch.hierarchy, batch.positions, batch.cells)
         self._residuals.append(Residuals.of(prediction, batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation errors."""
-        self.errors = errors(self._residuals)
+        """Log the validation errors, and the loss as it is defined at the end, so that all epochs compare."""
+        residuals = Residuals.joined(self._residuals)
         self._residuals = []
+        self.errors = errors([residuals])
+        value = self.loss(residuals, (self.config.epochs or 1) - 1)
+        self.log("validation_loss", value)
         for quantity, measures in self.errors.items():
-            for measure, value in measures.items():
-                self.log(f"{quantity}_{measure}", value)
+            for measure, error in measures.items():
+                self.log(f"{quantity}_{measure}", error)
+        followed = self.errors["forces"]["mae"] if "forces" in self.errors else float(value)
+        for schedule in _several(self.lr_schedulers()):
+            if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
+                schedule.step(followed)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The validation errors go into the checkpoints."""
+        checkpoint["errors"] = self.errors
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Those of the run that is resumed."""
+        self.errors = checkpoint.get("errors", {})
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Batches are ours, so we move them."""
         return batch.to(device)
+
+
+def _several(given: Any) -> list[Any]:
+    """What lightning gives as a list, alone, or not at all."""
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def is_matrix(name: str) -> bool:

@@ -36,10 +36,11 @@ class Muon(torch.optim.Optimizer):
         params: the parameters.
         lr: learning rate; an update has the root-mean-square singular value ``lr * sqrt(max(1, in/out))``.
         momentum: of the (Nesterov) momentum.
+        weight_decay: the parameters lose ``lr * weight_decay`` of their value with each step.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -58,5 +59,6 @@ class Muon(torch.optim.Optimizer):
                 average = state["momentum"].lerp_(parameter.grad, 1.0 - group["momentum"])
                 direction = orthogonalise(parameter.grad.lerp(average, group["momentum"]))
                 stretch = max(1.0, parameter.shape[-2] / parameter.shape[-1]) ** 0.5
+                parameter.mul_(1.0 - group["lr"] * group.get("weight_decay", 0.0))
                 parameter.add_(direction, alpha=-group["lr"] * stretch)
         return loss

@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from ase_nbody.archive import save_model, write_whole
 from ase_nbody.data import Batch, LabelledStructure, Sample, collate, measure, prepare, read_labelled
-from ase_nbody.evaluation import evaluate_model
-from ase_nbody.loss import UNITS
+from ase_nbody.evaluation import errors_table, evaluate_model
+from ase_nbody.loss import unit_of
 from ase_nbody.network import NBodyConfig, NBodyNetwork
-from ase_nbody.training.callbacks import Progress, WholeCheckpoints, moving_average
+from ase_nbody.training.callbacks import Progress, StopEarly, WholeCheckpoints, moving_average
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
 from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.report import write_report
@@ -68,7 +68,9 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     module = NBodyTraining(network, options, int(options.epochs or 0) * len(loaders[0]), with_stress)
     with _without_hints():
         _trainer(options, output, console).fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+    _take_averages(module, output / "checkpoints" / ("best.ckpt" if options.keeps_best else "last.ckpt"))
 
+    console.print(errors_table(module.errors, f"{len(validation)} validation frames"))
     card: dict[str, Any] = {
         **config.card,
         "training data": f"{len(training)} frames of {Path(config.data.train).name}",
@@ -80,12 +82,21 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     }
     if test is not None:
         card["test data"] = f"{len(test)} frames of {Path(str(config.data.test)).name}"
-        card["test errors"] = _with_units(evaluate_model(network, test))
+        measured = evaluate_model(network, test)
+        card["test errors"] = _with_units(measured)
+        console.print(errors_table(measured, f"{len(test)} test frames"))
     if config.report:
         _report(network, {"training": training, "validation": validation, "test": test or []}, output, console)
     path = save_model(network, output / MODEL_NAME, card)
     console.print(f"Wrote {path}")
     return path
+
+
+def _take_averages(module: NBodyTraining, path: Path) -> None:
+    """Give the network the averaged weights of a checkpoint, and the module their errors."""
+    checkpoint = WholeCheckpoints().load_checkpoint(path)
+    module.load_state_dict(checkpoint["state_dict"])
+    module.on_load_checkpoint(checkpoint)
 
 
 def _report(
@@ -201,13 +212,18 @@ def _loader(samples: list[Sample], batch_size: int, seed: int, shuffle: bool) ->
 
 def _trainer(options: OptimisationConfig, output: Path, console: Console) -> lightning.Trainer:
     accelerator, _, index = options.device.partition(":")
+    folder, one = output / "checkpoints", {"enable_version_counter": False}
+    best = [ModelCheckpoint(folder, filename="best", monitor="validation_loss", **one)] if options.keeps_best else []
+    stop = [StopEarly(options.patience, options.first_epoch_of_second_stage() or 0)] if options.patience else []
     return lightning.Trainer(
         max_epochs=options.epochs,
         accelerator="gpu" if accelerator == "cuda" else accelerator,
         devices=[int(index)] if index else 1,
         callbacks=[
             WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging)),
-            ModelCheckpoint(output / "checkpoints", filename="last", enable_version_counter=False),
+            *stop,
+            *best,
+            ModelCheckpoint(folder, filename="last", **one),
             Progress(console, output / "metrics.csv"),
         ],
         logger=TensorBoardLogger(output, name="", version="tensorboard"),
@@ -236,4 +252,4 @@ def _without_hints() -> Iterator[None]:
 
 
 def _with_units(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
-    return {quantity: {"unit": UNITS[quantity], **measures} for quantity, measures in table.items()}
+    return {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in table.items()}

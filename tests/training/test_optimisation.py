@@ -1,0 +1,150 @@
+"""Losses, optimisers, schedules and stages: they do what they say, and resume bit for bit."""
+
+import csv
+
+import pytest
+import torch
+
+from ase_nbody import load_model
+from ase_nbody.archive import read_card
+from ase_nbody.training.callbacks import StopEarly, WholeCheckpoints
+from ase_nbody.training.config import OptimisationConfig, TrainingConfig
+from ase_nbody.training.module import NBodyTraining
+from ase_nbody.training.run import train
+
+
+@pytest.fixture
+def run(configuration, tmp_path):
+    """A function that trains, and returns weights, rows of metrics.csv, and the last checkpoint."""
+
+    def start(output="run", resume=False, **training):
+        config = TrainingConfig.from_yaml(configuration(name=f"{output}.yaml", output=output, **training))
+        weights = load_model(train(config, resume=resume)).state_dict()
+        with open(tmp_path / output / "metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return weights, rows, WholeCheckpoints().load_checkpoint(tmp_path / output / "checkpoints" / "last.ckpt")
+
+    return start
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """A function that lets the training step of a number fail, once, in place of a kill."""
+
+    def at(step):
+        original, calls = NBodyTraining.training_step, iter(range(10_000))
+
+        def training_step(self, *arguments):
+            if next(calls) == step:
+                raise Killed
+            return original(self, *arguments)
+
+        monkeypatch.setattr(NBodyTraining, "training_step", training_step)
+
+    return at
+
+
+PLATEAU = {"optimiser": "adamw", "weight_decay": 0.1, "schedule": "plateau", "plateau_patience": 0, "loss": "mse"}
+PLATEAU |= {"second_stage": {"start": 0.5, "energy_weight": 10.0}, "gradient_clip": 1.0, "adam_rate": 0.03}
+EARLY = {"loss": "huber", "patience": 1, "muon_rate": 0.1, "adam_rate": 0.1, "averaging": 0.0}
+
+
+@pytest.mark.parametrize(("options", "step"), [(PLATEAU, 22), (EARLY, 8)], ids=["plateau", "early"])
+def test_a_broken_run_resumes_bit_for_bit(options, step, run, kill, configuration):
+    weights, rows, last = run("unbroken", epochs=8, **options)
+    kill(step)
+    with pytest.raises(Killed):
+        run("broken", epochs=8, **options)
+    again, rows_again, last_again = run("broken", resume=True, epochs=8, **options)
+    assert same(weights, again)
+    assert rows == rows_again
+    assert same(last["current_model_state"], last_again["current_model_state"])
+
+
+def test_plateau_lowers_the_rate_and_keeps_the_best(run, monkeypatch):
+    """The rate falls by the factor in each epoch without a lower force error, and only then."""
+    rates = []
+    monkeypatch.setattr(
+        NBodyTraining,
+        "on_train_epoch_start",
+        lambda self: rates.append(self.trainer.optimizers[0].param_groups[0]["lr"]),
+    )
+    _, rows, _ = run(epochs=8, warmup=2, schedule="plateau", plateau_patience=0, plateau_factor=0.1, muon_rate=0.3)
+    errors = [float(row["forces mae (meV/Angstrom)"]) for row in rows]
+    expected, best = 0.3, errors[0]
+    for rate, error in zip(rates[1:], errors[1:], strict=True):
+        assert rate == pytest.approx(expected)
+        if error >= best * (1 - 1e-4):
+            expected *= 0.1
+        best = min(best, error)
+    assert expected < 0.3, "nothing was lowered: the test shows nothing"
+
+
+def test_early_stop_saves_the_best_epoch_and_its_errors(run, tmp_path):
+    weights, rows, last = run(epochs=30, **EARLY)
+    assert len(rows) < 30
+    best = WholeCheckpoints().load_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert best["epoch"] == len(rows) - 2
+    assert same({f"network.{name}": value for name, value in weights.items()}, best["state_dict"])
+    assert not same(best["state_dict"], last["state_dict"])
+    card = read_card(tmp_path / "run" / "model.nbody")["card"]
+    assert card["validation errors"]["forces"]["mae"] == pytest.approx(float(rows[-2]["forces mae (meV/Angstrom)"]))
+
+
+def test_patience_counts_in_the_second_stage_only():
+    config = OptimisationConfig(epochs=200, second_stage={"start": 0.6, "energy_weight": 5.0}, patience=3)
+    assert config.first_epoch_of_second_stage() == 120
+    assert config.loss_weights(119) == (1.0, 1.0)
+    assert config.loss_weights(120) == (5.0, 1.0)
+    trainer = type("Trainer", (), {"current_epoch": 119, "callback_metrics": None})()
+    StopEarly(3, 120).on_train_epoch_end(trainer, None)  # looks at nothing yet
+
+
+def test_second_stage_changes_the_training_from_its_first_epoch_on(run):
+    _, plain, _ = run("plain", epochs=4)
+    _, staged, _ = run("staged", epochs=4, second_stage={"start": 0.5, "energy_weight": 30.0})
+    assert plain[:2] == staged[:2]
+    assert plain[2:] != staged[2:]
+
+
+def test_clipping_and_decay_reach_the_optimisers(run):
+    base, clipped, decayed = (
+        run(name, epochs=1, **options)[2]["current_model_state"]
+        for name, options in (
+            ("base", {"optimiser": "adamw"}),
+            ("clipped", {"optimiser": "adamw", "gradient_clip": 1e-9}),  # so short that Adam's epsilon rules
+            ("decayed", {"optimiser": "adamw", "weight_decay": 50.0}),
+        )
+    )
+    name = next(name for name in base if name.endswith(".radial"))
+    assert decayed[name].norm() < 0.8 * base[name].norm()
+    assert not torch.equal(base[name], clipped[name])
+    bias = next(name for name in base if "embedding" in name or "species" in name)
+    assert torch.allclose(decayed[bias], base[bias], atol=0.02)
+
+
+def test_metrics_and_tables_have_the_forces_by_element(run, capsys):
+    _, rows, _ = run(epochs=1)
+    columns = [column for column in rows[0] if column.startswith("forces_")]
+    assert columns == [
+        f"forces_{symbol} {measure} (meV/Angstrom)" for symbol in ("H", "C", "O", "Cu") for measure in ("mae", "rmse")
+    ]
+    assert "forces Cu" in capsys.readouterr().out
+
+
+def test_a_killed_finish_still_saves_the_averages(run, tmp_path):
+    """Killed after the last checkpoint, before the model was written."""
+    weights, _, last = run(epochs=2)
+    (tmp_path / "run" / "model.nbody").unlink()
+    again, _, _ = run(epochs=2, resume=True)
+    assert same(weights, again)
+    assert not same(last["state_dict"], last["current_model_state"])
+    assert read_card(tmp_path / "run" / "model.nbody")["card"]["validation errors"]["forces"]["mae"] > 0.0

@@ -206,5 +206,5 @@ def test_errors_that_nobody_foresaw_are_one_line(error: Exception, line: str, mo
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(sys.modules["ase_nbody.cli.evaluate"], "load_model", fail)
+    monkeypatch.setattr(sys.modules["ase_nbody.cli.evaluate"], "load_members", fail)
     assert refused("evaluate", "model", "data").startswith(line)

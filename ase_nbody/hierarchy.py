@@ -21,22 +21,24 @@ from ase_nbody.structure import Structure
 class Level:
     """The parts of one level and the edges to the children, parts of the level below, that each is made of.
 
-    P parts with K edges each at the most; shorter rows are padded. Q parts stand below.
+    P parts with K edges each at the most; shorter rows are padded. C parts of the level below may be children.
 
     Attributes:
         centre: atom at the centre of each part (P,).
         own: part of the level below with the same centre (P,).
-        child: part of the level below at the end of each edge (P, K).
+        children: parts of the level below that may be children (C,), ascending.
+        child: which of the ``children`` is at the end of each edge (P, K).
         atom: atom at the centre of that child (P, K).
         shift: lattice translation of the child in whole lattice vectors (P, K, 3).
         mask: True where an edge is real (P, K); the other tables are 0 elsewhere.
-        parents: for each part below, the edges ``p * K + k`` that end there (Q, M). By it, derivatives that flow from
+        parents: for each of the ``children``, the edges ``p * K + k`` that end there (C, M). By it, derivatives that flow from
             the edges to the children are gathered, not scattered: deterministic on every device.
-        parents_mask: True where an entry of ``parents`` is real (Q, M); ``parents`` is 0 elsewhere.
+        parents_mask: True where an entry of ``parents`` is real (C, M); ``parents`` is 0 elsewhere.
     """
 
     centre: Tensor
     own: Tensor
+    children: Tensor
     child: Tensor
     atom: Tensor
     shift: Tensor
@@ -120,7 +122,7 @@ def build_level(pairs: Pairs, above: NDArray[np.bool_], below: NDArray[np.bool_]
         below: atoms with a part of the level below (N,); all of ``above`` and ``children`` are among them.
         children: atoms whose part below may be a child (N,).
     """
-    part_of, child_of = np.cumsum(above) - 1, np.cumsum(below) - 1
+    part_of, part_below, child_of = (np.cumsum(atoms) - 1 for atoms in (above, below, children))
     keep = above[pairs.first] & children[pairs.second]
     part, atom = part_of[pairs.first[keep]], pairs.second[keep]
     edges, mask = group_rows(part, np.arange(len(part)), int(above.sum()))
@@ -129,11 +131,12 @@ def build_level(pairs: Pairs, above: NDArray[np.bool_], below: NDArray[np.bool_]
     else:
         shift = pairs.shift[keep]
     position = np.flatnonzero(mask)  # p * K + k of each edge
-    parents, parents_mask = group_rows(child_of[pairs.second[keep]], position, int(below.sum()))
+    parents, parents_mask = group_rows(child_of[pairs.second[keep]], position, int(children.sum()))
     centre = np.flatnonzero(above)
     table = {
         "centre": centre,
-        "own": child_of[centre],
+        "own": part_below[centre],
+        "children": part_below[children],
         "child": np.where(mask, child_of[atom[edges]], 0),
         "atom": np.where(mask, atom[edges], 0),
         "shift": np.where(mask[..., None], shift[edges], 0),
@@ -187,14 +190,18 @@ def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarch
     levels = []
     for parallel in zip(*(hierarchy.levels for hierarchy in hierarchies), strict=True):
         width = round_up(max(level.mask.shape[1] for level in parallel), multiple)
-        above = np.cumsum([0] + [len(level.centre) for level in parallel])
+        above, children = (
+            np.cumsum([0] + [len(getattr(level, name)) for level in parallel]) for name in ("centre", "children")
+        )
         fields: dict[str, list[Tensor]] = {name: [] for name in Level.__dataclass_fields__}
-        for level, first_atom, first_below, first_part in zip(parallel, atoms, below, above, strict=False):
+        firsts = zip(parallel, atoms, below, above, children, strict=False)
+        for level, first_atom, first_below, first_part, first_child in firsts:
             part, slot = level.parents.div(max(level.mask.shape[1], 1), rounding_mode="floor"), level.parents
             slot = slot - part * level.mask.shape[1]
             fields["centre"].append(level.centre + first_atom)
             fields["own"].append(level.own + first_below)
-            fields["child"].append((level.child + first_below) * level.mask)
+            fields["children"].append(level.children + first_below)
+            fields["child"].append((level.child + first_child) * level.mask)
             fields["atom"].append((level.atom + first_atom) * level.mask)
             fields["shift"].append(level.shift)
             fields["mask"].append(level.mask)

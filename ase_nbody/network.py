@@ -180,6 +180,7 @@ class NBodyLevel(nn.Module):
         tau_state = Type(config.channels, config.l_max)
 
         self.scale = config.mean_children**-0.5
+        self.all_children = config.children == "all"
         self.basis = RadialBasis(config.radius, config.n_basis)
         self.message = None if scalar_children else Mixing(tau, tau_message)
         self.first_order = FirstOrderGate(tau_message, config.l_max, config.n_basis, n_radial)
@@ -207,11 +208,12 @@ class NBodyLevel(nn.Module):
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (P, K)
         basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (P, K, n_basis)
         unit = vectors / distance.unsqueeze(-1)
-        message = state if self.message is None else self.message(state)
+        children = state if self.all_children else state.index_select(1, level.children)
+        message = children if self.message is None else self.message(children)
         aggregated = self.aggregate(self.scale * self.first_order(message, basis, unit, level))
         if self.inherit is not None:
-            own = self.inherit(state[:, level.own])
-            aggregated = torch.cat([aggregated[: len(own)] + own, aggregated[len(own) :]])
+            own = self.inherit(state.index_select(1, level.own))
+            aggregated = torch.cat([aggregated[: own.shape[0]] + own, aggregated[own.shape[0] :]])
         centre = species[level.centre]
         products = self.zeroth_order(self.state_gain(aggregated, centre))
         state = self.hand_up(self.product_gain(products, centre))
@@ -268,7 +270,7 @@ class NBodyNetwork(nn.Module):
         energies = []
         for layer, level, pairs, held in zip(self.levels, hierarchy.levels, vectors, closest, strict=True):
             state, energy = layer(state, pairs, level, species, held)
-            energies.append(state.new_zeros(len(level.centre)) if energy is None else self.config.energy_scale * energy)
+            energies.append(state.new_zeros(level.centre.shape[0]) if energy is None else self.config.energy_scale * energy)
         if self.repulsion is not None:
             level, distance = hierarchy.levels[0], torch.linalg.vector_norm(vectors[0], dim=-1)
             reach = None if closest[0] is None else FOLLOWS * closest[0].clamp(max=self.config.levels[0].radius)

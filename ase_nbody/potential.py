@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from ase.data import atomic_numbers
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -104,7 +103,7 @@ def _assemble(
     with_virials: bool,
 ) -> Prediction:
     """Sum part energies and pair gradients to atoms and structures (equations above), in float64."""
-    n_atoms = len(hierarchy.numbers)
+    n_atoms = hierarchy.numbers.shape[0]
     energies = isolated_energies(network, hierarchy.numbers)
     forces = energies.new_zeros(n_atoms, 3)
     virials = energies.new_zeros(n_atoms, 9)
@@ -113,11 +112,12 @@ def _assemble(
         gradient = gradient.to(torch.float64) * level.mask.unsqueeze(-1)
         energies = energies.index_add(0, level.centre, part.to(torch.float64))
         forces = forces.index_add(0, level.centre, gradient.sum(1))
-        forces = forces.index_add(0, below, -sum_over_parents(gradient.unsqueeze(0), level)[0])
+        child_atom = below[level.children]
+        forces = forces.index_add(0, child_atom, -sum_over_parents(gradient.unsqueeze(0), level)[0])
         if with_virials:
             half = 0.5 * (vector.unsqueeze(-1) * gradient.unsqueeze(-2)).flatten(2)  # (P, K, 9)
             virials = virials.index_add(0, level.centre, half.sum(1))
-            virials = virials.index_add(0, below, sum_over_parents(half.unsqueeze(0), level)[0])
+            virials = virials.index_add(0, child_atom, sum_over_parents(half.unsqueeze(0), level)[0])
         below = level.centre
     energy = sum_by_structure(energies, hierarchy.structure, hierarchy.n_structures)
     virials = virials.unflatten(1, (3, 3))
@@ -126,10 +126,9 @@ def _assemble(
 
 def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:
     """Energy in eV of each atom alone (N,), float64."""
-    table = torch.zeros(len(network.one_hot), dtype=torch.float64)
-    for symbol, energy in network.config.isolated_atom_energies.items():
-        table[atomic_numbers[symbol]] = energy
-    return table.to(numbers.device)[numbers]
+    isolated = [network.config.isolated_atom_energies.get(symbol, 0.0) for symbol in network.config.species]
+    table = torch.tensor(isolated, dtype=torch.float64, device=numbers.device)
+    return network.one_hot[numbers].to(torch.float64) @ table
 
 
 class CompiledPotential:

@@ -67,7 +67,7 @@ def test_children_are_parts_of_the_level_below(system):
     centre_below = torch.arange(len(system))
     for level in build(system).levels:
         assert torch.equal(centre_below[level.own], level.centre)
-        assert torch.equal(centre_below[level.child][level.mask], level.atom[level.mask])
+        assert torch.equal(centre_below[level.children][level.child][level.mask], level.atom[level.mask])
         centre_below = level.centre
 
 
@@ -109,7 +109,7 @@ def test_tables_of_a_batch_agree_with_each_other(systems):
     centre_below = torch.arange(len(batch.numbers))
     for level in batch.levels:
         assert torch.equal(centre_below[level.own], level.centre)
-        assert torch.equal(centre_below[level.child][level.mask], level.atom[level.mask])
+        assert torch.equal(centre_below[level.children][level.child][level.mask], level.atom[level.mask])
         listed = level.parents[level.parents_mask]
         child = torch.arange(len(level.parents)).unsqueeze(1).expand_as(level.parents)[level.parents_mask]
         assert torch.equal(listed.sort().values, level.mask.flatten().nonzero().flatten())

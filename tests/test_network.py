@@ -21,7 +21,8 @@ def level_function(network: NBodyNetwork, hierarchy, number: int):
     level, layer = hierarchy.levels[number], network.levels[number]
     species = network.one_hot[hierarchy.numbers]
     tau = network.embedding.tau_out if number == 0 else network.levels[number - 1].tau_out
-    state = random(tau.components, len(level.parents), tau.channels)
+    below = len(hierarchy.numbers) if number == 0 else len(hierarchy.levels[number - 1].centre)
+    state = random(tau.components, below, tau.channels)
     radius = network.config.levels[number].radius
     vectors = torch.where(level.mask.unsqueeze(-1), 0.3 * radius * random(*level.mask.shape, 3, seed=1), 2.0 * radius)
     return (

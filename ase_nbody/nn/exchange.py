@@ -13,15 +13,15 @@ from ase_nbody.hierarchy import Level
 
 
 def gather_children(state: Tensor, level: Level) -> Tensor:
-    """State of the level below ``(components, Q, channels)`` -> of the edges ``(components, P, K, channels)``.
+    """States of the level's children ``(components, C, channels)`` -> of the edges ``(components, P, K, channels)``.
 
-    Padded edges get the state of part 0 and must be given zero weight.
+    Padded edges get the state of child 0 and must be given zero weight.
     """
     return _Gather.apply(state, level.child, level.parents, level.parents_mask)
 
 
 def sum_over_parents(edges: Tensor, level: Level) -> Tensor:
-    """Sum over the edges that end at each child: ``(components, P, K, channels)`` -> ``(components, Q, channels)``."""
+    """Sum over the edges that end at each child: ``(components, P, K, channels)`` -> ``(components, C, channels)``."""
     return _Sum.apply(edges, level.child, level.parents, level.parents_mask)
 
 
@@ -41,8 +41,8 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: Any, edges: Tensor, child: Tensor, parents: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(child, parents, mask)
         if child.numel() == 0:
-            return edges.new_zeros(edges.shape[0], len(parents), edges.shape[-1])
-        gathered = edges.flatten(1, 2).index_select(1, parents.flatten()).unflatten(1, parents.shape)  # (., Q, M, c)
+            return edges.new_zeros(edges.shape[0], parents.shape[0], edges.shape[-1])
+        gathered = edges.flatten(1, 2).index_select(1, parents.flatten()).unflatten(1, parents.shape)  # (., C, M, c)
         return (mask.to(edges.dtype).unsqueeze(1) @ gathered).squeeze(2)
 
     @staticmethod

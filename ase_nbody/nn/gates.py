@@ -73,7 +73,7 @@ class FirstOrderGate(nn.Module):
         """Aggregate over the children.
 
         Args:
-            state: states of the level below (components, Q, channels).
+            state: states of the level's children (components, C, channels).
             basis: radial basis of the edges (P, K, n_basis).
             unit: directions of the edges (P, K, 3).
             level: the edges.

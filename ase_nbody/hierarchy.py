@@ -31,8 +31,8 @@ class Level:
         atom: atom at the centre of that child (P, K).
         shift: lattice translation of the child in whole lattice vectors (P, K, 3).
         mask: True where an edge is real (P, K); the other tables are 0 elsewhere.
-        parents: for each of the ``children``, the edges ``p * K + k`` that end there (C, M). By it, derivatives that flow from
-            the edges to the children are gathered, not scattered: deterministic on every device.
+        parents: for each of the ``children``, the edges ``p * K + k`` that end there (C, M). By it, derivatives that
+            flow from the edges to the children are gathered, not scattered: deterministic on every device.
         parents_mask: True where an entry of ``parents`` is real (C, M); ``parents`` is 0 elsewhere.
     """
 

@@ -270,7 +270,8 @@ class NBodyNetwork(nn.Module):
         energies = []
         for layer, level, pairs, held in zip(self.levels, hierarchy.levels, vectors, closest, strict=True):
             state, energy = layer(state, pairs, level, species, held)
-            energies.append(state.new_zeros(level.centre.shape[0]) if energy is None else self.config.energy_scale * energy)
+            none = state.new_zeros(level.centre.shape[0])
+            energies.append(none if energy is None else self.config.energy_scale * energy)
         if self.repulsion is not None:
             level, distance = hierarchy.levels[0], torch.linalg.vector_norm(vectors[0], dim=-1)
             reach = None if closest[0] is None else FOLLOWS * closest[0].clamp(max=self.config.levels[0].radius)

@@ -176,10 +176,11 @@ class CompiledPotential:
         def energy_and_gradient(weights: list[Tensor], *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
             return functional_call(evaluation, dict(zip(names, weights, strict=True)), arguments)
 
-        weights = [weight.detach().requires_grad_() for weight in self.network.parameters()]
+        weights = [weight.detach().requires_grad_(weight.requires_grad) for weight in self.network.parameters()]
+        free = [weight for weight in weights if weight.requires_grad]
         compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
         energy, _, forces, *_ = compiled(weights, tables, positions, cells)
-        torch.autograd.grad(energy.sum() + forces.sum(), weights, allow_unused=True)  # compiles the backward pass too
+        torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles the backward pass too
         return compiled
 
 

@@ -55,22 +55,25 @@ def measure(
     )
 
 
-def fit_isolated_energies(data: Sequence[LabelledStructure]) -> dict[str, float]:
+def fit_isolated_energies(
+    data: Sequence[LabelledStructure], given: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Energy per species in eV by least squares of the total energies on the compositions.
 
-    Single-atom frames, where there are any, are taken as they are. For data of one composition only the sum is
-    determined: then the solution of least norm is taken, which serves the training but is no atomic energy.
+    Single-atom frames, where there are any, are taken as they are; energies that are ``given`` go before them. For data
+    of one composition only the sum is determined: then the solution of least norm is taken, which serves the training
+    but is no atomic energy.
     """
     alone = {
         chemical_symbols[frame.structure.numbers[0]]: frame.energy
         for frame in data
         if len(frame.structure) == 1 and not frame.structure.pbc.any() and np.isfinite(frame.energy)
-    }
+    } | dict(given or {})
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
     symbols = [chemical_symbols[number] for number in numbers]
     frames = [frame for frame in data if np.isfinite(frame.energy)]
     if not frames:
-        return dict.fromkeys(symbols, 0.0) | alone
+        return {symbol: alone.get(symbol, 0.0) for symbol in symbols}
     counts = np.array([[np.sum(frame.structure.numbers == number) for number in numbers] for frame in frames], float)
     energies = np.array([frame.energy for frame in frames])
     known = np.array([symbol in alone for symbol in symbols])

@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ase_nbody.archive import find_model, load_model, shipped_models
 from ase_nbody.loss import LossKind
 from ase_nbody.network import LevelConfig
 
@@ -30,23 +31,50 @@ class DataConfig(_Strict):
         train: file with energies (eV), forces (eV/Angstrom) and, where there are any, stresses (eV/Angstrom^3).
         validation: another file, or how many frames of ``train`` are split off at random; default: a tenth, at most 50.
         test: file that is evaluated once, after the training, for the model card.
-        isolated_atom_energies: eV of each species alone; fitted to the data if not given.
+        isolated_atom_energies: eV of each species alone. Default, and ``fit``: fitted to the data; but those of the
+            model that is started from are kept if neither given nor ``fit``.
         seed: of the split.
     """
 
     train: str
     validation: str | int | None = None
     test: str | None = None
-    isolated_atom_energies: dict[str, float] | None = None
+    isolated_atom_energies: dict[str, float] | Literal["fit"] | None = None
     seed: int = 0
 
 
+class FreezeConfig(_Strict):
+    """Weights that the training leaves as they are.
+
+    Attributes:
+        levels: numbers of levels, from 1 below.
+        embedding: also the species embedding.
+    """
+
+    levels: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    embedding: bool = False
+
+
+def _levels_only(given: Any) -> Any:
+    return {"levels": given} if isinstance(given, list | tuple) else given
+
+
 class ArchitectureConfig(_Strict):
-    """The network's shape; species and scales come from the data (see ``NBodyConfig``)."""
+    """The network's shape; species and scales come from the data (see ``NBodyConfig``).
+
+    Attributes:
+        levels: the levels from below.
+        embedding: channels of the species embedding; default: one per species, at most 8.
+        repulsion: add the ZBL repulsion of the nuclei.
+        start_from: a shipped model or a model file, whose weights and shape are taken; species that it lacks are added.
+        freeze: which of its weights to leave as they are; a list stands for levels.
+    """
 
     levels: tuple[LevelConfig, ...] = (LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0))
     embedding: int | None = None
     repulsion: bool = True
+    start_from: str | None = None
+    freeze: Annotated[FreezeConfig, BeforeValidator(_levels_only)] = FreezeConfig()
 
 
 class SecondStage(_Strict):
@@ -199,11 +227,41 @@ class TrainingConfig(_Strict):
         files = {name: getattr(config.data, name) for name in ("train", "validation", "test")}
         found = {name: beside(file) for name, file in files.items() if isinstance(file, str)}
         data = config.data.model_copy(update=found)
-        return config.model_copy(update={"data": data, "output": beside(config.output)})
+        network = _with_shape_of_start(config.network, folder)
+        return config.model_copy(update={"data": data, "network": network, "output": beside(config.output)})
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _with_shape_of_start(network: ArchitectureConfig, folder: Path) -> ArchitectureConfig:
+    """The network with the shape of the model that it starts from, if any, which nothing given may contradict."""
+    if network.start_from is None:
+        return network
+    start = network.start_from
+    start = start if start in shipped_models() else str(find_model(folder.joinpath(start).resolve()))
+    model = load_model(start)
+    shape = {"levels": model.config.levels, "repulsion": model.config.repulsion}
+
+    def measured(levels: Any) -> Any:
+        return [level.model_dump(exclude={"mean_children"}) for level in levels]
+
+    differing = [
+        name
+        for name, given, present in (
+            ("levels", measured(network.levels), measured(model.config.levels)),
+            ("repulsion", network.repulsion, model.config.repulsion),
+            ("embedding", network.embedding, model.embedding.tau_out.channels),
+        )
+        if name in network.model_fields_set and given not in (present, None)
+    ]
+    if differing:
+        raise ConfigError(
+            f"network.{differing[0]} differs from that of the model {start}, which network.start_from names: a model "
+            "keeps its shape. Leave out levels, repulsion, embedding and preset, or train without start_from."
+        )
+    return network.model_copy(update={**shape, "start_from": start})
 
 
 def _with_preset(content: dict[str, Any]) -> dict[str, Any]:

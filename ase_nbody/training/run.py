@@ -19,13 +19,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch.utils.data import DataLoader, DistributedSampler
 
-from ase_nbody.archive import save_model, write_whole
-from ase_nbody.data import Batch, LabelledStructure, Sample, collate, measure, prepare, read_labelled
+from ase_nbody.archive import read_card, save_model, write_whole
+from ase_nbody.data import Batch, LabelledStructure, Sample, collate, prepare, read_labelled
 from ase_nbody.evaluation import errors_table, evaluate_model
 from ase_nbody.loss import unit_of
-from ase_nbody.network import NBodyConfig, NBodyNetwork
+from ase_nbody.network import NBodyNetwork
 from ase_nbody.training.callbacks import Progress, StopEarly, WholeCheckpoints, moving_average
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
+from ase_nbody.training.initial import build_network
 from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.report import write_report
 
@@ -80,6 +81,10 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         "training": options.model_dump(mode="json"),
         "example": _example(training),
     }
+    if config.network.start_from is not None:
+        card["started from"] = (
+            f"{Path(config.network.start_from).name}, {read_card(config.network.start_from)['checksum']}"
+        )
     if test is not None:
         card["test data"] = f"{len(test)} frames of {Path(str(config.data.test)).name}"
         measured = evaluate_model(network, test)
@@ -116,27 +121,6 @@ def _with_epochs(options: OptimisationConfig, n_frames: int) -> OptimisationConf
     return options.model_copy(update={"epochs": chosen})
 
 
-def build_network(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
-    """The untrained network of a configuration, with species and scales of the training data."""
-    statistics = measure(training, config.network.levels, config.data.isolated_atom_energies)
-    levels = tuple(
-        level.model_copy(update={"mean_children": mean})
-        for level, mean in zip(config.network.levels, statistics.mean_children, strict=True)
-    )
-    architecture = NBodyConfig(
-        species=statistics.species,
-        levels=levels,
-        embedding=config.network.embedding,
-        isolated_atom_energies=statistics.isolated_atom_energies,
-        energy_scale=statistics.force_scale,
-        repulsion=config.network.repulsion,
-        closest_distances=statistics.closest_distances,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        return NBodyNetwork(architecture).to(getattr(torch, config.training.dtype))
-
-
 def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:
     """The training structure of most species and, among these, lowest force: what the model is for, as JSON."""
 
@@ -158,10 +142,12 @@ def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:
 
 def _summary(network: NBodyNetwork, training: Sequence[Any], validation: Sequence[Any]) -> str:
     size = sum(weight.numel() for weight in network.parameters())
+    frozen = sum(weight.numel() for weight in network.parameters() if not weight.requires_grad)
     isolated = ", ".join(f"{name} {energy:.3f} eV" for name, energy in network.config.isolated_atom_energies.items())
     return (
         f"{len(training)} training and {len(validation)} validation structures of "
-        f"{', '.join(network.config.species)}; {size:,} weights; isolated atoms {isolated}"
+        f"{', '.join(network.config.species)}; {size:,} weights"
+        f"{f', {frozen:,} of them frozen' if frozen else ''}; isolated atoms {isolated}"
     )
 
 

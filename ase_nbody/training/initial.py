@@ -1,0 +1,145 @@
+"""The network that a training begins with: a fresh one, or one that was trained before and meets new data.
+
+A trained one keeps its function: its architecture, scale, isolated-atom energies and weights stay as they are. Species
+that it does not know join its tables, with the mean of the rows of those that it knows; the embeddings are drawn around
+it, so that new species differ. Closest distances become the smaller of those of the old and the new data.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from pydantic import ValidationError
+
+from ase_nbody.archive import load_model
+from ase_nbody.data import DataError, DataStatistics, LabelledStructure, fit_isolated_energies, measure
+from ase_nbody.network import NBodyConfig, NBodyNetwork
+from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
+
+_MOST_COHESION = 15.0  # eV per atom: tungsten has 9
+_SPREAD = 0.3  # of the embeddings of new species, in units of those of a fresh network
+
+
+def build_network(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+    """The network of a configuration before its training; frozen weights require no gradient.
+
+    Raises:
+        ConfigError: the model to start from cannot take the species of the data, or has no such level to freeze.
+        DataError: the data lack forces, or their energies are not those of the model to start from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        network = _fresh(config, training) if config.network.start_from is None else _started(config, training)
+    network = network.to(getattr(torch, config.training.dtype)).requires_grad_(True)
+    return _freeze(network, config.network.freeze)
+
+
+def _fresh(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+    """Weights at random, species and scales of the training data."""
+    given = config.data.isolated_atom_energies
+    statistics = measure(training, config.network.levels, given if isinstance(given, dict) else None)
+    levels = tuple(
+        level.model_copy(update={"mean_children": mean})
+        for level, mean in zip(config.network.levels, statistics.mean_children, strict=True)
+    )
+    return NBodyNetwork(
+        NBodyConfig(
+            species=statistics.species,
+            levels=levels,
+            embedding=config.network.embedding,
+            isolated_atom_energies=statistics.isolated_atom_energies,
+            energy_scale=statistics.force_scale,
+            repulsion=config.network.repulsion,
+            closest_distances=statistics.closest_distances,
+        )
+    )
+
+
+def _started(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+    """The model to start from, with the species of the data besides its own."""
+    before = load_model(str(config.network.start_from))
+    given = config.data.isolated_atom_energies
+    isolated = _isolated_energies(before.config.isolated_atom_energies, given, training)
+    statistics = measure(training, before.config.levels, isolated)
+    _refuse_other_energies(isolated, training, str(config.network.start_from))
+    species = {*before.config.species, *statistics.species}
+    content = before.config.model_dump() | {
+        "species": tuple(species),
+        "embedding": before.embedding.tau_out.channels,
+        "isolated_atom_energies": {symbol: energy for symbol, energy in isolated.items() if symbol in species},
+        "closest_distances": _closest(before.config, statistics),
+    }
+    try:
+        after = NBodyNetwork(NBodyConfig.model_validate(content))
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{config.network.start_from} cannot take all species of the data: {reason}") from error
+    transfer(before, after)
+    return after
+
+
+def _isolated_energies(
+    before: dict[str, float], given: dict[str, float] | str | None, training: Sequence[LabelledStructure]
+) -> dict[str, float]:
+    """What is given goes before what the model has, that before what the data say; ``"fit"`` asks the data alone."""
+    if given == "fit":
+        return before | fit_isolated_energies(training)
+    known = before | (given if isinstance(given, dict) else {})
+    return known | fit_isolated_energies(training, known)
+
+
+def _refuse_other_energies(isolated: dict[str, float], training: Sequence[LabelledStructure], name: str) -> None:
+    """Refuse data whose energies count from elsewhere than the model's: they would wipe out what it has learnt."""
+    cohesion = [
+        (frame.energy - sum(isolated[chemical_symbols[number]] for number in frame.structure.numbers))
+        / len(frame.structure)
+        for frame in training
+        if np.isfinite(frame.energy)
+    ]
+    typical = float(np.median(cohesion)) if cohesion else 0.0
+    if abs(typical) > _MOST_COHESION:
+        raise DataError(
+            f"the energies of the data are {typical:.4g} eV per atom from those of isolated atoms in {name} (allowed: "
+            f"{_MOST_COHESION:g}): another theory or unit. Set data.isolated_atom_energies: fit, or give them."
+        )
+
+
+def _closest(before: NBodyConfig, statistics: DataStatistics) -> dict[str, float]:
+    """The smaller distance of each pair; a model without any is held nowhere, and stays so."""
+    old, new = before.closest_distances, statistics.closest_distances
+    pairs = [*old, *(pair for pair in new if pair not in old)] if old else []
+    return {pair: min(old.get(pair, np.inf), new.get(pair, np.inf)) for pair in pairs}
+
+
+@torch.no_grad()
+def transfer(before: NBodyNetwork, after: NBodyNetwork) -> None:
+    """Give the weights of a network to one of the same shape that knows more species.
+
+    Tables of species, which differ in size, get the old rows at their places and means of them at the new ones.
+    """
+    rows = torch.tensor([after.config.species.index(symbol) for symbol in before.config.species])
+    new = [index for index, symbol in enumerate(after.config.species) if symbol not in before.config.species]
+    old_weights, embedding = before.state_dict(), after.embedding.weight
+    for name, weight in after.state_dict().items():
+        old = old_weights[name].to(weight)
+        if weight.shape == old.shape:
+            weight.copy_(old)
+            continue
+        (axis,) = (axis for axis in range(weight.dim()) if weight.shape[axis] != old.shape[axis])
+        weight.copy_(old.mean(axis, keepdim=True).expand_as(weight))
+        weight.index_copy_(axis, rows, old)
+    embedding[new] += _SPREAD * torch.randn_like(embedding[new]) / embedding.shape[1] ** 0.5
+
+
+def _freeze(network: NBodyNetwork, freeze: FreezeConfig) -> NBodyNetwork:
+    """The network with its frozen weights marked: they require no gradient."""
+    for number in freeze.levels:
+        if number > len(network.levels):
+            raise ConfigError(f"network.freeze names level {number}, but there are {len(network.levels)} levels")
+        network.levels[number - 1].requires_grad_(False)
+    if freeze.embedding:
+        network.embedding.requires_grad_(False)
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise ConfigError("network.freeze leaves nothing to train: free a level")
+    return network

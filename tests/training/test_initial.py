@@ -1,0 +1,214 @@
+"""Fine-tuning: a trained model keeps its function, learns new species, and leaves what is frozen as it was."""
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_nbody import NBodyCalculator, load_model
+from ase_nbody.archive import read_card, save_model
+from ase_nbody.data import DataError, read_labelled
+from ase_nbody.evaluation import evaluate_model
+from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.initial import build_network
+from ase_nbody.training.run import split, train
+
+
+def labelled(atoms, seed, shift=0.0):
+    """The structure, rattled, with EMT's energy (plus a shift in eV/atom), forces and stress."""
+    atoms.rattle(0.08, seed=seed)
+    atoms.calc = EMT()
+    energy, forces = atoms.get_potential_energy() + shift * len(atoms), atoms.get_forces()
+    results = {"stress": atoms.get_stress()} if atoms.pbc.all() else {}
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, **results)
+    return atoms
+
+
+def alloy(seed):
+    """Copper with a nickel and an aluminium atom, closer packed than what the model knows."""
+    atoms = bulk("Cu", a=3.1, cubic=True)
+    atoms.symbols[[1, 2]] = ["Ni", "Al"]
+    return labelled(atoms, seed)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny, frames):
+    """A network trained on copper crystals and methanol."""
+    folder = tmp_path_factory.mktemp("start")
+    ase.io.write(folder / "data.extxyz", frames)
+    content = {
+        "data": {"train": "data.extxyz", "validation": 4},
+        "network": {"levels": [{**tiny}, {**tiny, "parts": "heavy", "l_out": 0}]},
+        "training": {"epochs": 20, "batch_size": 4, "warmup": 3, "compile": False},
+        "report": False,
+        "output": "run",
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    return train(TrainingConfig.from_yaml(folder / "config.yaml"))
+
+
+@pytest.fixture
+def config(tmp_path, model):
+    """A function from labelled structures and entries to the configuration of a fine-tuning."""
+
+    def make(structures, output="run", data=None, training=None, **network):
+        ase.io.write(tmp_path / "new.extxyz", structures)
+        content = {
+            "data": {"train": "new.extxyz", "validation": 2, **(data or {})},
+            "network": {"start_from": str(model), **network},
+            "training": {"epochs": 5, "batch_size": 2, "warmup": 3, "compile": False, **(training or {})},
+            "report": False,
+            "output": output,
+        }
+        path = tmp_path / f"{output}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return TrainingConfig.from_yaml(path)
+
+    return make
+
+
+@pytest.fixture
+def alloys():
+    return [alloy(seed) for seed in range(6)]
+
+
+def weights_of(network, *parts):
+    return {name: weight for name, weight in network.state_dict().items() if name.startswith(parts)}
+
+
+def test_old_species_are_predicted_as_before(config, alloys, model, frames):
+    """To the bit, for all the old structures, whatever joins: between, before and behind the old species."""
+    settings = config(alloys, training={"dtype": "float64"})
+    network, before = build_network(settings, split(settings)[0]), load_model(model)
+    assert before.config.species == ("H", "C", "O", "Cu")
+    assert network.config.species == ("H", "C", "O", "Al", "Ni", "Cu")
+    old, new = NBodyCalculator(before), NBodyCalculator(network)
+    for atoms in frames[::3]:
+        for quantity in ("energy", "forces"):
+            np.testing.assert_array_equal(new.get_property(quantity, atoms), old.get_property(quantity, atoms))
+
+
+def test_new_species_are_known_and_differ(config, alloys):
+    settings = config(alloys)
+    network = build_network(settings, split(settings)[0])
+    calculator = NBodyCalculator(network)
+    atoms = alloys[0].copy()
+    energy = calculator.get_property("energy", atoms)
+    atoms.symbols[[1, 2]] = ["Al", "Ni"]
+    assert abs(calculator.get_property("energy", atoms) - energy) > 1e-4
+    assert np.isfinite(calculator.get_property("forces", atoms)).all()
+
+
+def test_scales_are_kept_and_distances_become_the_smaller_ones(config, alloys, model):
+    settings = config(alloys)
+    network, before = build_network(settings, split(settings)[0]), load_model(model)
+    assert network.config.energy_scale == before.config.energy_scale
+    assert network.config.levels == before.config.levels
+    old, new = before.config.closest_distances, network.config.closest_distances
+    assert {pair: new[pair] for pair in old if pair != "Cu-Cu"} == {pair: old[pair] for pair in old if pair != "Cu-Cu"}
+    assert {"Al-Ni", "Al-Cu", "Ni-Cu"} <= new.keys()
+    assert new["Cu-Cu"] < old["Cu-Cu"]
+
+
+def test_isolated_energies_are_kept_given_or_fitted(config, alloys, model):
+    old = load_model(model).config.isolated_atom_energies
+
+    def found(**data):
+        settings = config(alloys, data=data)
+        return build_network(settings, split(settings)[0]).config.isolated_atom_energies
+
+    assert {symbol: found()[symbol] for symbol in old} == old
+    assert found(isolated_atom_energies={"Cu": -0.5, "Ni": -0.25}) == old | {
+        "Cu": -0.5,
+        "Ni": -0.25,
+        "Al": pytest.approx(found(isolated_atom_energies={"Cu": -0.5, "Ni": -0.25})["Al"]),
+    }
+    fitted = found(isolated_atom_energies="fit")
+    assert fitted["Cu"] != old["Cu"]
+    assert fitted["H"] == old["H"]
+
+
+def test_energies_that_count_from_elsewhere_are_refused(config):
+    shifted = [labelled(bulk("Cu", cubic=True), seed, shift=-500.0) for seed in range(5)]
+    settings = config(shifted)
+    with pytest.raises(DataError, match=r"are -500 eV per atom from .*isolated_atom_energies: fit, or give them"):
+        build_network(settings, split(settings)[0])
+    settings = config(shifted, data={"isolated_atom_energies": "fit"})
+    assert build_network(settings, split(settings)[0]).config.isolated_atom_energies["Cu"] < -490.0
+
+
+def test_fine_tuning_on_few_frames_beats_training_from_scratch(config, tmp_path, tiny):
+    few = [labelled(bulk("Cu", cubic=True, a=3.65), seed) for seed in range(6)]
+    ase.io.write(tmp_path / "test.extxyz", [labelled(bulk("Cu", cubic=True, a=3.65), seed) for seed in range(90, 100)])
+    tuned = train(config(few, output="tuned"))
+    levels = [{**tiny}, {**tiny, "parts": "heavy", "l_out": 0}]
+    fresh = train(config(few, output="fresh", start_from=None, levels=levels))
+    test = read_labelled(tmp_path / "test.extxyz")
+    errors = [evaluate_model(load_model(path), test)["forces"]["mae"] for path in (tuned, fresh)]
+    assert errors[0] < 0.5 * errors[1]
+    card = read_card(tuned)["card"]
+    assert card["started from"].startswith("model.nbody, ")
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen", "free"),
+    [
+        ([1], ("levels.0.",), ("embedding.", "levels.1.")),
+        ({"levels": [2], "embedding": True}, ("levels.1.", "embedding."), ("levels.0.",)),
+    ],
+)
+def test_what_is_frozen_stays_to_the_bit(freeze, frozen, free, config, model):
+    few = [labelled(bulk("Cu", cubic=True), seed) for seed in range(6)]
+    after = load_model(train(config(few, freeze=freeze, training={"epochs": 2})))
+    before = load_model(model)
+    for name, weight in weights_of(before, *frozen).items():
+        assert torch.equal(after.state_dict()[name], weight), name
+    changed = [not torch.equal(after.state_dict()[name], weight) for name, weight in weights_of(before, *free).items()]
+    assert sum(changed) > len(changed) / 2
+
+
+@pytest.mark.parametrize(
+    ("entries", "culprit"),
+    [
+        ({"levels": [{"radius": 3.0}]}, "network.levels differs from that of the model"),
+        ({"repulsion": False}, "network.repulsion differs"),
+        ({"embedding": 7}, "network.embedding differs"),
+        ({"freeze": [3]}, "names level 3, but there are 2 levels"),
+        ({"freeze": {"levels": [1, 2], "embedding": True}}, "leaves nothing to train"),
+        ({"freeze": [0]}, "network.freeze"),
+        ({"freeze": {"level": [1]}}, "did you mean 'levels'"),
+    ],
+)
+def test_contradictions_are_named(entries, culprit, config):
+    few = [labelled(bulk("Cu", cubic=True), seed) for seed in range(3)]
+    with pytest.raises(ConfigError, match=culprit):
+        build_network(settings := config(few, **entries), split(settings)[0])
+
+
+def test_a_model_that_is_not_there_or_holds_several_is_named(config, model, tmp_path):
+    few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
+    with pytest.raises(FileNotFoundError, match="shipped models are"):
+        config(few, start_from="nowhere")
+    committee = save_model([load_model(model)] * 2, tmp_path / "committee.nbody")
+    with pytest.raises(ValueError, match="holds a committee of 2 networks where one is expected"):
+        config(few, start_from=committee.name)
+
+
+def test_the_written_configuration_is_the_same_run(config, model):
+    settings = config([labelled(molecule("CH3OH"), seed) for seed in range(3)])
+    assert settings.network.levels == load_model(model).config.levels
+    path = settings.output + ".full.yaml"
+    with open(path, "w") as file:
+        file.write(settings.to_yaml())
+    assert TrainingConfig.from_yaml(path) == settings
+
+
+def test_shipped_models_are_named_as_they_are(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: {train: a.extxyz}\nnetwork: {start_from: ethanol}\n")
+    network = TrainingConfig.from_yaml(tmp_path / "a.yaml").network
+    assert network.start_from == "ethanol"
+    assert network.levels == load_model("ethanol").config.levels

@@ -137,4 +137,5 @@ class Progress(Callback):
         writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in self._rows for name in row)))
         writer.writeheader()
         writer.writerows(self._rows)
-        write_whole(self.table, text.getvalue().encode())
+        if trainer.is_global_zero:
+            write_whole(self.table, text.getvalue().encode())

@@ -9,6 +9,7 @@ from ase_nbody.committee import pack_models
 from ase_nbody.data import read_labelled
 from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.processes import Processes
 from ase_nbody.training.run import MODEL_NAME, _with_units, split, train
 
 
@@ -25,9 +26,11 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
         Path of the model file, whose card has the errors of the committee's mean and those of its members.
 
     Raises:
-        ConfigError: the output folder holds another committee, or none to resume.
+        ConfigError: the output folder holds another committee, or none to resume; or there are several processes.
         DataError: the data cannot be trained on.
     """
+    if Processes.launched().count > 1:
+        raise ConfigError("a committee is trained by one process; start torchrun without --seeds, once for each seed")
     console = console or Console()
     members = [_member(config, config.training.seed + number) for number in range(size)]
     _claim(config, members, resume)

@@ -15,6 +15,8 @@ from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import CompiledPotential, Prediction, evaluate
 from ase_nbody.training.config import OptimisationConfig
 from ase_nbody.training.muon import Muon
+from ase_nbody.training.processes import gathered, summed
+from ase_nbody.training.recovery import LossWatch
 
 
 class NBodyTraining(lightning.LightningModule):
@@ -34,6 +36,7 @@ class NBodyTraining(lightning.LightningModule):
         self.total_steps, self.with_stress = total_steps, with_stress
         self._compiled = CompiledPotential(network, virials=with_stress) if config.compile else None
         self._residuals: list[Residuals] = []
+        self.watch = LossWatch(jump=100.0 if config.loss == "mse" else 10.0)
         self.errors: dict[str, dict[str, float]] = {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -77,27 +80,41 @@ class NBodyTraining(lightning.LightningModule):
             self.network, batch.hierarchy, batch.positions, batch.cells, create_graph=True, virials=self.with_stress
         )
 
-    def loss(self, residuals: Residuals, epoch: int) -> Tensor:
+    def loss(self, residuals: Residuals, epoch: int, counts: Tensor) -> Tensor:
         """The loss as it is defined in an epoch, which counts from 0."""
         energy_weight, stress_weight = self.config.loss_weights(epoch)
         kind, delta = self.config.loss, self.config.huber_delta
         scale = self.network.config.energy_scale
-        return loss(residuals, scale, energy_weight, stress_weight, kind=kind, huber_delta=delta)
+        return loss(residuals, scale, energy_weight, stress_weight, kind=kind, huber_delta=delta, counts=counts)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """One step of all optimisers."""
-        value = self.loss(Residuals.of(self.predict(batch), batch), self.current_epoch)
+    def on_train_epoch_start(self) -> None:
+        """The losses of the second stage are not compared with those of the first."""
+        if self.current_epoch == self.config.first_epoch_of_second_stage():
+            self.watch.restore({"losses": [], "high": 0})
+
+    def training_step(self, batch: Batch, index: int) -> dict[str, Any]:
+        """One step of all optimisers, unless the training has diverged.
+
+        Each process has its share of the batch. Divided by the counts of the whole batch per process, the mean of
+        the processes' losses is the loss of the whole batch; lightning takes the mean of their gradients.
+        """
+        residuals = Residuals.of(self.predict(batch), batch)
+        processes = self.trainer.world_size
+        value = self.loss(residuals, self.current_epoch, summed(residuals.counts()) / processes)
         for optimiser in self.trainer.optimizers:
             optimiser.zero_grad()
         self.manual_backward(value)
-        torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.gradient_clip or math.inf)
-        for optimiser in _several(self.optimizers()):
+        value = summed(value.detach()) / processes
+        gradient = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.gradient_clip or math.inf)
+        diverged = self.watch.has_diverged(float(value), float(gradient))
+        for optimiser in [] if diverged else _several(self.optimizers()):
             optimiser.step()
         for schedule in _several(self.lr_schedulers()):
             if not isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
                 schedule.step()
-        self.log("loss", value.detach(), on_step=False, on_epoch=True, batch_size=len(batch.energy))
-        return value.detach()
+        if not diverged:
+            self.log("loss", value, on_step=False, on_epoch=True, batch_size=len(batch.energy))
+        return {"loss": value, "diverged": diverged}
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect residuals of the validation frames."""
@@ -106,10 +123,10 @@ class NBodyTraining(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation errors, and the loss as it is defined at the end, so that all epochs compare."""
-        residuals = Residuals.joined(self._residuals)
+        residuals = Residuals.joined(gathered(self._residuals))
         self._residuals = []
         self.errors = errors([residuals])
-        value = self.loss(residuals, (self.config.epochs or 1) - 1)
+        value = self.loss(residuals, (self.config.epochs or 1) - 1, residuals.counts())
         self.log("validation_loss", value)
         for quantity, measures in self.errors.items():
             for measure, error in measures.items():
@@ -120,12 +137,13 @@ class NBodyTraining(lightning.LightningModule):
                 schedule.step(followed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The validation errors go into the checkpoints."""
-        checkpoint["errors"] = self.errors
+        """The validation errors and the last losses go into the checkpoints."""
+        checkpoint |= {"errors": self.errors, "watch": self.watch.state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Those of the run that is resumed."""
         self.errors = checkpoint.get("errors", {})
+        self.watch.restore(checkpoint.get("watch", self.watch.state()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Batches are ours, so we move them."""

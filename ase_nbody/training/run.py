@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
 from ase_nbody.archive import read_card, save_model, write_whole
 from ase_nbody.data import Batch, LabelledStructure, Sample, collate, prepare, read_labelled
@@ -28,6 +29,8 @@ from ase_nbody.training.callbacks import Progress, StopEarly, WholeCheckpoints, 
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.module import NBodyTraining
+from ase_nbody.training.processes import Processes, Share, without_labels
+from ase_nbody.training.recovery import Recovery
 from ase_nbody.training.report import write_report
 
 MODEL_NAME = "model.nbody"
@@ -51,7 +54,8 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         ConfigError: the output folder holds another run, or none to resume.
         DataError: the data cannot be trained on.
     """
-    console = console or Console()
+    processes = Processes.launched()
+    console = Console(quiet=True) if processes.rank else console or Console()
     output = Path(config.output)
     checkpoint = _claim(output, config, resume)
 
@@ -62,13 +66,16 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     network = build_network(config, training)
     console.print(_summary(network, training, validation), highlight=False, soft_wrap=True)
     loaders = [
-        _loader(prepare(training, network.config), options.batch_size, options.seed, shuffle=True),
-        _loader(prepare(validation, network.config), 2 * options.batch_size, options.seed, shuffle=False),
+        _loader(prepare(training, network.config), options.batch_size, options.seed, processes, shuffle=True),
+        _loader(prepare(validation, network.config), 2 * options.batch_size, options.seed, processes, shuffle=False),
     ]
     with_stress = any(np.isfinite(frame.stress).all() for frame in training)
     module = NBodyTraining(network, options, int(options.epochs or 0) * len(loaders[0]), with_stress)
     with _without_hints():
-        _trainer(options, output, console).fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+        trainer = _trainer(options, output, console, processes)
+        trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+    if processes.rank:
+        return output / MODEL_NAME  # the first process writes it
     _take_averages(module, output / "checkpoints" / ("best.ckpt" if options.keeps_best else "last.ckpt"))
 
     console.print(errors_table(module.errors, f"{len(validation)} validation frames"))
@@ -179,34 +186,48 @@ def _claim(output: Path, config: TrainingConfig, resume: bool) -> Path | None:
     if checkpoint.exists():
         raise ConfigError(f"{output} holds an unfinished run: continue it with --resume, or choose another 'output'")
     output.mkdir(parents=True, exist_ok=True)
-    write_whole(output / "config.yaml", config.to_yaml().encode())
+    if not Processes.launched().rank:
+        write_whole(output / "config.yaml", config.to_yaml().encode())
     return None
 
 
-def _loader(samples: list[Sample], batch_size: int, seed: int, shuffle: bool) -> DataLoader[Batch]:
+def _loader(
+    samples: list[Sample], batch_size: int, seed: int, processes: Processes, shuffle: bool
+) -> DataLoader[Batch]:
     # The sampler's order follows from seed and epoch, so a resumed run sees the batches of an unbroken one.
     source: Any = samples
     sampler: Any = DistributedSampler(source, num_replicas=1, rank=0, shuffle=shuffle, seed=seed)
+    batches = BatchSampler(sampler, min(batch_size, len(samples)), drop_last=shuffle)
     return DataLoader(
         source,
-        batch_size=min(batch_size, len(samples)),
-        sampler=sampler,
-        drop_last=shuffle,
-        collate_fn=lambda members: collate(members, multiple=_ROUND_SHAPES),
+        batch_sampler=Share(batches, processes),
+        collate_fn=lambda members: collate(members or [without_labels(samples[0])], multiple=_ROUND_SHAPES),
     )
 
 
-def _trainer(options: OptimisationConfig, output: Path, console: Console) -> lightning.Trainer:
+def _trainer(options: OptimisationConfig, output: Path, console: Console, processes: Processes) -> lightning.Trainer:
     accelerator, _, index = options.device.partition(":")
+    if index and processes.count > 1:
+        raise ConfigError(
+            f"training.device = {options.device!r} is one device, but {processes.count} processes were started; "
+            f"give {accelerator!r}: each process takes its own"
+        )
     folder, one = output / "checkpoints", {"enable_version_counter": False}
     best = [ModelCheckpoint(folder, filename="best", monitor="validation_loss", **one)] if options.keeps_best else []
     stop = [StopEarly(options.patience, options.first_epoch_of_second_stage() or 0)] if options.patience else []
+    averaging = WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging))
+    # A process may have no part of some kind in its share; buffers never change.
+    several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     return lightning.Trainer(
         max_epochs=options.epochs,
         accelerator="gpu" if accelerator == "cuda" else accelerator,
-        devices=[int(index)] if index else 1,
+        devices=[int(index)] if index else processes.on_this_machine,
+        num_nodes=processes.count // processes.on_this_machine,
+        strategy=several if processes.count > 1 else "auto",
+        use_distributed_sampler=False,
         callbacks=[
-            WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging)),
+            averaging,
+            Recovery(averaging, console),
             *stop,
             *best,
             ModelCheckpoint(folder, filename="last", **one),
@@ -230,7 +251,15 @@ def _without_hints() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             # Samples are prepared once and lie in memory: no workers. The rest are lightning's own deprecations.
-            for hint in ("many workers", "log_every_n_steps", "Checkpoint directory", "treespec", "LeafSpec"):
+            for hint in (
+                "many workers",
+                "log_every_n_steps",
+                "Checkpoint directory",
+                "treespec",
+                "LeafSpec",
+                "unused_param",
+                "sync_dist",
+            ):
                 warnings.filterwarnings("ignore", message=f".*{hint}")
             yield
     finally:

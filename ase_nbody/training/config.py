@@ -172,6 +172,7 @@ class TrainingConfig(_Strict):
         training: how.
         card: free text for the model card: theory, source, licence, ...
         report: write ``report.html`` at the end.
+        wandb: send the curves to Weights & Biases too, which must be installed.
         output: folder of the run: checkpoints, metrics, ``config.yaml`` and the finished ``model.nbody``.
     """
 
@@ -181,6 +182,7 @@ class TrainingConfig(_Strict):
     training: OptimisationConfig = OptimisationConfig()
     card: dict[str, str] = Field(default_factory=dict)
     report: bool = True
+    wandb: bool = False
     output: str = "runs/nbody"
 
     @classmethod

@@ -15,7 +15,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
@@ -28,6 +28,7 @@ from ase_nbody.network import NBodyNetwork
 from ase_nbody.training.callbacks import Progress, StopEarly, WholeCheckpoints, moving_average
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
 from ase_nbody.training.initial import build_network
+from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.processes import Processes, Share, without_labels
 from ase_nbody.training.recovery import Recovery
@@ -51,12 +52,13 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         Path of the model file.
 
     Raises:
-        ConfigError: the output folder holds another run, or none to resume.
+        ConfigError: the output folder holds another run, or none to resume; or what is asked for is not installed.
         DataError: the data cannot be trained on.
     """
     processes = Processes.launched()
     console = Console(quiet=True) if processes.rank else console or Console()
     output = Path(config.output)
+    loggers = make_loggers(output, config.wandb)
     checkpoint = _claim(output, config, resume)
 
     console.print(f"Reading {config.data.train}")
@@ -72,7 +74,7 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     with_stress = any(np.isfinite(frame.stress).all() for frame in training)
     module = NBodyTraining(network, options, int(options.epochs or 0) * len(loaders[0]), with_stress)
     with _without_hints():
-        trainer = _trainer(options, output, console, processes)
+        trainer = _trainer(options, output, console, processes, loggers)
         trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
     if processes.rank:
         return output / MODEL_NAME  # the first process writes it
@@ -205,7 +207,9 @@ def _loader(
     )
 
 
-def _trainer(options: OptimisationConfig, output: Path, console: Console, processes: Processes) -> lightning.Trainer:
+def _trainer(
+    options: OptimisationConfig, output: Path, console: Console, processes: Processes, loggers: list[Logger]
+) -> lightning.Trainer:
     accelerator, _, index = options.device.partition(":")
     if index and processes.count > 1:
         raise ConfigError(
@@ -233,7 +237,7 @@ def _trainer(options: OptimisationConfig, output: Path, console: Console, proces
             ModelCheckpoint(folder, filename="last", **one),
             Progress(console, output / "metrics.csv"),
         ],
-        logger=TensorBoardLogger(output, name="", version="tensorboard"),
+        logger=loggers,
         plugins=[WholeCheckpoints()],
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -1,0 +1,24 @@
+"""Where the curves of a training go: TensorBoard always, Weights & Biases on request."""
+
+import importlib.util
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from ase_nbody.training.config import ConfigError
+
+
+def make_loggers(output: Path, wandb: bool) -> list[Logger]:
+    """The loggers of the run in a folder.
+
+    Raises:
+        ConfigError: ``wandb`` is asked for and not installed.
+    """
+    loggers: list[Logger] = [TensorBoardLogger(output, name="", version="tensorboard")]
+    if wandb:
+        if importlib.util.find_spec("wandb") is None:
+            raise ConfigError(
+                "wandb: true needs the package wandb: install it (pip install wandb), or leave the entry out"
+            )
+        loggers.append(WandbLogger(name=output.name, project="ase-nbody", save_dir=output))
+    return loggers

@@ -24,6 +24,7 @@ potential
 tensor_file
 archive
 committee
+compiled
 extrapolation
 memory
 calculator

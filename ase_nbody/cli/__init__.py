@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ase_nbody.cli.check import check
+from ase_nbody.cli.compile import compile
 from ase_nbody.cli.evaluate import evaluate
 from ase_nbody.cli.info import info
 from ase_nbody.cli.lint import lint
@@ -28,6 +29,7 @@ app.command()(lint)
 app.command()(evaluate)
 app.command()(info)
 app.command()(pack)
+app.command()(compile)
 app.command()(md)
 app.command()(check)
 

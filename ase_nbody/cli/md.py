@@ -51,6 +51,7 @@ def md(
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("md"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    compile: Annotated[bool, typer.Option("--compile", help="Evaluate by native code; a minute, once.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; more than 1 pays for large systems.")] = 1,
     max_temperature: Annotated[float | None, typer.Option(help="K; default: ten times the target, nve 5000.")] = None,
     max_force: Annotated[float, typer.Option(help="eV/Angstrom.")] = 50.0,
@@ -70,10 +71,12 @@ def md(
         "structure": _fingerprint(atoms),
         **{"ensemble": ensemble, "temperature": temperature, "pressure": pressure, "timestep": timestep},
         **{"seed": seed, "relax": relax, "device": device, "dtype": dtype},
+        **({"compile": True} if compile else {}),
     }
     torch.set_num_threads(threads)
     rng = np.random.default_rng(seed)
-    atoms.calc = NBodyCalculator(models if len(models) > 1 else models[0], device=device, dtype=dtype)
+    members = models if len(models) > 1 else models[0]
+    atoms.calc = NBodyCalculator(members, device=device, dtype=dtype, compile=compile)
     if relax and not (resume and (output / "checkpoint.json").exists()):
         _relax(atoms)
     if not atoms.has("momenta"):

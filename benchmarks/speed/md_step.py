@@ -1,4 +1,5 @@
-"""Milliseconds per velocity Verlet step through ASE: 9, 27, 64 and 192 atoms, one thread, both precisions.
+"""Milliseconds per velocity Verlet step through ASE: 9, 27, 64 and 192 atoms, one thread, both precisions, eager and
+compiled.
 
     python benchmarks/speed/md_step.py [--threads N] [--rounds N]
 
@@ -7,6 +8,7 @@ water model has random weights: speed does not depend on them.
 """
 
 import argparse
+import itertools
 import time
 
 import ase
@@ -60,24 +62,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
 
     dynamics = {}
     for name, (atoms, network) in cases().items():
-        for dtype in ("float64", "float32"):
+        for dtype, compiled in itertools.product(("float64", "float32"), (False, True)):
             copy = atoms.copy()
-            copy.calc = NBodyCalculator(network, dtype=dtype)
-            dynamics[name, dtype] = VelocityVerlet(copy, 0.5 * units.fs)
-            dynamics[name, dtype].run(2)
-    samples: dict[tuple[str, str], list[float]] = {key: [] for key in dynamics}
+            copy.calc = NBodyCalculator(network, dtype=dtype, compile=compiled, threads=options.threads)
+            key = (name, dtype, "compiled" if compiled else "eager")
+            dynamics[key] = VelocityVerlet(copy, 0.5 * units.fs)
+            dynamics[key].run(2)
+    samples: dict[tuple[str, str, str], list[float]] = {key: [] for key in dynamics}
     for _ in range(options.rounds):
         for key, one in dynamics.items():
             began = time.perf_counter()
             one.run(STEPS)
             samples[key].append(1e3 * (time.perf_counter() - began) / STEPS)
-    for (name, dtype), times in samples.items():
+    for (name, dtype, way), times in samples.items():
         low, high = np.percentile(times, [25, 75])
-        print(f"{name:36s} {dtype}  {np.median(times):7.2f} ms per step  (quartiles {low:.2f} ... {high:.2f})")
+        print(f"{name:36s} {dtype} {way:8s}  {np.median(times):7.2f} ms per step  (quartiles {low:.2f} ... {high:.2f})")
 
 
 if __name__ == "__main__":

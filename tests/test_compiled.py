@@ -1,0 +1,172 @@
+"""Compiled code is held against eager evaluation, and must never be in the way."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from ase import units
+from ase.build import bulk
+from ase.md.verlet import VelocityVerlet
+
+from ase_nbody import NBodyCalculator, compiled, save_model
+from ase_nbody.compiled import CompiledEvaluation, compile_library, library_path
+from ase_nbody.network import LevelConfig
+from ase_nbody.potential import evaluate
+
+
+@pytest.fixture(scope="module")
+def small_network(make_network):
+    """A network of two small levels, quickly compiled; children are chosen in one way, then in the other."""
+    levels = (
+        LevelConfig(radius=4.0, channels=4, l_max=1, l_out=1, hidden=4, n_basis=4),
+        LevelConfig(
+            parts="heavy", children="heavy", radius=3.5, l_max=1, l_out=0, channels=4, message_channels=4, hidden=4
+        ),
+    )
+    return make_network(levels=levels, repulsion=True, closest_distances={"H-C": 0.9, "Cu-Cu": 2.2})
+
+
+@pytest.fixture(scope="module")
+def cache(small_network, tmp_path_factory):
+    """A cache that holds the small network, compiled once for all tests here."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBODY_CACHE", str(folder))
+        compile_library(small_network, library_path(small_network))
+    return folder
+
+
+@pytest.fixture
+def _cached(cache, monkeypatch):
+    """That cache, and no compiler any more."""
+    monkeypatch.setenv("NBODY_CACHE", str(cache))
+    monkeypatch.setattr(compiled, "compile_library", lambda *_: pytest.fail("compiled again"))
+
+
+@pytest.fixture
+def arguments(hierarchy_of, small_network):
+    def make(atoms):
+        positions, cell = torch.tensor(atoms.positions), torch.tensor(atoms.cell.array)
+        return hierarchy_of(small_network, atoms), positions, cell.unsqueeze(0)
+
+    return make
+
+
+def assert_equal(found, expected, tolerance=1e-11):
+    for name in ("energy", "energies", "forces", "virials"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=tolerance, atol=tolerance)
+    for one, other in zip(found.parts, expected.parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.usefixtures("_cached")
+def test_equals_eager_evaluation_on_every_system(system, arguments, small_network):
+    given = arguments(system)
+    assert_equal(CompiledEvaluation(small_network)(*given), evaluate(small_network, *given))
+
+
+@pytest.mark.usefixtures("_cached")
+@pytest.mark.parametrize("repeats", [(2, 1, 1), (3, 2, 1), (3, 3, 3)])
+def test_one_library_serves_all_sizes(repeats, arguments, small_network):
+    crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(repeats)
+    crystal.rattle(0.1, seed=0)
+    given = arguments(crystal)
+    evaluation = CompiledEvaluation(small_network)
+    assert_equal(evaluation(*given), evaluate(small_network, *given))
+    assert evaluation.calls == 1
+
+
+@pytest.mark.usefixtures("_cached")
+def test_weights_are_read_at_every_call(arguments, small_network, systems):
+    network, given = copy.deepcopy(small_network), arguments(systems["triclinic"]())
+    evaluation = CompiledEvaluation(network)
+    before = evaluation(*given)
+    with torch.no_grad():
+        network.levels[0].read_out.linear.mul_(2.0)
+    assert_equal(evaluation(*given), evaluate(network, *given))
+    assert float((evaluation(*given).energy - before.energy).abs()) > 1e-6
+
+
+@pytest.mark.usefixtures("_cached")
+def test_the_calculator_runs_dynamics_on_it(small_network, systems):
+    """The same trajectory as the eager calculator's, through rebuilt neighbour lists, pickled and copied."""
+    positions = []
+    for make in (
+        lambda: NBodyCalculator(small_network),
+        lambda: NBodyCalculator(small_network, compile=True, threads=1),
+        lambda: pickle.loads(pickle.dumps(NBodyCalculator(small_network, compile=True))),
+        lambda: copy.deepcopy(NBodyCalculator(small_network, compile=True)),
+    ):
+        atoms = systems["triclinic"]().repeat((2, 1, 1))
+        atoms.calc = make()
+        atoms.set_velocities(np.random.default_rng(0).normal(scale=0.05, size=(len(atoms), 3)))
+        VelocityVerlet(atoms, 1.0 * units.fs).run(20)
+        positions.append(atoms.positions)
+    for other in positions[1:]:
+        np.testing.assert_allclose(other, positions[0], atol=1e-9)
+
+
+@pytest.mark.usefixtures("_cached")
+@pytest.mark.parametrize("error", [1e-6, float("nan")])
+def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, systems, monkeypatch):
+    given = arguments(systems["triclinic"]())
+    library = compiled.load_library(small_network)
+
+    def wrong(*inputs):
+        energy, energies, forces, *rest = library(*inputs)
+        return [energy, energies, forces + error, *rest]
+
+    monkeypatch.setattr(compiled, "load_library", lambda _: wrong)
+    evaluation = CompiledEvaluation(small_network)
+    with pytest.warns(RuntimeWarning, match="forces differ from eager ones") as caught:
+        found = evaluation(*given)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once, never again
+        assert_equal(found, evaluate(small_network, *given), tolerance=0.0)
+        assert_equal(evaluation(*given), found, tolerance=0.0)
+
+
+@pytest.mark.usefixtures("_cached")
+def test_code_is_checked_again_after_many_calls(arguments, small_network, systems, monkeypatch):
+    given = arguments(systems["triclinic"]())
+    evaluation = CompiledEvaluation(small_network)
+    monkeypatch.setattr(compiled, "CHECK_EVERY", 3)
+    evaluation(*given)
+    library = evaluation._library
+    evaluation._library = lambda *inputs: [1.001 * tensor for tensor in library(*inputs)]
+    evaluation(*given)
+    evaluation(*given)
+    with pytest.warns(RuntimeWarning, match="differ"):
+        assert_equal(evaluation(*given), evaluate(small_network, *given), tolerance=0.0)
+
+
+def test_without_a_compiler_all_goes_on(small_network, systems, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "none"),))
+    atoms, other = systems["triclinic"](), systems["triclinic"]()
+    atoms.calc, other.calc = NBodyCalculator(small_network, compile=True), NBodyCalculator(small_network)
+    with pytest.warns(RuntimeWarning, match="evaluating without compiled code"):
+        assert atoms.get_potential_energy() == other.get_potential_energy()
+    assert not list(tmp_path.glob("*.pt2"))
+
+
+def test_the_command_compiles_once(small_network, cache, tmp_path, monkeypatch, nbody):
+    """Into the cache, where the library is found the second time: by another name of the file, for a committee."""
+    monkeypatch.setenv("NBODY_CACHE", str(cache))
+    save_model([small_network, small_network], tmp_path / "pair.nbody")
+    code, out, err = nbody("compile", tmp_path / "pair.nbody")
+    assert (code, err) == (0, "")
+    assert str(library_path(small_network)) in out
+
+
+def test_a_library_belongs_to_one_configuration_dtype_and_cache(small_network, network, monkeypatch, tmp_path):
+    single = copy.deepcopy(small_network).to(torch.float32)
+    paths = {library_path(one) for one in (small_network, single, network)}
+    assert len(paths) == 3
+    assert library_path(copy.deepcopy(small_network)) in paths
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
+    assert library_path(network).parent == tmp_path

@@ -6,11 +6,11 @@ from rich.console import Console
 
 from ase_nbody.archive import load_model, write_whole
 from ase_nbody.committee import pack_models
-from ase_nbody.data import read_labelled
 from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.frames import read_sources, split
 from ase_nbody.training.processes import Processes
-from ase_nbody.training.run import MODEL_NAME, _with_units, split, train
+from ase_nbody.training.run import MODEL_NAME, _with_units, train
 
 
 def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, console: Console | None = None) -> Path:
@@ -44,7 +44,7 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
     networks = [load_model(model) for model in models]
     card = {"validation errors": _with_units(evaluate_model(networks, split(config)[1]))}
     if config.data.test:
-        card["test errors"] = _with_units(evaluate_model(networks, read_labelled(config.data.test)))
+        card["test errors"] = _with_units(evaluate_model(networks, read_sources(config.data.test, config.data)))
     path = pack_models(models, Path(config.output) / MODEL_NAME, card)
     console.print(f"Wrote {path}, a committee of {size}")
     return path

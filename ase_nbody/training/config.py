@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer
 
 from ase_nbody.archive import find_model, load_model, shipped_models
 from ase_nbody.loss import LossKind
@@ -24,23 +24,75 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class KeysConfig(_Strict):
+    """Names of the labels in the files; those that are not given are looked for under all usual names."""
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    virial: str | None = None
+
+
+class SourceConfig(_Strict):
+    """One file with energies (eV), forces (eV/Angstrom) and, where there are any, stresses (eV/Angstrom^3).
+
+    Attributes:
+        path: the file; anything that ASE reads.
+        weight: of its frames in the loss, times those that they carry themselves.
+        energy_key: name of the energies in this file, before that in ``keys``; likewise the others.
+    """
+
+    path: str
+    weight: float = Field(1.0, ge=0.0)
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    virial_key: str | None = None
+
+
+def _listed(given: Any) -> Any:
+    """One path or source as a list, each path as a source."""
+    several = given if isinstance(given, list | tuple) else [given]
+    return [{"path": one} if isinstance(one, str) else one for one in several]
+
+
+Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
 class DataConfig(_Strict):
     """Which structures to learn from.
 
     Attributes:
-        train: file with energies (eV), forces (eV/Angstrom) and, where there are any, stresses (eV/Angstrom^3).
-        validation: another file, or how many frames of ``train`` are split off at random; default: a tenth, at most 50.
-        test: file that is evaluated once, after the training, for the model card.
+        train: a file or a list of files; a ``SourceConfig`` may stand for each path.
+        validation: likewise, or how many frames of ``train`` are split off at random; default: a tenth, at most 50.
+        test: likewise; evaluated once, after the training, for the model card.
+        keys: names of the labels in all files.
         isolated_atom_energies: eV of each species alone. Default, and ``fit``: fitted to the data; but those of the
             model that is started from are kept if neither given nor ``fit``.
         seed: of the split.
     """
 
-    train: str
-    validation: str | int | None = None
-    test: str | None = None
+    train: Sources
+    validation: Annotated[int, Field(strict=True)] | Sources | None = None
+    test: Sources | None = None
+    keys: KeysConfig = KeysConfig()
     isolated_atom_energies: dict[str, float] | Literal["fit"] | None = None
     seed: int = 0
+
+    @field_serializer("train", "validation", "test")
+    def _short(self, sources: tuple[SourceConfig, ...] | int | None) -> Any:
+        if not isinstance(sources, tuple):
+            return sources
+        shown = [source.model_dump(exclude_defaults=True) for source in sources]
+        brief = [source["path"] if source.keys() == {"path"} else source for source in shown]
+        return brief[0] if len(brief) == 1 else brief
+
+    def keys_of(self, source: SourceConfig) -> dict[str, str]:
+        """Names of the labels in a file, where they are given."""
+        named = {
+            label: getattr(source, f"{label}_key") or getattr(self.keys, label) for label in KeysConfig.model_fields
+        }
+        return {label: key for label, key in named.items() if key is not None}
 
 
 class FreezeConfig(_Strict):
@@ -97,6 +149,7 @@ class OptimisationConfig(_Strict):
     Attributes:
         epochs: passes over the training data; default: as many as make some 15,000 steps, between 20 and 500.
         batch_size: structures per step, over all processes.
+        batch_atoms: atoms per step at the most, in place of ``batch_size``: for structures of many sizes.
         optimiser: ``muon``: Muon for the mixing matrices, Adam for all other weights; ``adamw``: AdamW for all.
         muon_rate: learning rate of the mixing matrices (Muon).
         adam_rate: learning rate of all other weights (Adam), or of all weights (AdamW).
@@ -123,6 +176,7 @@ class OptimisationConfig(_Strict):
 
     epochs: int | None = Field(None, ge=1)
     batch_size: int = Field(5, ge=1)
+    batch_atoms: int | None = Field(None, ge=1)
     optimiser: Literal["muon", "adamw"] = "muon"
     muon_rate: float = Field(0.005, gt=0.0)
     adam_rate: float = Field(0.005, gt=0.0)
@@ -226,8 +280,12 @@ class TrainingConfig(_Strict):
         def beside(name: str) -> str:
             return str((folder / name).resolve())
 
-        files = {name: getattr(config.data, name) for name in ("train", "validation", "test")}
-        found = {name: beside(file) for name, file in files.items() if isinstance(file, str)}
+        sources = {name: getattr(config.data, name) for name in ("train", "validation", "test")}
+        found = {
+            name: tuple(source.model_copy(update={"path": beside(source.path)}) for source in several)
+            for name, several in sources.items()
+            if isinstance(several, tuple)
+        }
         data = config.data.model_copy(update=found)
         network = _with_shape_of_start(config.network, folder)
         return config.model_copy(update={"data": data, "network": network, "output": beside(config.output)})
@@ -304,7 +362,7 @@ def _override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
 def _sentence(model: type[BaseModel], fault: dict[str, Any]) -> str:
     """One fault that pydantic found: the entry by its full path, what is wrong with it, and what would be right."""
     *parents, key = fault["loc"]
-    name = ".".join(map(str, fault["loc"]))
+    name = ".".join(str(step) for step in fault["loc"] if "[" not in str(step))  # pydantic's names of alternatives
     if fault["type"] == "missing":
         return f"{name} is missing"
     if fault["type"] == "extra_forbidden":
@@ -321,6 +379,10 @@ def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     if not path:
         return list(model.model_fields)
     head, *rest = path
-    annotation = model.model_fields[str(head)].annotation
-    inner = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type(BaseModel)))
-    return _keys(inner, [step for step in rest if isinstance(step, str)])
+    inner = next(kind for kind in _kinds(model.model_fields[str(head)].annotation) if isinstance(kind, type(BaseModel)))
+    return _keys(inner, [step for step in rest if isinstance(step, str) and "[" not in step])
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """All types that occur in an annotation."""
+    return [annotation, *(kind for part in get_args(annotation) for kind in _kinds(part))]

@@ -1,10 +1,8 @@
 """``train``: from a configuration to a model file. A killed run resumes; a finished one is never overwritten."""
 
 import contextlib
-import hashlib
 import logging
 import platform
-import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -21,12 +19,13 @@ from rich.console import Console
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
 from ase_nbody.archive import read_card, save_model, write_whole
-from ase_nbody.data import Batch, LabelledStructure, Sample, collate, prepare, read_labelled
+from ase_nbody.data import AtomBatches, Batch, LabelledStructure, Sample, collate, prepare
 from ase_nbody.evaluation import errors_table, evaluate_model
 from ase_nbody.loss import unit_of
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.training.callbacks import Progress, StopEarly, WholeCheckpoints, moving_average
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
+from ase_nbody.training.frames import digest, names, read_sources, split
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.module import NBodyTraining
@@ -61,15 +60,15 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     loggers = make_loggers(output, config.wandb)
     checkpoint = _claim(output, config, resume)
 
-    console.print(f"Reading {config.data.train}")
+    console.print(f"Reading {names(config.data.train)}")
     training, validation = split(config)
-    options = _with_epochs(config.training, len(training))
-    test = read_labelled(config.data.test) if config.data.test else None
+    options = _with_epochs(config.training, training)
+    test = read_sources(config.data.test, config.data) if config.data.test else None
     network = build_network(config, training)
     console.print(_summary(network, training, validation), highlight=False, soft_wrap=True)
     loaders = [
-        _loader(prepare(training, network.config), options.batch_size, options.seed, processes, shuffle=True),
-        _loader(prepare(validation, network.config), 2 * options.batch_size, options.seed, processes, shuffle=False),
+        _loader(prepare(training, network.config), options, processes, shuffle=True),
+        _loader(prepare(validation, network.config), options, processes, shuffle=False),
     ]
     with_stress = any(np.isfinite(frame.stress).all() for frame in training)
     module = NBodyTraining(network, options, int(options.epochs or 0) * len(loaders[0]), with_stress)
@@ -83,8 +82,8 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     console.print(errors_table(module.errors, f"{len(validation)} validation frames"))
     card: dict[str, Any] = {
         **config.card,
-        "training data": f"{len(training)} frames of {Path(config.data.train).name}",
-        "training data sha256": hashlib.sha256(Path(config.data.train).read_bytes()).hexdigest(),
+        "training data": f"{len(training)} frames of {names(config.data.train)}",
+        "training data sha256": digest(config.data.train),
         "validation errors": _with_units(module.errors),
         "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
         "training": options.model_dump(mode="json"),
@@ -94,8 +93,8 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         card["started from"] = (
             f"{Path(config.network.start_from).name}, {read_card(config.network.start_from)['checksum']}"
         )
-    if test is not None:
-        card["test data"] = f"{len(test)} frames of {Path(str(config.data.test)).name}"
+    if test is not None and config.data.test is not None:
+        card["test data"] = f"{len(test)} frames of {names(config.data.test)}"
         measured = evaluate_model(network, test)
         card["test errors"] = _with_units(measured)
         console.print(errors_table(measured, f"{len(test)} test frames"))
@@ -123,9 +122,12 @@ def _report(
         console.print(f"No report: {error}", highlight=False, soft_wrap=True)
 
 
-def _with_epochs(options: OptimisationConfig, n_frames: int) -> OptimisationConfig:
+def _with_epochs(options: OptimisationConfig, training: Sequence[LabelledStructure]) -> OptimisationConfig:
     """The options with the number of epochs, which follows from the size of the data where it is not given."""
-    steps_per_epoch = max(1, n_frames // options.batch_size)
+    if options.batch_atoms is None:
+        steps_per_epoch = max(1, len(training) // options.batch_size)
+    else:
+        steps_per_epoch = -(-sum(len(frame.structure) for frame in training) // options.batch_atoms)
     chosen = options.epochs or min(max(_USUAL_STEPS // steps_per_epoch, 20), 500)
     return options.model_copy(update={"epochs": chosen})
 
@@ -160,20 +162,6 @@ def _summary(network: NBodyNetwork, training: Sequence[Any], validation: Sequenc
     )
 
 
-def split(config: TrainingConfig) -> tuple[list[LabelledStructure], list[LabelledStructure]]:
-    """Training and validation structures: two files, or one split at random by the data seed."""
-    frames = read_labelled(config.data.train)
-    if isinstance(config.data.validation, str):
-        return frames, read_labelled(config.data.validation)
-    held_out = config.data.validation
-    held_out = min(50, -(-len(frames) // 10)) if held_out is None else held_out
-    if not 0 < held_out < len(frames):
-        raise ConfigError(f"data.validation = {held_out} must be between 1 and {len(frames) - 1} frames of the file")
-    order = list(range(len(frames)))
-    random.Random(config.data.seed).shuffle(order)
-    return [frames[i] for i in order[held_out:]], [frames[i] for i in order[:held_out]]
-
-
 def _claim(output: Path, config: TrainingConfig, resume: bool) -> Path | None:
     """Make the output folder ours; the checkpoint to continue from, if any."""
     checkpoint = output / "checkpoints" / "last.ckpt"
@@ -194,12 +182,18 @@ def _claim(output: Path, config: TrainingConfig, resume: bool) -> Path | None:
 
 
 def _loader(
-    samples: list[Sample], batch_size: int, seed: int, processes: Processes, shuffle: bool
+    samples: list[Sample], options: OptimisationConfig, processes: Processes, shuffle: bool
 ) -> DataLoader[Batch]:
     # The sampler's order follows from seed and epoch, so a resumed run sees the batches of an unbroken one.
     source: Any = samples
-    sampler: Any = DistributedSampler(source, num_replicas=1, rank=0, shuffle=shuffle, seed=seed)
-    batches = BatchSampler(sampler, min(batch_size, len(samples)), drop_last=shuffle)
+    sampler: Any = DistributedSampler(source, num_replicas=1, rank=0, shuffle=shuffle, seed=options.seed)
+    batches: Any
+    if options.batch_atoms is None:
+        size = options.batch_size if shuffle else 2 * options.batch_size
+        batches = BatchSampler(sampler, min(size, len(samples)), drop_last=shuffle)
+    else:
+        sizes = [len(sample.positions) for sample in samples]
+        batches = AtomBatches(sampler, sizes, options.batch_atoms, int(options.epochs or 0) if shuffle else 0)
     return DataLoader(
         source,
         batch_sampler=Share(batches, processes),

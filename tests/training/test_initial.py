@@ -14,8 +14,9 @@ from ase_nbody.archive import read_card, save_model
 from ase_nbody.data import DataError, read_labelled
 from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.frames import split
 from ase_nbody.training.initial import build_network
-from ase_nbody.training.run import split, train
+from ase_nbody.training.run import train
 
 
 def labelled(atoms, seed, shift=0.0):

@@ -10,7 +10,8 @@ from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.committee import train_committee
 from ase_nbody.training.config import ConfigError, TrainingConfig
-from ase_nbody.training.run import split, train
+from ase_nbody.training.frames import split
+from ase_nbody.training.run import train
 
 
 def same(first, second):

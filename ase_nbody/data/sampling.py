@@ -1,0 +1,57 @@
+"""Which structures come into which batch, where batches are filled by the number of atoms."""
+
+from collections.abc import Iterator, Sequence
+
+from torch.utils.data import DistributedSampler, Sampler
+
+from ase_nbody.data.reading import DataError
+
+
+class AtomBatches(Sampler[list[int]]):
+    """Batches of at most so many atoms, in the order of a sampler: the next begins where a structure does not fit.
+
+    Every epoch has the same number of batches, that of the epoch which needs fewest, so that its length is known; what
+    is left over, other structures in each epoch, is left out. Without epochs (no shuffling) nothing is.
+
+    Args:
+        sampler: the order of each epoch, which follows from its seed and the epoch alone.
+        sizes: number of atoms of each structure.
+        most: atoms per batch.
+        epochs: epochs of the training; 0 where all have the same order.
+
+    Raises:
+        DataError: a structure alone has more atoms.
+    """
+
+    def __init__(self, sampler: "DistributedSampler[int]", sizes: Sequence[int], most: int, epochs: int = 0) -> None:
+        if max(sizes) > most:
+            raise DataError(
+                f"structure {sizes.index(max(sizes))} has {max(sizes)} atoms, but training.batch_atoms = {most}: "
+                "raise it, or remove the structure"
+            )
+        self.sampler, self.sizes, self.most = sampler, sizes, most
+        counts = []
+        for epoch in range(max(epochs, 1)):
+            sampler.set_epoch(epoch)
+            counts.append(sum(1 for _ in self._batches()))
+        sampler.set_epoch(0)
+        self.count = min(counts)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for _, batch in zip(range(self.count), self._batches(), strict=False):
+            yield batch
+
+    def _batches(self) -> Iterator[list[int]]:
+        batch: list[int] = []
+        atoms = 0
+        for index in self.sampler:
+            if batch and atoms + self.sizes[index] > self.most:
+                yield batch
+                batch, atoms = [], 0
+            batch.append(index)
+            atoms += self.sizes[index]
+        if batch:
+            yield batch

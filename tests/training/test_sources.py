@@ -1,0 +1,130 @@
+"""Where the structures come from: several files, their weights and keys; batches by number of atoms."""
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ase_nbody import load_model
+from ase_nbody.archive import read_card
+from ase_nbody.training.callbacks import Progress
+from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.frames import split
+from ase_nbody.training.run import train
+
+
+@pytest.fixture
+def entries(configuration):
+    """A function from entries of ``data`` and ``training`` to the configuration that has them."""
+
+    def make(data=None, output="run", **training):
+        path = configuration(output=output, **training)
+        content = yaml.safe_load(path.read_text())
+        content["data"] = {**content["data"], **(data or {})}
+        path.write_text(yaml.safe_dump(content))
+        return TrainingConfig.from_yaml(path)
+
+    return make
+
+
+@pytest.fixture
+def renamed(tmp_path, frames):
+    """A file of six frames whose labels have other names."""
+    strange = []
+    for atoms in frames[:6]:
+        copy = atoms.copy()
+        copy.info |= {
+            "my_e": atoms.get_potential_energy(),
+            "virial": -atoms.get_stress(voigt=False) * atoms.get_volume(),
+        }
+        copy.arrays["my_f"] = atoms.get_forces()
+        strange.append(copy)
+    ase.io.write(tmp_path / "strange.extxyz", strange)
+    return "strange.extxyz"
+
+
+def test_a_list_of_files_with_weights_and_keys(entries, renamed, frames):
+    strange = {"path": renamed, "weight": 0.5, "energy_key": "my_e", "forces_key": "my_f"}
+    config = entries(
+        {"train": ["data.extxyz", strange], "validation": [{**strange, "weight": 1.0}], "test": "data.extxyz"}
+    )
+    training, validation = split(config)
+    assert (len(training), len(validation)) == (len(frames) + 6, 6)
+    for one, other in zip(training[:6], training[-6:], strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=1e-6)
+        np.testing.assert_allclose(one.forces, other.forces, atol=1e-6)
+        np.testing.assert_allclose(one.stress, other.stress, atol=1e-6)
+    assert [set(frame.weights) for frame in (training[0], training[-1], validation[0])] == [{1.0}, {0.5}, {1.0}]
+
+
+def test_keys_of_all_files_and_of_one(entries, renamed):
+    config = entries({"train": [renamed], "keys": {"energy": "nowhere", "forces": "my_f"}})
+    with pytest.raises(ValueError, match="no frame has 'nowhere'"):
+        split(config)
+    own = {"path": renamed, "energy_key": "my_e"}
+    training, _ = split(entries({"train": [own], "validation": 1, "keys": {"energy": "nowhere", "forces": "my_f"}}))
+    assert np.isfinite(training[0].energy)
+
+
+def test_a_file_alone_is_written_as_it_was_given(entries, renamed, tmp_path):
+    config = entries({"train": "data.extxyz", "validation": [{"path": renamed, "weight": 2.0}]})
+    content = yaml.safe_load(config.to_yaml())["data"]
+    assert content["train"] == str(tmp_path / "data.extxyz")
+    assert content["validation"] == {"path": str(tmp_path / renamed), "weight": 2.0}
+    (tmp_path / "again.yaml").write_text(config.to_yaml())
+    assert TrainingConfig.from_yaml(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("data", "culprit"),
+    [
+        ({"train": [{"path": "a", "wieght": 2}]}, "data.train.0.wieght is not an entry; did you mean 'weight'?"),
+        ({"validation": {"pth": "a"}}, "data.validation.0.pth is not an entry; did you mean 'path'?"),
+        ({"train": [{"path": "a", "weight": -1}]}, "data.train.0.weight: .* greater than or equal to 0, got -1"),
+        ({"train": []}, "data.train: .* at least 1 item"),
+        ({"keys": {"enrgy": "E"}}, "data.keys.enrgy is not an entry; did you mean 'energy'?"),
+    ],
+)
+def test_faults_are_named(data, culprit, entries):
+    with pytest.raises(ConfigError, match=culprit.replace("?", r"\?")):
+        entries(data)
+
+
+def test_training_on_two_files_tells_both(entries, renamed):
+    strange = {"path": renamed, "energy_key": "my_e", "forces_key": "my_f"}
+    card = read_card(train(entries({"train": ["data.extxyz", strange]}, epochs=1)))["card"]
+    assert card["training data"] == "26 frames of data.extxyz, strange.extxyz"
+
+
+def test_the_weight_of_a_file_changes_what_is_learnt(entries, renamed):
+    def learnt(output, weight):
+        strange = {"path": renamed, "energy_key": "my_e", "forces_key": "my_f", "weight": weight}
+        return (
+            load_model(train(entries({"train": ["data.extxyz", strange]}, output, epochs=1))).levels[0].read_out.linear
+        )
+
+    assert not torch.equal(learnt("a", 1.0), learnt("b", 0.1))
+
+
+def test_batches_by_atoms_resume_bit_for_bit(entries, monkeypatch):
+    unbroken = load_model(train(entries(output="unbroken", epochs=3, batch_atoms=14))).state_dict()
+    whole = Progress.on_validation_end
+
+    def fail(self, trainer, module):
+        whole(self, trainer, module)
+        if trainer.current_epoch == 1:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(Progress, "on_validation_end", fail)
+    config = entries(output="killed", epochs=3, batch_atoms=14)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config)
+    monkeypatch.undo()
+    resumed = load_model(train(config, resume=True)).state_dict()
+    assert all(torch.equal(weight, unbroken[name]) for name, weight in resumed.items())
+
+
+def test_a_structure_too_large_for_a_batch_is_named(entries):
+    with pytest.raises(ValueError, match=r"has 6 atoms, but training\.batch_atoms = 5"):
+        train(entries(epochs=1, batch_atoms=5))

@@ -77,9 +77,9 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
     if processes.rank:
         return output / MODEL_NAME  # the first process writes it
-    _take_averages(module, output / "checkpoints" / ("best.ckpt" if options.keeps_best else "last.ckpt"))
+    epoch = _take_averages(module, output / "checkpoints" / ("best.ckpt" if options.keeps_best else "last.ckpt"))
 
-    console.print(errors_table(module.errors, f"{len(validation)} validation frames"))
+    console.print(errors_table(module.errors, f"{len(validation)} validation frames, epoch {epoch}"))
     card: dict[str, Any] = {
         **config.card,
         "training data": f"{len(training)} frames of {names(config.data.train)}",
@@ -105,11 +105,12 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     return path
 
 
-def _take_averages(module: NBodyTraining, path: Path) -> None:
-    """Give the network the averaged weights of a checkpoint, and the module their errors."""
+def _take_averages(module: NBodyTraining, path: Path) -> int:
+    """Give the network the averaged weights of a checkpoint, and the module their errors; the epoch, from 1."""
     checkpoint = WholeCheckpoints().load_checkpoint(path)
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
+    return int(checkpoint["epoch"]) + 1
 
 
 def _report(
@@ -214,8 +215,7 @@ def _trainer(
     best = [ModelCheckpoint(folder, filename="best", monitor="validation_loss", **one)] if options.keeps_best else []
     stop = [StopEarly(options.patience, options.first_epoch_of_second_stage() or 0)] if options.patience else []
     averaging = WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging))
-    # A process may have no part of some kind in its share; buffers never change.
-    several = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    several = DDPStrategy(broadcast_buffers=False)  # which never change; every weight has a gradient from any batch
     return lightning.Trainer(
         max_epochs=options.epochs,
         accelerator="gpu" if accelerator == "cuda" else accelerator,
@@ -243,9 +243,10 @@ def _trainer(
 @contextlib.contextmanager
 def _without_hints() -> Iterator[None]:
     """Silence what lightning says to those who write a training loop, not to those who run ours."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             # Samples are prepared once and lie in memory: no workers. The rest are lightning's own deprecations.
@@ -255,13 +256,14 @@ def _without_hints() -> Iterator[None]:
                 "Checkpoint directory",
                 "treespec",
                 "LeafSpec",
-                "unused_param",
+                "broadcast_buffers",
                 "sync_dist",
             ):
                 warnings.filterwarnings("ignore", message=f".*{hint}")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _with_units(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:

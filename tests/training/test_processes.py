@@ -40,6 +40,7 @@ def test_two_processes_equal_one(configuration, tmp_path):
             )
             assert result.returncode == 0, result.stderr
             assert result.stdout.count("epoch    2/2") == 1, "only the first process prints"
+            assert "Warning" not in result.stderr, result.stderr
         with open(tmp_path / name / "metrics.csv", newline="") as file:
             rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
         results.append((load_model(tmp_path / name / "model.nbody").state_dict(), rows))

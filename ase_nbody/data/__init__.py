@@ -1,20 +1,24 @@
 """Reference data: reading labelled structures, statistics that a training needs, batches."""
 
-from ase_nbody.data.batch import Batch, Sample, collate, prepare
-from ase_nbody.data.reading import DataError, LabelledStructure, Weights, read_labelled
+from ase_nbody.data.batch import Batch, LazySamples, Sample, collate, prepare
+from ase_nbody.data.reading import DataError, LabelledStructure, Weights, iterate_labelled, read_labelled
 from ase_nbody.data.sampling import AtomBatches
 from ase_nbody.data.statistics import DataStatistics, fit_isolated_energies, measure
+from ase_nbody.data.store import FrameStore
 
 __all__ = [
     "AtomBatches",
     "Batch",
     "DataError",
     "DataStatistics",
+    "FrameStore",
     "LabelledStructure",
+    "LazySamples",
     "Sample",
     "Weights",
     "collate",
     "fit_isolated_energies",
+    "iterate_labelled",
     "measure",
     "prepare",
     "read_labelled",

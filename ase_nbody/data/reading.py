@@ -72,6 +72,13 @@ def read_labelled(
         DataError: the file holds no frames, cannot be parsed, lacks a label that ``keys`` names in all frames, or a
             frame has unusable labels, weights or positions.
     """
+    return list(iterate_labelled(path, index, keys=keys, weight=weight))
+
+
+def iterate_labelled(
+    path: str | os.PathLike[str], index: str = ":", *, keys: Mapping[str, str] | None = None, weight: float = 1.0
+) -> Iterator[LabelledStructure]:
+    """The frames of ``read_labelled``, with its errors, one at a time."""
     path = os.fspath(path)
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a directory, not a data file; give the file in it")
@@ -80,19 +87,19 @@ def read_labelled(
     if not re.fullmatch(r"-?\d+|(-?\d+)?(:(-?\d+)?){1,2}", index):
         raise DataError(f"the index {index!r} is not a slice; write it like ':', '5', '-50:' or '::10'")
     chosen = "" if index == ":" else f" of those chosen by {index!r}"
-    labelled: list[LabelledStructure] = []
+    count = 0
     present: set[str] = set()
     frames = iter(ase.io.iread(path, index))
-    while (atoms := _next_frame(frames, path, len(labelled))) is not None:
+    while (atoms := _next_frame(frames, path, count)) is not None:
         present.update(atoms.info, atoms.arrays, atoms.calc.results if atoms.calc is not None else ())
-        labelled.append(_labelled(atoms, f"{path}, frame {len(labelled)}{chosen}", keys or {}, weight))
-    if not labelled:
+        yield _labelled(atoms, f"{path}, frame {count}{chosen}", keys or {}, weight)
+        count += 1
+    if not count:
         raise DataError(f"{path} holds no frames for the index {index!r}")
     for name, key in (keys or {}).items():
         if key not in present:
             there = ", ".join(sorted(present - {"numbers", "positions"})) or "none"
             raise DataError(f"{path}: no frame has {key!r}, which is named as the key of {name}; there are {there}")
-    return labelled
 
 
 def _next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms | None:

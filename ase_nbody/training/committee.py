@@ -1,5 +1,6 @@
 """``train_committee``: the same training from several seeds, packed into one model file; resumable like any run."""
 
+import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -8,7 +9,7 @@ from ase_nbody.archive import load_model, write_whole
 from ase_nbody.committee import pack_models
 from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
-from ase_nbody.training.frames import read_sources, split
+from ase_nbody.training.frames import read_sources, split, stored
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.run import MODEL_NAME, _with_units, train
 
@@ -44,7 +45,8 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
     networks = [load_model(model) for model in models]
     card = {"validation errors": _with_units(evaluate_model(networks, split(config)[1]))}
     if config.data.test:
-        card["test errors"] = _with_units(evaluate_model(networks, read_sources(config.data.test, config.data)))
+        card["test errors"] = _with_units(evaluate_model(networks, read_sources(config, "test")))
+    shutil.rmtree(stored(config), ignore_errors=True)
     path = pack_models(models, Path(config.output) / MODEL_NAME, card)
     console.print(f"Wrote {path}, a committee of {size}")
     return path

@@ -70,6 +70,9 @@ class DataConfig(_Strict):
         isolated_atom_energies: eV of each species alone. Default, and ``fit``: fitted to the data; but those of the
             model that is started from are kept if neither given nor ``fit``.
         seed: of the split.
+        workers: processes that make neighbour tables; the result does not depend on their number.
+        memory: GiB for structures and neighbour tables. Larger files are copied to the output folder and mapped into
+            memory, larger tables are made anew for each batch.
     """
 
     train: Sources
@@ -78,6 +81,8 @@ class DataConfig(_Strict):
     keys: KeysConfig = KeysConfig()
     isolated_atom_energies: dict[str, float] | Literal["fit"] | None = None
     seed: int = 0
+    workers: int = Field(0, ge=0)
+    memory: float = Field(4.0, ge=0.0)
 
     @field_serializer("train", "validation", "test")
     def _short(self, sources: tuple[SourceConfig, ...] | int | None) -> Any:

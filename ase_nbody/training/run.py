@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import platform
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,13 @@ from rich.console import Console
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
 from ase_nbody.archive import read_card, save_model, write_whole
-from ase_nbody.data import AtomBatches, Batch, LabelledStructure, Sample, collate, prepare
+from ase_nbody.data import AtomBatches, Batch, LabelledStructure, LazySamples, Sample, collate, prepare
 from ase_nbody.evaluation import errors_table, evaluate_model
 from ase_nbody.loss import unit_of
-from ase_nbody.network import NBodyNetwork
+from ase_nbody.network import NBodyConfig, NBodyNetwork
 from ase_nbody.training.callbacks import Progress, StopEarly, WholeCheckpoints, moving_average
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
-from ase_nbody.training.frames import digest, names, read_sources, split
+from ase_nbody.training.frames import digest, names, read_sources, split, stored
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.module import NBodyTraining
@@ -63,12 +65,12 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     console.print(f"Reading {names(config.data.train)}")
     training, validation = split(config)
     options = _with_epochs(config.training, training)
-    test = read_sources(config.data.test, config.data) if config.data.test else None
+    test = read_sources(config, "test") if config.data.test else None
     network = build_network(config, training)
     console.print(_summary(network, training, validation), highlight=False, soft_wrap=True)
     loaders = [
-        _loader(prepare(training, network.config), options, processes, shuffle=True),
-        _loader(prepare(validation, network.config), options, processes, shuffle=False),
+        _loader(frames, network.config, config, options, processes, shuffle)
+        for frames, shuffle in ((training, True), (validation, False))
     ]
     with_stress = any(np.isfinite(frame.stress).all() for frame in training)
     module = NBodyTraining(network, options, int(options.epochs or 0) * len(loaders[0]), with_stress)
@@ -101,6 +103,7 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     if config.report:
         _report(network, {"training": training, "validation": validation, "test": test or []}, output, console)
     path = save_model(network, output / MODEL_NAME, card)
+    shutil.rmtree(stored(config), ignore_errors=True)
     console.print(f"Wrote {path}")
     return path
 
@@ -140,10 +143,11 @@ def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:
         force = float(np.abs(frame.forces).max(initial=0.0))
         return -len(set(frame.structure.numbers)), force if np.isfinite(force) else np.inf
 
-    small = [frame for frame in training if len(frame.structure) <= _LARGEST_EXAMPLE]
-    if not small:
+    small = (frame for frame in training if len(frame.structure) <= _LARGEST_EXAMPLE)
+    chosen = min(small, key=rank, default=None)
+    if chosen is None:
         return None
-    structure = min(small, key=rank).structure
+    structure = chosen.structure
     return {
         "numbers": structure.numbers.tolist(),
         "positions": structure.positions.round(6).tolist(),
@@ -183,23 +187,37 @@ def _claim(output: Path, config: TrainingConfig, resume: bool) -> Path | None:
 
 
 def _loader(
-    samples: list[Sample], options: OptimisationConfig, processes: Processes, shuffle: bool
+    frames: Sequence[LabelledStructure],
+    network: NBodyConfig,
+    config: TrainingConfig,
+    options: OptimisationConfig,
+    processes: Processes,
+    shuffle: bool,
 ) -> DataLoader[Batch]:
+    lazy = LazySamples(frames, network)
+    on_demand = lazy.memory > config.data.memory * 2**30
+    samples: Any = lazy if on_demand else prepare(frames, network, config.data.workers)
     # The sampler's order follows from seed and epoch, so a resumed run sees the batches of an unbroken one.
-    source: Any = samples
-    sampler: Any = DistributedSampler(source, num_replicas=1, rank=0, shuffle=shuffle, seed=options.seed)
+    sampler: Any = DistributedSampler(samples, num_replicas=1, rank=0, shuffle=shuffle, seed=options.seed)
     batches: Any
     if options.batch_atoms is None:
         size = options.batch_size if shuffle else 2 * options.batch_size
         batches = BatchSampler(sampler, min(size, len(samples)), drop_last=shuffle)
     else:
-        sizes = [len(sample.positions) for sample in samples]
+        sizes = [len(frame.structure) for frame in frames]
         batches = AtomBatches(sampler, sizes, options.batch_atoms, int(options.epochs or 0) if shuffle else 0)
+    workers = config.data.workers if on_demand else 0
     return DataLoader(
-        source,
+        samples,
         batch_sampler=Share(batches, processes),
-        collate_fn=lambda members: collate(members or [without_labels(samples[0])], multiple=_ROUND_SHAPES),
+        collate_fn=partial(_collate, filler=samples[0]),
+        num_workers=workers,
+        persistent_workers=workers > 0,
     )
+
+
+def _collate(members: list[Sample], filler: Sample) -> Batch:
+    return collate(members or [without_labels(filler)], multiple=_ROUND_SHAPES)
 
 
 def _trainer(

@@ -1,0 +1,43 @@
+"""Sets that do not fit into memory train to the same weights, with any number of workers."""
+
+import pytest
+import torch
+import yaml
+
+from ase_nbody import load_model
+from ase_nbody.data import FrameStore
+from ase_nbody.training.config import TrainingConfig
+from ase_nbody.training.frames import split, stored
+from ase_nbody.training.run import train
+
+
+@pytest.fixture
+def entries(configuration):
+    def make(output, training, **data):
+        path = configuration(output=output, epochs=2, **training)
+        content = yaml.safe_load(path.read_text())
+        content["data"] |= data
+        path.write_text(yaml.safe_dump(content))
+        return TrainingConfig.from_yaml(path)
+
+    return make
+
+
+@pytest.mark.parametrize("training", [{}, {"batch_atoms": 14}], ids=["structures", "atoms"])
+def test_neither_memory_nor_workers_change_the_result(training, entries):
+    expected = load_model(train(entries("memory", training))).state_dict()
+    for workers, memory in ((0, 0.0), (2, 0.0), (2, 4.0)):
+        config = entries(f"{workers}_{memory}", training, workers=workers, memory=memory)
+        found = load_model(train(config)).state_dict()
+        assert all(torch.equal(weight, found[name]) for name, weight in expected.items()), (workers, memory)
+        assert not stored(config).exists()
+
+
+def test_the_size_of_the_files_decides(entries):
+    assert isinstance(split(entries("small", {}))[0], list)
+    on_disk = split(entries("large", {}, memory=0.0))
+    assert all(isinstance(frames, FrameStore) for frames in on_disk)
+    in_memory = split(entries("small", {}))
+    assert [[frame.energy for frame in frames] for frames in on_disk] == [
+        [frame.energy for frame in frames] for frames in in_memory
+    ]

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ase
@@ -11,21 +11,22 @@ import numpy as np
 import torch
 from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError, all_changes
 from ase.data import chemical_symbols
-from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ase_nbody.archive import checksum, load_members
 from ase_nbody.compiled import CompiledEvaluation
 from ase_nbody.extrapolation import ProximityWatch
-from ase_nbody.hierarchy import Hierarchy, LevelLayout, VerletHierarchy
+from ase_nbody.hierarchy import Hierarchy, LevelLayout, VerletHierarchy, build_hierarchy, concatenate
 from ase_nbody.memory import free_memory, is_out_of_memory, needed_memory, too_large
 from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.results import chunks, collect, geometry, members, split
 from ase_nbody.structure import Structure, StructureError
 
 Model = str | os.PathLike[str] | NBodyNetwork
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
+_AT_ONCE = 2000  # atoms in a batch
 _SMALL = 100_000  # neighbours in all, for which memory is not a concern
 
 
@@ -151,34 +152,86 @@ class NBodyCalculator(Calculator):
         self.results, self._predictions = {}, []
         if self.atoms is None:
             raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
+        structure, hierarchies = self._prepared(self.atoms, self._followed)
+        with _threads(self.parameters["threads"]):
+            self._predictions = [
+                self._predict(member, hierarchy, [structure]) for member, hierarchy in enumerate(hierarchies)
+            ]
+        self.results = collect(structure, self._predictions)
+
+    def evaluate(self, structures: Sequence[ase.Atoms]) -> list[dict[str, Any]]:
+        """The results of many structures, evaluated side by side in batches of some thousand atoms.
+
+        Equal to those of one by one to round-off, and faster where the structures are small. Neither the calculator's
+        own results nor the neighbour list of a running simulation are touched.
+
+        Args:
+            structures: any structures, of any sizes.
+
+        Returns:
+            For each structure what ``results`` would hold after its calculation, and ``energy_spread`` and
+            ``forces_spread`` of a committee. Units as there.
+
+        Raises:
+            CalculatorSetupError, CalculationFailed: as a calculation, with the number of the structure.
+        """
+        results: list[dict[str, Any]] = []
+        for first, last in chunks([len(atoms) for atoms in structures], _AT_ONCE):
+            prepared = []
+            for number in range(first, last):
+                try:
+                    prepared.append(self._prepared(structures[number], self._searched))
+                except CalculatorSetupError as error:
+                    raise CalculatorSetupError(f"structure {number}: {error}") from error
+            batch = [structure for structure, _ in prepared]
+            with _threads(self.parameters["threads"]):
+                found_by = [
+                    split(self._predict(member, concatenate(hierarchies), batch), batch)
+                    for member, hierarchies in enumerate(zip(*(tables for _, tables in prepared), strict=True))
+                ]
+            for number, structure, *predictions in zip(range(first, last), batch, *found_by, strict=True):
+                try:
+                    found = collect(structure, predictions)
+                except CalculationFailed as error:
+                    raise CalculationFailed(f"structure {number}: {error}") from error
+                if len(predictions) > 1:
+                    found["energy_spread"] = float(members(predictions, "energy").std(axis=0)[0])
+                    found["forces_spread"] = members(predictions, "forces").std(axis=0)
+                results.append(found)
+        return results
+
+    def _prepared(
+        self, atoms: ase.Atoms, hierarchy: Callable[[tuple[LevelLayout, ...], Structure], Hierarchy]
+    ) -> tuple[Structure, list[Hierarchy]]:
+        """A structure that can be evaluated and its hierarchy for each network, or an error that says why it cannot."""
         try:
-            structure = Structure.from_atoms(self.atoms)
+            structure = Structure.from_atoms(atoms)
             self._refuse_unknown_species(structure)
             with torch.inference_mode(False):  # tables made in a caller's inference mode could not be differentiated
-                hierarchies = [self._hierarchy(network, structure) for network in self.networks]
+                hierarchies = [hierarchy(network.config.layout, structure) for network in self.networks]
             self._proximity.check(structure)
         except StructureError as error:
             raise CalculatorSetupError(str(error)) from error
-        with _threads(self.parameters["threads"]):
-            self._predictions = [
-                self._predict(member, hierarchy, structure) for member, hierarchy in enumerate(hierarchies)
-            ]
-        self.results = self._collect(structure)
+        return structure, hierarchies
 
-    def _hierarchy(self, network: NBodyNetwork, structure: Structure) -> Hierarchy:
-        layout = network.config.layout
+    def _followed(self, layout: tuple[LevelLayout, ...], structure: Structure) -> Hierarchy:
+        """The hierarchy that follows a moving structure."""
         if layout not in self._verlet:
             self._verlet[layout] = VerletHierarchy(layout, self.parameters["skin"], self._device)
         return self._verlet[layout].update(structure)
 
-    def _predict(self, member: int, hierarchy: Hierarchy, structure: Structure) -> Prediction:
+    def _searched(self, layout: tuple[LevelLayout, ...], structure: Structure) -> Hierarchy:
+        """The hierarchy of one structure, for once."""
+        pairs = find_pairs(structure, max(level.radius for level in layout))
+        return build_hierarchy(structure, pairs, layout).to(self._device)
+
+    def _predict(self, member: int, hierarchy: Hierarchy, structures: Sequence[Structure]) -> Prediction:
         network = self.networks[member]
         size = sum(level.mask.numel() for level in hierarchy.levels)
         fits = size <= self._fits or needed_memory(network, hierarchy) < free_memory(self._device)
         if fits:  # else Linux would promise the memory and kill the process when it uses it
             try:
-                positions = torch.tensor(structure.positions, device=self._device)
-                cells = torch.tensor(structure.cell, device=self._device).unsqueeze(0)
+                positions, cells = geometry(structures, self._device)
                 if self._compiled:
                     prediction = self._compiled[member](hierarchy, positions, cells)
                 else:
@@ -190,27 +243,6 @@ class NBodyCalculator(Calculator):
                 self._fits = max(self._fits, size)
                 return prediction
         raise CalculationFailed(too_large(network, hierarchy))  # here, where the failed pass has let go of its memory
-
-    def _collect(self, structure: Structure) -> dict[str, Any]:
-        """ASE's results from the members' predictions: their mean."""
-        energies = self._mean("energies")
-        energy = float(self._mean("energy")[0])
-        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies}
-        results["forces"] = self._mean("forces")
-        if structure.pbc.all():
-            stresses = self._mean("virials") / structure.volume
-            results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
-            results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
-        if not all(np.isfinite(value).all() for value in results.values()):
-            raise CalculationFailed(f"the model gave NaN or infinite values. {_closest_pair(structure)}")
-        return results
-
-    def _members(self, field: str) -> NDArray[np.float64]:
-        """A field of all members' predictions (members, ...)."""
-        return np.stack([getattr(prediction, field).detach().cpu().numpy() for prediction in self._predictions])
-
-    def _mean(self, field: str) -> NDArray[np.float64]:
-        return self._members(field).mean(axis=0)
 
     def _refuse_unknown_species(self, structure: Structure) -> None:
         unknown = [symbol for number in np.unique(structure.numbers) if (symbol := _symbol(number)) not in self.species]
@@ -226,13 +258,13 @@ class NBodyCalculator(Calculator):
     def energy_spread(self) -> float:
         """Standard deviation of the committee's energies in eV (0 for a single model)."""
         self._require_calculation()
-        return float(self._members("energy").std(axis=0)[0])
+        return float(members(self._predictions, "energy").std(axis=0)[0])
 
     @property
     def forces_spread(self) -> NDArray[np.float64]:
         """Standard deviation of the committee's forces (N, 3) in eV/Angstrom (0 for a single model)."""
         self._require_calculation()
-        return self._members("forces").std(axis=0)
+        return members(self._predictions, "forces").std(axis=0)
 
     @property
     def part_energies(self) -> list[PartEnergies]:
@@ -309,13 +341,3 @@ def _existing_device(name: str) -> torch.device:
 
 def _symbol(number: int) -> str:
     return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"atomic number {number}"
-
-
-def _closest_pair(structure: Structure) -> str:
-    """A sentence that names the two closest atoms, periodic images included."""
-    pairs = find_pairs(structure, 1.0)
-    if not len(pairs):
-        return "No two atoms are closer than 1 Angstrom: it is the model that is at fault."
-    closest = pairs.distance.argmin()
-    first, second, distance = pairs.first[closest], pairs.second[closest], pairs.distance[closest]
-    return f"The closest atoms, {first} and {second}, are {distance:.3g} Angstrom apart."

@@ -180,6 +180,32 @@ def test_extra_results_need_a_calculation(name: str, calc: NBodyCalculator) -> N
         getattr(calc, name)
 
 
+# --- many structures at once -----------------------------------------------------------------------------------------
+
+
+def test_many_at_once_are_what_each_is_alone(members: list[NBodyNetwork], systems: Systems, monkeypatch) -> None:
+    """In several batches, of a committee whose members have different hierarchies, in either precision."""
+    monkeypatch.setattr(ase_nbody.calculator, "_AT_ONCE", 12)
+    structures = [make() for make in systems.values()]
+    together, alone = NBodyCalculator(members), NBodyCalculator(members)
+    for atoms, found in zip(structures, together.evaluate(structures), strict=True):
+        alone.calculate(atoms)
+        assert found.keys() == alone.results.keys() | {"energy_spread", "forces_spread"}
+        for name, value in alone.results.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-11, atol=1e-11, err_msg=name)
+        assert found["energy_spread"] == pytest.approx(alone.energy_spread, abs=1e-11)
+        np.testing.assert_allclose(found["forces_spread"], alone.forces_spread, atol=1e-11)
+    assert together.results == {}
+    assert together.evaluate([]) == []
+
+
+def test_the_bad_one_of_many_is_named(calc: NBodyCalculator, systems: Systems) -> None:
+    bad = systems["molecule"]()
+    bad.positions[0, 0] = np.nan
+    with pytest.raises(CalculatorSetupError, match="structure 1: "):
+        calc.evaluate([systems["crystal"](), bad])
+
+
 # --- precision and sharing -------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ committee
 compiled
 extrapolation
 memory
+results
 calculator
 dynamics
 data

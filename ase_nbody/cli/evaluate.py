@@ -7,12 +7,14 @@ import typer
 from rich.console import Console
 
 from ase_nbody.archive import load_members
+from ase_nbody.cli.keys import KeysOption, parse_keys
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
     data: Annotated[str, typer.Argument(help="File with reference energies and forces (extxyz, ...).")],
     index: Annotated[str, typer.Option(help="Which frames, as ASE writes slices.")] = ":",
+    key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Print mean absolute and root-mean-square errors of energy, forces and stress."""
@@ -21,7 +23,7 @@ def evaluate(
     from ase_nbody.loss import unit_of
 
     members = load_members(model)
-    frames = read_labelled(data, index)
+    frames = read_labelled(data, index, keys=parse_keys(key))
     table = evaluate_model(members, frames)
     if not table:
         raise DataError(f"{data} has neither energies nor forces to compare with; see docs/training.md for their names")

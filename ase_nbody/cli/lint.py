@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ase_nbody.cli.keys import KeysOption, parse_keys
+
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _SHOWN = 8  # frame numbers in a line; --json has all
 
@@ -15,13 +17,15 @@ _SHOWN = 8  # frame numbers in a line; --json has all
 def lint(
     data: Annotated[str, typer.Argument(help="File with training structures (extxyz, ...).")],
     test: Annotated[str | None, typer.Option(help="File with test structures, to find what leaked into DATA.")] = None,
+    key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say in words what is wrong with training data; exit code 1 if it would spoil a training."""
     from ase_nbody.data import read_labelled
     from ase_nbody.data.lint import lint as find_remarks
 
-    remarks = find_remarks(read_labelled(data), read_labelled(test) if test else [])
+    keys = parse_keys(key)
+    remarks = find_remarks(read_labelled(data, keys=keys), read_labelled(test, keys=keys) if test else [])
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(remark) for remark in remarks], indent=2))
     else:

@@ -71,7 +71,7 @@ def _claim(config: TrainingConfig, members: list[TrainingConfig], resume: bool) 
     if resume:
         if not begun:
             raise ConfigError(f"{output} holds no committee to resume; start without --resume")
-        if TrainingConfig.from_yaml(output / "config.yaml") != config:
+        if not config.continues(TrainingConfig.from_yaml(output / "config.yaml")):
             raise ConfigError(f"the configuration differs from that of the run in {output}; resume with the same one")
     elif begun or (output / "checkpoints" / "last.ckpt").exists():
         raise ConfigError(f"{output} holds an unfinished run: continue it with --resume, or choose another 'output'")

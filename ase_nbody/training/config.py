@@ -295,6 +295,11 @@ class TrainingConfig(_Strict):
         network = _with_shape_of_start(config.network, folder)
         return config.model_copy(update={"data": data, "network": network, "output": beside(config.output)})
 
+    def continues(self, begun: "TrainingConfig") -> bool:
+        """Whether a run that was begun so can go on with this configuration: all that sets the result is equal."""
+        same = {name: getattr(begun.data, name) for name in ("workers", "memory")}
+        return self.model_copy(update={"data": self.data.model_copy(update=same)}) == begun
+
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

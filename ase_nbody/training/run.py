@@ -175,7 +175,7 @@ def _claim(output: Path, config: TrainingConfig, resume: bool) -> Path | None:
     if resume:
         if not checkpoint.is_file():
             raise ConfigError(f"{output} holds no checkpoint to resume from; start without --resume")
-        if TrainingConfig.from_yaml(output / "config.yaml") != config:
+        if not config.continues(TrainingConfig.from_yaml(output / "config.yaml")):
             raise ConfigError(f"the configuration differs from that of the run in {output}; resume with the same one")
         return checkpoint
     if checkpoint.exists():

@@ -75,3 +75,21 @@ def test_unknown_species_are_refused(nbody, model, tmp_path):
     code, _, err = nbody("evaluate", model, tmp_path / "s.extxyz")
     assert code == 1
     assert "contain S" in err
+
+
+def test_labels_of_other_names_are_named(nbody, model, data, tmp_path):
+    atoms = ase.io.read(data)
+    atoms.info["my_e"], atoms.arrays["my_f"] = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.calc = None
+    ase.io.write(tmp_path / "named.extxyz", atoms)
+    code, out, _ = nbody(
+        "evaluate", model, tmp_path / "named.extxyz", "--key", "energy=my_e", "--key", "forces=my_f", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["errors"]["forces"]["mae"] == pytest.approx(2.0, rel=1e-3)
+    for keys, missing in (((), True), (("--key", "forces=my_f"), False)):
+        _, out, _ = nbody("lint", tmp_path / "named.extxyz", *keys, "--json")
+        assert ("No frame has forces" in out) == missing
+    assert nbody("evaluate", model, tmp_path / "named.extxyz", "--key", "forces=other")[0] == 1
+    _, _, err = nbody("evaluate", model, data, "--key", "enrgy=a")
+    assert "write LABEL=NAME, LABEL one of energy, forces, stress, virial" in err

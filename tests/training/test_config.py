@@ -103,3 +103,10 @@ def test_wrong_overrides_are_named(override, culprit, tmp_path):
     path.write_text("preset: small\ndata: {train: a}\n")
     with pytest.raises(ConfigError, match=culprit.replace("?", r"\?")):
         TrainingConfig.from_yaml(path, [override])
+
+
+def test_a_run_continues_with_other_resources_but_no_other_settings(tmp_path):
+    begun = load(tmp_path, "data: {train: a}\n")
+    assert load(tmp_path, "data: {train: a, workers: 3, memory: 0.5}\n").continues(begun)
+    assert not load(tmp_path, "data: {train: b}\n").continues(begun)
+    assert not load(tmp_path, "data: {train: a}\ntraining: {seed: 1}\n").continues(begun)

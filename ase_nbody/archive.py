@@ -228,6 +228,9 @@ def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
     config = content["config"]
     if content["format"] < 2:
         config = {"closest_distances": {}, **config}
+    if isinstance(levels := config.get("levels"), list):
+        decays = {"product_decay": 1.0, "radial_decay": 1.0}  # what networks had before these could be chosen
+        config = {**config, "levels": [{**decays, **level} if isinstance(level, dict) else level for level in levels]}
     return {"members": 1, **content, "config": config, "format": FORMAT_VERSION}
 
 

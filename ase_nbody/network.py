@@ -32,7 +32,9 @@ class LevelConfig(BaseModel):
         l_max: highest degree of the aggregated state.
         l_out: highest degree of the state that is handed up.
         body_order: 1 + number of factors in the zeroth-order gate; 4 means triple products.
+        product_decay: factor by which each further factor makes a product smaller in the zeroth-order gate.
         n_basis: size of the radial basis.
+        radial_decay: power by which rapid functions of the radial basis are smaller.
         n_radial: learned radial functions of the first-order gate (where children have states with l > 0).
         message_channels: fragments of each degree that a child shows to its parents (likewise).
         hidden: width of the hidden layer of the read-out.
@@ -49,7 +51,9 @@ class LevelConfig(BaseModel):
     l_max: int = Field(3, ge=0, le=8)
     l_out: int = Field(2, ge=0, le=8)
     body_order: int = Field(4, ge=2, le=8)
+    product_decay: float = Field(0.4, gt=0.0)
     n_basis: int = Field(8, ge=1)
+    radial_decay: float = Field(0.5, ge=0.0)
     n_radial: int = Field(8, ge=1)
     message_channels: int = Field(32, ge=1)
     hidden: int = Field(32, ge=1)
@@ -168,7 +172,7 @@ class NBodyLevel(nn.Module):
     With psi the states of the level below, at the part i and its children j:
 
         A_i = g(z_i) * [ W sum_j R(r_ij) Y(r_ij) ⊗ V psi_j + U psi_i ]       first-order gate
-        psi'_i = W' g'(z_i) * [A_i, A_i ⊗ A_i, A_i ⊗ A_i ⊗ A_i, ...]         zeroth-order gate
+        psi'_i = W' g'(z_i) * [A_i, d A_i ⊗ A_i, d^2 A_i ⊗ A_i ⊗ A_i, ...]   zeroth-order gate
         epsilon_i = read-out of the degree-0 fragments of psi'_i
     """
 
@@ -181,13 +185,13 @@ class NBodyLevel(nn.Module):
 
         self.scale = config.mean_children**-0.5
         self.all_children = config.children == "all"
-        self.basis = RadialBasis(config.radius, config.n_basis)
+        self.basis = RadialBasis(config.radius, config.n_basis, config.radial_decay)
         self.message = None if scalar_children else Mixing(tau, tau_message)
         self.first_order = FirstOrderGate(tau_message, config.l_max, config.n_basis, n_radial)
         self.aggregate = Mixing(self.first_order.tau_out, tau_state)
         self.inherit = None if scalar_children else Mixing(tau.truncate(config.l_max), tau_state.truncate(tau.l_max))
         self.state_gain = SpeciesGain(n_species, tau_state)
-        self.zeroth_order = ZerothOrderGate(tau_state, config.l_out, config.body_order - 1)
+        self.zeroth_order = ZerothOrderGate(tau_state, config.l_out, config.body_order - 1, config.product_decay)
         self.product_gain = SpeciesGain(n_species, self.zeroth_order.tau_out)
         self.tau_out = Type(config.channels, self.zeroth_order.tau_out.l_max)
         self.hand_up = Mixing(self.zeroth_order.tau_out, self.tau_out)

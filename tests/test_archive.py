@@ -124,6 +124,7 @@ def test_every_version_stays_readable(version):
 def test_a_file_of_the_first_release_can_be_saved_in_the_present_format(tmp_path):
     first = load_model(VERSION_1)
     assert first.config.closest_distances == {}
+    assert {(level.product_decay, level.radial_decay) for level in first.config.levels} == {(1.0, 1.0)}
     again = save_model(first, tmp_path / "again.nbody", card=read_card(VERSION_1)["card"])
     assert read_card(again)["format"] == FORMAT_VERSION
     assert load_model(again).config == first.config

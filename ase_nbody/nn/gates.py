@@ -12,7 +12,7 @@ from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type, degrees
 
 
 class ZerothOrderGate(nn.Module):
-    """A -> [A, A ⊗ A, A ⊗ A ⊗ A, ...]: powers of a state, without relative positions.
+    """A -> [A, d A ⊗ A, d^2 A ⊗ A ⊗ A, ...]: powers of a state, without relative positions.
 
     The powers of each channel stand side by side; the mixing that follows forms general products from them.
 
@@ -20,11 +20,12 @@ class ZerothOrderGate(nn.Module):
         tau: type of the state.
         l_out: highest degree that is kept.
         order: highest number of factors, the body order minus one.
+        decay: d above. Less than one, it makes terms of many bodies smaller, so that they are learnt later.
     """
 
-    def __init__(self, tau: Type, l_out: int, order: int) -> None:
+    def __init__(self, tau: Type, l_out: int, order: int, decay: float = 1.0) -> None:
         super().__init__()
-        self.order = order
+        self.order, self.decay = order, decay
         self.tau_out = Type(order * tau.channels, min(l_out, order * tau.l_max))
         self.quadrature = SphereQuadrature(tau.l_max, self.tau_out.l_max, degree=order * tau.l_max)
 
@@ -33,7 +34,7 @@ class ZerothOrderGate(nn.Module):
         field = self.quadrature.evaluate(state)  # (points, parts, channels)
         power, powers = field, [field]
         for _ in range(self.order - 1):
-            power = power * field
+            power = power * (self.decay * field)
             powers.append(power)
         return self.quadrature.project(torch.cat(powers, dim=-1))
 

@@ -12,21 +12,29 @@ def cutoff_function(distance: Tensor, radius: Tensor | float) -> Tensor:
 
 
 class RadialBasis(ExactConstants):
-    """B_n(r) = j_0(n pi r/radius) f_c(r), n = 1 ... size: spherical Bessel functions times a smooth cutoff.
+    """B_n(r) = n^(1 - decay) j_0(n pi r/radius) f_c(r), n = 1 ... size: spherical Bessel functions, smoothly cut off.
 
-    The waves of a free particle in a sphere (Gasteiger et al., ICLR 2020, eq. 7), but scaled to one at the origin, not
-    to equal norm: rapid functions come in with the amplitude 1/n. This preference for smooth potentials lowers the
-    force error on unseen structures by a fifth (docs/design.md).
+    The waves of a free particle in a sphere (Gasteiger et al., ICLR 2020, eq. 7, where they have equal norm, decay 0),
+    rapid ones with less amplitude: what comes in with less is learnt later. This preference for smooth potentials
+    lowers the force error on unseen structures by a fifth (docs/design.md).
+
+    Args:
+        radius: in Angstrom.
+        size: number of functions.
+        decay: power of 1/n by which the norm falls.
     """
 
     wave_number: Tensor
+    amplitude: Tensor
 
-    def __init__(self, radius: float, size: int) -> None:
+    def __init__(self, radius: float, size: int, decay: float = 0.5) -> None:
         super().__init__()
         self.radius = radius
-        self.register_constant("wave_number", torch.pi / radius * torch.arange(1, size + 1, dtype=torch.float64))
+        number = torch.arange(1, size + 1, dtype=torch.float64)
+        self.register_constant("wave_number", torch.pi / radius * number)
+        self.register_constant("amplitude", radius / torch.pi * number**-decay)
 
     def forward(self, distance: Tensor) -> Tensor:
         """Distances ``(...)`` in Angstrom -> ``(..., size)``; exactly zero from the radius on."""
-        phase = self.wave_number * distance.unsqueeze(-1)
-        return torch.sin(phase) / phase * cutoff_function(distance, self.radius).unsqueeze(-1)
+        fading = (cutoff_function(distance, self.radius) / distance).unsqueeze(-1)
+        return torch.sin(self.wave_number * distance.unsqueeze(-1)) * self.amplitude * fading

@@ -136,17 +136,18 @@ def test_broken_zeroth_order_covariance_is_refused(l_max, l_out, order, broken_r
 
 
 @ZEROTH_ORDER
-def test_zeroth_order_gate_is_powers_by_the_clebsch_gordan_product(l_max, l_out, order):
+@pytest.mark.parametrize("decay", [1.0, 0.4])
+def test_zeroth_order_gate_is_powers_by_the_clebsch_gordan_product(l_max, l_out, order, decay):
     state = random((l_max + 1) ** 2, 4, 2)
     power, powers = state, [state]
     for number in range(2, order + 1):
-        power = clebsch_gordan_product(power, state, number * l_max)
+        power = decay * clebsch_gordan_product(power, state, number * l_max)
         powers.append(power)
     expected = torch.zeros((l_out + 1) ** 2, 4, 2 * order, dtype=torch.float64)
     for number, power in enumerate(powers):
         kept = power[: len(expected)]
         expected[: len(kept), :, 2 * number : 2 * number + 2] = kept
-    gate = ZerothOrderGate(Type(2, l_max), l_out, order)
+    gate = ZerothOrderGate(Type(2, l_max), l_out, order, decay)
     torch.testing.assert_close(gate(state), expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
 
 

@@ -39,6 +39,16 @@ def test_basis_functions_are_independent():
     assert np.linalg.cond(BASIS(r).numpy()) < 1e4
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_rapid_functions_have_less_amplitude(decay):
+    """At the origin n^(1 - decay), elsewhere that times sin(x) / x."""
+    number = torch.arange(1, 7, dtype=torch.float64)
+    basis = RadialBasis(RADIUS, 6, decay)
+    torch.testing.assert_close(basis(torch.tensor(1e-7)), number ** (1.0 - decay))
+    expected = number ** (1.0 - decay) * torch.sinc(number * 1.7 / RADIUS) * cutoff_function(torch.tensor(1.7), RADIUS)
+    torch.testing.assert_close(basis(torch.tensor(1.7)), expected)
+
+
 def test_shape_follows_the_distances():
     assert RadialBasis(RADIUS, 5)(torch.ones(2, 3, dtype=torch.float64)).shape == (2, 3, 5)
 

@@ -27,7 +27,8 @@ LIGHT = ("H", "C", "N", "O")
 SMALL = ("H2", "N2", "O2", "CO", "NO", "CH", "OH", "NH", "H2O", "CO2", "CH3", "CH4", "NH3", "HCN", "H2O2")
 MOLECULES = (*SMALL, "CH3OH", "N2H4", "C2H2", "C2H4", "C2H6", "CH3CH2OH", "C6H6", "butadiene", "cyclobutene")
 GUESTS = ("CO", "CO2", "N2", "H2O", "CH4", "H2", "O2")
-LARGEST_FORCE = 30.0  # eV/Angstrom; stiffer structures would dominate the loss
+LARGEST_FORCE = 25.0  # eV/Angstrom; stiffer structures would dominate the loss,
+LARGEST_STRESS = 0.6  # eV/Angstrom^3; and so would these
 
 
 def contact(first: str, second: str) -> float:
@@ -136,13 +137,27 @@ def slabs(rng: np.random.Generator) -> Iterator[Atoms]:
             fcc100(symbol, (2, 2, 1), vacuum=6.0),
         ]
         yield from surfaces
-        for number, guest in enumerate((*LIGHT, *METALS, symbol, *GUESTS)):
+        for number, guest in enumerate(2 * (*LIGHT, *METALS, symbol, *GUESTS)):
             slab = surfaces[number % len(surfaces)].copy()
             adsorbate = molecule(guest) if guest in GUESTS else Atoms(guest)
             adsorbate.rotate(rng.uniform(0, 360), rng.normal(size=3))
             place = rng.uniform(size=2) @ slab.cell.array[:2, :2]
             add_adsorbate(slab, adsorbate, rng.choice([0.8, 1.4, 1.9, 2.6, 3.5]), tuple(place))
             yield slab
+
+
+def adatoms(rng: np.random.Generator) -> Iterator[Atoms]:
+    """An atom of any species anywhere on a surface, at the distance of neighbours and around it."""
+    for symbol, surface, layers in itertools.product(METALS, (fcc100, fcc111), (1, 2)):
+        slab = surface(symbol, (2, 2, layers), vacuum=6.0)
+        for guest in (symbol, symbol, *rng.choice((*METALS, *LIGHT), size=6, replace=False)):
+            atoms = slab + Atoms(
+                guest, [rng.uniform(size=2) @ slab.cell.array[:2] + [0, 0, slab.positions[:, 2].max()]]
+            )
+            nearest = rng.uniform(0.8, 1.3) * contact(symbol, guest)
+            while atoms.get_distances(-1, range(len(slab)), mic=True).min() < nearest:
+                atoms.positions[-1, 2] += 0.05
+            yield atoms
 
 
 def clusters(rng: np.random.Generator) -> Iterator[Atoms]:
@@ -198,9 +213,10 @@ def visited(atoms: Atoms, rng: np.random.Generator, temperature: float, frames: 
 
 
 def is_moderate(atoms: Atoms) -> bool:
-    """Whether no force exceeds the largest that is to be learned."""
+    """Whether neither a force nor the stress exceeds the largest that is to be learned."""
     atoms.calc = EMT()
-    return bool(np.linalg.norm(atoms.get_forces(), axis=1).max() <= LARGEST_FORCE)
+    stress = np.abs(atoms.get_stress()).max() if atoms.pbc.all() else 0.0
+    return bool(np.linalg.norm(atoms.get_forces(), axis=1).max() <= LARGEST_FORCE and stress <= LARGEST_STRESS)
 
 
 def structures() -> Iterator[Atoms]:
@@ -209,8 +225,8 @@ def structures() -> Iterator[Atoms]:
     yield from dimers()
     yield from few_atoms(rng)
     yield from chains()
-    for crystals in (metals, alloys, light_crystals):
-        yield from crystals(rng)
+    for kind in (metals, alloys, light_crystals, adatoms):
+        yield from kind(rng)
     for kind, temperature, frames in ((slabs, 900.0, 2), (clusters, 900.0, 2), (molecules, 800.0, 3)):
         for atoms in kind(rng):
             yield atoms

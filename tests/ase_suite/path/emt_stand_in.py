@@ -3,10 +3,12 @@
 ASE's tests reach EMT as ``ase.calculators.emt.EMT``, by its name ``"emt"``, as ``asap3.EMT``, and in subprocesses
 (``ase run emt``, sockets, packed calculators). All of these look into one module; ``sitecustomize.py`` beside this file
 puts the stand-in into it, in every Python process that finds this folder on its path and the model in ``EMT_STAND_IN``.
-This plugin leaves out tests that have an excuse and writes down how the others end.
+This plugin leaves out tests that have an excuse, ends those that do not end by themselves, and writes down how all end.
 """
 
 import json
+import signal
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ MADE = pytest.StashKey[int]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("EMT's stand-in")
     group.addoption("--leave-out", action="append", default=[], help="a test to leave out, by its whole id")
+    group.addoption(
+        "--cpu-limit", type=float, default=0.0, help="seconds of CPU time after which a test fails; 0: none"
+    )
     group.addoption("--outcomes", help="JSON file to write: how each test ended, and what it used")
 
 
@@ -51,6 +56,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     item.user_properties.append(("calculators", calculators_made() - item.stash[MADE]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail a test that used up its CPU time, such as one with an optimiser that has no limit of steps."""
+    limit = item.config.option.cpu_limit
+    before = signal.signal(signal.SIGPROF, lambda *_: pytest.fail(f"did not end within {limit:g} s of CPU time"))
+    signal.setitimer(signal.ITIMER_PROF, limit)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, before)
 
 
 class Outcomes:

@@ -6,7 +6,7 @@ from run import EXCUSES, SITE, Outcome, files_that_use_emt, leave_out, read_excu
 SUBSET = {
     "calculator": ["calculator/test_fd.py", "calculator/test_traj.py", "emt/test_emt_stress.py"],
     "subprocess": ["calculator/test_subprocess_calculator.py"],
-    "command line": ["cli/test_run.py"],
+    "command line": ["cli/test_diff.py"],
     "socket": ["calculator/socketio/test_python_interface.py"],
     "molecular dynamics": ["md/test_md.py", "md/test_langevin_com.py", "md/test_rng.py"],
     "nudged elastic band": ["neb/test_neb.py", "emt/test_emt_h3o2m.py"],

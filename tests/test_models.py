@@ -24,7 +24,7 @@ def test_card_and_training_come_along(name):
     content = read_card(name)
     for entry in ("system", "theory", "source", "licence", "training data", "test errors", "trained with"):
         assert content["card"][entry], entry
-    assert (ROOT / "models" / f"{name}.yaml").is_file()
+    assert (ROOT / "benchmarks" / "accuracy" / f"{name}.yaml").is_file()
     assert (ROOT / "models" / f"{name}.md").is_file()
     assert NBodyCalculator(name).species == tuple(content["config"]["species"])
 

@@ -38,11 +38,13 @@ class SourceConfig(_Strict):
 
     Attributes:
         path: the file; anything that ASE reads.
+        index: which of its frames, as ASE writes slices: ``":50"``, ``"-50:"``, ``"::10"``.
         weight: of its frames in the loss, times those that they carry themselves.
         energy_key: name of the energies in this file, before that in ``keys``; likewise the others.
     """
 
     path: str
+    index: str = ":"
     weight: float = Field(1.0, ge=0.0)
     energy_key: str | None = None
     forces_key: str | None = None

@@ -24,7 +24,7 @@ def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructur
     frames = (
         frame
         for source in sources
-        for frame in iterate_labelled(source.path, keys=data.keys_of(source), weight=source.weight)
+        for frame in iterate_labelled(source.path, source.index, keys=data.keys_of(source), weight=source.weight)
     )
     files = [Path(source.path).stat() for source in sources if Path(source.path).is_file()]
     if sum(file.st_size for file in files) <= _SHARE * data.memory * 2**30:

@@ -8,6 +8,7 @@ import yaml
 
 from ase_nbody import load_model
 from ase_nbody.archive import read_card
+from ase_nbody.data import DataError
 from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.frames import split
@@ -42,6 +43,15 @@ def renamed(tmp_path, frames):
         strange.append(copy)
     ase.io.write(tmp_path / "strange.extxyz", strange)
     return "strange.extxyz"
+
+
+def test_a_part_of_a_file(entries, frames):
+    part = {"path": "data.extxyz"}
+    training, validation = split(entries({"train": {**part, "index": ":4"}, "validation": {**part, "index": "-2:"}}))
+    expected = [frames[i].get_potential_energy() for i in (0, 1, 2, 3, -2, -1)]
+    assert [frame.energy for frame in (*training, *validation)] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(DataError, match="not a slice"):
+        split(entries({"train": {**part, "index": "first"}}))
 
 
 def test_a_list_of_files_with_weights_and_keys(entries, renamed, frames):

@@ -8,14 +8,16 @@ last evaluation only. The table is printed as Markdown after each task, with wha
 """
 
 import argparse
+import resource
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ase_nbody.archive import read_card
+from ase_nbody.archive import load_model, read_card
 from ase_nbody.training.config import TrainingConfig
 
 HERE = Path(__file__).resolve().parent
@@ -29,33 +31,40 @@ def train(task: str, threads: int) -> Path:
     if not model.is_file():
         resume = ["--resume"] if (output / "checkpoints" / "last.ckpt").is_file() else []
         command = [sys.executable, "-m", "ase_nbody.cli", "train", str(config), f"--threads={threads}", *resume]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
+        (output / "cpu_minutes.txt").write_text(f"{spent / 60:.0f}{' and more, resumed' if resume else ''}\n")
     return model
 
 
 def row(task: dict[str, Any], model: Path) -> list[str]:
     """The task's line of the table."""
-    content = read_card(model)
-    card = content["card"]
-    energy, forces = (
-        card["test errors"][quantity][task["measure"]] for quantity in (task.get("energy", "energy"), "forces")
-    )
+    errors = read_card(model)["card"]["test errors"]
+    energy, forces = (errors[quantity][task["measure"]] for quantity in (task.get("energy", "energy"), "forces"))
+    size = sum(weight.numel() for weight in load_model(model).parameters())
+    minutes = model.with_name("cpu_minutes.txt")
     peers = task.get("peers", {})
-    best = [min(pair[column] for pair in peers.values()) for column in (0, 1)] if peers else None
-    verdict = (
-        ""
-        if best is None
-        else " ".join("<" if ours < least else ">" for ours, least in zip((energy, forces), best, strict=True))
-    )
     others = ", ".join(f"{name} {pair[0]:g}/{pair[1]:g}" for name, pair in peers.items())
     return [
         task["title"],
         task["measure"].upper(),
         f"**{energy:.3g} / {forces:.3g}**",
-        verdict,
+        verdict((energy, forces), peers.values()),
         others,
-        str(card.get("training time", "")),
+        f"{size:,}",
+        minutes.read_text().strip() if minutes.is_file() else "",
     ]
+
+
+def verdict(ours: tuple[float, float], peers: Collection[list[float]]) -> str:
+    """Whether energy and forces are below the least that any of the peers has."""
+    least = [min(column) for column in zip(*peers, strict=True)]
+    return ", ".join(
+        "beaten" if found < best else "equal" if found == best else "missed"
+        for found, best in zip(ours, least, strict=False)
+    )
 
 
 def main() -> None:
@@ -67,7 +76,8 @@ def main() -> None:
     if unknown := set(options.tasks) - set(tasks):
         parser.error(f"no task {', '.join(sorted(unknown))}; there are {', '.join(tasks)}")
 
-    rows = [["task", "measure", "energy / forces", "", "published", "trained in"], ["---"] * 6]
+    heads = ["task", "", "energy / forces", "best published", "published", "weights", "CPU-minutes"]
+    rows = [heads, ["---"] * len(heads)]
     for name in options.tasks or tasks:
         rows.append(row(tasks[name], train(name, options.threads)))
         print("\n".join("| " + " | ".join(cells) + " |" for cells in rows), flush=True)

@@ -13,6 +13,8 @@ def sum_by_structure(values: Tensor, structure: Tensor, n_structures: int) -> Te
 
     Only torch-scatter's ``scatter_sum`` is used: its ``segment_csr`` and ``segment_coo`` have wrong second derivatives.
     """
+    if n_structures == 1:
+        return values.sum(dim=0, keepdim=True)
     if _scatter_sum is not None:
         return _scatter_sum(values, structure, dim=0, dim_size=n_structures)
     return values.new_zeros(n_structures, *values.shape[1:]).index_add(0, structure, values)

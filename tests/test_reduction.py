@@ -26,6 +26,11 @@ def test_sums(implementation, shape):
     torch.testing.assert_close(sum_by_structure(values, STRUCTURE, 3), expected)
 
 
+def test_the_sum_of_one_structure(implementation):
+    values = torch.randn(5, 3, dtype=torch.float64)
+    torch.testing.assert_close(sum_by_structure(values, torch.zeros(5, dtype=torch.int64), 1), values.sum(0)[None])
+
+
 def test_derivatives_of_first_and_second_order(implementation):
     values = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: sum_by_structure(x**3, STRUCTURE, 3), values)

@@ -23,7 +23,7 @@ def copper_network() -> NBodyNetwork:
     """
     torch.manual_seed(0)
     size = {"channels": 16, "hidden": 16, "l_max": 2, "l_out": 1, "body_order": 3, "n_radial": 4, "message_channels": 4}
-    level = LevelConfig(radius=4.5, n_basis=6, **size)
+    level = LevelConfig(radius=4.5, n_basis=6, product_decay=1.0, radial_decay=1.0, **size)
     config = NBodyConfig(species=("Cu",), levels=(level, level), isolated_atom_energies={"Cu": 3.51}, repulsion=True)
     network = NBodyNetwork(config).requires_grad_(False)
     residual = fit_read_outs(network, copper_structures())

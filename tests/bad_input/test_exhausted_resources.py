@@ -124,7 +124,13 @@ def test_output_that_cannot_be_written_is_told(model) -> None:
 def test_an_interrupted_training_says_so_with_exit_code_130(training: Path) -> None:
     training.write_text(training.read_text().replace("epochs: 1", "epochs: 100000"))
     command = [sys.executable, "-m", "ase_nbody.cli", "train", str(training)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run in a background
+    )
     checkpoint = training.parent / "run" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 300
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:

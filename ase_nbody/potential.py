@@ -180,7 +180,8 @@ class CompiledPotential:
         free = [weight for weight in weights if weight.requires_grad]
         compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
         energy, _, forces, *_ = compiled(weights, tables, positions, cells)
-        torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles the backward pass too
+        if free:
+            torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles the backward pass too
         return compiled
 
 

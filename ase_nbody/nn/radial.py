@@ -27,7 +27,7 @@ class RadialBasis(ExactConstants):
     wave_number: Tensor
     amplitude: Tensor
 
-    def __init__(self, radius: float, size: int, decay: float = 0.5) -> None:
+    def __init__(self, radius: float, size: int, decay: float = 1.0) -> None:
         super().__init__()
         self.radius = radius
         number = torch.arange(1, size + 1, dtype=torch.float64)

@@ -18,7 +18,6 @@ from ase_nbody.compiled import CompiledEvaluation
 from ase_nbody.extrapolation import ProximityWatch
 from ase_nbody.hierarchy import Hierarchy, LevelLayout, VerletHierarchy, build_hierarchy, concatenate
 from ase_nbody.memory import free_memory, is_out_of_memory, needed_memory, too_large
-from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
 from ase_nbody.results import chunks, collect, geometry, members, split
@@ -222,8 +221,7 @@ class NBodyCalculator(Calculator):
 
     def _searched(self, layout: tuple[LevelLayout, ...], structure: Structure) -> Hierarchy:
         """The hierarchy of one structure, for once."""
-        pairs = find_pairs(structure, max(level.radius for level in layout))
-        return build_hierarchy(structure, pairs, layout).to(self._device)
+        return build_hierarchy(structure, layout).to(self._device)
 
     def _predict(self, member: int, hierarchy: Hierarchy, structures: Sequence[Structure]) -> Prediction:
         network = self.networks[member]

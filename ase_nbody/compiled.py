@@ -24,14 +24,12 @@ import numpy as np
 import platformdirs
 import torch
 from ase.data import atomic_numbers
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ase_nbody.hierarchy import Hierarchy, build_hierarchy
-from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.potential import Prediction, evaluate, pure_evaluation
 from ase_nbody.structure import Structure
 
 CHECK_EVERY = 1000  # evaluations
@@ -125,12 +123,6 @@ def compile_library(network: NBodyNetwork, path: Path) -> None:
         get_cpp_compiler()  # raises, before the minute is spent, if there is none
     kind = f"{str(network.dtype).removeprefix('torch.')}, {network.one_hot.device}"
     print(f"Compiling the network ({kind}): about a minute, once. Kept in {path.parent}", file=sys.stderr, flush=True)
-    evaluation = _Evaluation(network)
-    names = [name for name, _ in evaluation.named_parameters()]
-
-    def function(weights: list[Tensor], *arguments: Any) -> tuple[Tensor, ...]:
-        return functional_call(evaluation, dict(zip(names, weights, strict=True)), arguments)
-
     weights = [weight.detach() for weight in network.parameters()]
     hierarchy, positions, cells = _example(network)
     tables = hierarchy.tensors()
@@ -146,7 +138,7 @@ def compile_library(network: NBodyNetwork, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about its own inner workings
         arguments = (weights, tables, positions, cells)
-        graph = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
+        graph = make_fx(pure_evaluation(network), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
         program = torch.export.export(graph, arguments, dynamic_shapes=sizes, strict=False)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         unfinished = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
@@ -165,18 +157,6 @@ def _axes(tensor: Tensor, kind: Any) -> dict[int, Any]:
     return dict.fromkeys(range(tensor.dim()), kind)
 
 
-class _Evaluation(nn.Module):
-    """``evaluate`` of one structure as a module, from tensors to tensors."""
-
-    def __init__(self, network: NBodyNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
-        found = evaluate(self.network, Hierarchy.from_tensors(tables, 1), positions, cells)
-        return found.energy, found.energies, found.forces, found.virials, *found.parts
-
-
 def _example(network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Tensor]:
     """Some structure to trace with: every size is at least two, and the sizes differ wherever they may."""
     rng = np.random.default_rng(0)
@@ -192,7 +172,7 @@ def _example(network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Tensor]:
         cell=np.eye(3) * spacing * per_side,
         pbc=np.array([True, False, False]),
     )
-    hierarchy = build_hierarchy(structure, find_pairs(structure, network.config.cutoff), network.config.layout)
+    hierarchy = build_hierarchy(structure, network.config.layout)
     device = network.one_hot.device
     cells = torch.tensor(structure.cell, device=device).unsqueeze(0)
     return hierarchy.to(device), torch.tensor(structure.positions, device=device), cells

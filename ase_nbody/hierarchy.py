@@ -160,15 +160,18 @@ def group_rows(
     return table, np.arange(table.shape[1]) < count[:, None]
 
 
-def build_hierarchy(structure: Structure, pairs: Pairs, layout: Sequence[LevelLayout], skin: float = 0.0) -> Hierarchy:
+def build_hierarchy(structure: Structure, layout: Sequence[LevelLayout], skin: float = 0.0) -> Hierarchy:
     """The hierarchy of one structure.
 
     Args:
         structure: the system.
-        pairs: its pairs within the largest radius and the skin, or more.
         layout: the levels from below.
         skin: distance in Angstrom beyond a level's radius up to which children are listed.
+
+    Raises:
+        StructureError: see ``find_pairs``.
     """
+    pairs = find_pairs(structure, max(level.radius for level in layout) + skin)
     below = np.ones(len(structure), dtype=np.bool_)
     levels = []
     for level in layout:
@@ -267,8 +270,7 @@ class VerletHierarchy:
             or self._built_for is None
             or not still_valid(self._built_for, structure, cutoff, self.skin)
         ):
-            pairs = find_pairs(structure, cutoff + self.skin)
-            self._hierarchy = build_hierarchy(structure, pairs, self.layout, self.skin).to(self.device)
+            self._hierarchy = build_hierarchy(structure, self.layout, self.skin).to(self.device)
             self._built_for = structure
             self.builds += 1
         return self._hierarchy

@@ -131,6 +131,40 @@ def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:
     return network.one_hot[numbers].to(torch.float64) @ table
 
 
+def pure_evaluation(
+    network: NBodyNetwork, *, create_graph: bool = False, virials: bool = True
+) -> Callable[..., tuple[Tensor, ...]]:
+    """``evaluate`` as a function of tensors alone, which can be traced and compiled.
+
+    Args:
+        network: the network; its weights are not looked at.
+        create_graph: as of ``evaluate``.
+        virials: as of ``evaluate``.
+
+    Returns:
+        A function of the weights in the order of ``network.parameters()``, the tables of a hierarchy (see
+        ``Hierarchy.tensors``), positions and cells, to the fields of the prediction, one after the other.
+    """
+
+    class Evaluation(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
+            hierarchy = Hierarchy.from_tensors(tables, len(cells))
+            found = evaluate(self.network, hierarchy, positions, cells, create_graph=create_graph, virials=virials)
+            return found.energy, found.energies, found.forces, found.virials, *found.parts
+
+    evaluation = Evaluation()
+    names = [name for name, _ in evaluation.named_parameters()]
+
+    def function(weights: list[Tensor], *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+        return functional_call(evaluation, dict(zip(names, weights, strict=True)), arguments)
+
+    return function
+
+
 class CompiledPotential:
     """``evaluate`` for training, compiled anew for each set of shapes that keeps returning.
 
@@ -170,12 +204,7 @@ class CompiledPotential:
         return Prediction(energy, energies, forces, virials, tuple(parts))
 
     def _compile(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> Callable[..., tuple[Tensor, ...]]:
-        evaluation = _Evaluation(self.network, self.virials)
-        names = [name for name, _ in evaluation.named_parameters()]
-
-        def energy_and_gradient(weights: list[Tensor], *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
-            return functional_call(evaluation, dict(zip(names, weights, strict=True)), arguments)
-
+        energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)
         weights = [weight.detach().requires_grad_(weight.requires_grad) for weight in self.network.parameters()]
         free = [weight for weight in weights if weight.requires_grad]
         compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
@@ -183,16 +212,3 @@ class CompiledPotential:
         if free:
             torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles the backward pass too
         return compiled
-
-
-class _Evaluation(nn.Module):
-    """``evaluate`` as a module, from tensors to tensors."""
-
-    def __init__(self, network: NBodyNetwork, virials: bool) -> None:
-        super().__init__()
-        self.network, self.virials = network, virials
-
-    def forward(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
-        hierarchy = Hierarchy.from_tensors(tables, len(cells))
-        found = evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
-        return found.energy, found.energies, found.forces, found.virials, *found.parts

@@ -12,7 +12,6 @@ import torch
 
 from ase_nbody.cli import main
 from ase_nbody.hierarchy import Hierarchy, Level, build_hierarchy, concatenate
-from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
 from ase_nbody.so3 import rotation_matrix
@@ -150,7 +149,7 @@ def make_network(seed: int = 0, **changes: object) -> NBodyNetwork:
 
 def hierarchy_of(network: NBodyNetwork, atoms: ase.Atoms, skin: float = 0.0) -> Hierarchy:
     structure = Structure.from_atoms(atoms)
-    return build_hierarchy(structure, find_pairs(structure, network.config.cutoff + skin), network.config.layout, skin)
+    return build_hierarchy(structure, network.config.layout, skin)
 
 
 def predict(network: NBodyNetwork, *systems: ase.Atoms, skin: float = 0.0, **keywords: object) -> Prediction:

@@ -19,7 +19,7 @@ LAYOUT = (LevelLayout("all", "all", 4.0), LevelLayout("heavy", "all", 5.0), Leve
 
 def build(atoms, layout=LAYOUT) -> Hierarchy:
     structure = Structure.from_atoms(atoms)
-    return build_hierarchy(structure, find_pairs(structure, max(level.radius for level in layout)), layout)
+    return build_hierarchy(structure, layout)
 
 
 def edges_of(level: Level) -> list[tuple[int, ...]]:

@@ -10,7 +10,6 @@ from ase_nbody.checks.case import Case, deviation, evaluate
 from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.symmetry import ROUND_OFF
 from ase_nbody.hierarchy import build_hierarchy
-from ase_nbody.neighbours import find_pairs
 from ase_nbody.potential import CompiledPotential
 from ase_nbody.potential import evaluate as evaluate_network
 from ase_nbody.structure import Structure
@@ -50,7 +49,7 @@ def compiled(case: Case) -> Iterator[Finding]:
         return
     network = case.calculator.networks[0]
     structure = Structure.from_atoms(case.rattled())
-    hierarchy = build_hierarchy(structure, find_pairs(structure, network.config.cutoff), network.config.layout)
+    hierarchy = build_hierarchy(structure, network.config.layout)
     device = next(network.parameters()).device
     positions = torch.tensor(structure.positions, device=device)
     cells = torch.tensor(structure.cell, device=device).unsqueeze(0)

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from ase_nbody.data.reading import DataError, LabelledStructure
 from ase_nbody.hierarchy import Hierarchy, build_hierarchy, concatenate
-from ase_nbody.neighbours import find_pairs
 from ase_nbody.network import NBodyConfig
 
 _CHUNK = 64  # samples that a worker makes at a time
@@ -92,7 +91,7 @@ class LazySamples(Dataset[Sample]):
         if unknown:
             known = ", ".join(config.species)
             raise DataError(f"the model knows {known}, but the data contain {', '.join(unknown)}")
-        self.data, self.cutoff, self.layout = data, config.cutoff, config.layout
+        self.data, self.layout = data, config.layout
 
     def __len__(self) -> int:
         return len(self.data)
@@ -101,7 +100,7 @@ class LazySamples(Dataset[Sample]):
         frame = self.data[index]
         structure = frame.structure
         return Batch(
-            hierarchy=build_hierarchy(structure, find_pairs(structure, self.cutoff), self.layout),
+            hierarchy=build_hierarchy(structure, self.layout),
             positions=torch.tensor(structure.positions),
             cells=torch.tensor(structure.cell).unsqueeze(0),
             energy=torch.tensor([frame.energy], dtype=torch.float64),

@@ -9,7 +9,6 @@ from ase.calculators.emt import EMT
 
 from ase_nbody import LevelConfig, NBodyCalculator, NBodyConfig, NBodyNetwork
 from ase_nbody.hierarchy import build_hierarchy, concatenate
-from ase_nbody.neighbours import find_pairs
 from ase_nbody.potential import evaluate
 from ase_nbody.structure import Structure
 
@@ -80,7 +79,7 @@ def fit_read_outs(network: NBodyNetwork, structures: list[ase.Atoms]) -> float:
     weight = np.concatenate([[3.0 / len(atoms) for atoms in structures], np.ones(sum(map(len, forces)))])
     batch = [Structure.from_atoms(atoms) for atoms in structures]
     config = network.config
-    hierarchy = concatenate([build_hierarchy(s, find_pairs(s, config.cutoff), config.layout) for s in batch])
+    hierarchy = concatenate([build_hierarchy(s, config.layout) for s in batch])
     positions = torch.tensor(np.concatenate([structure.positions for structure in batch]))
     cells = torch.tensor(np.stack([structure.cell for structure in batch]))
 

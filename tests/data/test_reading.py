@@ -1,28 +1,15 @@
 """Labelled structures: every usual key is found, what is missing is NaN, what is unusable is refused by name."""
 
-import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody.data import DataError, read_labelled
 
 
-def copper():
-    atoms = bulk("Cu", cubic=True)
-    atoms.rattle(0.1, seed=0)
-    return atoms
-
-
-def write(path, atoms):
-    ase.io.write(path, atoms, format="extxyz")
-    return path
-
-
-def test_ase_results_are_read_with_units_and_sign_of_ase(tmp_path):
+def test_ase_results_are_read_with_units_and_sign_of_ase(tmp_path, copper, write):
     atoms = copper()
     atoms.calc = EMT()
     energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
@@ -35,7 +22,7 @@ def test_ase_results_are_read_with_units_and_sign_of_ase(tmp_path):
 @pytest.mark.parametrize(
     ("energy", "forces"), [("REF_energy", "REF_forces"), ("TotEnergy", "force"), ("dft_energy", "dft_forces")]
 )
-def test_usual_keys_are_found(tmp_path, energy, forces):
+def test_usual_keys_are_found(tmp_path, energy, forces, copper, write):
     atoms = copper()
     atoms.info[energy] = -3.5
     atoms.arrays[forces] = np.full((4, 3), 0.25)
@@ -44,14 +31,14 @@ def test_usual_keys_are_found(tmp_path, energy, forces):
     assert (frame.forces == 0.25).all()
 
 
-def test_missing_labels_are_nan_not_zero(tmp_path):
+def test_missing_labels_are_nan_not_zero(tmp_path, copper, write):
     (frame,) = read_labelled(write(tmp_path / "a.extxyz", copper()))
     assert np.isnan(frame.energy)
     assert np.isnan(frame.forces).all()
     assert np.isnan(frame.stress).all()
 
 
-def test_index_selects_frames(tmp_path):
+def test_index_selects_frames(tmp_path, write):
     frames = [Atoms("H", info={"energy": float(number)}) for number in range(5)]
     for atoms in frames:
         atoms.calc = SinglePointCalculator(atoms, energy=atoms.info.pop("energy"))
@@ -59,8 +46,7 @@ def test_index_selects_frames(tmp_path):
     assert [frame.energy for frame in read_labelled(path, "-2:")] == [3.0, 4.0]
 
 
-def broken(kind):
-    atoms = copper()
+def spoil(atoms, kind):
     if kind == "energy":
         atoms.info["energy"] = "many"
     elif kind == "nan energy":
@@ -71,7 +57,7 @@ def broken(kind):
         atoms.arrays["REF_forces"] = np.zeros((4, 2))
     else:
         atoms.positions[1, 2] = np.inf
-    return [copper(), atoms]
+    return atoms
 
 
 @pytest.mark.parametrize(
@@ -84,12 +70,12 @@ def broken(kind):
         ("positions", "frame 1: position of atom 1 is not finite: z = inf"),
     ],
 )
-def test_unusable_frames_are_named(tmp_path, kind, culprit):
+def test_unusable_frames_are_named(tmp_path, kind, culprit, copper, write):
     with pytest.raises(DataError, match=culprit):
-        read_labelled(write(tmp_path / "a.extxyz", broken(kind)))
+        read_labelled(write(tmp_path / "a.extxyz", [copper(), spoil(copper(), kind)]))
 
 
-def test_unreadable_files_are_named(tmp_path):
+def test_unreadable_files_are_named(tmp_path, copper, write):
     (tmp_path / "text.extxyz").write_text("these are no atoms\n")
     with pytest.raises(DataError, match=r"text\.extxyz cannot be read"):
         read_labelled(tmp_path / "text.extxyz")

@@ -146,10 +146,12 @@ def test_code_is_checked_again_after_many_calls(arguments, small_network, system
 
 def test_without_a_compiler_all_goes_on(small_network, systems, tmp_path, monkeypatch):
     monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "none"),))
     atoms, other = systems["triclinic"](), systems["triclinic"]()
     atoms.calc, other.calc = NBodyCalculator(small_network, compile=True), NBodyCalculator(small_network)
-    with pytest.warns(RuntimeWarning, match="evaluating without compiled code"):
+    with (
+        torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "none"),)}),
+        pytest.warns(RuntimeWarning, match="evaluating without compiled code"),
+    ):
         assert atoms.get_potential_energy() == other.get_potential_energy()
     assert not list(tmp_path.glob("*.pt2"))
 

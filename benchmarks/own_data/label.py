@@ -13,7 +13,7 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from tblite.ase import TBLite
 
 TEMPERATURE = 500.0  # K
@@ -26,8 +26,8 @@ def frames(number: int, seed: int) -> list[Atoms]:
     rng = np.random.default_rng(seed)
     atoms = molecule("CH3CONH2")
     atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
-    dynamics = Langevin(atoms, 1.0 * units.fs, temperature_K=TEMPERATURE, friction=0.02 / units.fs, rng=rng)
+    thermalize_momenta(atoms, TEMPERATURE, rng=rng)
+    dynamics = Langevin(atoms, 1.0 * units.fs, temperature_K=TEMPERATURE, friction=0.02 / units.fs, fixcm=False, rng=rng)
     dynamics.run(FIRST)
     found = []
     for _ in range(number):

@@ -29,6 +29,7 @@ extrapolation
 memory
 results
 calculator
+together
 dynamics
 data
 loss

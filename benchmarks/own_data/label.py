@@ -27,7 +27,9 @@ def frames(number: int, seed: int) -> list[Atoms]:
     atoms = molecule("CH3CONH2")
     atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
     thermalize_momenta(atoms, TEMPERATURE, rng=rng)
-    dynamics = Langevin(atoms, 1.0 * units.fs, temperature_K=TEMPERATURE, friction=0.02 / units.fs, fixcm=False, rng=rng)
+    dynamics = Langevin(
+        atoms, 1.0 * units.fs, temperature_K=TEMPERATURE, friction=0.02 / units.fs, fixcm=False, rng=rng
+    )
     dynamics.run(FIRST)
     found = []
     for _ in range(number):

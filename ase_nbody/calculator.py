@@ -14,12 +14,13 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_nbody.archive import checksum, load_members
+from ase_nbody.blockwise import BlockwiseEvaluation
 from ase_nbody.compiled import CompiledEvaluation
 from ase_nbody.extrapolation import ProximityWatch
 from ase_nbody.hierarchy import Hierarchy, LevelLayout, VerletHierarchy, build_hierarchy, concatenate
 from ase_nbody.memory import free_memory, is_out_of_memory, needed_memory, too_large
 from ase_nbody.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.potential import Prediction
 from ase_nbody.results import chunks, collect, geometry, members, split
 from ase_nbody.structure import Structure, StructureError
 
@@ -104,7 +105,8 @@ class NBodyCalculator(Calculator):
             threads=threads,
             skin=skin,
         )
-        self._compiled = [CompiledEvaluation(network) for network in self.networks] if compile else []
+        evaluation = CompiledEvaluation if compile else BlockwiseEvaluation
+        self._evaluations = [evaluation(network) for network in self.networks]
         self._verlet: dict[tuple[LevelLayout, ...], VerletHierarchy] = {}
         self._predictions: list[Prediction] = []
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
@@ -230,10 +232,7 @@ class NBodyCalculator(Calculator):
         if fits:  # else Linux would promise the memory and kill the process when it uses it
             try:
                 positions, cells = geometry(structures, self._device)
-                if self._compiled:
-                    prediction = self._compiled[member](hierarchy, positions, cells)
-                else:
-                    prediction = evaluate(network, hierarchy, positions, cells)
+                prediction = self._evaluations[member](hierarchy, positions, cells)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise

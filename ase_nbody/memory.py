@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from ase_nbody.blockwise import BlockwiseEvaluation
 from ase_nbody.hierarchy import Hierarchy
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import evaluate
@@ -37,7 +38,16 @@ def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
     cells = torch.empty(hierarchy.n_structures, 3, 3, dtype=torch.float64, device=meta)
     with saved_tensors_hooks(count, lambda tensor: tensor):
         evaluate(copy.deepcopy(network).to(meta), shapes, positions, cells)
-    return _PEAK * sum(kept.values())
+    whole = _PEAK * sum(kept.values())
+    evaluation = BlockwiseEvaluation(network)
+    if not evaluation.pays(hierarchy):
+        return whole
+    tables = sum(table.nbytes for table in hierarchy.tensors())  # once more, in the blocks
+    states = sum(
+        (config.l_out + 1) ** 2 * config.channels * len(level.centre)
+        for config, level in zip(network.config.levels, hierarchy.levels, strict=True)
+    )
+    return tables + 2 * states * network.dtype.itemsize + whole * evaluation.size / len(hierarchy.numbers)
 
 
 def free_memory(device: torch.device) -> float:

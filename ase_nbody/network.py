@@ -206,7 +206,7 @@ class NBodyLevel(nn.Module):
             state: state of the level below ``(components, Q, channels)``.
             vectors: pair vectors ``(P, K, 3)`` in Angstrom.
             level: the edges.
-            species: of all atoms, one-hot ``(N, species)``.
+            species: of the atoms at the centres, one-hot ``(P, species)``.
             closest: distances ``(P, K)`` in Angstrom below which the radial functions hold still.
         """
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (P, K)
@@ -218,10 +218,9 @@ class NBodyLevel(nn.Module):
         if self.inherit is not None:
             own = self.inherit(state.index_select(1, level.own))
             aggregated = torch.cat([aggregated[: own.shape[0]] + own, aggregated[own.shape[0] :]])
-        centre = species[level.centre]
-        products = self.zeroth_order(self.state_gain(aggregated, centre))
-        state = self.hand_up(self.product_gain(products, centre))
-        return state, None if self.read_out is None else self.read_out(state[0], centre)
+        products = self.zeroth_order(self.state_gain(aggregated, species))
+        state = self.hand_up(self.product_gain(products, species))
+        return state, None if self.read_out is None else self.read_out(state[0], species)
 
 
 class NBodyNetwork(nn.Module):
@@ -264,20 +263,35 @@ class NBodyNetwork(nn.Module):
         Returns:
             For each level the energies (P,); zero where the level is not read out.
         """
-        numbers, approach = hierarchy.numbers, self.closest_approach
-        species = self.one_hot[numbers]  # (N, species)
-        closest = [
-            None if approach is None else approach(numbers[level.centre], numbers[level.atom], config.radius)
-            for level, config in zip(hierarchy.levels, self.config.levels, strict=True)
-        ]
-        state = self.embedding(species)
+        state = self.embed(hierarchy.numbers)
         energies = []
-        for layer, level, pairs, held in zip(self.levels, hierarchy.levels, vectors, closest, strict=True):
-            state, energy = layer(state, pairs, level, species, held)
-            none = state.new_zeros(level.centre.shape[0])
-            energies.append(none if energy is None else self.config.energy_scale * energy)
-        if self.repulsion is not None:
-            level, distance = hierarchy.levels[0], torch.linalg.vector_norm(vectors[0], dim=-1)
-            reach = None if closest[0] is None else FOLLOWS * closest[0].clamp(max=self.config.levels[0].radius)
-            energies[0] = energies[0] + self.repulsion(numbers[level.centre], numbers[level.atom], distance, reach)
+        for number, (level, pairs) in enumerate(zip(hierarchy.levels, vectors, strict=True)):
+            state, energy = self.ascend(number, state, pairs, level, hierarchy.numbers)
+            energies.append(energy)
         return energies
+
+    def embed(self, numbers: Tensor) -> Tensor:
+        """State ``(1, N, channels)`` of the atoms, level 0, from their atomic numbers (N,)."""
+        return self.embedding(self.one_hot[numbers])
+
+    def ascend(
+        self, number: int, state: Tensor, vectors: Tensor, level: Level, numbers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One level up: states of the parts ``(components, P, channels)`` and their energies in eV (P,).
+
+        Args:
+            number: which of ``levels``, from 0.
+            state: state of the level below ``(components, Q, channels)``.
+            vectors: pair vectors (P, K, 3) in Angstrom.
+            level: the edges.
+            numbers: atomic numbers of all atoms (N,).
+        """
+        radius, centre, atom = self.config.levels[number].radius, numbers[level.centre], numbers[level.atom]
+        closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
+        state, energy = self.levels[number](state, vectors, level, self.one_hot[centre], closest)
+        energies = state.new_zeros(state.shape[1]) if energy is None else self.config.energy_scale * energy
+        if self.repulsion is not None and number == 0:
+            distance = torch.linalg.vector_norm(vectors, dim=-1)
+            reach = None if closest is None else FOLLOWS * closest.clamp(max=radius)
+            energies = energies + self.repulsion(centre, atom, distance, reach)
+        return state, energies

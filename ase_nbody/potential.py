@@ -103,25 +103,54 @@ def _assemble(
     with_virials: bool,
 ) -> Prediction:
     """Sum part energies and pair gradients to atoms and structures (equations above), in float64."""
-    n_atoms = hierarchy.numbers.shape[0]
-    energies = isolated_energies(network, hierarchy.numbers)
-    forces = energies.new_zeros(n_atoms, 3)
-    virials = energies.new_zeros(n_atoms, 9)
-    below = torch.arange(n_atoms, device=energies.device)
+    total = Totals.none(isolated_energies(network, hierarchy.numbers))
+    below = torch.arange(hierarchy.numbers.shape[0], device=total.energies.device)
     for level, vector, part, gradient in zip(hierarchy.levels, vectors, parts, gradients, strict=True):
-        gradient = gradient.to(torch.float64) * level.mask.unsqueeze(-1)
-        energies = energies.index_add(0, level.centre, part.to(torch.float64))
-        forces = forces.index_add(0, level.centre, gradient.sum(1))
-        child_atom = below[level.children]
-        forces = forces.index_add(0, child_atom, -sum_over_parents(gradient.unsqueeze(0), level)[0])
-        if with_virials:
-            half = 0.5 * (vector.unsqueeze(-1) * gradient.unsqueeze(-2)).flatten(2)  # (P, K, 9)
-            virials = virials.index_add(0, level.centre, half.sum(1))
-            virials = virials.index_add(0, child_atom, sum_over_parents(half.unsqueeze(0), level)[0])
+        total.add(level, below[level.children], vector, part, gradient, with_virials)
         below = level.centre
-    energy = sum_by_structure(energies, hierarchy.structure, hierarchy.n_structures)
-    virials = virials.unflatten(1, (3, 3))
-    return Prediction(energy, energies, forces, 0.5 * (virials + virials.mT), tuple(parts))
+    return total.prediction(hierarchy, tuple(parts))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over levels (equations above) by atom: energies (N,), forces (N, 3), virials (N, 9), float64."""
+
+    energies: Tensor
+    forces: Tensor
+    virials: Tensor
+
+    @classmethod
+    def none(cls, energies: Tensor) -> "Totals":
+        """What there is without any level: energies of the isolated atoms."""
+        return cls(energies, energies.new_zeros(len(energies), 3), energies.new_zeros(len(energies), 9))
+
+    def add(
+        self, level: Level, child_atom: Tensor, vectors: Tensor, part: Tensor, gradient: Tensor, virials: bool = True
+    ) -> None:
+        """Add, in place, those of one level.
+
+        Args:
+            level: the edges.
+            child_atom: atoms at the centres of the level's children (C,).
+            vectors: pair vectors (P, K, 3) in Angstrom, float64.
+            part: energies of the parts (P,) in eV.
+            gradient: of the energy by the pair vectors (P, K, 3).
+            virials: add virials too.
+        """
+        gradient = gradient.to(torch.float64) * level.mask.unsqueeze(-1)
+        self.energies.index_add_(0, level.centre, part.to(torch.float64))
+        self.forces.index_add_(0, level.centre, gradient.sum(1))
+        self.forces.index_add_(0, child_atom, -sum_over_parents(gradient.unsqueeze(0), level)[0])
+        if virials:
+            half = 0.5 * (vectors.unsqueeze(-1) * gradient.unsqueeze(-2)).flatten(2)  # (P, K, 9)
+            self.virials.index_add_(0, level.centre, half.sum(1))
+            self.virials.index_add_(0, child_atom, sum_over_parents(half.unsqueeze(0), level)[0])
+
+    def prediction(self, hierarchy: Hierarchy, parts: tuple[Tensor, ...]) -> Prediction:
+        """Summed over the structures."""
+        energy = sum_by_structure(self.energies, hierarchy.structure, hierarchy.n_structures)
+        virials = self.virials.unflatten(1, (3, 3))
+        return Prediction(energy, self.energies, self.forces, 0.5 * (virials + virials.mT), parts)
 
 
 def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, 
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 
-import ase_nbody.calculator
+import ase_nbody.blockwise
 from ase_nbody import LevelConfig, NBodyCalculator, NBodyNetwork, save_model
 from ase_nbody.potential import evaluate
 
@@ -42,7 +42,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[NBodyNetwork]:
         done.append(network)
         return evaluate(network, *arguments, **keywords)
 
-    monkeypatch.setattr(ase_nbody.calculator, "evaluate", counted)
+    monkeypatch.setattr(ase_nbody.blockwise, "evaluate", counted)
     return done
 
 

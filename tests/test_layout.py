@@ -21,6 +21,7 @@ nn
 reduction
 network
 potential
+blockwise
 tensor_file
 archive
 committee

@@ -19,7 +19,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 def level_function(network: NBodyNetwork, hierarchy, number: int):
     """States of a level from those below and the pair vectors, and a state and vectors to try it on."""
     level, layer = hierarchy.levels[number], network.levels[number]
-    species = network.one_hot[hierarchy.numbers]
+    species = network.one_hot[hierarchy.numbers[level.centre]]
     tau = network.embedding.tau_out if number == 0 else network.levels[number - 1].tau_out
     below = len(hierarchy.numbers) if number == 0 else len(hierarchy.levels[number - 1].centre)
     state = random(tau.components, below, tau.channels)

@@ -10,7 +10,9 @@ Upwards nothing is kept for derivatives, so the states of the lower levels are c
 its cache more than make up for that (docs/design.md).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +20,14 @@ from torch import Tensor
 
 from ase_nbody.hierarchy import Hierarchy, Level, group_rows
 from ase_nbody.network import NBodyNetwork
-from ase_nbody.potential import Prediction, Totals, evaluate, isolated_energies, pair_vectors
+from ase_nbody.potential import (
+    Prediction,
+    evaluate,
+    isolated_energies,
+    pair_vectors,
+    sum_over_atoms,
+    sums_over_edges,
+)
 
 PARTS = {"cpu": 256, "cuda": 16384}  # of a block, by the kind of device; so many that they keep it busy
 
@@ -103,46 +112,54 @@ class BlockwiseEvaluation:
             radius = network.config.levels[number].radius
             return pair_vectors(block.level, radius, positions, cells, hierarchy.structure)
 
+        def ascend(number: int, block: Block, rows: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+            return network.ascend(number, rows, vectors, block.level, numbers, species)
+
         with torch.inference_mode(False), torch.no_grad():
-            states = [network.embed(numbers)]
+            species = network.one_hot[numbers]
+            states = [network.embedding(species)]
             for number, blocks in enumerate(levels[:-1]):
-                below = states[-1]
-                above = [self._ascend(number, block, below, vectors_of(number, block), numbers)[0] for block in blocks]
+                above = []
+                for block in blocks:
+                    vectors = vectors_of(number, block).to(network.dtype)
+                    above.append(ascend(number, block, states[-1].index_select(1, block.rows), vectors)[0])
                 states.append(torch.cat(above, dim=1))
 
-            total, parts = Totals.none(isolated_energies(network, numbers)), []
+            energies, parts = isolated_energies(network, numbers), []
+            forces, virials = energies.new_zeros(len(energies), 3), energies.new_zeros(len(energies), 9)
             slopes: list[Tensor | None] = [None] * len(levels[-1])  # dE/dpsi of the parts, by block
             for number in reversed(range(len(levels))):
                 below = states[number]
                 slope_below = torch.zeros_like(below)
                 centre_below = hierarchy.levels[number - 1].centre if number else torch.arange(len(numbers)).to(numbers)
-                energies = []
+                part: list[Tensor] = []
                 for block, slope in zip(levels[number], slopes, strict=True):
                     vectors = vectors_of(number, block)
-                    energy, by_vectors, by_state = self._descend(number, block, below, vectors, numbers, slope)
+                    rows = below.index_select(1, block.rows)
+                    energy, by_vectors, by_state = _slopes(partial(ascend, number, block), rows, vectors, slope)
                     slope_below.index_add_(1, block.rows, by_state)
-                    total.add(block.level, centre_below[block.rows], vectors, energy, by_vectors)
-                    energies.append(energy)
-                parts.append(torch.cat(energies))
+                    at_centres, at_children = sums_over_edges(block.level, vectors, by_vectors)
+                    for atoms, (force, virial) in (
+                        (block.level.centre, at_centres),
+                        (centre_below[block.rows], at_children),
+                    ):
+                        forces.index_add_(0, atoms, force)
+                        virials.index_add_(0, atoms, virial)
+                    part.append(energy)
+                parts.append(torch.cat(part))
+                energies.index_add_(0, hierarchy.levels[number].centre, parts[-1].to(torch.float64))
                 if number:
                     slopes = list(slope_below.split(self.size, dim=1))
-            return total.prediction(hierarchy, tuple(reversed(parts)))
+            return sum_over_atoms(hierarchy, energies, forces, virials, parts[::-1])
 
-    def _ascend(
-        self, number: int, block: Block, below: Tensor, vectors: Tensor, numbers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """States and energies of a block's parts."""
-        rows = below.index_select(1, block.rows)
-        return self.network.ascend(number, rows, vectors.to(self.network.dtype), block.level, numbers)
 
-    def _descend(
-        self, number: int, block: Block, below: Tensor, vectors: Tensor, numbers: Tensor, slope: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies of a block's parts, and dE/dr_ij and dE/dpsi of its edges and rows, given dE/dpsi of its parts."""
-        with torch.enable_grad():
-            rows = below.index_select(1, block.rows).requires_grad_()
-            pairs = vectors.to(self.network.dtype).detach().requires_grad_()
-            states, energies = self.network.ascend(number, rows, pairs, block.level, numbers)
-            total = energies.sum() if slope is None else energies.sum() + (states * slope).sum()
-            by_vectors, by_state = torch.autograd.grad(total, (pairs, rows), materialize_grads=True)
-        return energies.detach(), by_vectors, by_state
+def _slopes(
+    ascend: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], rows: Tensor, vectors: Tensor, slope: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Energies of a block's parts, and dE/dr_ij and dE/dpsi of its edges and rows, given dE/dpsi of its parts."""
+    with torch.enable_grad():
+        rows, pairs = rows.requires_grad_(), vectors.to(rows.dtype, copy=True).requires_grad_()
+        states, energies = ascend(rows, pairs)
+        total = energies.sum() if slope is None else energies.sum() + (states * slope).sum()
+        by_vectors, by_state = torch.autograd.grad(total, (pairs, rows), materialize_grads=True)
+    return energies.detach(), by_vectors, by_state

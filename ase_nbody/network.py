@@ -263,19 +263,16 @@ class NBodyNetwork(nn.Module):
         Returns:
             For each level the energies (P,); zero where the level is not read out.
         """
-        state = self.embed(hierarchy.numbers)
+        species = self.one_hot[hierarchy.numbers]
+        state = self.embedding(species)
         energies = []
         for number, (level, pairs) in enumerate(zip(hierarchy.levels, vectors, strict=True)):
-            state, energy = self.ascend(number, state, pairs, level, hierarchy.numbers)
+            state, energy = self.ascend(number, state, pairs, level, hierarchy.numbers, species)
             energies.append(energy)
         return energies
 
-    def embed(self, numbers: Tensor) -> Tensor:
-        """State ``(1, N, channels)`` of the atoms, level 0, from their atomic numbers (N,)."""
-        return self.embedding(self.one_hot[numbers])
-
     def ascend(
-        self, number: int, state: Tensor, vectors: Tensor, level: Level, numbers: Tensor
+        self, number: int, state: Tensor, vectors: Tensor, level: Level, numbers: Tensor, species: Tensor
     ) -> tuple[Tensor, Tensor]:
         """One level up: states of the parts ``(components, P, channels)`` and their energies in eV (P,).
 
@@ -285,10 +282,11 @@ class NBodyNetwork(nn.Module):
             vectors: pair vectors (P, K, 3) in Angstrom.
             level: the edges.
             numbers: atomic numbers of all atoms (N,).
+            species: likewise, one-hot ``(N, species)``.
         """
         radius, centre, atom = self.config.levels[number].radius, numbers[level.centre], numbers[level.atom]
         closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
-        state, energy = self.levels[number](state, vectors, level, self.one_hot[centre], closest)
+        state, energy = self.levels[number](state, vectors, level, species[level.centre], closest)
         energies = state.new_zeros(state.shape[1]) if energy is None else self.config.energy_scale * energy
         if self.repulsion is not None and number == 0:
             distance = torch.linalg.vector_norm(vectors, dim=-1)

@@ -103,54 +103,51 @@ def _assemble(
     with_virials: bool,
 ) -> Prediction:
     """Sum part energies and pair gradients to atoms and structures (equations above), in float64."""
-    total = Totals.none(isolated_energies(network, hierarchy.numbers))
-    below = torch.arange(hierarchy.numbers.shape[0], device=total.energies.device)
+    energies = isolated_energies(network, hierarchy.numbers)
+    n_atoms = energies.shape[0]  # not len(), which compilers take for a constant
+    forces, virials = energies.new_zeros(n_atoms, 3), energies.new_zeros(n_atoms, 9)
+    below = torch.arange(n_atoms, device=energies.device)
     for level, vector, part, gradient in zip(hierarchy.levels, vectors, parts, gradients, strict=True):
-        total.add(level, below[level.children], vector, part, gradient, with_virials)
+        energies = energies.index_add(0, level.centre, part.to(torch.float64))
+        at_centres, at_children = sums_over_edges(level, vector, gradient, with_virials)
+        child_atom = below[level.children]
+        forces = forces.index_add(0, level.centre, at_centres[0]).index_add(0, child_atom, at_children[0])
+        if with_virials:
+            virials = virials.index_add(0, level.centre, at_centres[1]).index_add(0, child_atom, at_children[1])
         below = level.centre
-    return total.prediction(hierarchy, tuple(parts))
+    return sum_over_atoms(hierarchy, energies, forces, virials, parts)
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Sums over levels (equations above) by atom: energies (N,), forces (N, 3), virials (N, 9), float64."""
+def sums_over_edges(
+    level: Level, vectors: Tensor, gradient: Tensor, virials: bool = True
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What the edges of a level add to forces and per-atom virials (equations above), in float64.
 
-    energies: Tensor
-    forces: Tensor
-    virials: Tensor
+    Args:
+        level: the edges.
+        vectors: pair vectors (P, K, 3) in Angstrom, float64.
+        gradient: of the energy by them (P, K, 3).
+        virials: sum virials too.
 
-    @classmethod
-    def none(cls, energies: Tensor) -> "Totals":
-        """What there is without any level: energies of the isolated atoms."""
-        return cls(energies, energies.new_zeros(len(energies), 3), energies.new_zeros(len(energies), 9))
+    Returns:
+        Of the parts' centres: forces (P, 3) and virials (P, 9); likewise of the children (C, 3) and (C, 9).
+    """
+    gradient = gradient.to(torch.float64) * level.mask.unsqueeze(-1)
+    at_centres, at_children = [gradient.sum(1)], [-sum_over_parents(gradient.unsqueeze(0), level)[0]]
+    if virials:
+        half = 0.5 * (vectors.unsqueeze(-1) * gradient.unsqueeze(-2)).flatten(2)  # (P, K, 9)
+        at_centres.append(half.sum(1))
+        at_children.append(sum_over_parents(half.unsqueeze(0), level)[0])
+    return at_centres, at_children
 
-    def add(
-        self, level: Level, child_atom: Tensor, vectors: Tensor, part: Tensor, gradient: Tensor, virials: bool = True
-    ) -> None:
-        """Add, in place, those of one level.
 
-        Args:
-            level: the edges.
-            child_atom: atoms at the centres of the level's children (C,).
-            vectors: pair vectors (P, K, 3) in Angstrom, float64.
-            part: energies of the parts (P,) in eV.
-            gradient: of the energy by the pair vectors (P, K, 3).
-            virials: add virials too.
-        """
-        gradient = gradient.to(torch.float64) * level.mask.unsqueeze(-1)
-        self.energies.index_add_(0, level.centre, part.to(torch.float64))
-        self.forces.index_add_(0, level.centre, gradient.sum(1))
-        self.forces.index_add_(0, child_atom, -sum_over_parents(gradient.unsqueeze(0), level)[0])
-        if virials:
-            half = 0.5 * (vectors.unsqueeze(-1) * gradient.unsqueeze(-2)).flatten(2)  # (P, K, 9)
-            self.virials.index_add_(0, level.centre, half.sum(1))
-            self.virials.index_add_(0, child_atom, sum_over_parents(half.unsqueeze(0), level)[0])
-
-    def prediction(self, hierarchy: Hierarchy, parts: tuple[Tensor, ...]) -> Prediction:
-        """Summed over the structures."""
-        energy = sum_by_structure(self.energies, hierarchy.structure, hierarchy.n_structures)
-        virials = self.virials.unflatten(1, (3, 3))
-        return Prediction(energy, self.energies, self.forces, 0.5 * (virials + virials.mT), parts)
+def sum_over_atoms(
+    hierarchy: Hierarchy, energies: Tensor, forces: Tensor, virials: Tensor, parts: Sequence[Tensor]
+) -> Prediction:
+    """The prediction from what belongs to the atoms: energies (N,), forces (N, 3), virials (N, 9)."""
+    energy = sum_by_structure(energies, hierarchy.structure, hierarchy.n_structures)
+    virials = virials.unflatten(1, (3, 3))
+    return Prediction(energy, energies, forces, 0.5 * (virials + virials.mT), tuple(parts))
 
 
 def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:

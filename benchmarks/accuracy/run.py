@@ -17,20 +17,21 @@ from typing import Any
 
 import yaml
 
-from ase_nbody.archive import load_model, read_card
+from ase_nbody.archive import load_members, read_card
 from ase_nbody.training.config import TrainingConfig
 
 HERE = Path(__file__).resolve().parent
 
 
-def train(task: str, threads: int) -> Path:
+def train(task: str, seeds: int, threads: int) -> Path:
     """Train the task, unless that was done, and return its model."""
     config = HERE / f"{task}.yaml"
     output = Path(TrainingConfig.from_yaml(config).output)
     model = output / "model.nbody"
     if not model.is_file():
-        resume = ["--resume"] if (output / "checkpoints" / "last.ckpt").is_file() else []
-        command = [sys.executable, "-m", "ase_nbody.cli", "train", str(config), f"--threads={threads}", *resume]
+        resume = ["--resume"] if list(output.glob("**/checkpoints/last.ckpt")) else []
+        options = [f"--seeds={seeds}", f"--threads={threads}", *resume]
+        command = [sys.executable, "-m", "ase_nbody.cli", "train", str(config), *options]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -43,7 +44,8 @@ def row(task: dict[str, Any], model: Path) -> list[str]:
     """The task's line of the table."""
     errors = read_card(model)["card"]["test errors"]
     energy, forces = (errors[quantity][task["measure"]] for quantity in (task.get("energy", "energy"), "forces"))
-    size = sum(weight.numel() for weight in load_model(model).parameters())
+    networks = load_members(model)
+    size = sum(weight.numel() for weight in networks[0].parameters())
     minutes = model.with_name("cpu_minutes.txt")
     peers = task.get("peers", {})
     others = ", ".join(f"{name} {pair[0]:g}/{pair[1]:g}" for name, pair in peers.items())
@@ -53,7 +55,7 @@ def row(task: dict[str, Any], model: Path) -> list[str]:
         f"**{energy:.3g} / {forces:.3g}**",
         verdict((energy, forces), peers.values()),
         others,
-        f"{size:,}",
+        f"{size:,}" if len(networks) == 1 else f"{len(networks)} x {size:,}",
         minutes.read_text().strip() if minutes.is_file() else "",
     ]
 
@@ -79,7 +81,7 @@ def main() -> None:
     heads = ["task", "", "energy / forces", "best published", "published", "weights", "CPU-minutes"]
     rows = [heads, ["---"] * len(heads)]
     for name in options.tasks or tasks:
-        rows.append(row(tasks[name], train(name, options.threads)))
+        rows.append(row(tasks[name], train(name, tasks[name].get("seeds", 1), options.threads)))
         print("\n".join("| " + " | ".join(cells) + " |" for cells in rows), flush=True)
 
 

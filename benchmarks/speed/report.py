@@ -30,10 +30,11 @@ HEAD = """# Speed
 
 Energy and forces through ASE: a step of velocity Verlet at 300 K and 0.5 fs, in milliseconds, medians over {rounds}
 rounds in which all models took turns, each in a process of its own. {processor}, torch {torch}, ASE {ase}. All models
-have random weights, which do not matter to the speed, and the species of the structure; the peers' cutoff is 5 Angstrom,
-and all that their names do not say is as their packages set it. Ours are the presets `small` and `medium`, and `record`,
-the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances; our neighbour
-list is built anew about once in ten steps, as atoms move. `python benchmarks/speed/run.py` makes this page.
+have random weights, which do not matter to the speed, and the species of the structure; the peers' cutoff is 5
+Angstrom, and all that their names do not say is as their packages set it. Ours are the presets `small` and `medium`,
+and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances;
+our neighbour list is built anew about once in ten steps, as atoms move. `python benchmarks/speed/run.py` makes this
+page.
 """
 
 Results = dict[str, Any]

@@ -23,7 +23,7 @@ def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> t
         species: chemical symbols.
         folder: not used: our compiled code is kept in the user's cache.
     """
-    warnings.filterwarnings("error", "evaluating without compiled code")  # else eager times would pass for compiled ones
+    warnings.filterwarnings("error", "evaluating without compiled code")  # eager times must not pass for compiled ones
     torch.manual_seed(0)
     model = NBodyNetwork(network_config(size, species))
     calculator = NBodyCalculator(model, dtype=dtype, compile=way == "compiled")

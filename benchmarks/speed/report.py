@@ -54,11 +54,12 @@ def write(results: Results) -> str:
 
 
 def structures(results: Results, dtype: str, threads: str) -> list[str]:
-    """The structures for which all models were asked."""
+    """The structures for which peers were asked too."""
     suffix = f"|{dtype}|{threads}"
-    return [
-        key.removesuffix(suffix) for key, found in results.items() if key.endswith(suffix) and len(found) == len(MODELS)
+    keys = [
+        key for key, found in results.items() if key.endswith(suffix) and any("NBody" not in name for name in found)
     ]
+    return [key.removesuffix(suffix) for key in keys]
 
 
 def median(found: dict[str, Any] | None) -> float | None:

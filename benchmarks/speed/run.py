@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import platform
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -89,6 +90,7 @@ def break_down(structure: str, size: str, dtype: str, threads: int) -> dict[str,
 def parse() -> Any:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="27 and 192 atoms, one thread, float32; nothing in docs/")
+    parser.add_argument("--models", default="", metavar="REGEX", help="only those whose names it is found in")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per step beyond which a model is left out")
     parser.add_argument("--patience", type=float, default=3600.0, help="seconds that a model may take to compile")
@@ -108,19 +110,22 @@ def main() -> None:
 
     def keep(key: str, found: dict[str, Any]) -> None:
         results[key] = found
-        path.write_text(json.dumps(results, indent=1))
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(results, indent=1))
+        unfinished.replace(path)
 
     options.interpreters = {"own": Path(sys.executable), **build(options.environments)}
     machine = {"processor": processor(), "torch": version("torch"), "ase": version("ase"), "rounds": options.rounds}
     keep("machine", machine)
     structures = STRUCTURES[:2] if options.quick else STRUCTURES
     dtypes, threads = (("float32",), (1,)) if options.quick else (("float32", "float64"), (1, 2))
-    plan = [(*case, list(MODELS)) for case in itertools.product(structures, dtypes, threads)]
+    chosen = [model for model in MODELS if re.search(options.models, model.name)]
+    plan = [(*case, chosen) for case in itertools.product(structures, dtypes, threads)]
     if not options.quick:
-        plan += [(structure, "float32", 1, [m for m in MODELS if m in LARGEST]) for structure in LARGER]
+        plan += [(structure, "float32", 1, [model for model in chosen if model in LARGEST]) for structure in LARGER]
     for structure, dtype, number, models in plan:
         key = f"{structure}|{dtype}|{number}"
-        if key not in results:
+        if not {model.name for model in models} <= set(results.get(key, ())):
             keep(key, time_together(structure, dtype, number, models, options))
     for structure, dtype, size in itertools.product(structures, dtypes, ("small", "medium", "record")):
         key = f"breakdown|{structure}|{dtype}|{size}"

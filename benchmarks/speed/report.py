@@ -33,8 +33,8 @@ rounds in which all models took turns, each in a process of its own. {processor}
 have random weights, which do not matter to the speed, and the species of the structure; the peers' cutoff is 5
 Angstrom, and all that their names do not say is as their packages set it. Ours are the presets `small` and `medium`,
 and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances;
-our neighbour list is built anew about once in ten steps, as atoms move. `python benchmarks/speed/run.py` makes this
-page.
+our neighbour list is built anew once in ten steps, as moving atoms make it. `python benchmarks/speed/run.py` makes
+this page.
 """
 
 Results = dict[str, Any]
@@ -125,7 +125,7 @@ def breakdowns(results: Results) -> Iterable[str]:
     yield PARTS_SAY
     rows = [["ms per step", *PARTS, "GFLOP", "share of peak"]]
     for key, found in results.items():
-        if not key.startswith("breakdown|"):
+        if not key.startswith("breakdown|") or "note" in found:
             continue
         _, structure, dtype, size = key.split("|")
         for way in ("eager", "compiled"):

@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = ("3BPA", "water 192", "silicon 216", "water 1536", "silicon 1728")
 LARGER = tuple(f"water {192 * cells**3}" for cells in (3, 4, 6, 8))  # ours alone, up to 98,304 atoms
 LARGEST = {Model("NBody", size, "compiled") for size in ("small", "medium", "record")}
-ROUND = 2.0  # seconds of a round, at the most STEPS steps
-STEPS = 10
+STEPS = 10  # in a round, for ours, whose neighbour list is built once in it
+ROUND = 2.0  # seconds of a round, for the peers, who search at every step: so many steps as fit, at the most STEPS
+BUDGET = 300.0  # seconds after which a model is not asked for another round
 
 
 def time_together(structure: str, dtype: str, threads: int, models: list[Model], options: Any) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def time_together(structure: str, dtype: str, threads: int, models: list[Model],
             results[model.name] = {"note": str(error)}
     for _ in range(options.rounds):
         for model, (one, number) in list(contenders.items()):
+            if number * sum(results[model.name]["samples"]) > BUDGET:
+                continue
             try:
                 found = one.steps(number, options.patience)
             except Failure as error:
@@ -77,14 +80,17 @@ def start(model: Model, task: dict[str, Any], options: Any) -> tuple[Contender, 
     except Failure:
         one.close()
         raise
-    number = min(STEPS, max(1, int(ROUND / seconds)))
+    number = STEPS if model.package == "NBody" else min(STEPS, max(1, int(ROUND / seconds)))
     return one, number, {"parameters": ready["parameters"], "samples": []}
 
 
 def break_down(structure: str, size: str, dtype: str, threads: int) -> dict[str, Any]:
     """What ``breakdown.py`` says, in a process of its own."""
     command = [sys.executable, str(Path(__file__).with_name("breakdown.py")), structure, size, dtype, str(threads)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1])
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    return (
+        {"note": f"ended with code {done.returncode}"} if done.returncode else json.loads(done.stdout.splitlines()[-1])
+    )
 
 
 def parse() -> Any:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from worker import prepare, stepper
 
 import ase_nbody.calculator
@@ -85,12 +86,25 @@ def break_down(task: dict[str, Any]) -> dict[str, float]:
     return best
 
 
+class Products(TorchDispatchMode):
+    """Counts the floating-point operations of matrix products within; torch's own counter knows no autograd.grad."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Evaluate one operation and count it."""
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
 def products(task: dict[str, Any]) -> float:
     """GFLOP of the matrix products of one evaluation, forward and backward."""
     atoms, _ = prepare(task)
-    with FlopCounterMode(display=False) as counter:
+    with Products() as counter:
         atoms.get_forces()
-    return float(counter.get_total_flops()) / 1e9
+    return counter.flops / 1e9
 
 
 def peak(dtype: str, size: int = 1536) -> float:

@@ -12,6 +12,7 @@ or compiling fails, a warning says why, once, and everything is evaluated eagerl
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -140,12 +141,24 @@ def compile_library(network: NBodyNetwork, path: Path) -> None:
         arguments = (weights, tables, positions, cells)
         graph = make_fx(pure_evaluation(network), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
         program = torch.export.export(graph, arguments, dynamic_shapes=sizes, strict=False)
+        _refuse_fixed(program, sizes)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         unfinished = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(unfinished), inductor_configs={"cpp.dynamic_threads": True}
         )
     os.replace(unfinished, path)
+
+
+def _refuse_fixed(program: torch.export.ExportedProgram, wanted: Any) -> None:
+    """Raise if a size that was to be any became that of the example. The graph's last inputs are the arguments."""
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
+    axes = [*wanted[0], *wanted[1], *wanted[2:]]
+    for node, kinds in zip(inputs[-len(axes) :], axes, strict=True):
+        for axis, kind in kinds.items():
+            size = node.meta["val"].shape[axis]
+            if kind == torch.export.Dim.AUTO and isinstance(size, int):
+                raise ValueError(f"size {size} of a table became a constant of the code")
 
 
 def _smallest(tables: Sequence[Tensor]) -> int:
@@ -158,24 +171,37 @@ def _axes(tensor: Tensor, kind: Any) -> dict[int, Any]:
 
 
 def _example(network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Tensor]:
-    """Some structure to trace with: every size is at least two, and the sizes differ wherever they may."""
+    """Some structure to trace with: every size is at least two, and the sizes differ wherever they may.
+
+    None of them is a size of the weights or constants: the tracer would take one that it finds equal to such for
+    another constant, and code for tables of 32 columns reads beyond those of 20.
+    """
+    fixed = {size for tensor in (*network.parameters(), *network.buffers()) for size in tensor.shape}
+    fewest = max(27, 3 * len(network.config.species))
+    for trial in range(100):
+        structure = _grid(network, fewest + trial, narrowed=1.0 - 0.003 * trial)
+        hierarchy = build_hierarchy(structure, network.config.layout)
+        if not any(fixed & set(table.shape[:2]) for table in hierarchy.tensors()):
+            device = network.one_hot.device
+            cells = torch.tensor(structure.cell, device=device).unsqueeze(0)
+            return hierarchy.to(device), torch.tensor(structure.positions, device=device), cells
+    raise ValueError("no structure was found whose sizes all differ from those of the weights")
+
+
+def _grid(network: NBodyNetwork, number: int, narrowed: float) -> Structure:
+    """So many atoms of all species in turn near the points of a cubic grid, periodic in one direction."""
     rng = np.random.default_rng(0)
-    per_side = 3
-    while per_side**3 < 3 * len(network.config.species):
-        per_side += 1
-    grid = np.stack(np.meshgrid(*[np.arange(per_side)] * 3), axis=-1).reshape(-1, 3)
-    spacing = min(2.0, 0.6 * min(level.radius for level in network.config.levels))
-    numbers = [atomic_numbers[network.config.species[i % len(network.config.species)]] for i in range(len(grid))]
-    structure = Structure(
+    per_side = math.ceil(round(number ** (1 / 3), 9))
+    grid = np.stack(np.meshgrid(*[np.arange(per_side)] * 3), axis=-1).reshape(-1, 3)[:number]
+    spacing = narrowed * min(2.0, 0.6 * min(level.radius for level in network.config.levels))
+    species = network.config.species
+    numbers = [atomic_numbers[species[i % len(species)]] for i in range(number)]
+    return Structure(
         numbers=np.array(numbers),
         positions=spacing * (grid + rng.uniform(-0.1, 0.1, grid.shape)),
         cell=np.eye(3) * spacing * per_side,
         pbc=np.array([True, False, False]),
     )
-    hierarchy = build_hierarchy(structure, network.config.layout)
-    device = network.one_hot.device
-    cells = torch.tensor(structure.cell, device=device).unsqueeze(0)
-    return hierarchy.to(device), torch.tensor(structure.positions, device=device), cells
 
 
 def _check(found: Prediction, expected: Prediction, network: NBodyNetwork) -> None:

@@ -11,7 +11,7 @@ from ase import units
 from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
 
-from ase_nbody import NBodyCalculator, compiled, save_model
+from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork, compiled, save_model
 from ase_nbody.compiled import CompiledEvaluation, compile_library, library_path
 from ase_nbody.network import LevelConfig
 from ase_nbody.potential import evaluate
@@ -172,3 +172,17 @@ def test_a_library_belongs_to_one_configuration_dtype_and_cache(small_network, n
     assert library_path(copy.deepcopy(small_network)) in paths
     monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
     assert library_path(network).parent == tmp_path
+
+
+@pytest.mark.parametrize("channels", [32, 64])
+@pytest.mark.parametrize("species", [("H", "C", "N", "O"), ("H", "O"), ("Si",)])
+def test_the_example_has_no_size_of_the_weights(species, channels):
+    """Four species, 32 channels: the table of heavy atoms had 32 columns, which became a constant of the code."""
+    levels = (
+        LevelConfig(channels=channels),
+        LevelConfig(parts="heavy", children="heavy", channels=channels, l_out=0),
+    )
+    model = NBodyNetwork(NBodyConfig(species=species, levels=levels))
+    hierarchy, _, _ = compiled._example(model)
+    sizes = {size for table in hierarchy.tensors() for size in table.shape[:2]}
+    assert not sizes & {size for weight in model.parameters() for size in weight.shape}

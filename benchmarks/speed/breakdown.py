@@ -1,0 +1,131 @@
+"""Where the time of our step goes: ASE, neighbours, tables, forward, backward; and the share of the processor's peak.
+
+    python benchmarks/speed/breakdown.py STRUCTURE SIZE DTYPE THREADS
+
+Prints one line of JSON: milliseconds per step of each part, eager and compiled (where forward, backward and sums are
+one), GFLOP of the matrix products of one evaluation, and the measured peak of the processor's own matrix product.
+"""
+
+import contextlib
+import functools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from worker import prepare, stepper
+
+import ase_nbody.calculator
+import ase_nbody.hierarchy
+from ase_nbody.calculator import NBodyCalculator
+from ase_nbody.compiled import CompiledEvaluation
+from ase_nbody.hierarchy import VerletHierarchy
+from ase_nbody.network import NBodyNetwork
+
+STEPS = 10
+ROUNDS = 5
+PARTS: tuple[tuple[str, Any, str], ...] = (
+    ("calculator", NBodyCalculator, "calculate"),
+    ("tables", VerletHierarchy, "update"),
+    ("neighbours", ase_nbody.hierarchy, "find_pairs"),
+    ("sums", ase_nbody.calculator, "evaluate"),
+    ("forward", NBodyNetwork, "forward"),
+    ("backward", torch.autograd, "grad"),
+    ("compiled", CompiledEvaluation, "__call__"),
+)
+
+
+@contextlib.contextmanager
+def timed() -> Iterator[Counter[str]]:
+    """Within, seconds are counted that pass in each of the ``PARTS``, without those in parts that it calls."""
+    spent: Counter[str] = Counter()
+    inner = [0.0]
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            inner.append(0.0)
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                passed = time.perf_counter() - began
+                spent[name] += passed - inner.pop()
+                inner[-1] += passed
+
+        return call
+
+    before = [getattr(owner, attribute) for _, owner, attribute in PARTS]
+    for (name, owner, attribute), function in zip(PARTS, before, strict=True):
+        setattr(owner, attribute, watched(name, function))
+    try:
+        yield spent
+    finally:
+        for (_, owner, attribute), function in zip(PARTS, before, strict=True):
+            setattr(owner, attribute, function)
+
+
+def break_down(task: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds per step of each part: the best of some rounds, each of which builds the neighbour list once."""
+    atoms, _ = prepare(task)
+    steps = stepper(atoms)
+    steps(1)
+    best: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        with timed() as spent:
+            total = steps(STEPS, spent.clear)
+        found = {name: 1e3 * seconds / STEPS for name, seconds in spent.items()}
+        found = {"ASE": 1e3 * total - sum(found.values()), **found, "step": 1e3 * total}
+        best = min(best or found, found, key=lambda one: one["step"])
+    return best
+
+
+class Products(TorchDispatchMode):
+    """Counts the floating-point operations of matrix products within; torch's own counter knows no autograd.grad."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Evaluate one operation and count it."""
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def products(task: dict[str, Any]) -> float:
+    """GFLOP of the matrix products of one evaluation, forward and backward."""
+    atoms, _ = prepare(task)
+    with Products() as counter:
+        atoms.get_forces()
+    return counter.flops / 1e9
+
+
+def peak(dtype: str, size: int = 1536) -> float:
+    """GFLOP/s of the product of two large matrices: the best of some."""
+    matrix = torch.rand(size, size, dtype=getattr(torch, dtype))
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - began)
+    return 2 * size**3 / min(times) / 1e9
+
+
+def main() -> None:
+    structure, size, dtype, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    task = {"module": "make_nbody", "structure": structure, "size": size, "dtype": dtype, "folder": Path.cwd()}
+    found: dict[str, Any] = {way: break_down({**task, "way": way}) for way in ("eager", "compiled")}
+    found |= {"gflop": products({**task, "way": "eager"}), "peak": peak(dtype)}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A model that takes part, and the process that steps it."""
+
+import json
+import os
+import select
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+MODULES = {
+    "NBody": ("make_nbody", "own"),
+    "MACE": ("make_mace", "mace"),
+    "NequIP": ("make_nequip", "nequip"),
+    "TensorNet": ("make_tensornet", "torchmd-net"),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is timed.
+
+    Attributes:
+        package: a key of ``MODULES``, which names the module that makes its calculator and its environment.
+        size: as that module understands it.
+        way: ``eager`` or ``compiled``.
+    """
+
+    package: str
+    size: str
+    way: str
+
+    @property
+    def name(self) -> str:
+        """As the tables name it."""
+        return f"{self.package} {self.size}{', compiled' if self.way == 'compiled' else ''}"
+
+
+MODELS = (
+    *(Model("NBody", size, way) for size in ("small", "medium", "record") for way in ("eager", "compiled")),
+    *(
+        Model("MACE", size, way)
+        for size in ("64x0e", "128x0e+128x1o", "256x0e+256x1o+256x2e")
+        for way in ("eager", "compiled")
+    ),
+    Model("NequIP", "4 layers, l=1", "compiled"),
+    Model("NequIP", "5 layers, l=3", "compiled"),
+    Model("TensorNet", "128 x 2 layers", "eager"),
+)
+
+
+class Failure(Exception):
+    """A model does not take part; the message says why."""
+
+
+class Contender:
+    """A process that holds a model and a structure.
+
+    Args:
+        python: interpreter of the environment.
+        task: as ``worker.py`` wants it.
+        log: file for what the process prints.
+    """
+
+    def __init__(self, python: Path, task: dict[str, Any], log: Path) -> None:
+        own = {"OMP_NUM_THREADS": str(task["threads"]), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log.open("w")
+        self.process = subprocess.Popen(
+            [str(python), str(HERE / "worker.py"), json.dumps(task)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, **own},
+        )
+
+    def answer(self, patience: float) -> dict[str, Any]:
+        """The next answer.
+
+        Raises:
+            Failure: it did not come within ``patience`` seconds, or is an error.
+        """
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], patience)[0]:
+            raise Failure(f"no answer within {patience:.0f} s")
+        line = self.process.stdout.readline()
+        found = json.loads(line) if line else {"error": f"ended with code {self.process.wait()}"}
+        if "error" in found:
+            raise Failure(found["error"])
+        return found
+
+    def steps(self, number: int, patience: float) -> dict[str, Any]:
+        """Take so many steps: seconds per step, and the most memory so far in MB."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{number}\n")
+        self.process.stdin.flush()
+        return self.answer(patience)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+        self.log.close()

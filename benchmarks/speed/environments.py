@@ -1,0 +1,40 @@
+"""The peers' environments: one each, with the versions of torch and ASE that we run with ourselves."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = {"mace": "mace-torch==0.3.16", "nequip": "nequip==0.19.1", "torchmd-net": "torchmd-net==3.1.0"}
+
+
+def build(folder: Path) -> dict[str, Path | str]:
+    """The interpreter of each environment, made in the folder if it is not there, or the reason why there is none."""
+    return {
+        name: folder / name / "bin" / "python" if ready(name, folder) else install(name, folder) for name in PACKAGES
+    }
+
+
+def ready(name: str, folder: Path) -> bool:
+    """Whether the environment has its package, which is installed last."""
+    package, _, wanted = PACKAGES[name].partition("==")
+    question = f"import importlib.metadata; assert importlib.metadata.version({package!r}) == {wanted!r}"
+    python = folder / name / "bin" / "python"
+    return python.is_file() and subprocess.run([python, "-c", question], capture_output=True).returncode == 0
+
+
+def install(name: str, folder: Path) -> Path | str:
+    """Make the environment; its interpreter, or why it cannot be made."""
+    print(f"Installing {PACKAGES[name]} in {folder / name}", flush=True)
+    python = folder / name / "bin" / "python"
+    torch = f"torch=={version('torch').partition('+')[0]}"
+    pip = [str(python), "-m", "pip", "install", "--quiet"]
+    for command in (
+        [sys.executable, "-m", "venv", str(folder / name)],
+        [*pip, torch],  # first: other packages are built with it
+        [*pip, PACKAGES[name], torch, f"ase=={version('ase')}"],
+    ):
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            return "cannot be installed: " + (done.stderr.strip() or "no reason given").splitlines()[-1]
+    return python

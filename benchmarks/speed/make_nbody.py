@@ -1,0 +1,51 @@
+"""Our calculator with random weights; speed does not depend on them."""
+
+import warnings
+from importlib import resources
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+import torch
+import yaml
+from ase.data import atomic_numbers, covalent_radii
+
+from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork
+
+
+def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> tuple[NBodyCalculator, int]:
+    """The calculator and the number of its weights.
+
+    Args:
+        size: ``small``, ``medium`` or ``large``, a preset of ``nbody train``, or ``record``, the network that holds the
+            records for molecules (``benchmarks/accuracy/3bpa.yaml``).
+        way: ``eager`` or ``compiled``.
+        dtype: ``float32`` or ``float64``.
+        species: chemical symbols.
+        folder: not used: our compiled code is kept in the user's cache.
+    """
+    warnings.filterwarnings("error", "evaluating without compiled code")  # eager times must not pass for compiled ones
+    torch.manual_seed(0)
+    model = NBodyNetwork(network_config(size, species))
+    calculator = NBodyCalculator(model, dtype=dtype, compile=way == "compiled")
+    return calculator, sum(weight.numel() for weight in model.parameters())
+
+
+def network_config(size: str, species: list[str]) -> NBodyConfig:
+    """The configuration as a training leaves it: with repulsion and closest distances."""
+    if size == "record":
+        content = (Path(__file__).parents[1] / "accuracy" / "3bpa.yaml").read_text()
+    else:
+        content = (resources.files("ase_nbody.training") / "presets" / f"{size}.yaml").read_text()
+    ascending = sorted(species, key=atomic_numbers.__getitem__)
+    return NBodyConfig(
+        species=tuple(species),
+        levels=yaml.safe_load(content)["network"]["levels"],
+        energy_scale=1e-3,
+        repulsion=True,
+        closest_distances={f"{a}-{b}": 0.8 * contact(a, b) for a, b in combinations_with_replacement(ascending, 2)},
+    )
+
+
+def contact(*pair: str) -> float:
+    """Sum of the covalent radii in Angstrom."""
+    return sum(float(covalent_radii[atomic_numbers[symbol]]) for symbol in pair)

@@ -1,0 +1,61 @@
+"""TensorNet of torchmd-net with random weights, in the shortest ASE calculator: the package brings none."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase
+import torch
+from ase.calculators.calculator import Calculator, all_changes
+from torchmdnet.models.model import create_model
+
+SIZES = {"128 x 2 layers": {"embedding_dimension": 128, "num_layers": 2}}
+DEFAULTS = {  # as torchmd-train sets them, but for the room for neighbours
+    "model": "tensornet",
+    "num_rbf": 32,
+    "rbf_type": "expnorm",
+    "trainable_rbf": False,
+    "activation": "silu",
+    "cutoff_lower": 0.0,
+    "cutoff_upper": 5.0,
+    "max_z": 100,
+    "max_num_neighbors": 128,
+    "equivariance_invariance_group": "O(3)",
+    "output_model": "Scalar",
+    "reduce_op": "sum",
+    "derivative": True,
+    "atom_filter": -1,
+    "prior_model": None,
+}
+
+
+class TensorNetCalculator(Calculator):
+    """Energy and forces."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, model: torch.nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Evaluate both."""
+        super().calculate(atoms, properties, system_changes)
+        numbers = torch.from_numpy(self.atoms.numbers)
+        positions = torch.tensor(self.atoms.positions, dtype=self.dtype)
+        box = torch.tensor(self.atoms.cell.array, dtype=self.dtype) if self.atoms.pbc.all() else None
+        energy, forces = self.model(numbers, positions, torch.zeros_like(numbers), box)
+        self.results = {"energy": energy.item(), "forces": forces.detach().double().numpy()}
+
+
+def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
+    """The calculator and the number of its weights."""
+    torch.manual_seed(0)
+    precision = int(dtype.removeprefix("float"))
+    model = create_model({**DEFAULTS, **SIZES[size], "precision": precision}, std=torch.tensor(1e-3))
+    model.eval().requires_grad_(False)
+    return TensorNetCalculator(model, getattr(torch, dtype)), sum(weight.numel() for weight in model.parameters())

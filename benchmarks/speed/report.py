@@ -1,0 +1,171 @@
+"""docs/speed.md and docs/speed.png from the results of ``run.py``."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # pictures go to files, so no screen is needed
+from contender import MODELS, Model
+from matplotlib import pyplot
+
+# A peer, and that of our networks which is compared with it.
+PAIRS = (
+    ("MACE", "256x0e+256x1o+256x2e", "record"),
+    ("MACE", "128x0e+128x1o", "medium"),
+    ("MACE", "64x0e", "small"),
+    ("NequIP", "4 layers, l=1", "small"),
+    ("NequIP", "5 layers, l=3", "record"),
+    ("TensorNet", "128 x 2 layers", "small"),
+)
+PARTS_SAY = """One thread. Calculator: checks and conversions. Neighbours: searching pairs. Tables: asking whether
+the pairs are still valid, and building the tables. Sums: pair vectors, and sums to atoms; compiled code is forward,
+backward and sums in one. GFLOP: of the matrix products; the share is of what the processor's own matrix product reaches
+in the same precision, over the time of the whole step.
+"""
+PARTS = ("ASE", "calculator", "neighbours", "tables", "forward", "backward", "sums", "compiled", "step")
+HEAD = """# Speed
+
+Energy and forces through ASE: a step of velocity Verlet at 300 K and 0.5 fs, in milliseconds, medians over {rounds}
+rounds in which all models took turns, each in a process of its own. {processor}, torch {torch}, ASE {ase}. All models
+have random weights, which do not matter to the speed, and the species of the structure; the peers' cutoff is 5
+Angstrom, and all that their names do not say is as their packages set it. Ours are the presets `small` and `medium`,
+and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances;
+our neighbour list is built anew once in ten steps, as moving atoms make it. `python benchmarks/speed/run.py` makes
+this page.
+"""
+
+Results = dict[str, Any]
+
+
+def write(results: Results) -> str:
+    """The page."""
+    groups = sorted({tuple(key.split("|")[1:]) for key in results if key.count("|") == 2})
+    parts = [HEAD.format(**results["machine"]), "![Speed](speed.png)\n"]
+    for dtype, threads in groups:
+        title = f"{dtype}, {threads} thread{'s' if threads != '1' else ''}"
+        parts += [f"## {title[0].upper()}{title[1:]}\n", *times(results, dtype, threads)]
+        parts += ratios(results, dtype, threads)
+    parts += ["## Where our step goes\n", *breakdowns(results)]
+    parts += ["## Against size\n", *sizes(results)]
+    return "\n".join(parts)
+
+
+def structures(results: Results, dtype: str, threads: str) -> list[str]:
+    """The structures for which peers were asked too."""
+    suffix = f"|{dtype}|{threads}"
+    keys = [
+        key for key, found in results.items() if key.endswith(suffix) and any("NBody" not in name for name in found)
+    ]
+    return [key.removesuffix(suffix) for key in keys]
+
+
+def median(found: dict[str, Any] | None) -> float | None:
+    """Milliseconds per step, if there are any."""
+    return 1e3 * statistics.median(found["samples"]) if found and found.get("samples") else None
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """With so many digits, or nothing."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{digits}g}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; the first row is the head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def times(results: Results, dtype: str, threads: str) -> Iterable[str]:
+    """Milliseconds per step, number of weights and peak memory; then what is missing, and why."""
+    columns = structures(results, dtype, threads)
+    groups = [results[f"{structure}|{dtype}|{threads}"] for structure in columns]
+    rows = [["ms per step", *columns, "weights", "MB"]]
+    notes = []
+    for model in MODELS:
+        found = [group.get(model.name, {}) for group in groups]
+        done = [one for one in found if one.get("samples")]
+        weights = f"{done[0]['parameters']:,}" if done else ""
+        memory = " ... ".join(f"{limit(one['memory'] for one in done):.0f}" for limit in (min, max)) if done else ""
+        rows.append([model.name, *(number(median(one)) or "-" for one in found), weights, memory])
+        noted = (pair for pair in zip(columns, found, strict=True) if "note" in pair[1])
+        notes += [f"- {model.name}, {structure}: {one['note']}" for structure, one in noted]
+    yield table(rows)
+    yield "Weights: of the first structure's species. MB: the most memory of the process, libraries included.\n"
+    if notes:
+        yield "\n".join(["Left out:\n", *notes]) + "\n"
+
+
+def fastest(group: dict[str, Any], package: str, size: str) -> float | None:
+    """Milliseconds per step of a model, eager or compiled, whichever is faster."""
+    ways = (median(group.get(Model(package, size, way).name)) for way in ("eager", "compiled"))
+    return min((way for way in ways if way is not None), default=None)
+
+
+def ratios(results: Results, dtype: str, threads: str) -> Iterable[str]:
+    """The peers' times over ours, each compiled where that is faster."""
+    columns = structures(results, dtype, threads)
+    rows = [["peer's time / ours", *columns]]
+    for package, size, ours in PAIRS:
+        row = [f"{package} {size} / {ours}"]
+        for structure in columns:
+            group = results[f"{structure}|{dtype}|{threads}"]
+            theirs, our = fastest(group, package, size), fastest(group, "NBody", ours)
+            row.append(number(theirs / our, 2) if theirs and our else "-")
+        rows.append(row)
+    yield table(rows)
+
+
+def breakdowns(results: Results) -> Iterable[str]:
+    """Milliseconds of each part of our step, and the matrix products' share of the peak."""
+    yield PARTS_SAY
+    rows = [["ms per step", *PARTS, "GFLOP", "share of peak"]]
+    for key, found in results.items():
+        if not key.startswith("breakdown|") or "note" in found:
+            continue
+        _, structure, dtype, size = key.split("|")
+        for way in ("eager", "compiled"):
+            rate = found["gflop"] / found[way]["step"] * 1e3
+            share = [number(found["gflop"], 2), f"{100 * rate / found['peak']:.0f} % of {found['peak']:.0f} GFLOP/s"]
+            name = f"{structure}, {size}, {dtype}, {way}"
+            rows.append([name, *(number(found[way].get(part), 2) for part in PARTS), *share])
+    yield table(rows)
+
+
+def curve(results: Results, name: str) -> list[tuple[int, float]]:
+    """Number of atoms and milliseconds per step of a model in water, float32, one thread."""
+    points = []
+    for key, group in results.items():
+        structure, _, case = key.partition("|")
+        time = median(group.get(name)) if structure.startswith("water") and case == "float32|1" else None
+        if time is not None:
+            points.append((int(structure.split()[1]), time))
+    return sorted(points)
+
+
+def sizes(results: Results) -> Iterable[str]:
+    """Microseconds per atom of our networks in water."""
+    names = [Model("NBody", size, "compiled").name for size in ("small", "medium", "record")]
+    curves = [dict(curve(results, name)) for name in names]
+    rows = [["water, float32, one thread", *(f"{name}: ms, µs per atom" for name in names)]]
+    for atoms in sorted(set().union(*curves)):
+        cells = [f"{number(one[atoms])}, {1e3 * one[atoms] / atoms:.0f}" if atoms in one else "-" for one in curves]
+        rows.append([f"{atoms:,} atoms", *cells])
+    yield table(rows)
+
+
+def draw(results: Results, path: Path) -> None:
+    """Milliseconds per step in water against the number of atoms."""
+    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    for model in MODELS:
+        if points := curve(results, model.name):
+            ours = {"color": "C3", "lw": 2} if model.package == "NBody" else {"lw": 1}
+            style = "-" if model.way == "compiled" else "--"
+            axes.loglog(*zip(*points, strict=True), style, marker="o", ms=3, label=model.name, **ours)
+    axes.set(xlabel="atoms of water", ylabel="step / ms, float32, one thread")
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=150)

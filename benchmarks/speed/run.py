@@ -1,0 +1,155 @@
+"""Time a step of molecular dynamics beside the field's other equivariant networks, and write docs/speed.md of it.
+
+    python benchmarks/speed/run.py [--quick] [--rounds N] [--environments FOLDER]
+
+Builds an environment for each peer, makes every model with random weights (speed does not depend on them), and times
+velocity Verlet steps through ASE at 300 K. All models are stepped in turn, round by round, each in its own process:
+machines are shared and noisy, and what disturbs one disturbs all. Medians over the rounds are shown. What takes too
+long, needs too much memory or cannot be installed is left out, and the table says why.
+
+Finished structures are kept in ``results.json`` in the folder: a run that was killed goes on; delete it to begin anew.
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from contender import MODELS, MODULES, Contender, Failure, Model
+from environments import build
+from report import draw, write
+
+ROOT = Path(__file__).resolve().parents[2]
+STRUCTURES = ("3BPA", "water 192", "silicon 216", "water 1536", "silicon 1728")
+LARGER = tuple(f"water {192 * cells**3}" for cells in (3, 4, 6, 8))  # ours alone, up to 98,304 atoms
+LARGEST = {Model("NBody", size, "compiled") for size in ("small", "medium", "record")}
+STEPS = 10  # in a round, for ours, whose neighbour list is built once in it
+ROUND = 2.0  # seconds of a round, for the peers, who search at every step: so many steps as fit, at the most STEPS
+BUDGET = 300.0  # seconds after which a model is not asked for another round
+
+
+def time_together(structure: str, dtype: str, threads: int, models: list[Model], options: Any) -> dict[str, Any]:
+    """Results of all models for one structure, by name: samples in seconds per step, or a note why there are none."""
+    results: dict[str, Any] = {}
+    contenders: dict[Model, tuple[Contender, int]] = {}
+    for model in models:
+        print(f"{structure}, {dtype}, {threads} thread(s): {model.name}", flush=True)
+        task = {"structure": structure, "dtype": dtype, "threads": threads, "size": model.size, "way": model.way}
+        try:
+            one, number, results[model.name] = start(model, task, options)
+            contenders[model] = one, number
+        except Failure as error:
+            results[model.name] = {"note": str(error)}
+    for _ in range(options.rounds):
+        for model, (one, number) in list(contenders.items()):
+            if number * sum(results[model.name]["samples"]) > BUDGET:
+                continue
+            try:
+                found = one.steps(number, options.patience)
+            except Failure as error:
+                results[model.name] = {"note": str(error)}
+                contenders.pop(model)[0].close()
+                continue
+            results[model.name]["samples"].append(found["seconds"])
+            results[model.name]["memory"] = found["memory"]
+    for one, _ in contenders.values():
+        one.close()
+    return results
+
+
+def start(model: Model, task: dict[str, Any], options: Any) -> tuple[Contender, int, dict[str, Any]]:
+    """A contender that is ready, how many steps it takes in a round, and the head of its results."""
+    module, environment = MODULES[model.package]
+    python = options.interpreters[environment]
+    if isinstance(python, str):
+        raise Failure(python)
+    own = {"module": module, "memory": options.memory, "folder": str(options.folder / "libraries")}
+    log = options.folder / "logs" / f"{task['structure']} {task['dtype']} {task['threads']} {model.name}.log"
+    one = Contender(python, {**task, **own}, log)
+    try:
+        ready = one.answer(options.patience if model.way == "compiled" else 60.0 + 4.0 * options.limit)
+        seconds = one.steps(1, 60.0 + 2.0 * options.limit)["seconds"]
+        if seconds > options.limit:
+            raise Failure(f"{seconds:.0f} s per step, more than {options.limit:.0f} s")
+    except Failure:
+        one.close()
+        raise
+    number = STEPS if model.package == "NBody" else min(STEPS, max(1, int(ROUND / seconds)))
+    return one, number, {"parameters": ready["parameters"], "samples": []}
+
+
+def break_down(structure: str, size: str, dtype: str, threads: int) -> dict[str, Any]:
+    """What ``breakdown.py`` says, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("breakdown.py")), structure, size, dtype, str(threads)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    return (
+        {"note": f"ended with code {done.returncode}"} if done.returncode else json.loads(done.stdout.splitlines()[-1])
+    )
+
+
+def parse() -> Any:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="27 and 192 atoms, one thread, float32; nothing in docs/")
+    parser.add_argument("--models", default="", metavar="REGEX", help="only those whose names it is found in")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds per step beyond which a model is left out")
+    parser.add_argument("--patience", type=float, default=3600.0, help="seconds that a model may take to compile")
+    parser.add_argument("--memory", type=float, default=10.0, help="GB that a model may use")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "speed")
+    parser.add_argument("--environments", type=Path, help="default: environments in the folder")
+    options = parser.parse_args()
+    options.environments = options.environments or options.folder / "environments"
+    return options
+
+
+def main() -> None:
+    options = parse()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    path = options.folder / ("quick.json" if options.quick else "results.json")
+    results = json.loads(path.read_text()) if path.is_file() else {}
+
+    def keep(key: str, found: dict[str, Any]) -> None:
+        results[key] = found
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(results, indent=1))
+        unfinished.replace(path)
+
+    options.interpreters = {"own": Path(sys.executable), **build(options.environments)}
+    machine = {"processor": processor(), "torch": version("torch"), "ase": version("ase"), "rounds": options.rounds}
+    keep("machine", machine)
+    structures = STRUCTURES[:2] if options.quick else STRUCTURES
+    dtypes, threads = (("float32",), (1,)) if options.quick else (("float32", "float64"), (1, 2))
+    chosen = [model for model in MODELS if re.search(options.models, model.name)]
+    plan = [(*case, chosen) for case in itertools.product(structures, dtypes, threads)]
+    if not options.quick:
+        plan += [(structure, "float32", 1, [model for model in chosen if model in LARGEST]) for structure in LARGER]
+    for structure, dtype, number, models in plan:
+        key = f"{structure}|{dtype}|{number}"
+        if not {model.name for model in models} <= set(results.get(key, ())):
+            keep(key, time_together(structure, dtype, number, models, options))
+    for structure, dtype, size in itertools.product(structures, dtypes, ("small", "medium", "record")):
+        key = f"breakdown|{structure}|{dtype}|{size}"
+        if key not in results:
+            keep(key, break_down(structure, size, dtype, 1))
+    if options.quick:
+        print(write(results))
+        return
+    (ROOT / "docs" / "speed.md").write_text(write(results))
+    draw(results, ROOT / "docs" / "speed.png")
+    print(f"Wrote {ROOT / 'docs' / 'speed.md'} and speed.png")
+
+
+def processor() -> str:
+    """The processor's name."""
+    lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return lines[0].partition(": ")[2] if lines else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,14 +3,19 @@
 import json
 import sys
 
+import ase
 import ase.io
 import pytest
 from ase.build import bulk, molecule
 
-from ase_nbody.archive import shipped_models
+from ase_nbody.archive import read_card, shipped_models
 from ase_nbody.cli import main
 
-STRUCTURES = {"ethanol": lambda: molecule("CH3CH2OH"), "silicon": lambda: bulk("Si", "diamond", a=5.43)}
+STRUCTURES = {
+    "acac": lambda: ase.Atoms(**read_card("acac")["card"]["example"]),
+    "ethanol": lambda: molecule("CH3CH2OH"),
+    "silicon": lambda: bulk("Si", "diamond", a=5.43),
+}
 
 
 def test_there_is_a_structure_for_every_shipped_model():

@@ -28,6 +28,7 @@ from ase.data import atomic_numbers
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ase_nbody.blockwise import BlockwiseEvaluation
 from ase_nbody.hierarchy import Hierarchy, build_hierarchy
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate, pure_evaluation
@@ -44,7 +45,7 @@ class CompiledEvaluation:
     """``evaluate`` of one network as compiled code, for one structure at a time.
 
     The library is loaded from the cache, or compiled (about a minute), at the first call. Structures with fewer than
-    two atoms, parts, children or neighbours are evaluated eagerly.
+    two atoms, parts, children or neighbours are evaluated eagerly, and large ones block by block, which is as fast.
 
     Args:
         network: the network, in its final dtype and place; its weights may change in place.
@@ -53,14 +54,15 @@ class CompiledEvaluation:
     def __init__(self, network: NBodyNetwork) -> None:
         self.network = network
         self.calls = 0
+        self._eager = BlockwiseEvaluation(network)
         self._library: Library | None = None
         self._failed = False
 
     def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
         """As ``evaluate(network, hierarchy, positions, cells)``, and equal to it to round-off."""
         tables = hierarchy.tensors()
-        if self._failed or len(cells) != 1 or _smallest(tables) < 2:
-            return evaluate(self.network, hierarchy, positions, cells)
+        if self._failed or len(cells) != 1 or _smallest(tables) < 2 or self._eager.pays(hierarchy):
+            return self._eager(hierarchy, positions, cells)
         try:
             if self._library is None:
                 self._library = load_library(self.network)
@@ -75,7 +77,7 @@ class CompiledEvaluation:
             self._failed = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(f"evaluating without compiled code: {reason}", RuntimeWarning, stacklevel=2)
-            return evaluate(self.network, hierarchy, positions, cells)
+            return self._eager(hierarchy, positions, cells)
         return prediction
 
     def __getstate__(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ase_nbody.archive import (
     checksum,
     count_weights,
     find_model,
+    load_members,
     load_model,
     read_card,
     save_model,
@@ -100,7 +101,7 @@ def test_a_directory_is_not_a_model(tmp_path):
 
 def test_shipped_models_load_by_name():
     for name in shipped_models():
-        assert isinstance(load_model(name), NBodyNetwork)
+        assert all(isinstance(network, NBodyNetwork) for network in load_members(name))
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))

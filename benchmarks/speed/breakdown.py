@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from worker import prepare, stepper
 
-import ase_nbody.calculator
 import ase_nbody.hierarchy
+from ase_nbody.blockwise import BlockwiseEvaluation
 from ase_nbody.calculator import NBodyCalculator
 from ase_nbody.compiled import CompiledEvaluation
 from ase_nbody.hierarchy import VerletHierarchy
@@ -34,8 +34,8 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("calculator", NBodyCalculator, "calculate"),
     ("tables", VerletHierarchy, "update"),
     ("neighbours", ase_nbody.hierarchy, "find_pairs"),
-    ("sums", ase_nbody.calculator, "evaluate"),
-    ("forward", NBodyNetwork, "forward"),
+    ("sums", BlockwiseEvaluation, "__call__"),
+    ("forward", NBodyNetwork, "ascend"),
     ("backward", torch.autograd, "grad"),
     ("compiled", CompiledEvaluation, "__call__"),
 )

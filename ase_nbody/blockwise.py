@@ -139,12 +139,9 @@ class BlockwiseEvaluation:
                     energy, by_vectors, by_state = _slopes(partial(ascend, number, block), rows, vectors, slope)
                     slope_below.index_add_(1, block.rows, by_state)
                     at_centres, at_children = sums_over_edges(block.level, vectors, by_vectors)
-                    for atoms, (force, virial) in (
-                        (block.level.centre, at_centres),
-                        (centre_below[block.rows], at_children),
-                    ):
-                        forces.index_add_(0, atoms, force)
-                        virials.index_add_(0, atoms, virial)
+                    centre, child_atom = block.level.centre, centre_below[block.rows]
+                    forces.index_add_(0, centre, at_centres[0]).index_add_(0, child_atom, at_children[0])
+                    virials.index_add_(0, centre, at_centres[1]).index_add_(0, child_atom, at_children[1])
                     part.append(energy)
                 parts.append(torch.cat(part))
                 energies.index_add_(0, hierarchy.levels[number].centre, parts[-1].to(torch.float64))

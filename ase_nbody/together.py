@@ -28,9 +28,9 @@ def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atom
         structures: any structures, of any sizes. Their ``calc`` is replaced.
     """
     companions: list[_Companion] = []
-    for number, atoms in enumerate(structures):
-        companions.append(_Companion(calculator, number, atoms, companions))
-        atoms.calc = companions[-1]
+    for atoms in structures:
+        atoms.calc = _Companion(calculator, atoms, companions)
+        companions.append(atoms.calc)
 
 
 def relax_together(optimizers: Sequence[Optimizer], fmax: float = 0.05, steps: int = 1000) -> list[bool]:
@@ -48,18 +48,18 @@ def relax_together(optimizers: Sequence[Optimizer], fmax: float = 0.05, steps: i
     Returns:
         Which of them are relaxed.
     """
-    runs = [optimizer.irun(fmax=fmax, steps=0) for optimizer in optimizers]  # sets fmax, logs and observes the start
-    relaxed = [next(run) for run in runs]
+    # Sets fmax, logs and observes the start.
+    relaxed = [next(optimizer.irun(fmax=fmax, steps=0)) for optimizer in optimizers]
     for _ in range(steps):
-        moving = [number for number, done in enumerate(relaxed) if not done]
-        for number in moving:
-            optimizers[number].step()
-            optimizers[number].nsteps += 1
-        for number in moving:
-            gradient = optimizers[number].optimizable.get_gradient()
-            relaxed[number] = optimizers[number].gradient_converged(gradient)
-            optimizers[number].log(gradient)
-            optimizers[number].call_observers()
+        moving = [(number, optimizers[number]) for number, done in enumerate(relaxed) if not done]
+        for _, optimizer in moving:
+            optimizer.step()
+            optimizer.nsteps += 1
+        for number, optimizer in moving:
+            gradient = optimizer.optimizable.get_gradient()
+            relaxed[number] = optimizer.gradient_converged(gradient)
+            optimizer.log(gradient)
+            optimizer.call_observers()
     return [bool(done) for done in relaxed]
 
 
@@ -68,11 +68,9 @@ class _Companion(Calculator):
 
     implemented_properties = NBodyCalculator.implemented_properties
 
-    def __init__(
-        self, calculator: NBodyCalculator, number: int, structure: ase.Atoms, companions: "list[_Companion]"
-    ) -> None:
+    def __init__(self, calculator: NBodyCalculator, structure: ase.Atoms, companions: "list[_Companion]") -> None:
         super().__init__()
-        self.calculator, self.number, self.structure, self.companions = calculator, number, structure, companions
+        self.calculator, self.structure, self.companions = calculator, structure, companions
 
     def calculate(
         self,

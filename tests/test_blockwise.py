@@ -57,12 +57,9 @@ def test_the_calculator_takes_blocks_where_there_are_many_atoms(network, systems
     atoms.calc = NBodyCalculator(network)
     expected = atoms.get_forces(), atoms.get_stress()
     monkeypatch.setitem(blockwise.PARTS, "cpu", 3)
-    used = []
+    used, split = [], blockwise.split_level
     monkeypatch.setattr(blockwise, "split_level", lambda level, size: used.append(size) or split(level, size))
     atoms.calc = NBodyCalculator(network)
     assert atoms.get_forces() == pytest.approx(expected[0], abs=1e-9)
     assert atoms.get_stress() == pytest.approx(expected[1], abs=1e-10)
     assert used == [3, 3]
-
-
-split = blockwise.split_level

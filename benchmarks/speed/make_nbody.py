@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import atomic_numbers
 
 from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork
+from ase_nbody.checks.dimers import contact
 
 
 def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> tuple[NBodyCalculator, int]:
@@ -44,8 +45,3 @@ def network_config(size: str, species: list[str]) -> NBodyConfig:
         repulsion=True,
         closest_distances={f"{a}-{b}": 0.8 * contact(a, b) for a, b in combinations_with_replacement(ascending, 2)},
     )
-
-
-def contact(*pair: str) -> float:
-    """Sum of the covalent radii in Angstrom."""
-    return sum(float(covalent_radii[atomic_numbers[symbol]]) for symbol in pair)

@@ -10,9 +10,9 @@ Upwards nothing is kept for derivatives, so the states of the lower levels are c
 its cache more than make up for that (docs/design.md).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def split_level(level: Level, size: int) -> list[Block]:
 def _block(level: Level, parts: slice) -> Block:
     mask = level.mask[parts].cpu().numpy()
     width = int(mask.sum(axis=1).max(initial=0))
-    mask = mask[:, :width]
+    mask = np.ascontiguousarray(mask[:, :width])
     own = level.own[parts].cpu().numpy()
     child = np.zeros(mask.shape, dtype=np.int64)
     child[mask] = level.children.cpu().numpy()[level.child[parts, :width].cpu().numpy()[mask]]
@@ -76,8 +76,44 @@ def _block(level: Level, parts: slice) -> Block:
     )
 
 
-class BlockwiseEvaluation:
-    """``potential.evaluate`` block by block where the system is large. Keeps the blocks of the last hierarchy.
+class System(NamedTuple):
+    """What a block is told about the atoms.
+
+    Attributes:
+        numbers: atomic numbers (N,).
+        species: likewise, one-hot (N, species).
+        structure: the structure that each atom belongs to (N,).
+        positions: (N, 3) in Angstrom, float64.
+        cells: (B, 3, 3) in Angstrom, float64.
+    """
+
+    numbers: Tensor
+    species: Tensor
+    structure: Tensor
+    positions: Tensor
+    cells: Tensor
+
+
+class Slopes(NamedTuple):
+    """Energies of a block's parts and their derivatives, which flow to the parts' centres, their rows and children.
+
+    Attributes:
+        energies: of the parts in eV (P,).
+        centre_forces, centre_virials: on the atoms at the centres of the parts (P, 3), (P, 9), float64.
+        forces, virials: on those at the centres of the rows (Q, 3), (Q, 9), float64.
+        states: dE/dpsi of the rows ``(components, Q, channels)``, None at the first level.
+    """
+
+    energies: Tensor
+    centre_forces: Tensor
+    centre_virials: Tensor
+    forces: Tensor
+    virials: Tensor
+    states: Tensor | None = None
+
+
+class Steps:
+    """Both steps of a block, equations above.
 
     Args:
         network: the network, whose weights are not differentiated.
@@ -85,6 +121,52 @@ class BlockwiseEvaluation:
 
     def __init__(self, network: NBodyNetwork) -> None:
         self.network = network
+
+    def up(self, number: int, level: Level, rows: Tensor, system: System) -> Tensor:
+        """States psi_i of the parts ``(components, P, channels)``.
+
+        Args:
+            number: which level of the network, from 0.
+            level: the parts.
+            rows: states of the rows that their tables count among ``(components, Q, channels)``.
+            system: the atoms.
+        """
+        vectors = self._vectors(number, level, system)
+        return self._ascend(number, level, rows, vectors.to(rows.dtype), system)[0]
+
+    def down(self, number: int, level: Level, rows: Tensor, slope: Tensor | None, system: System) -> Slopes:
+        """Energies and derivatives; arguments as of ``up``, and dE/dpsi_i of the parts, None at the last level."""
+        vectors = self._vectors(number, level, system)
+        with torch.enable_grad():
+            rows = rows.detach().requires_grad_(number > 0)
+            pairs = vectors.to(rows.dtype, copy=True).requires_grad_()
+            states, energies = self._ascend(number, level, rows, pairs, system)
+            total = energies.sum() if slope is None else energies.sum() + (states * slope).sum()
+            of = (pairs, rows) if number else (pairs,)  # atoms' states are constants
+            by_vectors, *by_state = torch.autograd.grad(total, of, materialize_grads=True)
+        at_centres, at_children = sums_over_edges(level, vectors, by_vectors)
+        return Slopes(energies.detach(), *at_centres, *at_children, *by_state)
+
+    def _vectors(self, number: int, level: Level, system: System) -> Tensor:
+        radius = self.network.config.levels[number].radius
+        return pair_vectors(level, radius, system.positions, system.cells, system.structure)
+
+    def _ascend(
+        self, number: int, level: Level, rows: Tensor, vectors: Tensor, system: System
+    ) -> tuple[Tensor, Tensor]:
+        return self.network.ascend(number, rows, vectors, level, system.numbers, system.species)
+
+
+class BlockwiseEvaluation:
+    """``potential.evaluate`` block by block where the system is large. Keeps the blocks of the last hierarchy.
+
+    Args:
+        network: the network, whose weights are not differentiated.
+        steps: how the steps of a block are evaluated.
+    """
+
+    def __init__(self, network: NBodyNetwork, steps: Steps | None = None) -> None:
+        self.network, self.steps = network, steps or Steps(network)
         self._split: tuple[Hierarchy, list[list[Block]]] | None = None
 
     @property
@@ -106,57 +188,40 @@ class BlockwiseEvaluation:
         """Energy, forces and virials; arguments as of ``potential.evaluate``, which small systems are left to."""
         if not self.pays(hierarchy):
             return evaluate(self.network, hierarchy, positions, cells)
-        network, numbers, levels = self.network, hierarchy.numbers, self.blocks(hierarchy)
-
-        def vectors_of(number: int, block: Block) -> Tensor:
-            radius = network.config.levels[number].radius
-            return pair_vectors(block.level, radius, positions, cells, hierarchy.structure)
-
-        def ascend(number: int, block: Block, rows: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-            return network.ascend(number, rows, vectors, block.level, numbers, species)
-
         with torch.inference_mode(False), torch.no_grad():
-            species = network.one_hot[numbers]
-            states = [network.embedding(species)]
-            for number, blocks in enumerate(levels[:-1]):
-                above = []
-                for block in blocks:
-                    vectors = vectors_of(number, block).to(network.dtype)
-                    above.append(ascend(number, block, states[-1].index_select(1, block.rows), vectors)[0])
-                states.append(torch.cat(above, dim=1))
+            species = self.network.one_hot[hierarchy.numbers]
+            system = System(hierarchy.numbers, species, hierarchy.structure, positions, cells)
+            return self._descend(hierarchy, system, self._ascend(hierarchy, system))
 
-            energies, parts = isolated_energies(network, numbers), []
-            forces, virials = energies.new_zeros(len(energies), 3), energies.new_zeros(len(energies), 9)
-            slopes: list[Tensor | None] = [None] * len(levels[-1])  # dE/dpsi of the parts, by block
-            for number in reversed(range(len(levels))):
-                below = states[number]
-                slope_below = torch.zeros_like(below)
-                centre_below = hierarchy.levels[number - 1].centre if number else torch.arange(len(numbers)).to(numbers)
-                part: list[Tensor] = []
-                for block, slope in zip(levels[number], slopes, strict=True):
-                    vectors = vectors_of(number, block)
-                    rows = below.index_select(1, block.rows)
-                    energy, by_vectors, by_state = _slopes(partial(ascend, number, block), rows, vectors, slope)
-                    slope_below.index_add_(1, block.rows, by_state)
-                    at_centres, at_children = sums_over_edges(block.level, vectors, by_vectors)
-                    centre, child_atom = block.level.centre, centre_below[block.rows]
-                    forces.index_add_(0, centre, at_centres[0]).index_add_(0, child_atom, at_children[0])
-                    virials.index_add_(0, centre, at_centres[1]).index_add_(0, child_atom, at_children[1])
-                    part.append(energy)
-                parts.append(torch.cat(part))
-                energies.index_add_(0, hierarchy.levels[number].centre, parts[-1].to(torch.float64))
-                if number:
-                    slopes = list(slope_below.split(self.size, dim=1))
-            return sum_over_atoms(hierarchy, energies, forces, virials, parts[::-1])
+    def _ascend(self, hierarchy: Hierarchy, system: System) -> list[Tensor]:
+        """States below each level."""
+        states = [self.network.embedding(system.species)]
+        for number, blocks in enumerate(self.blocks(hierarchy)[:-1]):
+            rows_of = partial(states[-1].index_select, 1)
+            above = [self.steps.up(number, block.level, rows_of(block.rows), system) for block in blocks]
+            states.append(torch.cat(above, dim=1))
+        return states
 
-
-def _slopes(
-    ascend: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], rows: Tensor, vectors: Tensor, slope: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies of a block's parts, and dE/dr_ij and dE/dpsi of its edges and rows, given dE/dpsi of its parts."""
-    with torch.enable_grad():
-        rows, pairs = rows.requires_grad_(), vectors.to(rows.dtype, copy=True).requires_grad_()
-        states, energies = ascend(rows, pairs)
-        total = energies.sum() if slope is None else energies.sum() + (states * slope).sum()
-        by_vectors, by_state = torch.autograd.grad(total, (pairs, rows), materialize_grads=True)
-    return energies.detach(), by_vectors, by_state
+    def _descend(self, hierarchy: Hierarchy, system: System, states: list[Tensor]) -> Prediction:
+        """Derivatives, from the last level down."""
+        numbers, levels = hierarchy.numbers, self.blocks(hierarchy)
+        energies, parts = isolated_energies(self.network, numbers), []
+        forces, virials = energies.new_zeros(len(energies), 3), energies.new_zeros(len(energies), 9)
+        slopes: list[Tensor | None] = [None] * len(levels[-1])  # dE/dpsi of the parts, by block
+        for number in reversed(range(len(levels))):
+            below, slope_below = states[number], torch.zeros_like(states[number])
+            centre_below = hierarchy.levels[number - 1].centre if number else torch.arange(len(numbers)).to(numbers)
+            part: list[Tensor] = []
+            for block, slope in zip(levels[number], slopes, strict=True):
+                found = self.steps.down(number, block.level, below.index_select(1, block.rows), slope, system)
+                if found.states is not None:
+                    slope_below.index_add_(1, block.rows, found.states)
+                centre, child_atom = block.level.centre, centre_below[block.rows]
+                forces.index_add_(0, centre, found.centre_forces).index_add_(0, child_atom, found.forces)
+                virials.index_add_(0, centre, found.centre_virials).index_add_(0, child_atom, found.virials)
+                part.append(found.energies)
+            parts.append(torch.cat(part))
+            energies.index_add_(0, hierarchy.levels[number].centre, parts[-1].to(torch.float64))
+            if number:
+                slopes = list(slope_below.split(self.size, dim=1))
+        return sum_over_atoms(hierarchy, energies, forces, virials, parts[::-1])

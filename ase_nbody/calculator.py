@@ -10,7 +10,7 @@ import ase
 import numpy as np
 import torch
 from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError, all_changes
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from ase_nbody.archive import checksum, load_members
@@ -105,6 +105,9 @@ class NBodyCalculator(Calculator):
             threads=threads,
             skin=skin,
         )
+        self._layouts = [network.config.layout for network in self.networks]
+        self._known = np.zeros(len(chemical_symbols), dtype=bool)
+        self._known[[atomic_numbers[symbol] for symbol in self.species]] = True
         evaluation = CompiledEvaluation if compile else BlockwiseEvaluation
         self._evaluations = [evaluation(network) for network in self.networks]
         self._verlet: dict[tuple[LevelLayout, ...], VerletHierarchy] = {}
@@ -209,7 +212,7 @@ class NBodyCalculator(Calculator):
             structure = Structure.from_atoms(atoms)
             self._refuse_unknown_species(structure)
             with torch.inference_mode(False):  # tables made in a caller's inference mode could not be differentiated
-                hierarchies = [hierarchy(network.config.layout, structure) for network in self.networks]
+                hierarchies = [hierarchy(layout, structure) for layout in self._layouts]
             self._proximity.check(structure)
         except StructureError as error:
             raise CalculatorSetupError(str(error)) from error
@@ -242,8 +245,11 @@ class NBodyCalculator(Calculator):
         raise CalculationFailed(too_large(network, hierarchy))  # here, where the failed pass has let go of its memory
 
     def _refuse_unknown_species(self, structure: Structure) -> None:
-        unknown = [symbol for number in np.unique(structure.numbers) if (symbol := _symbol(number)) not in self.species]
-        if unknown:
+        numbers = structure.numbers
+        inside = (numbers >= 0) & (numbers < len(self._known))
+        known = inside & self._known[np.where(inside, numbers, 0)]
+        if not known.all():
+            unknown = [_symbol(number) for number in np.unique(numbers[~known])]
             raise CalculatorSetupError(
                 f"the model knows {', '.join(self.species)}, but the structure contains {', '.join(unknown)}. "
                 "Take a model trained on these species, or train one."

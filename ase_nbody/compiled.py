@@ -1,51 +1,35 @@
-"""``evaluate`` as native code, compiled ahead of time for any number of atoms and neighbours, and kept for next time.
-
-Energy and pair gradients are traced to one graph of plain tensor operations with symbolic sizes, which AOTInductor
-turns into a shared library. The weights are arguments of it: one library serves all networks of a configuration, a
-committee's for instance. Libraries are kept in the user's own cache folder, never beside a model: a model that was
-fetched from strangers cannot bring code with it.
+"""``evaluate`` as native code: of small systems at once, of large ones block by block.
 
 Compiled code is not trusted: its first result, and every thousandth, is compared with eager evaluation. If they differ,
 or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on.
 """
 
 import functools
-import hashlib
-import json
-import math
-import os
-import platform
-import sys
+import itertools
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-import platformdirs
 import torch
-from ase.data import atomic_numbers
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from ase_nbody.blockwise import BlockwiseEvaluation
-from ase_nbody.hierarchy import Hierarchy, build_hierarchy
+from ase_nbody.blockwise import BlockwiseEvaluation, Slopes, Steps, System
+from ase_nbody.hierarchy import Hierarchy, Level
+from ase_nbody.native_code import Library, Traceable, load_library, sizes_of_weights, smallest
 from ase_nbody.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate, pure_evaluation
-from ase_nbody.structure import Structure
+from ase_nbody.potential import Prediction, pure_evaluation, pure_function
+from ase_nbody.so3.fragments import Type
 
 CHECK_EVERY = 1000  # evaluations
 # Largest difference to eager evaluation: of forces in the largest force, of energies per atom in that times 1 Angstrom.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
-Library = Callable[..., list[Tensor]]
-
 
 class CompiledEvaluation:
     """``evaluate`` of one network as compiled code, for one structure at a time.
 
-    The library is loaded from the cache, or compiled (about a minute), at the first call. Structures with fewer than
-    two atoms, parts, children or neighbours are evaluated eagerly, and large ones block by block, which is as fast.
+    Libraries are loaded from the cache, or compiled (about a minute), at the first call. Structures with fewer than
+    two atoms, parts, children or neighbours are evaluated eagerly.
 
     Args:
         network: the network, in its final dtype and place; its weights may change in place.
@@ -55,23 +39,19 @@ class CompiledEvaluation:
         self.network = network
         self.calls = 0
         self._eager = BlockwiseEvaluation(network)
+        self._blockwise = BlockwiseEvaluation(network, CompiledSteps(network))
         self._library: Library | None = None
         self._failed = False
 
     def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
         """As ``evaluate(network, hierarchy, positions, cells)``, and equal to it to round-off."""
-        tables = hierarchy.tensors()
-        if self._failed or len(cells) != 1 or _smallest(tables) < 2 or self._eager.pays(hierarchy):
+        if self._failed or cells.shape[0] != 1 or smallest(hierarchy.tensors()) < 2:
             return self._eager(hierarchy, positions, cells)
         try:
-            if self._library is None:
-                self._library = load_library(self.network)
-            energy, energies, forces, virials, *parts = self._library(
-                [weight.detach() for weight in self.network.parameters()], tables, positions, cells
-            )
-            prediction = Prediction(energy, energies, forces, virials, tuple(parts))
+            at_once = self._whole if not self._blockwise.pays(hierarchy) else self._blockwise
+            prediction = at_once(hierarchy, positions, cells)
             if self.calls % CHECK_EVERY == 0:
-                _check(prediction, evaluate(self.network, hierarchy, positions, cells), self.network)
+                _check(prediction, self._eager(hierarchy, positions, cells), self.network)
             self.calls += 1
         except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
             self._failed = True
@@ -80,130 +60,137 @@ class CompiledEvaluation:
             return self._eager(hierarchy, positions, cells)
         return prediction
 
+    def _whole(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
+        if self._library is None:
+            self._library = load_library(self.network, "whole", trace_whole)
+        weights = [weight.detach() for weight in self.network.parameters()]
+        energy, energies, forces, virials, *parts = self._library(weights, [*hierarchy.tensors(), positions, cells])
+        return Prediction(energy, energies, forces, virials, tuple(parts))
+
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes load the library for themselves."""
         return {**self.__dict__, "_library": None}
 
 
-def load_library(network: NBodyNetwork) -> Library:
-    """The compiled code of the network's configuration, dtype and device: from the cache, or compiled now."""
-    path = library_path(network)
-    if not path.is_file():
-        compile_library(network, path)
-    return _load(str(path))
+class CompiledSteps(Steps):
+    """The steps of a block as compiled code; of blocks with fewer than two parts, rows or neighbours eagerly."""
+
+    def __init__(self, network: NBodyNetwork) -> None:
+        super().__init__(network)
+        self._libraries: dict[str, Library] = {}
+
+    def up(self, number: int, level: Level, rows: Tensor, system: System) -> Tensor:
+        """As of ``Steps``, and equal to it to round-off."""
+        tensors = [*level.tensors(), rows, *system]
+        if smallest(level.tensors()) < 2:
+            return super().up(number, level, rows, system)
+        return self._evaluate(f"up-{number}", tensors)[0]
+
+    def down(self, number: int, level: Level, rows: Tensor, slope: Tensor | None, system: System) -> Slopes:
+        """As of ``Steps``, and equal to it to round-off."""
+        tensors = [*level.tensors(), rows, *system, *([] if slope is None else [slope])]
+        if smallest(level.tensors()) < 2:
+            return super().down(number, level, rows, slope, system)
+        return Slopes(*self._evaluate(f"down-{number}", tensors))
+
+    def _evaluate(self, name: str, tensors: list[Tensor]) -> list[Tensor]:
+        if name not in self._libraries:
+            self._libraries[name] = load_library(self.network, name, programs(self.network, large=True)[name])
+        return self._libraries[name]([weight.detach() for weight in self.network.parameters()], tensors)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and other processes load the libraries for themselves."""
+        return {**self.__dict__, "_libraries": {}}
 
 
-@functools.lru_cache(maxsize=16)
-def _load(path: str) -> Library:
-    return torch._inductor.aoti_load_package(path)
+def programs(network: NBodyNetwork, *, large: bool) -> dict[str, Callable[[NBodyNetwork], Traceable]]:
+    """What is to be traced and compiled, by name; with the steps of blocks if systems are to be ``large``."""
+    numbers = range(len(network.levels))
+    steps = [*(f"up-{number}" for number in numbers[:-1]), *(f"down-{number}" for number in numbers)] if large else []
+    return {"whole": trace_whole, **{name: functools.partial(trace_step, name=name) for name in steps}}
 
 
-def library_path(network: NBodyNetwork) -> Path:
-    """Where the compiled code of a network is kept, whether it is there yet or not.
-
-    In the folder ``NBODY_CACHE`` of the environment, or the user's cache folder. The name depends on all that the code
-    depends on: configuration, dtype, device, processor, versions of torch and of this package's sources.
-    """
-    device = network.one_hot.device
-    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    digest = hashlib.sha256(json.dumps(network.config.model_dump(mode="json"), sort_keys=True).encode())
-    digest.update(f"{network.dtype} {device} {processor} {platform.machine()} {torch.__version__}".encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    folder = os.environ.get("NBODY_CACHE") or platformdirs.user_cache_path("ase-nbody")
-    return Path(folder) / f"{digest.hexdigest()[:32]}.pt2"
-
-
-def compile_library(network: NBodyNetwork, path: Path) -> None:
-    """Compile the evaluation of a network into ``path``, which appears whole or not at all. Tells what it waits for.
-
-    Raises:
-        Exception: whatever torch's compiler fails with; there is no C++ compiler, for instance.
-    """
-    if network.one_hot.device.type == "cpu":
-        from torch._inductor.cpp_builder import get_cpp_compiler  # heavy
-
-        get_cpp_compiler()  # raises, before the minute is spent, if there is none
-    kind = f"{str(network.dtype).removeprefix('torch.')}, {network.one_hot.device}"
-    print(f"Compiling the network ({kind}): about a minute, once. Kept in {path.parent}", file=sys.stderr, flush=True)
-    weights = [weight.detach() for weight in network.parameters()]
-    hierarchy, positions, cells = _example(network)
-    tables = hierarchy.tensors()
-    if _smallest(tables) < 2:
-        raise ValueError("a level of the network has no parts or children, whatever the structure")
-    any_size, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
-    sizes = (
-        [_axes(weight, fixed) for weight in weights],
-        [_axes(table, any_size) | ({2: fixed} if table.dim() == 3 else {}) for table in tables],
-        {0: any_size, 1: fixed},
-        _axes(cells, fixed),
+def trace_whole(network: NBodyNetwork) -> Traceable:
+    """``evaluate`` of one structure."""
+    evaluation, sizes = pure_evaluation(network), _distinct(network, 29)
+    n_atoms = n_below = next(sizes)
+    levels = []
+    for config in network.config.levels:
+        n_parts = n_below if config.parts == "all" else next(sizes)
+        n_children = n_below if config.children == "all" else next(sizes)
+        levels.append(_level(network, n_parts, next(sizes), n_children, next(sizes)))
+        n_below = n_parts
+    system = _system(network, n_atoms)
+    hierarchy = Hierarchy(system.numbers, system.structure, 1, tuple(levels))
+    return Traceable(
+        lambda weights, tensors: evaluation(weights, tensors[:-2], tensors[-2], tensors[-1]),
+        [*hierarchy.tensors(), system.positions, system.cells],
+        [(0,), (0,), *(axes for _ in levels for axes in _LEVEL_AXES), (0,), ()],
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, about its own inner workings
-        arguments = (weights, tables, positions, cells)
-        graph = make_fx(pure_evaluation(network), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
-        program = torch.export.export(graph, arguments, dynamic_shapes=sizes, strict=False)
-        _refuse_fixed(program, sizes)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        unfinished = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(unfinished), inductor_configs={"cpp.dynamic_threads": True}
-        )
-    os.replace(unfinished, path)
 
 
-def _refuse_fixed(program: torch.export.ExportedProgram, wanted: Any) -> None:
-    """Raise if a size that was to be any became that of the example. The graph's last inputs are the arguments."""
-    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
-    axes = [*wanted[0], *wanted[1], *wanted[2:]]
-    for node, kinds in zip(inputs[-len(axes) :], axes, strict=True):
-        for axis, kind in kinds.items():
-            size = node.meta["val"].shape[axis]
-            if kind == torch.export.Dim.AUTO and isinstance(size, int):
-                raise ValueError(f"size {size} of a table became a constant of the code")
+def trace_step(network: NBodyNetwork, name: str) -> Traceable:
+    """A step of a block, by its name (see ``programs``)."""
+    direction, _, level_number = name.partition("-")
+    number, sizes = int(level_number), _distinct(network, 251)
+    n_parts, n_rows, n_atoms = next(sizes), next(sizes), next(sizes)
+    level, system = _level(network, n_parts, next(sizes), n_rows, next(sizes)), _system(network, n_atoms)
+    width = len(_LEVEL_AXES)
+
+    def up(network: NBodyNetwork, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        rows, *rest = tensors[width:]
+        return (Steps(network).up(number, Level(*tensors[:width]), rows, System(*rest)),)
+
+    def down(network: NBodyNetwork, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        rows, *rest = tensors[width:]
+        slope = rest.pop() if len(rest) > len(System._fields) else None
+        found = Steps(network).down(number, Level(*tensors[:width]), rows, slope, System(*rest))
+        return tuple(tensor for tensor in found if tensor is not None)
+
+    tensors = [*level.tensors(), _state(network, network.taus[number], n_rows), *system]
+    axes = [*_LEVEL_AXES, (1,), (0,), (0,), (0,), (0,), ()]
+    if direction == "down" and number < len(network.levels) - 1:
+        tensors.append(_state(network, network.taus[number + 1], n_parts))
+        axes.append((1,))
+    return Traceable(pure_function(network, up if direction == "up" else down), tensors, axes)
 
 
-def _smallest(tables: Sequence[Tensor]) -> int:
-    """The smallest size of all tables; code for any size is code for at least two."""
-    return min(min(table.shape) for table in tables)
+_LEVEL_AXES = ((0,), (0,), (0,), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1))  # of ``Level.tensors`` of any size
 
 
-def _axes(tensor: Tensor, kind: Any) -> dict[int, Any]:
-    return dict.fromkeys(range(tensor.dim()), kind)
+def _distinct(network: NBodyNetwork, first: int) -> Iterator[int]:
+    """Sizes that differ from each other and from those of the weights."""
+    taken = sizes_of_weights(network)
+    return (size for size in itertools.count(first) if size not in taken)
 
 
-def _example(network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Tensor]:
-    """Some structure to trace with: every size is at least two, and the sizes differ wherever they may.
-
-    None of them is a size of the weights or constants: the tracer would take one that it finds equal to such for
-    another constant, and code for tables of 32 columns reads beyond those of 20.
-    """
-    fixed = {size for tensor in (*network.parameters(), *network.buffers()) for size in tensor.shape}
-    fewest = max(27, 3 * len(network.config.species))
-    for trial in range(100):
-        structure = _grid(network, fewest + trial, narrowed=1.0 - 0.003 * trial)
-        hierarchy = build_hierarchy(structure, network.config.layout)
-        if not any(fixed & set(table.shape[:2]) for table in hierarchy.tensors()):
-            device = network.one_hot.device
-            cells = torch.tensor(structure.cell, device=device).unsqueeze(0)
-            return hierarchy.to(device), torch.tensor(structure.positions, device=device), cells
-    raise ValueError("no structure was found whose sizes all differ from those of the weights")
-
-
-def _grid(network: NBodyNetwork, number: int, narrowed: float) -> Structure:
-    """So many atoms of all species in turn near the points of a cubic grid, periodic in one direction."""
-    rng = np.random.default_rng(0)
-    per_side = math.ceil(round(number ** (1 / 3), 9))
-    grid = np.stack(np.meshgrid(*[np.arange(per_side)] * 3), axis=-1).reshape(-1, 3)[:number]
-    spacing = narrowed * min(2.0, 0.6 * min(level.radius for level in network.config.levels))
-    species = network.config.species
-    numbers = [atomic_numbers[species[i % len(species)]] for i in range(number)]
-    return Structure(
-        numbers=np.array(numbers),
-        positions=spacing * (grid + rng.uniform(-0.1, 0.1, grid.shape)),
-        cell=np.eye(3) * spacing * per_side,
-        pbc=np.array([True, False, False]),
+def _level(network: NBodyNetwork, n_parts: int, width: int, n_children: int, n_parents: int) -> Level:
+    """A level of these sizes without edges. No two tables are one tensor, or they were one argument of the code."""
+    zeros = functools.partial(torch.zeros, dtype=torch.int64, device=network.one_hot.device)
+    return Level(
+        centre=zeros(n_parts),
+        own=zeros(n_parts),
+        children=zeros(n_children),
+        child=zeros(n_parts, width),
+        atom=zeros(n_parts, width),
+        shift=zeros(n_parts, width, 3),
+        mask=zeros(n_parts, width).bool(),
+        parents=zeros(n_children, n_parents),
+        parents_mask=zeros(n_children, n_parents).bool(),
     )
+
+
+def _system(network: NBodyNetwork, n_atoms: int) -> System:
+    """A system of so many atoms of no species, all in one place."""
+    numbers = torch.zeros(n_atoms, dtype=torch.int64, device=network.one_hot.device)
+    positions = numbers.new_zeros(n_atoms, 3, dtype=torch.float64)
+    species, structure = network.one_hot[numbers], torch.zeros_like(numbers)
+    return System(numbers, species, structure, positions, positions.new_zeros(1, 3, 3))
+
+
+def _state(network: NBodyNetwork, tau: Type, n_parts: int) -> Tensor:
+    """States of so many parts, all zero."""
+    return network.one_hot.new_zeros(tau.components, n_parts, tau.channels)
 
 
 def _check(found: Prediction, expected: Prediction, network: NBodyNetwork) -> None:

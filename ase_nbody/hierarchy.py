@@ -46,6 +46,10 @@ class Level:
     parents: Tensor
     parents_mask: Tensor
 
+    def tensors(self) -> list[Tensor]:
+        """All tables in the order of the attributes."""
+        return [getattr(self, name) for name in Level.__dataclass_fields__]
+
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -71,8 +75,7 @@ class Hierarchy:
 
     def tensors(self) -> list[Tensor]:
         """All tables in a fixed order, from which ``from_tensors`` makes the same hierarchy."""
-        tables = [getattr(level, name) for level in self.levels for name in Level.__dataclass_fields__]
-        return [self.numbers, self.structure, *tables]
+        return [self.numbers, self.structure, *(table for level in self.levels for table in level.tensors())]
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor], n_structures: int) -> "Hierarchy":

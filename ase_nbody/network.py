@@ -237,11 +237,11 @@ class NBodyNetwork(nn.Module):
         n_species = len(config.species)
         self.embedding = SpeciesEmbedding(n_species, config.embedding or min(n_species, 8))
         self.levels = nn.ModuleList()
-        tau = self.embedding.tau_out
+        self.taus = [self.embedding.tau_out]  # types of the states, from the atoms up
         for level_config in config.levels:
-            level = NBodyLevel(tau, n_species, level_config)
+            level = NBodyLevel(self.taus[-1], n_species, level_config)
             self.levels.append(level)
-            tau = level.tau_out
+            self.taus.append(level.tau_out)
         self.closest_approach = ClosestApproach(config.closest_distances) if config.closest_distances else None
         self.repulsion = ZBLRepulsion() if config.repulsion else None
         one_hot = torch.zeros(len(chemical_symbols), n_species, dtype=torch.float64)

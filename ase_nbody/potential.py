@@ -160,7 +160,7 @@ def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:
 def pure_evaluation(
     network: NBodyNetwork, *, create_graph: bool = False, virials: bool = True
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """``evaluate`` as a function of tensors alone, which can be traced and compiled.
+    """``evaluate`` as a function of tensors alone (see ``pure_function``).
 
     Args:
         network: the network; its weights are not looked at.
@@ -172,23 +172,34 @@ def pure_evaluation(
         ``Hierarchy.tensors``), positions and cells, to the fields of the prediction, one after the other.
     """
 
-    class Evaluation(nn.Module):
+    def evaluation(network: NBodyNetwork, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
+        hierarchy = Hierarchy.from_tensors(tables, len(cells))
+        found = evaluate(network, hierarchy, positions, cells, create_graph=create_graph, virials=virials)
+        return found.energy, found.energies, found.forces, found.virials, *found.parts
+
+    return pure_function(network, evaluation)
+
+
+def pure_function(
+    network: NBodyNetwork, function: Callable[..., tuple[Tensor, ...]]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """A function of a network and tensors as one of its weights, in order, and the tensors: for tracing."""
+
+    class Function(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
-        def forward(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
-            hierarchy = Hierarchy.from_tensors(tables, len(cells))
-            found = evaluate(self.network, hierarchy, positions, cells, create_graph=create_graph, virials=virials)
-            return found.energy, found.energies, found.forces, found.virials, *found.parts
+        def forward(self, *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+            return function(self.network, *arguments)
 
-    evaluation = Evaluation()
-    names = [name for name, _ in evaluation.named_parameters()]
+    module = Function()
+    names = [name for name, _ in module.named_parameters()]
 
-    def function(weights: list[Tensor], *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
-        return functional_call(evaluation, dict(zip(names, weights, strict=True)), arguments)
+    def pure(weights: list[Tensor], *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+        return functional_call(module, dict(zip(names, weights, strict=True)), arguments)
 
-    return function
+    return pure
 
 
 class CompiledPotential:
@@ -231,7 +242,7 @@ class CompiledPotential:
 
     def _compile(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> Callable[..., tuple[Tensor, ...]]:
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)
-        weights = [weight.detach().requires_grad_(weight.requires_grad) for weight in self.network.parameters()]
+        weights = list(self.network.parameters())  # themselves: for copies it would be compiled once more
         free = [weight for weight in weights if weight.requires_grad]
         compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
         energy, _, forces, *_ = compiled(weights, tables, positions, cells)

@@ -24,16 +24,23 @@ def geometry(structures: Sequence[Structure], device: torch.device) -> tuple[Ten
 
 def collect(structure: Structure, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """ASE's results of a structure from the members' predictions: their mean."""
-    energies, forces = (members(predictions, field).mean(axis=0) for field in ("energies", "forces"))
-    energy = float(members(predictions, "energy").mean(axis=0)[0])
+    energy = float(mean(predictions, "energy")[0])
+    energies, forces = mean(predictions, "energies"), mean(predictions, "forces")
     results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
     if structure.pbc.all():
-        stresses = members(predictions, "virials").mean(axis=0) / structure.volume
+        stresses = mean(predictions, "virials") / structure.volume
         results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
         results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
     if not all(np.isfinite(value).all() for value in results.values()):
         raise CalculationFailed(f"the model gave NaN or infinite values. {_closest_pair(structure)}")
     return results
+
+
+def mean(predictions: Sequence[Prediction], field: str) -> NDArray[np.float64]:
+    """The mean of a field over all members' predictions, in memory of its own."""
+    if len(predictions) == 1:
+        return getattr(predictions[0], field).detach().cpu().numpy().copy()
+    return np.asarray(members(predictions, field).mean(axis=0))
 
 
 def members(predictions: Sequence[Prediction], field: str) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ reduction
 network
 potential
 blockwise
+native_code
 tensor_file
 archive
 committee

@@ -11,8 +11,9 @@ from ase import units
 from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
 
-from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork, compiled, save_model
-from ase_nbody.compiled import CompiledEvaluation, compile_library, library_path
+from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork, blockwise, compiled, native_code, save_model
+from ase_nbody.compiled import CompiledEvaluation, programs
+from ase_nbody.native_code import compile_library, library_path, sizes_of_weights
 from ase_nbody.network import LevelConfig
 from ase_nbody.potential import evaluate
 
@@ -35,7 +36,8 @@ def cache(small_network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBODY_CACHE", str(folder))
-        compile_library(small_network, library_path(small_network))
+        for name, trace in programs(small_network, large=True).items():
+            compile_library(small_network, trace(small_network), library_path(small_network, name))
     return folder
 
 
@@ -43,7 +45,7 @@ def cache(small_network, tmp_path_factory):
 def _cached(cache, monkeypatch):
     """That cache, and no compiler any more."""
     monkeypatch.setenv("NBODY_CACHE", str(cache))
-    monkeypatch.setattr(compiled, "compile_library", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(native_code, "compile_library", lambda *_: pytest.fail("compiled again"))
 
 
 @pytest.fixture
@@ -80,6 +82,36 @@ def test_one_library_serves_all_sizes(repeats, arguments, small_network):
 
 
 @pytest.mark.usefixtures("_cached")
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_large_systems_are_evaluated_by_compiled_steps(parts, system, arguments, small_network, monkeypatch):
+    """Block by block; of blocks with fewer than two parts or rows eagerly."""
+    monkeypatch.setitem(blockwise.PARTS, "cpu", parts)
+    monkeypatch.setattr(compiled, "CHECK_EVERY", 10**9)
+    given = arguments(system)
+    evaluation = CompiledEvaluation(small_network)
+    evaluation.calls = 1  # so that it is not checked by itself
+    assert_equal(evaluation(*given), evaluate(small_network, *given))
+    assert not evaluation._failed
+
+
+@pytest.mark.usefixtures("_cached")
+def test_wrong_steps_are_noticed_and_abandoned(arguments, small_network, systems, monkeypatch):
+    monkeypatch.setitem(blockwise.PARTS, "cpu", 3)
+    given = arguments(systems["triclinic"]().repeat(2))
+    load = compiled.load_library
+
+    def wrong(network, name, trace):
+        library = load(network, name, trace)
+        return lambda *inputs: [1.001 * tensor for tensor in library(*inputs)] if name == "down-1" else library(*inputs)
+
+    monkeypatch.setattr(compiled, "load_library", wrong)
+    evaluation = CompiledEvaluation(small_network)
+    with pytest.warns(RuntimeWarning, match="differ from eager ones"):
+        found = evaluation(*given)
+    assert_equal(found, evaluate(small_network, *given))
+
+
+@pytest.mark.usefixtures("_cached")
 def test_weights_are_read_at_every_call(arguments, small_network, systems):
     network, given = copy.deepcopy(small_network), arguments(systems["triclinic"]())
     evaluation = CompiledEvaluation(network)
@@ -113,13 +145,13 @@ def test_the_calculator_runs_dynamics_on_it(small_network, systems):
 @pytest.mark.parametrize("error", [1e-6, float("nan")])
 def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, systems, monkeypatch):
     given = arguments(systems["triclinic"]())
-    library = compiled.load_library(small_network)
+    library = compiled.load_library(small_network, "whole", compiled.trace_whole)
 
     def wrong(*inputs):
         energy, energies, forces, *rest = library(*inputs)
         return [energy, energies, forces + error, *rest]
 
-    monkeypatch.setattr(compiled, "load_library", lambda _: wrong)
+    monkeypatch.setattr(compiled, "load_library", lambda *_: wrong)
     evaluation = CompiledEvaluation(small_network)
     with pytest.warns(RuntimeWarning, match="forces differ from eager ones") as caught:
         found = evaluation(*given)
@@ -160,18 +192,19 @@ def test_the_command_compiles_once(small_network, cache, tmp_path, monkeypatch, 
     """Into the cache, where the library is found the second time: by another name of the file, for a committee."""
     monkeypatch.setenv("NBODY_CACHE", str(cache))
     save_model([small_network, small_network], tmp_path / "pair.nbody")
-    code, out, err = nbody("compile", tmp_path / "pair.nbody")
+    code, out, err = nbody("compile", "--large", tmp_path / "pair.nbody")
     assert (code, err) == (0, "")
-    assert str(library_path(small_network)) in out
+    for name in ("whole", "up-0", "down-0", "down-1"):
+        assert str(library_path(small_network, name)) in out
 
 
 def test_a_library_belongs_to_one_configuration_dtype_and_cache(small_network, network, monkeypatch, tmp_path):
     single = copy.deepcopy(small_network).to(torch.float32)
-    paths = {library_path(one) for one in (small_network, single, network)}
+    paths = {library_path(one, "whole") for one in (small_network, single, network)}
     assert len(paths) == 3
-    assert library_path(copy.deepcopy(small_network)) in paths
+    assert library_path(copy.deepcopy(small_network), "whole") in paths
     monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
-    assert library_path(network).parent == tmp_path
+    assert library_path(network, "whole").parent == tmp_path
 
 
 @pytest.mark.parametrize("channels", [32, 64])
@@ -183,6 +216,10 @@ def test_the_example_has_no_size_of_the_weights(species, channels):
         LevelConfig(parts="heavy", children="heavy", channels=channels, l_out=0),
     )
     model = NBodyNetwork(NBodyConfig(species=species, levels=levels))
-    hierarchy, _, _ = compiled._example(model)
-    sizes = {size for table in hierarchy.tensors() for size in table.shape[:2]}
-    assert not sizes & {size for weight in model.parameters() for size in weight.shape}
+    for trace in programs(model, large=True).values():
+        traceable = trace(model)
+        free = {
+            tensor.shape[axis] for tensor, axes in zip(traceable.tensors, traceable.free, strict=True) for axis in axes
+        }
+        assert not free & sizes_of_weights(model)
+        assert len({id(tensor) for tensor in traceable.tensors}) == len(traceable.tensors)

@@ -20,7 +20,7 @@ from ase_nbody.nn.closest_approach import FOLLOWS, RESTS
 
 INNERMOST = 0.3  # of the sum of covalent radii, where the wall is measured
 BONDS = 0.7  # of the sum of covalent radii: no bond is shorter. Where the closest distance seen is known, 0.95 of that
-WALL = 10.0  # eV above the separated atoms; a hundred times what a collision at 1000 K has
+WALL = 5.0  # eV above the separated atoms: 58 kT at 1000 K. Two lithium nuclei repel each other by 8 eV there
 HOLE = 0.1  # eV: kT at 1000 K. Such a dip holds nobody
 DEEPEST = -15.0  # eV; the strongest bond of two atoms, that of CO, has 11.2
 FAR = 50.0  # Angstrom: separated atoms

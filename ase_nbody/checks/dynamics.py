@@ -119,11 +119,12 @@ def hot_run(case: Case) -> Iterator[Finding]:
 
 
 def _hot(case: Case, calculator: BaseCalculator, kelvin: float) -> ase.Atoms:
-    """The structure with momenta drawn at a temperature, its centre of mass at rest."""
+    """The structure with momenta drawn at a temperature, its centre of mass at rest unless that is its only atom."""
     atoms = case.rattled()
     atoms.calc = calculator
     thermalize_momenta(atoms, kelvin, rng=np.random.default_rng(0))
-    Stationary(atoms)
+    if len(atoms) > 1:
+        Stationary(atoms)
     return atoms
 
 

@@ -14,6 +14,7 @@ from ase_nbody.cli import main
 STRUCTURES = {
     "acac": lambda: ase.Atoms(**read_card("acac")["card"]["example"]),
     "ethanol": lambda: molecule("CH3CH2OH"),
+    "lithium": lambda: bulk("Li", "bcc", a=3.44),
     "silicon": lambda: bulk("Si", "diamond", a=5.43),
 }
 

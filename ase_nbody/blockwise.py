@@ -53,7 +53,7 @@ def split_level(level: Level, size: int) -> list[Block]:
 def _block(level: Level, parts: slice) -> Block:
     mask = level.mask[parts].cpu().numpy()
     width = int(mask.sum(axis=1).max(initial=0))
-    mask = np.ascontiguousarray(mask[:, :width])
+    mask = mask[:, :width]
     own = level.own[parts].cpu().numpy()
     child = np.zeros(mask.shape, dtype=np.int64)
     child[mask] = level.children.cpu().numpy()[level.child[parts, :width].cpu().numpy()[mask]]
@@ -65,10 +65,10 @@ def _block(level: Level, parts: slice) -> Block:
         "children": np.arange(len(rows)),
         "child": child,
         "mask": mask,
-        "parents": parents,
-        "parents_mask": parents_mask,
+        "parents": parents.T,
+        "parents_mask": parents_mask.T,
     }
-    here = {name: torch.from_numpy(table).to(level.mask.device) for name, table in tables.items()}
+    here = {name: torch.from_numpy(np.ascontiguousarray(table)).to(level.mask.device) for name, table in tables.items()}
     atom, shift = (table[parts, :width].contiguous() for table in (level.atom, level.shift))
     return Block(
         torch.from_numpy(rows).to(level.mask.device),

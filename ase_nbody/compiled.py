@@ -175,8 +175,8 @@ def _level(network: NBodyNetwork, n_parts: int, width: int, n_children: int, n_p
         atom=zeros(n_parts, width),
         shift=zeros(n_parts, width, 3),
         mask=zeros(n_parts, width).bool(),
-        parents=zeros(n_children, n_parents),
-        parents_mask=zeros(n_children, n_parents).bool(),
+        parents=zeros(n_parents, n_children),
+        parents_mask=zeros(n_parents, n_children).bool(),
     )
 
 

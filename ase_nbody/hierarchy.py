@@ -31,9 +31,9 @@ class Level:
         atom: atom at the centre of that child (P, K).
         shift: lattice translation of the child in whole lattice vectors (P, K, 3).
         mask: True where an edge is real (P, K); the other tables are 0 elsewhere.
-        parents: for each of the ``children``, the edges ``p * K + k`` that end there (C, M). By it, derivatives that
+        parents: for each of the ``children``, the edges ``p * K + k`` that end there (M, C). By it, derivatives that
             flow from the edges to the children are gathered, not scattered: deterministic on every device.
-        parents_mask: True where an entry of ``parents`` is real (C, M); ``parents`` is 0 elsewhere.
+        parents_mask: True where an entry of ``parents`` is real (M, C); ``parents`` is 0 elsewhere.
     """
 
     centre: Tensor
@@ -144,10 +144,10 @@ def build_level(pairs: Pairs, above: NDArray[np.bool_], below: NDArray[np.bool_]
         "atom": np.where(mask, atom[edges], 0),
         "shift": np.where(mask[..., None], shift[edges], 0),
         "mask": mask,
-        "parents": parents,
-        "parents_mask": parents_mask,
+        "parents": parents.T,
+        "parents_mask": parents_mask.T,
     }
-    return Level(**{name: torch.from_numpy(array) for name, array in table.items()})
+    return Level(**{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in table.items()})
 
 
 def group_rows(
@@ -202,8 +202,8 @@ def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarch
         fields: dict[str, list[Tensor]] = {name: [] for name in Level.__dataclass_fields__}
         firsts = zip(parallel, atoms, below, above, children, strict=False)
         for level, first_atom, first_below, first_part, first_child in firsts:
-            part, slot = level.parents.div(max(level.mask.shape[1], 1), rounding_mode="floor"), level.parents
-            slot = slot - part * level.mask.shape[1]
+            part = level.parents.div(max(level.mask.shape[1], 1), rounding_mode="floor")
+            slot = level.parents - part * level.mask.shape[1]
             fields["centre"].append(level.centre + first_atom)
             fields["own"].append(level.own + first_below)
             fields["children"].append(level.children + first_below)
@@ -211,9 +211,11 @@ def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarch
             fields["atom"].append((level.atom + first_atom) * level.mask)
             fields["shift"].append(level.shift)
             fields["mask"].append(level.mask)
-            fields["parents"].append(((part + first_part) * width + slot) * level.parents_mask)
-            fields["parents_mask"].append(level.parents_mask)
-        levels.append(Level(**{name: _stack_rows(rows, multiple) for name, rows in fields.items()}))
+            fields["parents"].append((((part + first_part) * width + slot) * level.parents_mask).T)
+            fields["parents_mask"].append(level.parents_mask.T)
+        tables = {name: _stack_rows(rows, multiple) for name, rows in fields.items()}
+        across = {name: tables[name].T.contiguous() for name in ("parents", "parents_mask")}
+        levels.append(Level(**{**tables, **across}))
         below = above
     return Hierarchy(
         numbers=torch.cat([hierarchy.numbers for hierarchy in hierarchies]),

@@ -75,7 +75,7 @@ def test_parents_list_every_edge_at_its_child_once(system):
     for level in build(system).levels:
         listed = level.parents[level.parents_mask]
         assert torch.equal(listed.sort().values, level.mask.flatten().nonzero().flatten())
-        child = torch.arange(len(level.parents)).unsqueeze(1).expand_as(level.parents)[level.parents_mask]
+        child = torch.arange(level.parents.shape[1]).expand_as(level.parents)[level.parents_mask]
         assert torch.equal(level.child.flatten()[listed], child)
 
 
@@ -95,7 +95,7 @@ def test_a_batch_holds_the_structures_side_by_side(multiple, systems):
     for index, hierarchy in enumerate(hierarchies):
         assert torch.equal(batch.numbers[batch.structure == index], hierarchy.numbers)
     for number, level in enumerate(batch.levels):
-        assert level.mask.shape[1] % multiple == level.parents.shape[1] % multiple == 0
+        assert level.mask.shape[1] % multiple == level.parents.shape[0] % multiple == 0
         expected = [
             (centre + start, atom + start, *shift)
             for start, hierarchy in zip(starts, hierarchies, strict=False)
@@ -111,7 +111,7 @@ def test_tables_of_a_batch_agree_with_each_other(systems):
         assert torch.equal(centre_below[level.own], level.centre)
         assert torch.equal(centre_below[level.children][level.child][level.mask], level.atom[level.mask])
         listed = level.parents[level.parents_mask]
-        child = torch.arange(len(level.parents)).unsqueeze(1).expand_as(level.parents)[level.parents_mask]
+        child = torch.arange(level.parents.shape[1]).expand_as(level.parents)[level.parents_mask]
         assert torch.equal(listed.sort().values, level.mask.flatten().nonzero().flatten())
         assert torch.equal(level.child.flatten()[listed], child)
         centre_below = level.centre

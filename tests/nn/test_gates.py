@@ -41,7 +41,7 @@ FIRST_ORDER = pytest.mark.parametrize(
 def test_covariance_of_the_first_order_gate(l_child, l_max, n_radial, padded_level, vectors):
     tau = Type(2, l_child)
     gate = FirstOrderGate(tau, l_max, N_BASIS, n_radial)
-    state = random(tau.components, len(padded_level.parents), 2)
+    state = random(tau.components, padded_level.parents.shape[1], 2)
     assert_covariant(aggregation(gate, padded_level), state, l_child, l_max, vectors=vectors)
 
 
@@ -51,7 +51,7 @@ def test_broken_first_order_covariance_is_refused(
 ):
     tau = Type(2, l_child)
     aggregate = aggregation(FirstOrderGate(tau, l_max, N_BASIS, n_radial), padded_level)
-    state = random(tau.components, len(padded_level.parents), 2)
+    state = random(tau.components, padded_level.parents.shape[1], 2)
     with pytest.raises(AssertionError, match="not covariant"):
         assert_covariant(aggregate, state, l_child, l_max, vectors=vectors, representation=broken_representation)
 
@@ -61,7 +61,7 @@ def test_first_order_gate_is_the_sum_of_products_over_the_edges(l_child, l_max, 
     """sum_j [R_n(r_ij) Y(r_ij)] ⊗ psi_j by the general Clebsch-Gordan product, edge by edge."""
     level, tau = padded_level, Type(2, l_child)
     gate = FirstOrderGate(tau, l_max, N_BASIS, n_radial)
-    state = random(tau.components, len(level.parents), 2)
+    state = random(tau.components, level.parents.shape[1], 2)
     expected = torch.zeros(gate.tau_out.components, len(level.centre), gate.tau_out.channels, dtype=torch.float64)
     weight = torch.eye(N_BASIS, dtype=torch.float64).expand(l_max + 1, -1, -1) if n_radial is None else gate.radial
     for part, slot in level.mask.nonzero().tolist():
@@ -77,7 +77,7 @@ def test_learned_radial_functions_contain_the_basis(padded_level, vectors):
     tau = Type(2, 0)
     plain, learned = FirstOrderGate(tau, 3, N_BASIS), FirstOrderGate(tau, 3, N_BASIS, N_BASIS)
     learned.radial.data[:] = torch.eye(N_BASIS)
-    state = random(1, len(padded_level.parents), 2)
+    state = random(1, padded_level.parents.shape[1], 2)
     results = [aggregation(gate, padded_level)(state, vectors) for gate in (plain, learned)]
     torch.testing.assert_close(*results)
 
@@ -89,7 +89,7 @@ def test_children_with_directions_need_learned_radial_functions():
 
 def test_padded_edges_count_for_nothing(padded_level, vectors):
     gate = FirstOrderGate(Type(2, 1), 2, N_BASIS, N_RADIAL)
-    state = random(4, len(padded_level.parents), 2)
+    state = random(4, padded_level.parents.shape[1], 2)
     elsewhere = torch.where(padded_level.mask.unsqueeze(-1), vectors, -1.5 * RADIUS)
     assert torch.equal(
         aggregation(gate, padded_level)(state, vectors), aggregation(gate, padded_level)(state, elsewhere)
@@ -159,5 +159,8 @@ def test_type_of_the_zeroth_order_gate_ends_at_the_highest_possible_degree():
 def test_derivatives_of_the_first_order_gate(check, network, hierarchy_of, systems):
     level = hierarchy_of(network, systems["molecule"]()).levels[1]
     gate = FirstOrderGate(Type(1, 1), 1, N_BASIS, 1)
-    state, vectors = random(4, len(level.parents), 1).requires_grad_(), random(*level.mask.shape, 3).requires_grad_()
+    state, vectors = (
+        random(4, level.parents.shape[1], 1).requires_grad_(),
+        random(*level.mask.shape, 3).requires_grad_(),
+    )
     assert check(aggregation(gate, level), (state, vectors))

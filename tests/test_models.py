@@ -11,16 +11,22 @@ from ase_nbody.evaluation import evaluate_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
+    "3bpa": "3bpa/test_300K.extxyz",
     "acac": "acac/test_300K.extxyz",
+    "aspirin": "rmd17_aspirin/test.extxyz",
     "ethanol": "rmd17_ethanol/test.extxyz",
     "lithium": "mlearn_Li/test.extxyz",
+    "malonaldehyde": "rmd17_malonaldehyde/test.extxyz",
     "silicon": "mlearn_Si/test.extxyz",
 }
 # Energy in meV (of crystals per atom) and forces in meV/Angstrom, mean absolute errors.
 BOUNDS = {
+    "3bpa": ("energy", 3.5, 9.0),
     "acac": ("energy", 0.6, 3.0),
+    "aspirin": ("energy", 3.2, 9.5),
     "ethanol": ("energy", 0.6, 3.2),
     "lithium": ("energy_per_atom", 0.8, 13.0),
+    "malonaldehyde": ("energy", 0.8, 4.8),
     "silicon": ("energy_per_atom", 4.0, 100.0),
 }
 

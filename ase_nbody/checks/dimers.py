@@ -2,6 +2,11 @@
 
 Molecular dynamics does not stay where the training data were. Two atoms that come too close must be pushed apart: the
 energy has to rise from the well inwards, all the way and high enough.
+
+Where the closest distance of the training data is known, an N-body network comes to rest just within it
+(``nn.closest_approach``). Atoms that were never closer than they are without a bond may still attract each other there,
+as two of hydrogen do: the well is then where the network rests. How far the energy falls on that way is bounded by
+itself.
 """
 
 from collections.abc import Iterator
@@ -22,28 +27,42 @@ INNERMOST = 0.3  # of the sum of covalent radii, where the wall is measured
 BONDS = 0.7  # of the sum of covalent radii: no bond is shorter. Where the closest distance seen is known, 0.95 of that
 WALL = 5.0  # eV above the separated atoms: 58 kT at 1000 K. Two lithium nuclei repel each other by 8 eV there
 HOLE = 0.1  # eV: kT at 1000 K. Such a dip holds nobody
+FALL = 0.5  # eV while the network comes to rest: a bond of 13 eV/Angstrom, the steepest there is, over 0.04 Angstrom
 DEEPEST = -15.0  # eV; the strongest bond of two atoms, that of CO, has 11.2
 FAR = 50.0  # Angstrom: separated atoms
 
 
 @dataclass(frozen=True)
 class DimerCurve:
-    """Energies in eV of a dimer, relative to the separated atoms, by distance in Angstrom (n,)."""
+    """Energies in eV of a dimer, relative to the separated atoms, by distance in Angstrom (n,).
+
+    No bond is shorter than ``shortest_bond``; the network rests from ``rest`` inwards, both in Angstrom.
+    """
 
     pair: str
     distances: Array
     energies: Array
     shortest_bond: float
+    rest: float
     seen: bool
     jumps: dict[str, Jump]
+
+    @property
+    def fall(self) -> float:
+        """How far the energy falls in eV, inwards from the shortest bond to where the network rests."""
+        outer, inner = np.searchsorted(self.distances, [self.shortest_bond, self.rest])
+        return float(self.energies[outer] - self.energies[inner : outer + 1].min())
 
     @property
     def hole(self) -> tuple[float, float]:
         """How far the energy drops below what it has reached on the way in from the well, in eV, and where.
 
-        The well is the first minimum at or beyond the shortest bond.
+        The well is the first minimum downhill from the shortest bond: within the way to ``rest``, or anywhere beyond.
         """
-        well = int(np.searchsorted(self.distances, self.shortest_bond))
+        outer, inner = np.searchsorted(self.distances, [self.shortest_bond, self.rest])
+        well = int(outer)
+        while well > inner and self.energies[well - 1] < self.energies[well]:
+            well -= 1
         while well + 1 < len(self.energies) and self.energies[well + 1] < self.energies[well]:
             well += 1
         inwards = self.energies[well::-1]
@@ -92,13 +111,14 @@ def scan(case: Case, first: str, second: str) -> DimerCurve:
         grid,
         samples[:, 0] - path(FAR)[0],
         BONDS * radius if closest is None else FOLLOWS * closest,
+        BONDS * radius if closest is None else RESTS * closest,
         not case.closest or closest is not None,
         find_jumps(path, grid, samples, known),
     )
 
 
 def dimer_curves(case: Case) -> Iterator[Finding]:
-    """The lowest wall, the deepest hole, the lowest energy and the largest jumps of all pairs."""
+    """The lowest wall, the deepest hole and fall, the lowest energy and the largest jumps of all pairs."""
     curves = [scan(case, *pair) for pair in pairs_of(case)]
     lines = tuple(Curve(curve.pair, tuple(curve.distances), tuple(curve.energies)) for curve in curves)
     plot = Plot("distance / Angstrom", "energy of the dimer / eV", lines, y_range=(-15.0, 25.0))
@@ -122,6 +142,10 @@ def dimer_curves(case: Case) -> Iterator[Finding]:
         upper=HOLE,
         note=", ".join(f"{_named(curve)} {curve.hole[0]:.3g} eV at {curve.hole[1]:.2f} Angstrom" for curve in holes),
     )
+    if case.closest:
+        steepest = max(curves, key=lambda curve: _number(curve.fall, np.inf))
+        measured = "fall of the energy while the network comes to rest"
+        yield Finding("dimers", measured, steepest.fall, "eV", upper=FALL, note=_named(steepest))
     lowest = min(curves, key=lambda curve: _number(curve.depth[0], -np.inf))
     yield Finding(
         "dimers",

@@ -10,6 +10,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from ase_nbody.checks import CHECKS, run_checks
+from ase_nbody.checks.dimers import FALL, HOLE, DimerCurve
 
 
 def test_a_good_potential_passes_every_check(pair_potential, structure):
@@ -176,6 +177,19 @@ def test_steep_but_smooth_is_not_called_a_jump(check, pair_potential, morse, str
 def test_holes_and_missing_walls_are_found(term, measured, pair_potential, morse, structures, failures):
     failed = failures(pair_potential(with_term(morse, *term)), structures["cluster"](), "dimers")
     assert any(measured in finding.measured for finding in failed)
+
+
+@pytest.mark.parametrize(("depth", "too_deep"), [(0.2, False), (0.8, True)])
+def test_a_network_may_come_to_rest_on_the_way_into_a_well(depth, too_deep):
+    """From 0.95 to 0.92 Angstrom the energy falls; farther in it rises."""
+    distances = np.arange(0.3, 5.0, 0.002)
+    energies = np.interp(distances, [0.3, 0.92, 0.95, 5.0], [10.0, -1.0 - depth, -1.0, 0.0])
+    curve = DimerCurve("H-H", distances, energies, shortest_bond=0.95, rest=0.92, seen=True, jumps={})
+    assert curve.hole[0] == pytest.approx(0.0)
+    assert curve.fall == pytest.approx(depth, abs=0.02)
+    assert (curve.fall > FALL) == too_deep
+    hole = DimerCurve("H-H", distances, energies - 0.3 * (np.abs(distances - 0.8) < 0.05), 0.95, 0.92, True, {})
+    assert hole.hole[0] > HOLE
 
 
 def test_atoms_that_collide_and_atoms_that_fly_off(pair_potential, structures, failures):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import ase
 import ase.io
@@ -11,8 +12,14 @@ from ase.build import bulk, molecule
 from ase_nbody.archive import read_card, shipped_models
 from ase_nbody.cli import main
 
+
+def example(name: str) -> ase.Atoms:
+    """The structure that the model file holds."""
+    return ase.Atoms(**read_card(name)["card"]["example"])
+
+
 STRUCTURES = {
-    "acac": lambda: ase.Atoms(**read_card("acac")["card"]["example"]),
+    **{name: partial(example, name) for name in ("3bpa", "acac", "aspirin", "malonaldehyde")},
     "ethanol": lambda: molecule("CH3CH2OH"),
     "lithium": lambda: bulk("Li", "bcc", a=3.44),
     "silicon": lambda: bulk("Si", "diamond", a=5.43),

@@ -48,8 +48,8 @@ class CompiledEvaluation:
         if self._failed or cells.shape[0] != 1 or smallest(hierarchy.tensors()) < 2:
             return self._eager(hierarchy, positions, cells)
         try:
-            at_once = self._whole if not self._blockwise.pays(hierarchy) else self._blockwise
-            prediction = at_once(hierarchy, positions, cells)
+            compiled = self._blockwise if self._blockwise.pays(hierarchy) else self._whole
+            prediction = compiled(hierarchy, positions, cells)
             if self.calls % CHECK_EVERY == 0:
                 _check(prediction, self._eager(hierarchy, positions, cells), self.network)
             self.calls += 1

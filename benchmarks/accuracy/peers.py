@@ -160,7 +160,8 @@ def main() -> None:
     subprocess.run(command, check=True, cwd=folder, env=environment)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     evaluation = [str(python), str(HERE / "peer_errors.py"), options.peer, str(folder)]
-    errors = json.loads(subprocess.run(evaluation, check=True, env=environment, stdout=subprocess.PIPE).stdout)
+    said = subprocess.run(evaluation, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+    errors = json.loads(said.splitlines()[-1])  # the packages print too
     print(json.dumps({**errors, "CPU-minutes": round((spent.ru_utime + spent.ru_stime) / 60)}, indent=1))
 
 

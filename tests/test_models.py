@@ -27,7 +27,7 @@ BOUNDS = {
     "ethanol": ("energy", 0.6, 3.2),
     "lithium": ("energy_per_atom", 0.8, 13.0),
     "malonaldehyde": ("energy", 0.8, 4.8),
-    "silicon": ("energy_per_atom", 4.0, 100.0),
+    "silicon": ("energy_per_atom", 3.5, 55.0),
 }
 
 

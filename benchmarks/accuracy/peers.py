@@ -28,8 +28,6 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "speed"))
 from environments import build  # noqa: E402
 
-PEERS = {"mace": 28, "nequip": 30}  # epochs
-
 
 def write(frames: list[LabelledStructure], path: Path) -> None:
     """Frames with the keys that MACE asks for; NequIP's configuration names them too."""
@@ -136,6 +134,9 @@ def nequip(python: Path, folder: Path, species: list[str], radius: float, epochs
     return [str(python.with_name("nequip-train")), "-cp", str(folder), "-cn", "nequip", f"hydra.run.dir={folder}"]
 
 
+PEERS = {"mace": (mace, 28), "nequip": (nequip, 30)}  # the command and its epochs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", metavar="TASK")
@@ -155,7 +156,8 @@ def main() -> None:
         sys.exit(f"{options.peer} {python}")
     species = sorted({chemical_symbols[number] for frame in training for number in frame.structure.numbers})
     radius = max(level.radius for level in config.network.levels)
-    command = globals()[options.peer](python, folder, species, radius, options.epochs or PEERS[options.peer])
+    train, epochs = PEERS[options.peer]
+    command = train(python, folder, species, radius, options.epochs or epochs)
     environment = {"OMP_NUM_THREADS": str(options.threads), "PATH": f"{python.parent}:/usr/bin:/bin"}
     subprocess.run(command, check=True, cwd=folder, env=environment)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -22,7 +22,7 @@ def train(
 
     from ase_nbody.training.committee import train_committee
     from ase_nbody.training.config import TrainingConfig
-    from ase_nbody.training.run import train as run
+    from ase_nbody.training.pretraining import train_in_stages
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -32,7 +32,7 @@ def train(
         if seeds > 1:
             train_committee(options, seeds, resume=resume)
         else:
-            run(options, resume=resume)
+            train_in_stages(options, resume=resume)
     except SystemExit as end:  # lightning's answer to Ctrl-C, where ours is another exit code
         raise KeyboardInterrupt from end
 

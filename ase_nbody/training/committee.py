@@ -10,8 +10,9 @@ from ase_nbody.committee import pack_models
 from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.frames import read_sources, split, stored
+from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
-from ase_nbody.training.run import MODEL_NAME, _with_units, train
+from ase_nbody.training.run import MODEL_NAME, _with_units
 
 
 def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, console: Console | None = None) -> Path:
@@ -40,7 +41,7 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
         model = Path(member.output) / MODEL_NAME
         if not model.exists():
             console.print(f"Member {number} of {size}, seed {member.training.seed}")
-            train(member, resume=_checkpoint(member).is_file(), console=console)
+            train_in_stages(member, resume=_begun(member), console=console)
         models.append(model)
     networks = [load_model(model) for model in models]
     card = {"validation errors": _with_units(evaluate_model(networks, split(config)[1]))}
@@ -53,13 +54,19 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
 
 
 def _member(config: TrainingConfig, seed: int) -> TrainingConfig:
-    """The training of one member, a run like every other."""
+    """The training of one member, a run like every other; structures for a pretraining are made once for all."""
+    output, pretraining = Path(config.output), config.pretraining
+    if pretraining is not None:
+        pretraining = pretraining.model_copy(update={"folder": pretraining.folder or str(output / "pretraining")})
     training = config.training.model_copy(update={"seed": seed})
-    return config.model_copy(update={"training": training, "output": str(Path(config.output) / f"seed_{seed}")})
+    changed = {"training": training, "pretraining": pretraining, "output": str(output / f"seed_{seed}")}
+    return config.model_copy(update=changed)
 
 
-def _checkpoint(member: TrainingConfig) -> Path:
-    return Path(member.output) / "checkpoints" / "last.ckpt"
+def _begun(member: TrainingConfig) -> bool:
+    """Whether there is something of a member to go on with, in either stage."""
+    output = Path(member.output)
+    return any((output / file).is_file() for file in ("checkpoints/last.ckpt", "pretraining/config.yaml"))
 
 
 def _claim(config: TrainingConfig, members: list[TrainingConfig], resume: bool) -> None:
@@ -67,7 +74,7 @@ def _claim(config: TrainingConfig, members: list[TrainingConfig], resume: bool) 
     output = Path(config.output)
     if (output / MODEL_NAME).exists():
         raise ConfigError(f"{output} holds a finished run; choose another 'output' or move it away")
-    begun = any(_checkpoint(member).is_file() for member in members)
+    begun = any(_begun(member) for member in members)
     if resume:
         if not begun:
             raise ConfigError(f"{output} holds no committee to resume; start without --resume")

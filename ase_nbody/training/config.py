@@ -196,8 +196,8 @@ class OptimisationConfig(_Strict):
     patience: int | None = Field(None, ge=1)
     loss: LossKind = "norm"
     huber_delta: float = Field(0.01, gt=0.0)
-    energy_weight: float = Field(1.0, ge=0.0)
-    stress_weight: float = Field(1.0, ge=0.0)
+    energy_weight: float = Field(0.1, ge=0.0)
+    stress_weight: float = Field(0.1, ge=0.0)
     second_stage: SecondStage | None = None
     averaging: float = Field(0.995, ge=0.0, lt=1.0)
     compile: bool = True
@@ -223,6 +223,42 @@ class OptimisationConfig(_Strict):
         return self.second_stage.energy_weight, self.stress_weight if later is None else later
 
 
+class PretrainingConfig(_Strict):
+    """A training on structures that a cheap method labels, before that on the data; for neutral molecules.
+
+    Attributes:
+        method: of tight binding, by tblite.
+        frames: how many structures.
+        temperatures: in K; each of the runs of molecular dynamics that give them has one in this range.
+        steps_apart: steps of 1 fs between structures.
+        seed: of these runs.
+        folder: where the structures are kept, so that several trainings on the same data can share them; default: in
+            ``pretraining`` of the output folder.
+        epochs: of the training on them.
+        batch_size: of that training.
+        muon_rate: likewise.
+        adam_rate: likewise.
+    """
+
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = "GFN2-xTB"
+    frames: int = Field(6000, ge=100)
+    temperatures: tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]] = (300.0, 1200.0)
+    steps_apart: int = Field(5, ge=1)
+    seed: int = Field(0, ge=0)
+    folder: str | None = None
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(10, ge=1)
+    muon_rate: float = Field(0.005, gt=0.0)
+    adam_rate: float = Field(0.005, gt=0.0)
+
+    def __str__(self) -> str:
+        low, high = self.temperatures
+        return (
+            f"up to {self.frames} structures of molecular dynamics at {low:g} to {high:g} K by {self.method}, "
+            f"{self.steps_apart} fs apart, seed {self.seed}"
+        )
+
+
 class TrainingConfig(_Strict):
     """A whole training.
 
@@ -231,6 +267,8 @@ class TrainingConfig(_Strict):
         data: what to learn from.
         network: what to train.
         training: how.
+        pretraining: what to learn first, from structures that the project's own runs of a cheap method give; default:
+            nothing. The ``training`` then begins with these weights, for which lower rates are right.
         card: free text for the model card: theory, source, licence, ...
         report: write ``report.html`` at the end.
         wandb: send the curves to Weights & Biases too, which must be installed.
@@ -241,6 +279,7 @@ class TrainingConfig(_Strict):
     data: DataConfig
     network: ArchitectureConfig = ArchitectureConfig()
     training: OptimisationConfig = OptimisationConfig()
+    pretraining: PretrainingConfig | None = None
     card: dict[str, str] = Field(default_factory=dict)
     report: bool = True
     wandb: bool = False
@@ -294,8 +333,17 @@ class TrainingConfig(_Strict):
             if isinstance(several, tuple)
         }
         data = config.data.model_copy(update=found)
-        network = _with_shape_of_start(config.network, folder)
-        return config.model_copy(update={"data": data, "network": network, "output": beside(config.output)})
+        network = with_shape_of_start(config.network, folder)
+        pretraining = config.pretraining
+        if pretraining is not None:
+            if network.start_from is not None:
+                raise ConfigError(
+                    f"{path}: pretraining and network.start_from exclude each other; leave out one of them"
+                )
+            if pretraining.folder is not None:
+                pretraining = pretraining.model_copy(update={"folder": beside(pretraining.folder)})
+        resolved = {"data": data, "network": network, "pretraining": pretraining, "output": beside(config.output)}
+        return config.model_copy(update=resolved)
 
     def continues(self, begun: "TrainingConfig") -> bool:
         """Whether a run that was begun so can go on with this configuration: all that sets the result is equal."""
@@ -307,7 +355,7 @@ class TrainingConfig(_Strict):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def _with_shape_of_start(network: ArchitectureConfig, folder: Path) -> ArchitectureConfig:
+def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> ArchitectureConfig:
     """The network with the shape of the model that it starts from, if any, which nothing given may contradict."""
     if network.start_from is None:
         return network

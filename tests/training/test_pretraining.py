@@ -1,0 +1,189 @@
+"""Pretraining on structures of tight binding: what is made, how the training goes on from it, and what a kill costs."""
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+
+from ase_nbody import load_model
+from ase_nbody.archive import load_members, read_card
+from ase_nbody.data import DataError, read_labelled
+from ase_nbody.training import tight_binding
+from ase_nbody.training.committee import train_committee
+from ase_nbody.training.config import ConfigError, PretrainingConfig, TrainingConfig
+from ase_nbody.training.pretraining import train_in_stages
+from ase_nbody.training.run import train
+from ase_nbody.training.tight_binding import energy_shift, write_frames
+
+pytest.importorskip("tblite", reason="pretraining needs tblite")
+
+
+@pytest.fixture
+def water(tmp_path):
+    """A file of water and methanol molecules, labelled by EMT: another theory, with another zero."""
+    frames = [molecule(name) for name in ("H2O", "CH3OH") for _ in range(6)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        atoms.get_forces()
+    path = tmp_path / "molecules.extxyz"
+    ase.io.write(path, frames)
+    return path
+
+
+@pytest.fixture
+def configure(water, tiny, tmp_path):
+    """A function that reads a configuration with a pretraining."""
+
+    def make(output="run", **pretraining):
+        content = {
+            "data": {"train": "molecules.extxyz", "validation": 4},
+            "network": {"levels": [tiny, {**tiny, "parts": "heavy", "l_out": 0}]},
+            "training": {"epochs": 2, "batch_size": 4, "warmup": 3, "compile": False},
+            "pretraining": {"frames": 100, "epochs": 2, **pretraining},
+            "report": False,
+            "output": output,
+        }
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return TrainingConfig.from_yaml(path)
+
+    return make
+
+
+def same(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_structures_are_those_of_the_method_on_the_zero_of_the_data(water, tmp_path):
+    data = read_labelled(water)
+    options = PretrainingConfig(frames=100, temperatures=(500.0, 900.0))
+    frames = ase.io.read(write_frames(data, options, tmp_path), ":")
+    assert 80 <= len(frames) <= 120
+    calculator = tight_binding.tight_binding("GFN2-xTB")
+    shift = energy_shift(data, calculator)
+    for atoms in frames[::30]:
+        free = Atoms(atoms.numbers, atoms.positions, calculator=calculator)
+        zero = sum(shift[number] for number in atoms.numbers.tolist())
+        assert atoms.get_potential_energy() == pytest.approx(free.get_potential_energy() + zero, abs=1e-5)
+        assert np.abs(atoms.get_forces() - free.get_forces()).max() < 1e-4
+    assert not (tmp_path / "runs").exists()
+
+
+def test_energies_are_shifted_by_element():
+    """Two theories that differ by a number of eV for each hydrogen and oxygen: the numbers are found."""
+    frames = []
+    for name in ("H2O", "H2", "O2", "H2O2"):
+        atoms = molecule(name)
+        atoms.calc = LennardJones()
+        atoms.get_forces()
+        energy = atoms.get_potential_energy() + 3.0 * np.sum(atoms.numbers == 1) - 7.0 * np.sum(atoms.numbers == 8)
+        atoms.calc.results["energy"] = energy
+        frames.append(tight_binding_frame(atoms))
+    assert energy_shift(frames, LennardJones()) == pytest.approx({1: 3.0, 8: -7.0})
+
+
+def tight_binding_frame(atoms):
+    from ase_nbody.data.reading import _labelled
+
+    return _labelled(atoms, "here", {}, 1.0)
+
+
+def test_what_a_kill_interrupts_goes_on_with_the_same_structures(water, tmp_path, monkeypatch):
+    data, options = read_labelled(water), PretrainingConfig(frames=100)
+    whole = write_frames(data, options, tmp_path / "whole").read_bytes()
+    run = tight_binding._run
+
+    def killed(*arguments):
+        if len(list((tmp_path / "killed" / "runs").glob("*.extxyz"))) == 2:
+            raise RuntimeError("killed")
+        return run(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tight_binding, "_run", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            write_frames(data, options, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "frames.extxyz").exists()
+    assert write_frames(data, options, tmp_path / "killed").read_bytes() == whole
+
+
+def test_the_training_begins_with_the_pretrained_weights(configure, tmp_path):
+    config = configure()
+    path = train_in_stages(config)
+    first = load_model(f"{config.output}/pretraining/model.nbody")
+    card = read_card(path)["card"]
+    assert "GFN2-xTB" in card["pretrained on"]
+    assert card["started from"].endswith(read_card(f"{config.output}/pretraining/model.nbody")["checksum"])
+    # The second stage by hand, from the file of the first.
+    content = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del content["pretraining"], content["network"]["levels"]
+    content["network"]["start_from"] = f"{config.output}/pretraining/model.nbody"
+    content["output"] = "by_hand"
+    (tmp_path / "by_hand.yaml").write_text(yaml.safe_dump(content))
+    assert same(load_model(path), load_model(train(TrainingConfig.from_yaml(tmp_path / "by_hand.yaml"))))
+    assert not same(load_model(path), first)
+    with pytest.raises(ConfigError, match="finished run"):
+        train_in_stages(config)
+
+
+@pytest.mark.parametrize("stage", ["pretraining", "training"])
+def test_a_killed_training_resumes_in_its_stage(configure, stage, monkeypatch):
+    from ase_nbody.training.callbacks import Progress
+
+    whole = load_model(train_in_stages(configure("whole")))
+    config, shown = configure("killed"), Progress.on_validation_end
+
+    def fail(self, trainer, module):
+        shown(self, trainer, module)
+        if ("pretraining" in str(self.table)) == (stage == "pretraining") and trainer.current_epoch == 0:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "on_validation_end", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            train_in_stages(config)
+    with pytest.raises(ConfigError, match="--resume"):
+        train_in_stages(config)
+    with pytest.raises(ConfigError, match="pretraining differs"):
+        train_in_stages(configure("killed", steps_apart=3), resume=True)
+    assert same(load_model(train_in_stages(config, resume=True)), whole)
+
+
+def test_members_of_a_committee_share_the_structures(configure):
+    config = configure()
+    members = load_members(train_committee(config, 2))
+    assert not same(*members)
+    from pathlib import Path
+
+    assert [path.parent.name for path in Path(config.output).rglob("frames.extxyz")] == ["pretraining"]
+
+
+def test_what_cannot_be_pretrained_is_refused(configure, tmp_path):
+    with pytest.raises(ConfigError, match="no run to resume"):
+        train_in_stages(configure(), resume=True)
+    crystal = bulk("Cu")
+    crystal.calc = EMT()
+    crystal.get_forces()
+    ase.io.write(tmp_path / "crystal.extxyz", crystal)
+    with pytest.raises(DataError, match="periodic"):
+        write_frames(read_labelled(tmp_path / "crystal.extxyz"), PretrainingConfig(), tmp_path)
+    content = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del content["network"]["levels"]
+    content["network"]["start_from"] = "ethanol"
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="exclude each other"):
+        TrainingConfig.from_yaml(tmp_path / "both.yaml")
+
+
+def test_a_missing_package_is_named(water, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tblite.ase", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        write_frames(read_labelled(water), PretrainingConfig(), tmp_path)

@@ -38,7 +38,7 @@ from ase_nbody.training.report import write_report
 MODEL_NAME = "model.nbody"
 _USUAL_STEPS = 12_000  # of the optimiser, for data sets of usual sizes
 _LARGEST_EXAMPLE = 500  # atoms: a card is no place for more
-_ROUND_SHAPES = 4  # widths of neighbour tables are padded to multiples, so that compiled steps serve many batches
+_ROUND_SHAPES = 8  # widths of neighbour tables are padded to multiples, so that compiled steps serve many batches
 
 
 def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> Path:

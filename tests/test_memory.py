@@ -1,0 +1,31 @@
+"""Freed memory is used again: pages are not given back to the system and cleared anew with every step."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+STEPS = """
+import resource, sys, torch
+from ase_nbody.memory import keep_freed_memory
+
+if "keep" in sys.argv:
+    keep_freed_memory()
+for step in range(20):
+    if step == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(size) for size in (100_000, 1_000_000, 5_000_000)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(*arguments):
+    command = [sys.executable, "-c", STEPS, *arguments]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_is_not_given_back():
+    assert faults("keep") < 0.1 * faults()

@@ -5,6 +5,7 @@ theory costs minutes, and is wrong smoothly: what a network learns of it, it nee
 again. Many short runs start from these frames and heat up, so the structures spread around them and beyond.
 """
 
+import io
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,10 +54,14 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
         folder: where to write.
 
     Raises:
-        ConfigError: tblite is not installed.
+        ConfigError: tblite is not installed, or the folder holds structures of other data or another configuration.
         DataError: the data are periodic, or no run gives a structure.
     """
-    path = folder / "frames.extxyz"
+    path, note = folder / "frames.extxyz", folder / "frames.txt"
+    first = Atoms(data[0].structure.numbers).get_chemical_formula()
+    origin = f"{config}, from {len(data)} structures, the first {first}\n"
+    if note.is_file() and note.read_text() != origin:
+        raise ConfigError(f"{folder} holds {note.read_text().strip()}, not {origin.strip()}: take another folder")
     if path.is_file():
         return path
     if any(frame.structure.pbc.any() for frame in data):
@@ -64,6 +69,7 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
     shift = energy_shift(data, tight_binding(config.method))
     runs = folder / "runs"
     runs.mkdir(parents=True, exist_ok=True)
+    write_whole(note, origin.encode())
     pieces = []
     for number in range(-(-config.frames // _FRAMES_PER_RUN)):
         piece = runs / f"{number:05d}.extxyz"
@@ -72,9 +78,9 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
             start = data[int(rng.integers(len(data)))]
             # A calculator of its own: one that was used before starts from other charges, and ends elsewhere.
             found = list(_run(start, tight_binding(config.method), config, rng, shift))
-            partial = piece.with_suffix(".partial")
-            ase.io.write(partial, found, format="extxyz")
-            partial.replace(piece)
+            text = io.StringIO()
+            ase.io.write(text, found, format="extxyz")
+            write_whole(piece, text.getvalue().encode())
         pieces.append(piece)
     frames = b"".join(piece.read_bytes() for piece in pieces)
     if not frames:

@@ -42,7 +42,8 @@ def train(task: str, seeds: int, threads: int) -> Path:
 
 def row(task: dict[str, Any], model: Path) -> list[str]:
     """The task's line of the table."""
-    errors = read_card(model)["card"]["test errors"]
+    card = read_card(model)["card"]
+    errors = card["test errors"]
     energy, forces = (errors[quantity][task["measure"]] for quantity in (task.get("energy", "energy"), "forces"))
     networks = load_members(model)
     size = sum(weight.numel() for weight in networks[0].parameters())
@@ -50,7 +51,7 @@ def row(task: dict[str, Any], model: Path) -> list[str]:
     peers = task.get("peers", {})
     others = ", ".join(f"{name} {pair[0]:g}/{pair[1]:g}" for name, pair in peers.items())
     return [
-        task["title"],
+        task["title"] + (", pretrained" if "pretrained on" in card else ""),
         task["measure"].upper(),
         f"**{energy:.3g} / {forces:.3g}**",
         verdict((energy, forces), peers.values()),

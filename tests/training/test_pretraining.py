@@ -1,5 +1,8 @@
 """Pretraining on structures of tight binding: what is made, how the training goes on from it, and what a kill costs."""
 
+import sys
+from pathlib import Path
+
 import ase.io
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from ase_nbody import load_model
 from ase_nbody.archive import load_members, read_card
 from ase_nbody.data import DataError, read_labelled
 from ase_nbody.training import tight_binding
+from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.committee import train_committee
 from ase_nbody.training.config import ConfigError, PretrainingConfig, TrainingConfig
 from ase_nbody.training.pretraining import train_in_stages
@@ -76,7 +80,7 @@ def test_structures_are_those_of_the_method_on_the_zero_of_the_data(water, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_energies_are_shifted_by_element():
+def test_energies_are_shifted_by_element(tmp_path):
     """Two theories that differ by a number of eV for each hydrogen and oxygen: the numbers are found."""
     frames = []
     for name in ("H2O", "H2", "O2", "H2O2"):
@@ -85,14 +89,10 @@ def test_energies_are_shifted_by_element():
         atoms.get_forces()
         energy = atoms.get_potential_energy() + 3.0 * np.sum(atoms.numbers == 1) - 7.0 * np.sum(atoms.numbers == 8)
         atoms.calc.results["energy"] = energy
-        frames.append(tight_binding_frame(atoms))
-    assert energy_shift(frames, LennardJones()) == pytest.approx({1: 3.0, 8: -7.0})
-
-
-def tight_binding_frame(atoms):
-    from ase_nbody.data.reading import _labelled
-
-    return _labelled(atoms, "here", {}, 1.0)
+        frames.append(atoms)
+    ase.io.write(tmp_path / "shifted.extxyz", frames)
+    data = read_labelled(tmp_path / "shifted.extxyz")
+    assert energy_shift(data, LennardJones()) == pytest.approx({1: 3.0, 8: -7.0}, abs=1e-6)
 
 
 def test_what_a_kill_interrupts_goes_on_with_the_same_structures(water, tmp_path, monkeypatch):
@@ -110,7 +110,15 @@ def test_what_a_kill_interrupts_goes_on_with_the_same_structures(water, tmp_path
         with pytest.raises(RuntimeError, match="killed"):
             write_frames(data, options, tmp_path / "killed")
     assert not (tmp_path / "killed" / "frames.extxyz").exists()
+    with pytest.raises(ConfigError, match="another folder"):
+        write_frames(data, PretrainingConfig(frames=100, seed=1), tmp_path / "killed")
     assert write_frames(data, options, tmp_path / "killed").read_bytes() == whole
+
+
+def test_runs_that_come_apart_give_nothing(water, tmp_path, monkeypatch):
+    monkeypatch.setattr(tight_binding, "_LARGEST_FORCE", 0.0)
+    with pytest.raises(DataError, match="gives no structure"):
+        write_frames(read_labelled(water), PretrainingConfig(frames=100), tmp_path)
 
 
 def test_the_training_begins_with_the_pretrained_weights(configure, tmp_path):
@@ -134,8 +142,6 @@ def test_the_training_begins_with_the_pretrained_weights(configure, tmp_path):
 
 @pytest.mark.parametrize("stage", ["pretraining", "training"])
 def test_a_killed_training_resumes_in_its_stage(configure, stage, monkeypatch):
-    from ase_nbody.training.callbacks import Progress
-
     whole = load_model(train_in_stages(configure("whole")))
     config, shown = configure("killed"), Progress.on_validation_end
 
@@ -159,8 +165,6 @@ def test_members_of_a_committee_share_the_structures(configure):
     config = configure()
     members = load_members(train_committee(config, 2))
     assert not same(*members)
-    from pathlib import Path
-
     assert [path.parent.name for path in Path(config.output).rglob("frames.extxyz")] == ["pretraining"]
 
 
@@ -182,8 +186,6 @@ def test_what_cannot_be_pretrained_is_refused(configure, tmp_path):
 
 
 def test_a_missing_package_is_named(water, tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "tblite.ase", None)
     with pytest.raises(ConfigError, match="pip install"):
         write_frames(read_labelled(water), PretrainingConfig(), tmp_path)

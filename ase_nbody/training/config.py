@@ -238,6 +238,7 @@ class PretrainingConfig(_Strict):
         batch_size: of that training.
         muon_rate: likewise.
         adam_rate: likewise.
+        energy_weight: likewise.
     """
 
     method: Literal["GFN2-xTB", "GFN1-xTB"] = "GFN2-xTB"
@@ -250,6 +251,7 @@ class PretrainingConfig(_Strict):
     batch_size: int = Field(10, ge=1)
     muon_rate: float = Field(0.005, gt=0.0)
     adam_rate: float = Field(0.005, gt=0.0)
+    energy_weight: float = Field(0.01, ge=0.0)
 
     def __str__(self) -> str:
         low, high = self.temperatures

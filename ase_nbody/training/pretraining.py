@@ -84,7 +84,8 @@ def _structures(config: TrainingConfig, options: PretrainingConfig) -> Path:
 
 def _first_stage(config: TrainingConfig, options: PretrainingConfig) -> TrainingConfig:
     """The training on structures of the cheap method; its card tells how these were made."""
-    training = {name: getattr(options, name) for name in ("epochs", "batch_size", "muon_rate", "adam_rate")}
+    own = ("epochs", "batch_size", "muon_rate", "adam_rate", "energy_weight")
+    training = {name: getattr(options, name) for name in own}
     content = {
         "data": {
             "train": str(_structures(config, options) / "frames.extxyz"),

@@ -91,6 +91,6 @@ def too_large(network: NBodyNetwork, hierarchy: Hierarchy) -> str:
     pairs = max(int(level.mask.sum()) for level in hierarchy.levels)
     return (
         f"out of memory: {atoms} atoms with {pairs} neighbours in all need about {need / 1e9:.2g} GB, and "
-        f"{free / 1e9:.2g} GB are free on {device}: about {int(atoms * min(free / need, 0.9))} atoms would fit. "
+        f"{free / 1e9:.2g} GB are free on {device}: about {max(1, int(atoms * min(free / need, 0.9)))} atoms would fit. "
         "Take a smaller system, dtype='float32', which needs half, or a device with more memory."
     )

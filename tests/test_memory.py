@@ -12,10 +12,10 @@ from ase_nbody.memory import keep_freed_memory
 
 if "keep" in sys.argv:
     keep_freed_memory()
-for step in range(20):
-    if step == 2:
+for step in range(30):
+    if step == 5:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [torch.ones(size) for size in (100_000, 1_000_000, 5_000_000)]
+    blocks = [torch.ones(size) for size in (1_000_000, 5_000_000, 12_000_000)]
     del blocks
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

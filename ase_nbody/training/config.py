@@ -196,8 +196,8 @@ class OptimisationConfig(_Strict):
     patience: int | None = Field(None, ge=1)
     loss: LossKind = "norm"
     huber_delta: float = Field(0.01, gt=0.0)
-    energy_weight: float = Field(0.1, ge=0.0)
-    stress_weight: float = Field(0.1, ge=0.0)
+    energy_weight: float = Field(1.0, ge=0.0)
+    stress_weight: float = Field(1.0, ge=0.0)
     second_stage: SecondStage | None = None
     averaging: float = Field(0.995, ge=0.0, lt=1.0)
     compile: bool = True

@@ -89,8 +89,9 @@ def too_large(network: NBodyNetwork, hierarchy: Hierarchy) -> str:
     device, atoms = hierarchy.numbers.device, len(hierarchy.numbers)
     need, free = needed_memory(network, hierarchy), free_memory(device)
     pairs = max(int(level.mask.sum()) for level in hierarchy.levels)
+    fitting = max(1, int(atoms * min(free / need, 0.9)))
     return (
         f"out of memory: {atoms} atoms with {pairs} neighbours in all need about {need / 1e9:.2g} GB, and "
-        f"{free / 1e9:.2g} GB are free on {device}: about {max(1, int(atoms * min(free / need, 0.9)))} atoms would fit. "
+        f"{free / 1e9:.2g} GB are free on {device}: about {fitting} atoms would fit. "
         "Take a smaller system, dtype='float32', which needs half, or a device with more memory."
     )

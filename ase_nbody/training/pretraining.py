@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ase_nbody.archive import write_whole
 from ase_nbody.training.config import (
     ArchitectureConfig,
     ConfigError,
@@ -71,7 +72,7 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     if Processes.launched().count > 1:
         raise ConfigError("a pretraining is made by one process; start without torchrun")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(first.to_yaml())
+    write_whole(folder / "config.yaml", first.to_yaml().encode())
     console.print(f"Pretraining on {options}", highlight=False, soft_wrap=True)
     write_frames(read_sources(config, "train"), options, _structures(config, options))
     train(first, resume=(folder / "checkpoints" / "last.ckpt").is_file(), console=console)

@@ -128,7 +128,7 @@ def energy_shift(data: Sequence[LabelledStructure], calculator: Calculator) -> d
     for frame in [frame for frame in data if np.isfinite(frame.energy)][:_COMPARED]:
         numbers = frame.structure.numbers
         try:
-            energy = calculator_energy(Atoms(numbers, frame.structure.positions), calculator)
+            energy = Atoms(numbers, frame.structure.positions, calculator=calculator).get_potential_energy()
         except CalculatorError:
             continue
         counts.append((numbers[:, None] == elements).sum(0))
@@ -137,9 +137,3 @@ def energy_shift(data: Sequence[LabelledStructure], calculator: Calculator) -> d
         return dict.fromkeys(elements, 0.0)
     solution = np.linalg.lstsq(np.array(counts, dtype=np.float64), np.array(differences), rcond=None)[0]
     return dict(zip(elements, solution.tolist(), strict=True))
-
-
-def calculator_energy(atoms: Atoms, calculator: Calculator) -> float:
-    """Energy in eV."""
-    atoms.calc = calculator
-    return float(atoms.get_potential_energy())

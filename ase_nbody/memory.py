@@ -26,9 +26,9 @@ _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1
 def keep_freed_memory() -> None:
     """Let the process reuse the memory that it frees, up to 2 GiB of it, instead of giving it back to the system.
 
-    A training step frees and takes the same megabytes each time, and the system clears each page anew: a quarter of the
-    step went there. This holds for the whole process, so only programs call it (``nbody train``), never a library.
-    Does nothing where the C library is not glibc.
+    Steps of a training or of dynamics free and take the same megabytes each time, and the system clears each page anew:
+    a quarter of a training step went there. This holds for the whole process, so only a program calls it (``nbody``),
+    never a library. Does nothing where the C library is not glibc.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

@@ -17,7 +17,7 @@ from ase_nbody.cli.lint import lint
 from ase_nbody.cli.md import md
 from ase_nbody.cli.pack import pack
 from ase_nbody.cli.train import train
-from ase_nbody.memory import is_out_of_memory
+from ase_nbody.memory import is_out_of_memory, keep_freed_memory
 
 _INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -44,6 +44,7 @@ def options(
 def main() -> None:
     """Entry point: run the command; an error becomes one readable line and exit code 1, an interrupt exit code 130."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # which may stand anywhere
+    keep_freed_memory()
     try:
         app(args=arguments)
     except SystemExit as end:

@@ -20,12 +20,10 @@ def train(
     """Train a model on structures with energies and forces, and stresses where there are any."""
     import torch
 
-    from ase_nbody.memory import keep_freed_memory
     from ase_nbody.training.committee import train_committee
     from ase_nbody.training.config import TrainingConfig
     from ase_nbody.training.pretraining import train_in_stages
 
-    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     options = TrainingConfig.from_yaml(config, overrides or [])

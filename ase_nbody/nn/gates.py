@@ -87,9 +87,10 @@ class FirstOrderGate(nn.Module):
             child = gather_children(state, level)[0]  # (P, K, channels)
             weight = (basis.unsqueeze(-1) * child.unsqueeze(-2)).flatten(2)  # (P, K, n * channels)
             return torch.bmm(harmonics.mT, weight).transpose(0, 1)
-        radial = torch.einsum("pkb,lbn->lpkn", basis, self.radial)[self.degree]  # (components, P, K, n)
-        edges = radial * harmonics.permute(2, 0, 1).unsqueeze(-1)
-        edge_field = self.quadrature.evaluate(edges)  # (points, P, K, n)
+        # Children stand last in the fields of the edges: small matrix products are fastest so, derivatives above all.
+        radial = torch.einsum("pkb,lbn->lpnk", basis, self.radial)[self.degree]  # (components, P, n, K)
+        edges = radial * harmonics.permute(2, 0, 1).unsqueeze(2)
+        edge_field = self.quadrature.evaluate(edges)  # (points, P, n, K)
         child_field = gather_children(self.quadrature.evaluate(state), level)  # (points, P, K, channels)
-        product = edge_field.mT @ child_field  # (points, P, n, channels), summed over the children
+        product = edge_field @ child_field  # (points, P, n, channels), summed over the children
         return self.quadrature.project(product.flatten(2))

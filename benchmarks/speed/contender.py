@@ -15,6 +15,8 @@ MODULES = {
     "NequIP": ("make_nequip", "nequip"),
     "TensorNet": ("make_tensornet", "torchmd-net"),
 }
+# Of all processes, as ``nbody`` does for itself: pages given back to the system are cleared when they are taken again.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Contender:
     """
 
     def __init__(self, python: Path, task: dict[str, Any], log: Path) -> None:
-        own = {"OMP_NUM_THREADS": str(task["threads"]), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        own = {"OMP_NUM_THREADS": str(task["threads"]), "TORCHINDUCTOR_COMPILE_THREADS": "1", **KEEP_MEMORY}
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log.open("w")
         self.process = subprocess.Popen(

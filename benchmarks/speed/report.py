@@ -33,7 +33,8 @@ rounds in which all models took turns, each in a process of its own. {processor}
 have random weights, which do not matter to the speed, and the species of the structure; the peers' cutoff is 5
 Angstrom, and all that their names do not say is as their packages set it. Ours are the presets `small` and `medium`,
 and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances;
-our neighbour list is built anew once in ten steps, as moving atoms make it. `python benchmarks/speed/run.py` makes
+our neighbour list is built anew once in ten steps, as moving atoms make it. Freed memory stays with every process, as
+it does in `nbody md`. `python benchmarks/speed/run.py` makes
 this page.
 """
 

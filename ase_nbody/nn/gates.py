@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ase_nbody.hierarchy import Level
 from ase_nbody.nn.exchange import gather_children
-from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type, degrees
+from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type
 
 
 class ZerothOrderGate(nn.Module):
@@ -56,8 +56,6 @@ class FirstOrderGate(nn.Module):
         n_radial: number of learned radial functions R_n; None, for children with l = 0, takes the basis.
     """
 
-    degree: Tensor
-
     def __init__(self, tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> None:
         super().__init__()
         if n_radial is None and tau_child.l_max > 0:
@@ -68,7 +66,6 @@ class FirstOrderGate(nn.Module):
         if n_radial is not None:
             self.radial = nn.Parameter(torch.randn(l_max + 1, n_basis, n_radial, dtype=torch.float64) / n_basis**0.5)
             self.quadrature = SphereQuadrature(max(l_max, tau_child.l_max), l_max, degree=l_max + tau_child.l_max)
-            self.register_buffer("degree", torch.tensor(degrees(l_max)), persistent=False)
 
     def forward(self, state: Tensor, basis: Tensor, unit: Tensor, level: Level) -> Tensor:
         """Aggregate over the children.
@@ -82,14 +79,15 @@ class FirstOrderGate(nn.Module):
         Returns:
             State ``((l_max + 1)^2, P, n * channels)``.
         """
-        harmonics = self.harmonics(unit)  # (P, K, components)
+        harmonics = self.harmonics(unit)  # (components, P, K)
         if self.radial is None:
             child = gather_children(state, level)[0]  # (P, K, channels)
             weight = (basis.unsqueeze(-1) * child.unsqueeze(-2)).flatten(2)  # (P, K, n * channels)
-            return torch.bmm(harmonics.mT, weight).transpose(0, 1)
+            return torch.bmm(harmonics.transpose(0, 1), weight).transpose(0, 1)
         # Children stand last in the fields of the edges: small matrix products are fastest so, derivatives above all.
-        radial = torch.einsum("pkb,lbn->lpnk", basis, self.radial)[self.degree]  # (components, P, n, K)
-        edges = radial * harmonics.permute(2, 0, 1).unsqueeze(2)
+        radial = torch.einsum("pkb,lbn->lpnk", basis, self.radial)
+        angular = harmonics.unsqueeze(2)  # (components, P, 1, K)
+        edges = torch.cat([one * angular[degree**2 : (degree + 1) ** 2] for degree, one in enumerate(radial)])
         edge_field = self.quadrature.evaluate(edges)  # (points, P, n, K)
         child_field = gather_children(self.quadrature.evaluate(state), level)  # (points, P, K, channels)
         product = edge_field @ child_field  # (points, P, n, channels), summed over the children

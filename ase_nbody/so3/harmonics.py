@@ -16,7 +16,7 @@ from ase_nbody.so3.constants import ExactConstants
 
 
 class SphericalHarmonics(ExactConstants):
-    """All components up to ``l_max`` of unit vectors: (..., 3) -> (..., (l_max + 1)^2)."""
+    """All components up to ``l_max`` of unit vectors, component first as in a state: (..., 3) -> (components, ...)."""
 
     def __init__(self, l_max: int) -> None:
         super().__init__()
@@ -24,17 +24,17 @@ class SphericalHarmonics(ExactConstants):
         pole = math.sqrt(3) * torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
         value = pole
         for degree in range(2, l_max + 1):
-            coupling = clebsch_gordan(degree - 1, 1, degree).flatten(0, 1)  # ((2l - 1) * 3, 2l + 1)
-            raised = torch.outer(value, pole).flatten() @ coupling
+            coupling = clebsch_gordan(degree - 1, 1, degree).flatten(0, 1).T  # (2l + 1, (2l - 1) * 3)
+            raised = coupling @ torch.outer(value, pole).flatten()
             coupling = coupling * math.sqrt(2 * degree + 1) / raised[degree]
-            value = torch.outer(value, pole).flatten() @ coupling
+            value = coupling @ torch.outer(value, pole).flatten()
             self.register_constant(f"raise_{degree}", coupling)
 
     def forward(self, unit: Tensor) -> Tensor:
-        """Harmonics ``(..., (l_max + 1)^2)`` of unit vectors ``(..., 3)``."""
-        vector = math.sqrt(3) * unit
-        blocks = [torch.ones_like(unit[..., :1]), vector]
+        """Harmonics ``((l_max + 1)^2, ...)`` of unit vectors ``(..., 3)``."""
+        vector = math.sqrt(3) * unit.reshape(-1, 3).T.contiguous()
+        blocks = [torch.ones_like(vector[:1]), vector]
         for degree in range(2, self.l_max + 1):
-            outer = blocks[-1].unsqueeze(-1) * vector.unsqueeze(-2)  # (..., 2l - 1, 3)
-            blocks.append(outer.flatten(-2) @ getattr(self, f"raise_{degree}"))
-        return torch.cat(blocks[: self.l_max + 1], dim=-1)
+            outer = blocks[-1].unsqueeze(1) * vector  # (2l - 1, 3, vectors)
+            blocks.append(getattr(self, f"raise_{degree}") @ outer.flatten(0, 1))
+        return torch.cat(blocks[: self.l_max + 1]).reshape((self.l_max + 1) ** 2, *unit.shape[:-1])

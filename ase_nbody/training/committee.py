@@ -5,14 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ase_nbody.archive import load_model, write_whole
+from ase_nbody.archive import load_model
 from ase_nbody.committee import pack_models
 from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.folder import MODEL_NAME, checkpoint_of, claim
 from ase_nbody.training.frames import read_sources, split, stored
 from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
-from ase_nbody.training.run import MODEL_NAME, _with_units
+from ase_nbody.training.run import _with_units
 
 
 def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, console: Console | None = None) -> Path:
@@ -35,7 +36,9 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
         raise ConfigError("a committee is trained by one process; start torchrun without --seeds, once for each seed")
     console = console or Console()
     members = [_member(config, config.training.seed + number) for number in range(size)]
-    _claim(config, members, resume)
+    output = Path(config.output)
+    alone = checkpoint_of(output).is_file()  # a single network's run, which is not ours to resume
+    claim(output, config, begun=any(map(_begun, members)) or (alone and not resume), resume=resume)
     models = []
     for number, member in enumerate(members, start=1):
         model = Path(member.output) / MODEL_NAME
@@ -66,21 +69,4 @@ def _member(config: TrainingConfig, seed: int) -> TrainingConfig:
 def _begun(member: TrainingConfig) -> bool:
     """Whether there is something of a member to go on with, in either stage."""
     output = Path(member.output)
-    return any((output / file).is_file() for file in ("checkpoints/last.ckpt", "pretraining/config.yaml"))
-
-
-def _claim(config: TrainingConfig, members: list[TrainingConfig], resume: bool) -> None:
-    """Make the output folder ours."""
-    output = Path(config.output)
-    if (output / MODEL_NAME).exists():
-        raise ConfigError(f"{output} holds a finished run; choose another 'output' or move it away")
-    begun = any(_begun(member) for member in members)
-    if resume:
-        if not begun:
-            raise ConfigError(f"{output} holds no committee to resume; start without --resume")
-        if not config.continues(TrainingConfig.from_yaml(output / "config.yaml")):
-            raise ConfigError(f"the configuration differs from that of the run in {output}; resume with the same one")
-    elif begun or (output / "checkpoints" / "last.ckpt").exists():
-        raise ConfigError(f"{output} holds an unfinished run: continue it with --resume, or choose another 'output'")
-    output.mkdir(parents=True, exist_ok=True)
-    write_whole(output / "config.yaml", config.to_yaml().encode())
+    return checkpoint_of(output).is_file() or (output / "pretraining" / "config.yaml").is_file()

@@ -17,9 +17,10 @@ from ase_nbody.training.config import (
     TrainingConfig,
     with_shape_of_start,
 )
+from ase_nbody.training.folder import MODEL_NAME, checkpoint_of
 from ase_nbody.training.frames import read_sources
 from ase_nbody.training.processes import Processes
-from ase_nbody.training.run import MODEL_NAME, train
+from ase_nbody.training.run import train
 from ase_nbody.training.tight_binding import write_frames
 
 _FOLDER = "pretraining"
@@ -48,10 +49,8 @@ def train_in_stages(config: TrainingConfig, *, resume: bool = False, console: Co
     model = output / _FOLDER / MODEL_NAME
     if not (output / MODEL_NAME).exists():  # else ``train`` refuses
         pretrain(config, config.pretraining, resume, console)
-    checkpoint = output / "checkpoints" / "last.ckpt"
-    return train(
-        _second_stage(config, config.pretraining, model), resume=resume and checkpoint.is_file(), console=console
-    )
+    later = _second_stage(config, config.pretraining, model)
+    return train(later, resume=resume and checkpoint_of(output).is_file(), console=console)
 
 
 def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, console: Console) -> None:
@@ -75,7 +74,7 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     write_whole(folder / "config.yaml", first.to_yaml().encode())
     console.print(f"Pretraining on {options}", highlight=False, soft_wrap=True)
     write_frames(read_sources(config, "train"), options, _structures(config, options))
-    train(first, resume=(folder / "checkpoints" / "last.ckpt").is_file(), console=console)
+    train(first, resume=checkpoint_of(folder).is_file(), console=console)
 
 
 def _structures(config: TrainingConfig, options: PretrainingConfig) -> Path:

@@ -20,13 +20,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
-from ase_nbody.archive import read_card, save_model, write_whole
+from ase_nbody.archive import read_card, save_model
 from ase_nbody.data import AtomBatches, Batch, LabelledStructure, LazySamples, Sample, collate, prepare
 from ase_nbody.evaluation import errors_table, evaluate_model
 from ase_nbody.loss import unit_of
 from ase_nbody.network import NBodyConfig, NBodyNetwork
 from ase_nbody.training.callbacks import Progress, StopEarly, WholeCheckpoints, moving_average
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
+from ase_nbody.training.folder import MODEL_NAME, checkpoint_of, claim
 from ase_nbody.training.frames import digest, names, read_sources, split, stored
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.loggers import make_loggers
@@ -35,7 +36,6 @@ from ase_nbody.training.processes import Processes, Share, without_labels
 from ase_nbody.training.recovery import Recovery
 from ase_nbody.training.report import write_report
 
-MODEL_NAME = "model.nbody"
 _USUAL_STEPS = 12_000  # of the optimiser, for data sets of usual sizes
 _LARGEST_EXAMPLE = 500  # atoms: a card is no place for more
 _ROUND_SHAPES = 8  # widths of neighbour tables are padded to multiples, so that compiled steps serve many batches
@@ -56,11 +56,14 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         ConfigError: the output folder holds another run, or none to resume; or what is asked for is not installed.
         DataError: the data cannot be trained on.
     """
+    if config.pretraining is not None:
+        raise ConfigError("a configuration with 'pretraining' is for train_in_stages, or nbody train")
     processes = Processes.launched()
     console = Console(quiet=True) if processes.rank else console or Console()
     output = Path(config.output)
     loggers = make_loggers(output, config.wandb)
-    checkpoint = _claim(output, config, resume)
+    checkpoint = checkpoint_of(output)
+    claim(output, config, begun=checkpoint.is_file(), resume=resume)
 
     console.print(f"Reading {names(config.data.train)}")
     training, validation = split(config)
@@ -76,7 +79,7 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     module = NBodyTraining(network, options, int(options.epochs or 0) * len(loaders[0]), with_stress)
     with _without_hints():
         trainer = _trainer(options, output, console, processes, loggers)
-        trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, *loaders, ckpt_path=checkpoint if resume else None, weights_only=True)
     if processes.rank:
         return output / MODEL_NAME  # the first process writes it
     epoch = _take_averages(module, output / "checkpoints" / ("best.ckpt" if options.keeps_best else "last.ckpt"))
@@ -165,25 +168,6 @@ def _summary(network: NBodyNetwork, training: Sequence[Any], validation: Sequenc
         f"{', '.join(network.config.species)}; {size:,} weights"
         f"{f', {frozen:,} of them frozen' if frozen else ''}; isolated atoms {isolated}"
     )
-
-
-def _claim(output: Path, config: TrainingConfig, resume: bool) -> Path | None:
-    """Make the output folder ours; the checkpoint to continue from, if any."""
-    checkpoint = output / "checkpoints" / "last.ckpt"
-    if (output / MODEL_NAME).exists():
-        raise ConfigError(f"{output} holds a finished run; choose another 'output' or move it away")
-    if resume:
-        if not checkpoint.is_file():
-            raise ConfigError(f"{output} holds no checkpoint to resume from; start without --resume")
-        if not config.continues(TrainingConfig.from_yaml(output / "config.yaml")):
-            raise ConfigError(f"the configuration differs from that of the run in {output}; resume with the same one")
-        return checkpoint
-    if checkpoint.exists():
-        raise ConfigError(f"{output} holds an unfinished run: continue it with --resume, or choose another 'output'")
-    output.mkdir(parents=True, exist_ok=True)
-    if not Processes.launched().rank:
-        write_whole(output / "config.yaml", config.to_yaml().encode())
-    return None
 
 
 def _loader(

@@ -29,7 +29,7 @@ from environments import build
 from report import draw, write
 
 ROOT = Path(__file__).resolve().parents[2]
-STRUCTURES = ("3BPA", "water 192", "silicon 216", "water 1536", "silicon 1728")
+STRUCTURES = ("3BPA", "water 192", "water 1536", "silicon 216", "silicon 1728")
 CASES = (("float32", 1), ("float32", 2), ("float64", 1), ("float64", 2))  # dtype and threads
 LARGER = tuple(f"water {192 * cells**3}" for cells in (3, 4, 6, 8))  # ours alone, up to 98,304 atoms
 LARGEST = {Model("NBody", size, "compiled") for size in ("small", "medium", "record")}

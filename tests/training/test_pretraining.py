@@ -171,6 +171,8 @@ def test_members_of_a_committee_share_the_structures(configure):
 def test_what_cannot_be_pretrained_is_refused(configure, tmp_path):
     with pytest.raises(ConfigError, match="no run to resume"):
         train_in_stages(configure(), resume=True)
+    with pytest.raises(ConfigError, match="for train_in_stages"):
+        train(configure())
     crystal = bulk("Cu")
     crystal.calc = EMT()
     crystal.get_forces()

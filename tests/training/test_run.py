@@ -84,7 +84,7 @@ def test_finished_run_is_never_overwritten(configuration):
 
 
 def test_resume_needs_a_checkpoint_and_the_same_configuration(configuration, tmp_path):
-    with pytest.raises(ConfigError, match="no checkpoint"):
+    with pytest.raises(ConfigError, match="no run"):
         run(configuration(output="nothing"), resume=True)
     run(configuration(epochs=1))
     (tmp_path / "run" / "model.nbody").unlink()

@@ -63,7 +63,7 @@ def test_members_are_the_runs_of_their_seeds(read, nbody, configuration):
 def test_a_killed_committee_resumes_bit_for_bit(read, killed, monkeypatch):
     unbroken = train_committee(read(output="unbroken", epochs=2), 2)
     config = read(epochs=2)
-    with pytest.raises(ConfigError, match="no committee to resume"):
+    with pytest.raises(ConfigError, match="no run to resume"):
         train_committee(config, 2, resume=True)
     for seed, epoch in ((0, 1), (1, 1)):
         killed(seed, epoch)

@@ -14,6 +14,7 @@ killed goes on; delete the file to begin anew.
 import argparse
 import itertools
 import json
+import os
 import platform
 import re
 import subprocess
@@ -24,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from contender import MODELS, MODULES, Contender, Failure, Model
+from contender import KEEP_MEMORY, MODELS, MODULES, Contender, Failure, Model
 from environments import build
 from report import draw, write
 
@@ -91,7 +92,7 @@ def start(model: Model, task: dict[str, Any], options: Any) -> tuple[Contender, 
 def break_down(structure: str, size: str, dtype: str, threads: int) -> dict[str, Any]:
     """What ``breakdown.py`` says, in a process of its own."""
     command = [sys.executable, str(Path(__file__).with_name("breakdown.py")), structure, size, dtype, str(threads)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **KEEP_MEMORY})
     return (
         {"note": f"ended with code {done.returncode}"} if done.returncode else json.loads(done.stdout.splitlines()[-1])
     )

@@ -36,9 +36,7 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
         raise ConfigError("a committee is trained by one process; start torchrun without --seeds, once for each seed")
     console = console or Console()
     members = [_member(config, config.training.seed + number) for number in range(size)]
-    output = Path(config.output)
-    alone = checkpoint_of(output).is_file()  # a single network's run, which is not ours to resume
-    claim(output, config, begun=any(map(_begun, members)) or (alone and not resume), resume=resume)
+    claim(Path(config.output), config, begun=any(map(_begun, members)), resume=resume)
     models = []
     for number, member in enumerate(members, start=1):
         model = Path(member.output) / MODEL_NAME

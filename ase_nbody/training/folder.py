@@ -20,7 +20,7 @@ def claim(output: Path, config: TrainingConfig, *, begun: bool, resume: bool) ->
     Args:
         output: the folder.
         config: the training.
-        begun: whether there is a run in it that can go on.
+        begun: whether there is a run of this kind in it, which can go on.
         resume: whether it is to go on.
 
     Raises:
@@ -28,13 +28,13 @@ def claim(output: Path, config: TrainingConfig, *, begun: bool, resume: bool) ->
     """
     if (output / MODEL_NAME).exists():
         raise ConfigError(f"{output} holds a finished run; choose another 'output' or move it away")
-    if begun and not resume:
+    if not resume and (begun or checkpoint_of(output).is_file()):
         raise ConfigError(f"{output} holds an unfinished run: continue it with --resume, or choose another 'output'")
     if resume and not begun:
         raise ConfigError(f"{output} holds no run to resume; start without --resume")
-    if begun and not config.continues(TrainingConfig.from_yaml(output / "config.yaml")):
+    if resume and not config.continues(TrainingConfig.from_yaml(output / "config.yaml")):
         raise ConfigError(f"the configuration differs from that of the run in {output}; resume with the same one")
-    if begun:
+    if resume:
         return
     output.mkdir(parents=True, exist_ok=True)
     if not Processes.launched().rank:

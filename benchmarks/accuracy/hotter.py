@@ -6,7 +6,7 @@
 Starts from the first frame of FILE. The structures come from Langevin dynamics by GFN1-xTB, a method that no training
 here uses, 100 fs apart after 1 ps; PBE/def2-SVP labels them (pyscf, density fitting, grid level 4 with its response),
 which agrees with rMD17's own forces to 0.6 meV/Angstrom. Needs ``pip install tblite pyscf``; a quarter of a minute for
-a frame of ethanol.
+a frame of ethanol on a busy core.
 """
 
 import argparse
@@ -19,13 +19,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from pyscf import dft, gto
-from tblite.ase import TBLite
+
+from ase_nbody.training.tight_binding import tight_binding
 
 
 def structures(start: Atoms, temperature: float, frames: int) -> list[Atoms]:
     """Structures of molecular dynamics at a temperature in K."""
     atoms, rng = Atoms(start.numbers, start.positions), np.random.default_rng(int(temperature))
-    atoms.calc = TBLite(method="GFN1-xTB", verbosity=0)
+    atoms.calc = tight_binding("GFN1-xTB")
     thermalize_momenta(atoms, temperature, rng=rng)
     dynamics = Langevin(atoms, units.fs, temperature_K=temperature, friction=0.02 / units.fs, fixcm=False, rng=rng)
     dynamics.run(900)

@@ -34,8 +34,7 @@ have random weights, which do not matter to the speed, and the species of the st
 Angstrom, and all that their names do not say is as their packages set it. Ours are the presets `small` and `medium`,
 and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances;
 our neighbour list is built anew once in ten steps, as moving atoms make it. Freed memory stays with every process, as
-it does in `nbody md`. `python benchmarks/speed/run.py` makes
-this page.
+it does in `nbody md`. `python benchmarks/speed/run.py` makes this page.
 """
 
 Results = dict[str, Any]
@@ -89,6 +88,8 @@ def times(results: Results, dtype: str, threads: str) -> Iterable[str]:
     notes = []
     for model in MODELS:
         found = [group.get(model.name, {}) for group in groups]
+        if not any(found):
+            continue  # not asked for (``--models``)
         done = [one for one in found if one.get("samples")]
         weights = f"{done[0]['parameters']:,}" if done else ""
         memory = " ... ".join(f"{limit(one['memory'] for one in done):.0f}" for limit in (min, max)) if done else ""
@@ -117,7 +118,8 @@ def ratios(results: Results, dtype: str, threads: str) -> Iterable[str]:
             group = results[f"{structure}|{dtype}|{threads}"]
             theirs, our = fastest(group, package, size), fastest(group, "NBody", ours)
             row.append(number(theirs / our, 2) if theirs and our else "-")
-        rows.append(row)
+        if set(row[1:]) != {"-"}:
+            rows.append(row)
     yield table(rows)
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +22,11 @@ from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import (
     Prediction,
     evaluate,
-    isolated_energies,
     pair_vectors,
     sum_over_atoms,
     sums_over_edges,
 )
+from ase_nbody.replay import Replay
 
 PARTS = {"cpu": 256, "cuda": 16384}  # of a block, by the kind of device; so many that they keep it busy
 
@@ -51,29 +50,25 @@ def split_level(level: Level, size: int) -> list[Block]:
 
 
 def _block(level: Level, parts: slice) -> Block:
-    mask = level.mask[parts].cpu().numpy()
-    width = int(mask.sum(axis=1).max(initial=0))
-    mask = mask[:, :width]
-    own = level.own[parts].cpu().numpy()
-    child = np.zeros(mask.shape, dtype=np.int64)
-    child[mask] = level.children.cpu().numpy()[level.child[parts, :width].cpu().numpy()[mask]]
-    rows = np.unique(np.concatenate([child[mask], own]))
-    child[mask] = np.searchsorted(rows, child[mask])
-    parents, parents_mask = group_rows(child[mask], np.flatnonzero(mask), len(rows))
-    tables = {
-        "own": np.searchsorted(rows, own),
-        "children": np.arange(len(rows)),
-        "child": child,
-        "mask": mask,
-        "parents": parents.T,
-        "parents_mask": parents_mask.T,
-    }
-    here = {name: torch.from_numpy(np.ascontiguousarray(table)).to(level.mask.device) for name, table in tables.items()}
-    atom, shift = (table[parts, :width].contiguous() for table in (level.atom, level.shift))
-    return Block(
-        torch.from_numpy(rows).to(level.mask.device),
-        Level(centre=level.centre[parts], atom=atom, shift=shift, **here),
+    mask = level.mask[parts]
+    width = int(mask.sum(1).max()) if len(mask) else 0
+    mask = mask[:, :width].contiguous()
+    below = level.children[level.child[parts, :width][mask]]  # at the end of each edge
+    rows, place = torch.cat([below, level.own[parts]]).unique(return_inverse=True)
+    child = torch.zeros_like(mask, dtype=torch.int64).masked_scatter_(mask, place[: len(below)])
+    parents, parents_mask = group_rows(place[: len(below)], mask.flatten().nonzero().squeeze(1), len(rows))
+    here = Level(
+        centre=level.centre[parts],
+        own=place[len(below) :],
+        children=torch.arange(len(rows), device=rows.device),
+        child=child,
+        atom=level.atom[parts, :width].contiguous(),
+        shift=level.shift[parts, :width].contiguous(),
+        mask=mask,
+        parents=parents.T.contiguous(),
+        parents_mask=parents_mask.T.contiguous(),
     )
+    return Block(rows, here)
 
 
 class System(NamedTuple):
@@ -167,6 +162,7 @@ class BlockwiseEvaluation:
 
     def __init__(self, network: NBodyNetwork, steps: Steps | None = None) -> None:
         self.network, self.steps = network, steps or Steps(network)
+        self._small = Replay(self._whole)
         self._split: tuple[Hierarchy, list[list[Block]]] | None = None
 
     @property
@@ -187,11 +183,14 @@ class BlockwiseEvaluation:
     def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
         """Energy, forces and virials; arguments as of ``potential.evaluate``, which small systems are left to."""
         if not self.pays(hierarchy):
-            return evaluate(self.network, hierarchy, positions, cells)
+            return self._small(hierarchy, positions, cells)
         with torch.inference_mode(False), torch.no_grad():
             species = self.network.one_hot[hierarchy.numbers]
             system = System(hierarchy.numbers, species, hierarchy.structure, positions, cells)
             return self._descend(hierarchy, system, self._ascend(hierarchy, system))
+
+    def _whole(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
+        return evaluate(self.network, hierarchy, positions, cells)
 
     def _ascend(self, hierarchy: Hierarchy, system: System) -> list[Tensor]:
         """States below each level."""
@@ -205,7 +204,7 @@ class BlockwiseEvaluation:
     def _descend(self, hierarchy: Hierarchy, system: System, states: list[Tensor]) -> Prediction:
         """Derivatives, from the last level down."""
         numbers, levels = hierarchy.numbers, self.blocks(hierarchy)
-        energies, parts = isolated_energies(self.network, numbers), []
+        energies, parts = self.network.isolated_atoms(system.species), []
         forces, virials = energies.new_zeros(len(energies), 3), energies.new_zeros(len(energies), 9)
         slopes: list[Tensor | None] = [None] * len(levels[-1])  # dE/dpsi of the parts, by block
         for number in reversed(range(len(levels))):

@@ -226,11 +226,11 @@ class NBodyCalculator(Calculator):
 
     def _searched(self, layout: tuple[LevelLayout, ...], structure: Structure) -> Hierarchy:
         """The hierarchy of one structure, for once."""
-        return build_hierarchy(structure, layout).to(self._device)
+        return build_hierarchy(structure, layout, device=self._device)
 
     def _predict(self, member: int, hierarchy: Hierarchy, structures: Sequence[Structure]) -> Prediction:
         network = self.networks[member]
-        size = sum(level.mask.numel() for level in hierarchy.levels)
+        size = hierarchy.n_edges
         fits = size <= self._fits or needed_memory(network, hierarchy) < free_memory(self._device)
         if fits:  # else Linux would promise the memory and kill the process when it uses it
             try:

@@ -18,6 +18,7 @@ from ase_nbody.hierarchy import Hierarchy, Level
 from ase_nbody.native_code import Library, Traceable, load_library, sizes_of_weights, smallest
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction, pure_evaluation, pure_function
+from ase_nbody.replay import Replay
 from ase_nbody.so3.fragments import Type
 
 CHECK_EVERY = 1000  # evaluations
@@ -39,7 +40,8 @@ class CompiledEvaluation:
         self.network = network
         self.calls = 0
         self._eager = BlockwiseEvaluation(network)
-        self._blockwise = BlockwiseEvaluation(network, CompiledSteps(network))
+        self._small = Replay(self._whole)
+        self._large = BlockwiseEvaluation(network, CompiledSteps(network))
         self._library: Library | None = None
         self._failed = False
 
@@ -48,7 +50,7 @@ class CompiledEvaluation:
         if self._failed or cells.shape[0] != 1 or smallest(hierarchy.tensors()) < 2:
             return self._eager(hierarchy, positions, cells)
         try:
-            compiled = self._blockwise if self._blockwise.pays(hierarchy) else self._whole
+            compiled = self._large if self._large.pays(hierarchy) else self._small
             prediction = compiled(hierarchy, positions, cells)
             if self.calls % CHECK_EVERY == 0:
                 _check(prediction, self._eager(hierarchy, positions, cells), self.network)
@@ -64,8 +66,7 @@ class CompiledEvaluation:
         if self._library is None:
             self._library = load_library(self.network, "whole", trace_whole)
         weights = [weight.detach() for weight in self.network.parameters()]
-        energy, energies, forces, virials, *parts = self._library(weights, [*hierarchy.tensors(), positions, cells])
-        return Prediction(energy, energies, forces, virials, tuple(parts))
+        return Prediction.from_tensors(self._library(weights, [*hierarchy.tensors(), positions, cells]))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes load the library for themselves."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ase_nbody.neighbours import Pairs, find_pairs, still_valid
+from ase_nbody.neighbours import Edges, find_edges, still_valid
 from ase_nbody.structure import Structure
 
 
@@ -67,6 +67,11 @@ class Hierarchy:
     n_structures: int
     levels: tuple[Level, ...]
 
+    @property
+    def n_edges(self) -> int:
+        """Edges of all levels, padded ones included."""
+        return sum(level.mask.numel() for level in self.levels)
+
     def to(self, device: torch.device) -> "Hierarchy":
         """The same on another device; itself if it is there already."""
         if self.numbers.device == device:
@@ -116,73 +121,83 @@ def select(numbers: NDArray[np.int64], selection: Selection) -> NDArray[np.bool_
     return np.isin(numbers, list(selection))
 
 
-def build_level(pairs: Pairs, above: NDArray[np.bool_], below: NDArray[np.bool_], children: NDArray[np.bool_]) -> Level:
+def build_level(edges: Edges, above: Tensor, below: Tensor, children: Tensor) -> Level:
     """One level.
 
     Args:
-        pairs: the pairs that may become edges.
-        above: atoms with a part of this level (N,).
-        below: atoms with a part of the level below (N,); all of ``above`` and ``children`` are among them.
-        children: atoms whose part below may be a child (N,).
+        edges: the pairs that may become edges.
+        above: whether an atom has a part of this level (N,).
+        below: whether an atom has a part of the level below (N,); all of ``above`` and ``children`` have.
+        children: whether an atom's part below may be a child (N,).
     """
-    part_of, part_below, child_of = (np.cumsum(atoms) - 1 for atoms in (above, below, children))
-    keep = above[pairs.first] & children[pairs.second]
-    part, atom = part_of[pairs.first[keep]], pairs.second[keep]
-    edges, mask = group_rows(part, np.arange(len(part)), int(above.sum()))
-    if not len(part):
-        atom, shift = np.zeros(1, dtype=np.int64), np.zeros((1, 3), dtype=np.int64)
-    else:
-        shift = pairs.shift[keep]
-    position = np.flatnonzero(mask)  # p * K + k of each edge
-    parents, parents_mask = group_rows(child_of[pairs.second[keep]], position, int(children.sum()))
-    centre = np.flatnonzero(above)
-    table = {
-        "centre": centre,
-        "own": part_below[centre],
-        "children": part_below[children],
-        "child": np.where(mask, child_of[atom[edges]], 0),
-        "atom": np.where(mask, atom[edges], 0),
-        "shift": np.where(mask[..., None], shift[edges], 0),
-        "mask": mask,
-        "parents": parents.T,
-        "parents_mask": parents_mask.T,
-    }
-    return Level(**{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in table.items()})
+    part_of, part_below, child_of = (atoms.cumsum(0) - 1 for atoms in (above, below, children))
+    centre = above.nonzero().squeeze(1)
+    keep = (above[edges.first] & children[edges.second]).nonzero().squeeze(1)
+    atom = edges.second[keep]
+    row, mask = row_positions(part_of[edges.first[keep]], len(centre))
+    parents, parents_mask = group_rows(child_of[atom], row, int(children.sum()))
+
+    def table(values: Tensor) -> Tensor:
+        """Values (E, ...) of the edges as (P, K, ...), 0 where there is none."""
+        flat = values.new_zeros(mask.numel(), *values.shape[1:])
+        return flat.index_put_((row,), values).unflatten(0, mask.shape)
+
+    return Level(
+        centre=centre,
+        own=part_below[centre],
+        children=part_below[children],
+        child=table(child_of[atom]),
+        atom=table(atom),
+        shift=table(edges.shift[keep]),
+        mask=mask,
+        parents=parents.T.contiguous(),
+        parents_mask=parents_mask.T.contiguous(),
+    )
 
 
-def group_rows(
-    group: NDArray[np.int64], value: NDArray[np.int64], n_groups: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def row_positions(group: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
+    """Where items, sorted by their ``group`` (E,), stand in a dense table (n_groups, M) with a row for each group.
+
+    Returns:
+        Positions ``row * M + column`` (E,), and the mask of the table.
+    """
+    count = group.bincount(minlength=n_groups)
+    width = int(count.max()) if n_groups else 0
+    column = torch.arange(len(group), device=group.device) - (count.cumsum(0) - count)[group]
+    return group * width + column, torch.arange(width, device=group.device) < count.unsqueeze(1)
+
+
+def group_rows(group: Tensor, value: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
     """Dense table (n_groups, M) of the ``value`` (E,) of each ``group`` (E,), padded with 0, and its mask."""
-    order = np.argsort(group, kind="stable")
-    group = group[order]
-    count = np.bincount(group, minlength=n_groups)
-    slot = np.arange(len(group)) - np.repeat(np.cumsum(count) - count, count)
-    table = np.zeros((n_groups, int(count.max(initial=0))), dtype=np.int64)
-    table[group, slot] = value[order]
-    return table, np.arange(table.shape[1]) < count[:, None]
+    group, order = group.sort(stable=True)
+    position, mask = row_positions(group, n_groups)
+    return value.new_zeros(mask.numel()).index_put_((position,), value[order]).view(mask.shape), mask
 
 
-def build_hierarchy(structure: Structure, layout: Sequence[LevelLayout], skin: float = 0.0) -> Hierarchy:
+def build_hierarchy(
+    structure: Structure, layout: Sequence[LevelLayout], skin: float = 0.0, device: torch.device | str = "cpu"
+) -> Hierarchy:
     """The hierarchy of one structure.
 
     Args:
         structure: the system.
         layout: the levels from below.
         skin: distance in Angstrom beyond a level's radius up to which children are listed.
+        device: where pairs are searched and the hierarchy is kept.
 
     Raises:
         StructureError: see ``find_pairs``.
     """
-    pairs = find_pairs(structure, max(level.radius for level in layout) + skin)
+    edges = find_edges(structure, max(level.radius for level in layout) + skin, device)
     below = np.ones(len(structure), dtype=np.bool_)
     levels = []
     for level in layout:
         above = select(structure.numbers, level.parts)
         children = below & select(structure.numbers, level.children)
-        levels.append(build_level(pairs.within(level.radius + skin), above, below, children))
+        chosen = (torch.from_numpy(atoms).to(device) for atoms in (above, below, children))
+        levels.append(build_level(edges.within(level.radius + skin), *chosen))
         below = above
-    numbers = torch.tensor(structure.numbers)
+    numbers = torch.tensor(structure.numbers, device=device)
     return Hierarchy(numbers, torch.zeros_like(numbers), 1, tuple(levels))
 
 
@@ -275,7 +290,7 @@ class VerletHierarchy:
             or self._built_for is None
             or not still_valid(self._built_for, structure, cutoff, self.skin)
         ):
-            self._hierarchy = build_hierarchy(structure, self.layout, self.skin).to(self.device)
+            self._hierarchy = build_hierarchy(structure, self.layout, self.skin, self.device)
             self._built_for = structure
             self.builds += 1
         return self._hierarchy

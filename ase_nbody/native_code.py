@@ -48,12 +48,14 @@ def load_library(network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork
     path = library_path(network, name)
     if not path.is_file():
         compile_library(network, trace(network), path)
-    return _load(str(path))
+    return _load(str(path), network.one_hot.device)
 
 
 @functools.lru_cache(maxsize=64)
-def _load(path: str) -> Library:
-    code = torch._inductor.aoti_load_package(path)
+def _load(path: str, device: torch.device) -> Library:
+    on_gpu = device.type == "cuda"  # where its own bookkeeping of threads could not be recorded (see ``Replay``)
+    index = device.index if on_gpu else -1
+    code = torch._inductor.aoti_load_package(path, run_single_threaded=on_gpu, device_index=index)
 
     def library(weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
         """The code reads memory in the order that the example had, whatever the strides say."""

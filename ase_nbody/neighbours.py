@@ -1,10 +1,13 @@
 """Pairs of atoms within a cutoff, found by vesin, and the criterion by which a list with a skin stays valid."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from vesin import NeighborList
 
 from ase_nbody.structure import Structure, StructureError
@@ -13,9 +16,12 @@ from ase_nbody.structure import Structure, StructureError
 MOST_NEIGHBOURS = 15_000
 
 
+_KINDS = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """All ordered pairs (i, j) closer than a cutoff, periodic images included, sorted by i.
+    """All ordered pairs (i, j) closer than a cutoff, periodic images included, sorted by i, j and shift.
 
     The pair vector is ``positions[second] + shift @ cell - positions[first]``.
 
@@ -34,12 +40,24 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.first)
 
-    def within(self, cutoff: float) -> "Pairs":
+
+@dataclass(frozen=True)
+class Edges:
+    """The same as tensors on any device, attribute by attribute."""
+
+    first: Tensor
+    second: Tensor
+    shift: Tensor
+    distance: Tensor
+
+    def within(self, cutoff: float) -> "Edges":
         """The pairs that were closer than ``cutoff`` Angstrom."""
-        if not len(self) or self.distance.max() <= cutoff:
-            return self
         near = self.distance <= cutoff
-        return Pairs(self.first[near], self.second[near], self.shift[near], self.distance[near])
+        return self if near.all() else Edges(*(tensor[near] for tensor in self.tensors()))
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All attributes in order."""
+        return self.first, self.second, self.shift, self.distance
 
 
 def find_pairs(structure: Structure, cutoff: float) -> Pairs:
@@ -48,19 +66,54 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
     Raises:
         StructureError: there are far more pairs than atoms of any material can have, before memory is spent on them.
     """
+    return Pairs(*(tensor.numpy() for tensor in find_edges(structure, cutoff).tensors()))
+
+
+def find_edges(structure: Structure, cutoff: float, device: torch.device | str = "cpu") -> Edges:
+    """``find_pairs`` on a device; what it does not find there is searched for on the CPU."""
     if len(structure) == 0 or (len(structure) == 1 and not structure.pbc.any()):
-        none = np.zeros(0, dtype=np.int64)
-        return Pairs(none, none, np.zeros((0, 3), dtype=np.int64), np.zeros(0))
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        return Edges(none, none, none.new_zeros(0, 3), none.double())
     positions, wraps, box = compact(structure, 1.5 * cutoff)
     extents = _heights(box)
     _refuse_crowds(structure, extents, cutoff)
-    # With mixed boundaries vesin compares every cell with every other; a periodic box with a gap has the same pairs.
-    search = NeighborList(cutoff=_search_radius(extents, cutoff), full_list=True)
-    first, second, shift, distance = search.compute(points=positions, box=box, periodic=True, quantities="ijSd")
-    first, second, shift = (array.astype(np.int64) for array in (first, second, shift))
-    shift += wraps[first] - wraps[second]
-    order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], second, first))  # one order, whatever the search did
-    return Pairs(first[order], second[order], shift[order], distance[order]).within(cutoff)
+    pairs, shift, distance = _search(positions, box, _search_radius(extents, cutoff), torch.device(device))
+    first, second = pairs.unbind(1)
+    wrap = torch.from_numpy(wraps).to(device)
+    order = _order(first, second, shift, len(structure))  # one, whatever the search did
+    first, second = first[order], second[order]
+    return Edges(first, second, shift[order] + (wrap[first] - wrap[second]), distance[order]).within(cutoff)
+
+
+def _search(
+    positions: NDArray[np.float64], box: NDArray[np.float64], radius: float, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs (E, 2), shifts (E, 3) and distances (E,) in no particular order.
+
+    With mixed boundaries vesin compares every cell with every other; a periodic box with a gap has the same pairs.
+    """
+    search = NeighborList(cutoff=radius, full_list=True)
+    if device.type == "cuda":
+        here = (torch.tensor(array, device=device) for array in (positions, box))
+        # RuntimeError: more neighbours than it has room for there, or no CUDA runtime that it can load.
+        with contextlib.suppress(RuntimeError):
+            pairs, shift, distance = search.compute(*here, periodic=True, quantities="PSd")
+            return pairs.view(torch.int64), shift.long(), distance
+    found = search.compute(positions, box, periodic=True, quantities="PSd")
+    pairs, shift, distance = (torch.from_numpy(array.astype(kind)) for array, kind in zip(found, _KINDS, strict=True))
+    return pairs.to(device), shift.to(device), distance.to(device)
+
+
+def _order(first: Tensor, second: Tensor, shift: Tensor, n_atoms: int) -> Tensor:
+    """Indices (E,) that sort pairs by i, j and shift, by one number for each pair."""
+    if not len(first):
+        return first
+    lowest, highest = shift.amin(0), shift.amax(0)
+    across = (highest - lowest + 1).tolist()
+    key = first * n_atoms + second
+    for axis, number in enumerate(across):
+        key = key * number + (shift[:, axis] - lowest[axis])
+    return key.argsort()
 
 
 def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:

@@ -15,7 +15,7 @@ from ase_nbody.nn.mixing import Mixing
 from ase_nbody.nn.radial import RadialBasis
 from ase_nbody.nn.readout import ReadOut
 from ase_nbody.nn.repulsion import ZBLRepulsion
-from ase_nbody.nn.species import SpeciesEmbedding, SpeciesGain
+from ase_nbody.nn.species import IsolatedAtoms, SpeciesEmbedding, SpeciesGain
 from ase_nbody.so3 import Type
 
 Parts = Literal["all", "heavy"] | tuple[str, ...]
@@ -235,6 +235,7 @@ class NBodyNetwork(nn.Module):
         super().__init__()
         self.config = config
         n_species = len(config.species)
+        self.isolated_atoms = IsolatedAtoms(config.species, config.isolated_atom_energies)
         self.embedding = SpeciesEmbedding(n_species, config.embedding or min(n_species, 8))
         self.levels = nn.ModuleList()
         self.taus = [self.embedding.tau_out]  # types of the states, from the atoms up

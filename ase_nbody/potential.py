@@ -45,6 +45,16 @@ class Prediction:
     virials: Tensor
     parts: tuple[Tensor, ...]
 
+    def tensors(self) -> list[Tensor]:
+        """All of them in the order of the attributes."""
+        return [self.energy, self.energies, self.forces, self.virials, *self.parts]
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor]) -> "Prediction":
+        """The prediction that ``tensors`` lists."""
+        energy, energies, forces, virials, *parts = tensors
+        return cls(energy, energies, forces, virials, tuple(parts))
+
 
 def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, structure: Tensor) -> Tensor:
     """Pair vectors (P, K, 3) in Angstrom of a level's edges; padded ones are longer than the ``radius``.
@@ -103,7 +113,7 @@ def _assemble(
     with_virials: bool,
 ) -> Prediction:
     """Sum part energies and pair gradients to atoms and structures (equations above), in float64."""
-    energies = isolated_energies(network, hierarchy.numbers)
+    energies = network.isolated_atoms(network.one_hot[hierarchy.numbers])
     n_atoms = energies.shape[0]  # not len(), which compilers take for a constant
     forces, virials = energies.new_zeros(n_atoms, 3), energies.new_zeros(n_atoms, 9)
     below = torch.arange(n_atoms, device=energies.device)
@@ -150,13 +160,6 @@ def sum_over_atoms(
     return Prediction(energy, energies, forces, 0.5 * (virials + virials.mT), tuple(parts))
 
 
-def isolated_energies(network: NBodyNetwork, numbers: Tensor) -> Tensor:
-    """Energy in eV of each atom alone (N,), float64."""
-    isolated = [network.config.isolated_atom_energies.get(symbol, 0.0) for symbol in network.config.species]
-    table = torch.tensor(isolated, dtype=torch.float64, device=numbers.device)
-    return network.one_hot[numbers].to(torch.float64) @ table
-
-
 def pure_evaluation(
     network: NBodyNetwork, *, create_graph: bool = False, virials: bool = True
 ) -> Callable[..., tuple[Tensor, ...]]:
@@ -175,7 +178,7 @@ def pure_evaluation(
     def evaluation(network: NBodyNetwork, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
         hierarchy = Hierarchy.from_tensors(tables, len(cells))
         found = evaluate(network, hierarchy, positions, cells, create_graph=create_graph, virials=virials)
-        return found.energy, found.energies, found.forces, found.virials, *found.parts
+        return tuple(found.tensors())
 
     return pure_function(network, evaluation)
 
@@ -237,8 +240,7 @@ class CompiledPotential:
         if shapes not in self._compiled:
             return evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())
-        energy, energies, forces, virials, *parts = self._compiled[shapes](weights, tables, positions, cells)
-        return Prediction(energy, energies, forces, virials, tuple(parts))
+        return Prediction.from_tensors(self._compiled[shapes](weights, tables, positions, cells))
 
     def _compile(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> Callable[..., tuple[Tensor, ...]]:
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)

@@ -243,14 +243,6 @@ def test_calculators_share_the_weights(network: NBodyNetwork) -> None:
     assert first.networks[0] is second.networks[0] is network
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_agrees_with_cpu(systems: Systems, network: NBodyNetwork, calc: NBodyCalculator) -> None:
-    atoms, there = systems["slab"](), NBodyCalculator(network, device="cuda")
-    assert NBodyCalculator(there.networks[0], device="cuda").networks[0] is there.networks[0]
-    np.testing.assert_allclose(there.get_property("forces", atoms), calc.get_property("forces", atoms), atol=1e-10)
-    np.testing.assert_allclose(there.part_energies[1].energies, calc.part_energies[1].energies, atol=1e-10)
-
-
 def test_it_does_not_advance_the_random_numbers(systems: Systems, network: NBodyNetwork, tmp_path) -> None:
     path = save_model(network, tmp_path / "model.nbody")
     torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002

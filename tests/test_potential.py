@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 
 import ase
@@ -219,14 +218,3 @@ def test_a_loss_of_forces_and_virials_is_differentiable_by_the_weights(name, mak
         return float(loss())
 
     assert float((gradient * direction).sum()) == pytest.approx(derivative(shifted), rel=1e-6)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gives_the_same(network, hierarchy_of, predict, bound_system):
-    device, expected = torch.device("cuda"), predict(network, bound_system)
-    hierarchy = hierarchy_of(network, bound_system).to(device)
-    positions, cell = (
-        torch.tensor(array, device=device) for array in (bound_system.positions, bound_system.cell.array)
-    )
-    prediction = evaluate(copy.deepcopy(network).to(device), hierarchy, positions, cell.unsqueeze(0))
-    assert_equal_within(prediction.forces.cpu(), expected.forces, 1e-10)

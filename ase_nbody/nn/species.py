@@ -4,10 +4,29 @@ Every table here is linear in the number of species, never quadratic, so that ma
 given one-hot, ``(parts, species)``: then a look-up is a matrix product, whose derivative needs no scatter.
 """
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ase_nbody.so3 import Type, degrees
+from ase_nbody.so3.constants import ExactConstants
+
+
+class IsolatedAtoms(ExactConstants):
+    """Energy in eV of each atom alone, always in float64: thousands of eV of which millielectronvolts matter."""
+
+    energy: Tensor
+
+    def __init__(self, species: Sequence[str], energies: Mapping[str, float]) -> None:
+        """``energies``: in eV by chemical symbol, 0 for those that it does not name."""
+        super().__init__(torch.float64)
+        self.register_constant("energy", np.array([energies.get(symbol, 0.0) for symbol in species]))
+
+    def forward(self, species: Tensor) -> Tensor:
+        """One-hot species ``(atoms, species)`` -> energies (atoms,)."""
+        return species.to(torch.float64) @ self.energy
 
 
 class SpeciesEmbedding(nn.Module):

@@ -11,14 +11,18 @@ class ExactConstants(nn.Module):
 
     A plain buffer that went to float32 and back would carry a 1e-8 error into float64, which is enough to spoil
     covariance at 1e-10. Constants are not part of the state dict: they follow from the configuration.
+
+    Args:
+        dtype: of the constants always; default: that of the module, float64 until it is changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
         super().__init__()
+        self._dtype = dtype
         self._exact: dict[str, NDArray[np.float64]] = {}
 
     def register_constant(self, name: str, value: NDArray[np.float64] | torch.Tensor) -> None:
-        """Make ``value`` available as the attribute ``name``, in the module's dtype (float64 until it is changed)."""
+        """Make ``value`` available as the attribute ``name``."""
         exact = (value.numpy() if isinstance(value, torch.Tensor) else value).astype(np.float64)
         self._exact[name] = exact
         self.register_buffer(name, torch.from_numpy(exact.copy()), persistent=False)
@@ -28,5 +32,6 @@ class ExactConstants(nn.Module):
         for name, exact in self._exact.items():
             rounded = getattr(self, name)
             if rounded.device.type != "meta":
-                setattr(self, name, torch.as_tensor(exact, dtype=rounded.dtype, device=rounded.device).clone())
+                dtype = self._dtype or rounded.dtype
+                setattr(self, name, torch.as_tensor(exact, dtype=dtype, device=rounded.device).clone())
         return self

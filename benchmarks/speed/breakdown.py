@@ -1,6 +1,6 @@
 """Where the time of our step goes: ASE, neighbours, tables, forward, backward; and the share of the processor's peak.
 
-    python benchmarks/speed/breakdown.py STRUCTURE SIZE DTYPE THREADS
+    python benchmarks/speed/breakdown.py STRUCTURE SIZE DTYPE THREADS DEVICE
 
 Prints one line of JSON: milliseconds per step of each part, eager and compiled (where forward, backward and sums are
 one), GFLOP of the matrix products of one evaluation, and the measured peak of the processor's own matrix product.
@@ -33,7 +33,7 @@ ROUNDS = 5
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("calculator", NBodyCalculator, "calculate"),
     ("tables", VerletHierarchy, "update"),
-    ("neighbours", ase_nbody.hierarchy, "find_pairs"),
+    ("neighbours", ase_nbody.hierarchy, "find_edges"),
     ("sums", BlockwiseEvaluation, "__call__"),
     ("forward", NBodyNetwork, "ascend"),
     ("backward", torch.autograd, "grad"),
@@ -107,23 +107,28 @@ def products(task: dict[str, Any]) -> float:
     return counter.flops / 1e9
 
 
-def peak(dtype: str, size: int = 1536) -> float:
+def peak(dtype: str, device: str) -> float:
     """GFLOP/s of the product of two large matrices: the best of some."""
-    matrix = torch.rand(size, size, dtype=getattr(torch, dtype))
+    size = 8192 if device == "cuda" else 1536
+    matrix = torch.rand(size, size, dtype=getattr(torch, dtype), device=device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     times = []
     for _ in range(20):
+        wait()
         began = time.perf_counter()
         matrix @ matrix
+        wait()
         times.append(time.perf_counter() - began)
     return 2 * size**3 / min(times) / 1e9
 
 
 def main() -> None:
-    structure, size, dtype, threads = sys.argv[1:]
+    structure, size, dtype, threads, device = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    task = {"module": "make_nbody", "structure": structure, "size": size, "dtype": dtype, "folder": Path.cwd()}
+    task = {"module": "make_nbody", "structure": structure, "size": size, "dtype": dtype, "device": device}
+    task["folder"] = Path.cwd()
     found: dict[str, Any] = {way: break_down({**task, "way": way}) for way in ("eager", "compiled")}
-    found |= {"gflop": products({**task, "way": "eager"}), "peak": peak(dtype)}
+    found |= {"gflop": products({**task, "way": "eager"}), "peak": peak(dtype, device)}
     print(json.dumps(found))
 
 

@@ -26,7 +26,7 @@ class Model:
     Attributes:
         package: a key of ``MODULES``, which names the module that makes its calculator and its environment.
         size: as that module understands it.
-        way: ``eager`` or ``compiled``.
+        way: ``eager``, ``compiled``, or ``cuEquivariance``, with NVIDIA's kernels, on a GPU only.
     """
 
     package: str
@@ -36,7 +36,7 @@ class Model:
     @property
     def name(self) -> str:
         """As the tables name it."""
-        return f"{self.package} {self.size}{', compiled' if self.way == 'compiled' else ''}"
+        return self.package + f" {self.size}" + ("" if self.way == "eager" else f", {self.way}")
 
 
 MODELS = (
@@ -44,10 +44,13 @@ MODELS = (
     *(
         Model("MACE", size, way)
         for size in ("64x0e", "128x0e+128x1o", "256x0e+256x1o+256x2e")
-        for way in ("eager", "compiled")
+        for way in ("eager", "compiled", "cuEquivariance")
     ),
-    Model("NequIP", "4 layers, l=1", "compiled"),
-    Model("NequIP", "5 layers, l=3", "compiled"),
+    *(
+        Model("NequIP", size, way)
+        for size in ("4 layers, l=1", "5 layers, l=3")
+        for way in ("compiled", "cuEquivariance")
+    ),
     Model("TensorNet", "128 x 2 layers", "eager"),
 )
 

@@ -10,7 +10,7 @@ from mace import modules
 from mace.calculators import MACECalculator
 
 
-def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
+def make(size: str, way: str, dtype: str, device: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
     """The calculator and the number of its weights; ``size`` is the hidden irreps, ``128x0e + 128x1o`` for instance."""
     from e3nn import o3  # only now: mace has told torch to load its constants
 
@@ -38,6 +38,10 @@ def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> t
         atomic_inter_shift=0.0,
     )
     calculator = MACECalculator(
-        models=[model], device="cpu", default_dtype=dtype, compile_mode="default" if way == "compiled" else None
+        models=[model.to(device)],
+        device=device,
+        default_dtype=dtype,
+        compile_mode="default" if way == "compiled" else None,
+        enable_cueq=way == "cuEquivariance",
     )
     return calculator, sum(weight.numel() for weight in model.parameters())

@@ -9,6 +9,7 @@ from nequip.data import AtomicDataDict, from_ase
 from nequip.integrations.ase import NequIPCalculator
 from nequip.integrations.utils import basic_transforms
 from nequip.model import NequIPGNNModel
+from nequip.model.modify_utils import modify
 from nequip.scripts._compile_utils import COMPILE_TARGET_DICT
 from nequip.utils.aot import aot_export_model
 from nequip.utils.aoti_metadata import NEQUIP_AOTI_INPUTS_KEY, NEQUIP_AOTI_OUTPUTS_KEY, serialize_aoti_keys
@@ -20,7 +21,7 @@ SIZES = {
 }
 
 
-def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
+def make(size: str, way: str, dtype: str, device: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
     """The calculator and the number of its weights; compiled code is kept in the ``folder``."""
     set_global_state()
     model = NequIPGNNModel(
@@ -37,11 +38,16 @@ def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> t
     mapping = {symbol: symbol for symbol in species}
     if way == "eager":
         transforms = basic_transforms(model.metadata, 5.0, species, mapping)
-        return NequIPCalculator(model, device="cpu", transforms=transforms), parameters
-    library = folder / f"{size}-{dtype}-{''.join(species)}-{torch.__version__}.nequip.pt2"
+        return NequIPCalculator(model.to(device), device=device, transforms=transforms), parameters
+    if way == "cuEquivariance":
+        import cuequivariance_torch  # noqa: F401  registers the operations that the library calls
+
+        model = modify(model, [{"modifier": "enable_CuEquivariance"}])
+    library = folder / f"{size}-{way}-{dtype}-{device}-{''.join(species)}-{torch.__version__}.nequip.pt2"
     if not library.is_file():
-        export(model, example(model, species), library)
-    return NequIPCalculator.from_compiled_model(library, chemical_species_to_atom_type_map=mapping), parameters
+        export(model, example(model, species), library, device)
+    calculator = NequIPCalculator.from_compiled_model(library, device=device, chemical_species_to_atom_type_map=mapping)
+    return calculator, parameters
 
 
 def example(model: torch.nn.Module, species: list[str]) -> AtomicDataDict.Type:
@@ -54,9 +60,10 @@ def example(model: torch.nn.Module, species: list[str]) -> AtomicDataDict.Type:
     return data
 
 
-def export(model: torch.nn.Module, data: AtomicDataDict.Type, library: Path) -> None:
+def export(model: torch.nn.Module, data: AtomicDataDict.Type, library: Path, device: str) -> None:
     """Compile the model for any number of atoms and edges of one structure."""
     target = COMPILE_TARGET_DICT["ase"]
+    data = AtomicDataDict.to_(data, device)
     any_size = {name: torch.export.Dim(f"num_{name}s", min=2) for name in ("graph", "node", "edge")}
     metadata = {
         **model.metadata,
@@ -66,7 +73,7 @@ def export(model: torch.nn.Module, data: AtomicDataDict.Type, library: Path) -> 
     }
     aot_export_model(
         model=model,
-        device="cpu",
+        device=device,
         input_fields=target["input"],
         output_fields=target["output"],
         data=target["data_settings"](data),

@@ -33,9 +33,9 @@ class TensorNetCalculator(Calculator):
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
-    def __init__(self, model: torch.nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, model: torch.nn.Module, dtype: torch.dtype, device: str) -> None:
         super().__init__()
-        self.model, self.dtype = model, dtype
+        self.model, self.dtype, self.device = model, dtype, device
 
     def calculate(
         self,
@@ -45,17 +45,19 @@ class TensorNetCalculator(Calculator):
     ) -> None:
         """Evaluate both."""
         super().calculate(atoms, properties, system_changes)
-        numbers = torch.from_numpy(self.atoms.numbers)
-        positions = torch.tensor(self.atoms.positions, dtype=self.dtype)
-        box = torch.tensor(self.atoms.cell.array, dtype=self.dtype) if self.atoms.pbc.all() else None
+        here = {"dtype": self.dtype, "device": self.device}
+        numbers = torch.tensor(self.atoms.numbers, device=self.device)
+        positions = torch.tensor(self.atoms.positions, **here)
+        box = torch.tensor(self.atoms.cell.array, **here) if self.atoms.pbc.all() else None
         energy, forces = self.model(numbers, positions, torch.zeros_like(numbers), box)
-        self.results = {"energy": energy.item(), "forces": forces.detach().double().numpy()}
+        self.results = {"energy": energy.item(), "forces": forces.detach().double().cpu().numpy()}
 
 
-def make(size: str, way: str, dtype: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
+def make(size: str, way: str, dtype: str, device: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
     """The calculator and the number of its weights."""
     torch.manual_seed(0)
     precision = int(dtype.removeprefix("float"))
     model = create_model({**DEFAULTS, **SIZES[size], "precision": precision}, std=torch.tensor(1e-3))
-    model.eval().requires_grad_(False)
-    return TensorNetCalculator(model, getattr(torch, dtype)), sum(weight.numel() for weight in model.parameters())
+    model.to(device).eval().requires_grad_(False)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    return TensorNetCalculator(model, getattr(torch, dtype), device), parameters

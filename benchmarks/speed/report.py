@@ -20,7 +20,7 @@ PAIRS = (
     ("NequIP", "5 layers, l=3", "record"),
     ("TensorNet", "128 x 2 layers", "small"),
 )
-PARTS_SAY = """One thread. Calculator: checks and conversions. Neighbours: searching pairs. Tables: asking whether
+PARTS_SAY = """Calculator: checks and conversions. Neighbours: searching pairs. Tables: asking whether
 the pairs are still valid, and building the tables. Sums: pair vectors, and sums to atoms; compiled code is forward,
 backward and sums in one. GFLOP: of the matrix products; the share is of what the processor's own matrix product reaches
 in the same precision, over the time of the whole step.
@@ -45,12 +45,22 @@ def write(results: Results) -> str:
     groups = sorted({tuple(key.split("|")[1:]) for key in results if key.count("|") == 2})
     parts = [HEAD.format(**results["machine"]), "![Speed](speed.png)\n"]
     for dtype, threads in groups:
-        title = f"{dtype}, {threads} thread{'s' if threads != '1' else ''}"
+        title = f"{dtype}, {where(threads)}"
         parts += [f"## {title[0].upper()}{title[1:]}\n", *times(results, dtype, threads)]
         parts += ratios(results, dtype, threads)
     parts += ["## Where our step goes\n", *breakdowns(results)]
     parts += ["## Against size\n", *sizes(results)]
     return "\n".join(parts)
+
+
+def where(threads: str) -> str:
+    """In words, what is computed on."""
+    return "on the GPU" if threads == "cuda" else f"{threads} thread{'s' if threads != '1' else ''}"
+
+
+def threads_against_size(results: Results) -> str:
+    """Of the timings that show what the size does."""
+    return "cuda" if any(key.endswith("|cuda") for key in results) else "1"
 
 
 def structures(results: Results, dtype: str, threads: str) -> list[str]:
@@ -97,14 +107,16 @@ def times(results: Results, dtype: str, threads: str) -> Iterable[str]:
         noted = (pair for pair in zip(columns, found, strict=True) if "note" in pair[1])
         notes += [f"- {model.name}, {structure}: {one['note']}" for structure, one in noted]
     yield table(rows)
-    yield "Weights: of the first structure's species. MB: the most memory of the process, libraries included.\n"
+    memory = "the GPU's memory" if threads == "cuda" else "memory of the process, libraries included"
+    yield f"Weights: of the first structure's species. MB: the most {memory}.\n"
     if notes:
         yield "\n".join(["Left out:\n", *notes]) + "\n"
 
 
 def fastest(group: dict[str, Any], package: str, size: str) -> float | None:
-    """Milliseconds per step of a model, eager or compiled, whichever is faster."""
-    ways = (median(group.get(Model(package, size, way).name)) for way in ("eager", "compiled"))
+    """Milliseconds per step of a model, in whichever way is fastest."""
+    times = {model: median(group.get(model.name)) for model in MODELS}
+    ways = (time for model, time in times.items() if (model.package, model.size) == (package, size))
     return min((way for way in ways if way is not None), default=None)
 
 
@@ -140,11 +152,12 @@ def breakdowns(results: Results) -> Iterable[str]:
 
 
 def curve(results: Results, name: str) -> list[tuple[int, float]]:
-    """Number of atoms and milliseconds per step of a model in water, float32, one thread."""
+    """Number of atoms and milliseconds per step of a model in water."""
+    case = f"float32|{threads_against_size(results)}"
     points = []
     for key, group in results.items():
-        structure, _, case = key.partition("|")
-        time = median(group.get(name)) if structure.startswith("water") and case == "float32|1" else None
+        structure, _, here = key.partition("|")
+        time = median(group.get(name)) if structure.startswith("water") and here == case else None
         if time is not None:
             points.append((int(structure.split()[1]), time))
     return sorted(points)
@@ -154,7 +167,8 @@ def sizes(results: Results) -> Iterable[str]:
     """Microseconds per atom of our networks in water."""
     names = [Model("NBody", size, "compiled").name for size in ("small", "medium", "record")]
     curves = [dict(curve(results, name)) for name in names]
-    rows = [["water, float32, one thread", *(f"{name}: ms, µs per atom" for name in names)]]
+    case = f"water, float32, {where(threads_against_size(results))}"
+    rows = [[case, *(f"{name}: ms, µs per atom" for name in names)]]
     for atoms in sorted(set().union(*curves)):
         cells = [f"{number(one[atoms])}, {1e3 * one[atoms] / atoms:.0f}" if atoms in one else "-" for one in curves]
         rows.append([f"{atoms:,} atoms", *cells])
@@ -169,6 +183,6 @@ def draw(results: Results, path: Path) -> None:
             ours = {"color": "C3", "lw": 2} if model.package == "NBody" else {"lw": 1}
             style = "-" if model.way == "compiled" else "--"
             axes.loglog(*zip(*points, strict=True), style, marker="o", ms=3, label=model.name, **ours)
-    axes.set(xlabel="atoms of water", ylabel="step / ms, float32, one thread")
+    axes.set(xlabel="atoms of water", ylabel=f"step / ms, float32, {where(threads_against_size(results))}")
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=150)

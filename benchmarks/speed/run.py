@@ -1,13 +1,15 @@
 """Time a step of molecular dynamics beside the field's other equivariant networks, and write docs/speed.md of it.
 
-    python benchmarks/speed/run.py [--quick] [--rounds N] [--environments FOLDER]
+    python benchmarks/speed/run.py [--quick] [--device cuda] [--rounds N] [--environments FOLDER]
 
 Builds an environment for each peer, makes every model with random weights (speed does not depend on them), and times
 velocity Verlet steps through ASE at 300 K. All models are stepped in turn, round by round, each in its own process:
 machines are shared and noisy, and what disturbs one disturbs all. Medians over the rounds are shown. What takes too
 long, needs too much memory or cannot be installed is left out, and the table says why.
 
-What is finished is kept in ``results.json`` in the folder, and the page is written anew each time: a run that was
+On a GPU (``--device cuda``, page docs/speed_gpu.md) in float32 only, and NVIDIA's cuEquivariance takes part too.
+
+What is finished is kept in ``speed.json`` in the folder, and the page is written anew each time: a run that was
 killed goes on; delete the file to begin anew.
 """
 
@@ -25,12 +27,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from contender import KEEP_MEMORY, MODELS, MODULES, Contender, Failure, Model
 from environments import build
 from report import draw, write
 
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = ("3BPA", "water 192", "water 1536", "silicon 216", "silicon 1728")
+STRUCTURES_ON_GPU = ("3BPA", "water 1536", "water 12288", "water 98304")
 CASES = (("float32", 1), ("float32", 2), ("float64", 1), ("float64", 2))  # dtype and threads
 LARGER = tuple(f"water {192 * cells**3}" for cells in (3, 4, 6, 8))  # ours alone, up to 98,304 atoms
 LARGEST = {Model("NBody", size, "compiled") for size in ("small", "medium", "record")}
@@ -74,7 +78,8 @@ def start(model: Model, task: dict[str, Any], options: Any) -> tuple[Contender, 
     python = options.interpreters[environment]
     if isinstance(python, str):
         raise Failure(python)
-    own = {"module": module, "memory": options.memory, "folder": str(options.folder / "libraries")}
+    own = {"module": module, "memory": options.memory, "device": options.device}
+    own["folder"] = str((options.folder / "libraries").resolve())
     log = options.folder / "logs" / f"{task['structure']} {task['dtype']} {task['threads']} {model.name}.log"
     one = Contender(python, {**task, **own}, log)
     try:
@@ -89,9 +94,10 @@ def start(model: Model, task: dict[str, Any], options: Any) -> tuple[Contender, 
     return one, number, {"parameters": ready["parameters"], "samples": []}
 
 
-def break_down(structure: str, size: str, dtype: str, threads: int) -> dict[str, Any]:
+def break_down(structure: str, size: str, dtype: str, threads: int, device: str) -> dict[str, Any]:
     """What ``breakdown.py`` says, in a process of its own."""
-    command = [sys.executable, str(Path(__file__).with_name("breakdown.py")), structure, size, dtype, str(threads)]
+    program = Path(__file__).with_name("breakdown.py")
+    command = [sys.executable, str(program), structure, size, dtype, str(threads), device]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **KEEP_MEMORY})
     return (
         {"note": f"ended with code {done.returncode}"} if done.returncode else json.loads(done.stdout.splitlines()[-1])
@@ -100,21 +106,24 @@ def break_down(structure: str, size: str, dtype: str, threads: int) -> dict[str,
 
 def jobs(options: Any) -> Iterator[tuple[str, set[str], Callable[[], dict[str, Any]]]]:
     """All that is measured, the most telling first: keys of the results, what is in them, and what finds them."""
+    on_gpu = options.device == "cuda"
     chosen = [model for model in MODELS if re.search(options.models, model.name)]
-    structures = STRUCTURES[:2] if options.quick else STRUCTURES
+    chosen = [model for model in chosen if on_gpu or model.way != "cuEquivariance"]
+    structures = (STRUCTURES_ON_GPU if on_gpu else STRUCTURES)[: 2 if options.quick else None]
 
     def timing(structure: str, dtype: str, threads: int, models: list[Model]) -> Any:
         names = {model.name for model in models}
         job = partial(time_together, structure, dtype, threads, models, options)
-        return f"{structure}|{dtype}|{threads}", names, job
+        return f"{structure}|{dtype}|{'cuda' if on_gpu else threads}", names, job
 
-    for dtype, threads in CASES[:1] if options.quick else CASES:
+    for dtype, threads in CASES[:1] if options.quick or on_gpu else CASES:
         yield from (timing(structure, dtype, threads, chosen) for structure in structures)
         if threads > 1:
             continue
         for structure, size in itertools.product(structures, ("small", "medium", "record")):
-            yield f"breakdown|{structure}|{dtype}|{size}", set(), partial(break_down, structure, size, dtype, threads)
-        if dtype == "float32" and not options.quick:
+            job = partial(break_down, structure, size, dtype, threads, options.device)
+            yield f"breakdown|{structure}|{dtype}|{size}", set(), job
+        if dtype == "float32" and not options.quick and not on_gpu:
             largest = [model for model in chosen if model in LARGEST]
             yield from (timing(structure, dtype, threads, largest) for structure in LARGER)
 
@@ -122,6 +131,7 @@ def jobs(options: Any) -> Iterator[tuple[str, set[str], Callable[[], dict[str, A
 def parse() -> Any:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="27 and 192 atoms, one thread, float32; nothing in docs/")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--models", default="", metavar="REGEX", help="only those whose names it is found in")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per step beyond which a model is left out")
@@ -137,7 +147,8 @@ def parse() -> Any:
 def main() -> None:
     options = parse()
     options.folder.mkdir(parents=True, exist_ok=True)
-    path = options.folder / ("quick.json" if options.quick else "results.json")
+    page = ROOT / "docs" / ("speed_gpu.md" if options.device == "cuda" else "speed.md")
+    path = options.folder / f"{'quick' if options.quick else page.stem}.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
 
     def keep(key: str, found: dict[str, Any]) -> None:
@@ -147,19 +158,22 @@ def main() -> None:
         unfinished.replace(path)
 
     options.interpreters = {"own": Path(sys.executable), **build(options.environments)}
-    machine = {"processor": processor(), "torch": version("torch"), "ase": version("ase"), "rounds": options.rounds}
+    versions = {name: version(name) for name in ("torch", "ase")}
+    machine = {"processor": processor(options.device), **versions, "rounds": options.rounds}
     keep("machine", machine)
     for key, wanted, job in jobs(options):
         if key not in results or not wanted <= set(results[key]):
             keep(key, job())
         if not options.quick:  # what there is so far
-            (ROOT / "docs" / "speed.md").write_text(write(results))
-            draw(results, ROOT / "docs" / "speed.png")
-    print(write(results) if options.quick else f"Wrote {ROOT / 'docs' / 'speed.md'} and speed.png")
+            page.write_text(write(results))
+            draw(results, page.with_suffix(".png"))
+    print(write(results) if options.quick else f"Wrote {page} and its picture")
 
 
-def processor() -> str:
-    """The processor's name."""
+def processor(device: str) -> str:
+    """The name of what computes."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return lines[0].partition(": ")[2] if lines else platform.processor()
 

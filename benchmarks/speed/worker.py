@@ -1,7 +1,7 @@
 """One calculator and one structure, stepped when asked. Runs in the environment of its package, started by ``run.py``.
 
     python worker.py '{"module": "make_mace", "size": "64x0e", "way": "eager", "dtype": "float32", "threads": 1,
-                       "structure": "3BPA", "folder": "runs/speed/libraries", "memory": 10}'
+                       "device": "cpu", "structure": "3BPA", "folder": "runs/speed/libraries", "memory": 10}'
 
 Each line on stdin is a number of steps; the answer is one line of JSON. The first answer, unasked, says that the
 calculator is ready, compiled and warm.
@@ -37,7 +37,7 @@ def prepare(task: dict[str, Any]) -> tuple[ase.Atoms, int]:
     folder.mkdir(parents=True, exist_ok=True)
     make = importlib.import_module(task["module"]).make
     species = sorted(set(atoms.get_chemical_symbols()))
-    atoms.calc, parameters = make(task["size"], task["way"], task["dtype"], species, folder)
+    atoms.calc, parameters = make(task["size"], task["way"], task["dtype"], task["device"], species, folder)
     return atoms, parameters
 
 
@@ -65,8 +65,10 @@ def stepper(atoms: ase.Atoms) -> Callable[..., float]:
     return steps
 
 
-def peak_memory() -> float:
-    """The most memory that this process has had, in MB."""
+def peak_memory(device: str) -> float:
+    """The most memory that this process has had, on the GPU if it computes there, in MB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -74,8 +76,9 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what packages print is not an answer
-    limit = int(task["memory"] * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # else Linux would kill whatever it likes
+    if task["device"] == "cpu":
+        limit = int(task["memory"] * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # else Linux would kill whatever it likes
     torch.set_num_threads(task["threads"])
     try:
         atoms, parameters = prepare(task)
@@ -85,7 +88,7 @@ def main() -> None:
             atoms.rattle(0.02)
         print(json.dumps({"parameters": parameters}), file=answers)
         for line in sys.stdin:
-            print(json.dumps({"seconds": steps(int(line)), "memory": peak_memory()}), file=answers)
+            print(json.dumps({"seconds": steps(int(line)), "memory": peak_memory(task["device"])}), file=answers)
     except Exception as error:  # whatever a package fails with
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(json.dumps({"error": f"{type(error).__name__}: {reason}"[:200]}), file=answers)

@@ -11,7 +11,7 @@ from ase.md.verlet import VelocityVerlet
 
 import ase_nbody.hierarchy
 from ase_nbody import NBodyCalculator, NBodyNetwork
-from ase_nbody.neighbours import find_pairs
+from ase_nbody.neighbours import find_edges
 
 Change = Callable[[ase.Atoms], None]
 
@@ -21,11 +21,11 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The cutoff of every neighbour search from now on."""
     done: list[float] = []
 
-    def counted(structure, cutoff):
+    def counted(structure, cutoff, device):
         done.append(cutoff)
-        return find_pairs(structure, cutoff)
+        return find_edges(structure, cutoff, device)
 
-    monkeypatch.setattr(ase_nbody.hierarchy, "find_pairs", counted)
+    monkeypatch.setattr(ase_nbody.hierarchy, "find_edges", counted)
     return done
 
 

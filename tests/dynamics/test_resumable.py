@@ -82,9 +82,9 @@ def test_no_variable_is_missing(kind, dynamics_of):
 @pytest.mark.parametrize("forgetting", [True, False])
 def test_neighbours_are_searched_at_the_same_steps(forgetting, dynamics_of, tmp_path, monkeypatch, run):
     """The age of a list changes the last digits. Were it not forgotten after each frame, it would tell of the break."""
-    searched, find_pairs = [], hierarchy.find_pairs
+    searched, find_edges = [], hierarchy.find_edges
     monkeypatch.setattr(
-        hierarchy, "find_pairs", lambda s, cutoff: (searched.append(s.positions), find_pairs(s, cutoff))[1]
+        hierarchy, "find_edges", lambda s, *rest: (searched.append(s.positions), find_edges(s, *rest))[1]
     )
     if not forgetting:
         monkeypatch.setattr(NBodyCalculator, "forget", lambda self: None)

@@ -246,8 +246,10 @@ class CompiledPotential:
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())  # themselves: for copies it would be compiled once more
         free = [weight for weight in weights if weight.requires_grad]
-        compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
-        energy, _, forces, *_ = compiled(weights, tables, positions, cells)
-        if free:
-            torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles the backward pass too
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about its own inner workings
+            compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
+            energy, _, forces, *_ = compiled(weights, tables, positions, cells)
+            if free:
+                torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles that pass too
         return compiled

@@ -107,6 +107,7 @@ def test_a_replay_leaves_earlier_results_alone(network, systems):
     assert torch.equal(kept[1], before[1])
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_recorded_evaluation_does_not_wait_for_the_device(network, systems):
     calc, atoms = NBodyCalculator(network, device="cuda"), systems["crystal"]()
     for _ in range(3):
@@ -115,8 +116,8 @@ def test_a_recorded_evaluation_does_not_wait_for_the_device(network, systems):
     (followed,) = calc._verlet.values()
     (evaluation,) = calc._evaluations
     given = geometry([Structure.from_atoms(atoms)], torch.device("cuda", 0))
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         evaluation(followed.hierarchy, *given)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -47,11 +47,21 @@ def time_together(structure: str, dtype: str, threads: int, models: list[Model],
     """Results of all models for one structure, by name: samples in seconds per step, or a note why there are none."""
     results: dict[str, Any] = {}
     contenders: dict[Model, tuple[Contender, int]] = {}
-    for model in models:
+
+    def launched(model: Model) -> Contender | Failure:
         print(f"{structure}, {dtype}, {threads} thread(s): {model.name}", flush=True)
         task = {"structure": structure, "dtype": dtype, "threads": threads, "size": model.size, "way": model.way}
         try:
-            one, number, results[model.name] = start(model, task, options)
+            return launch(model, task, options)
+        except Failure as error:
+            return error
+
+    starting = map(launched, models)
+    for model, one in zip(models, list(starting) if options.at_once else starting, strict=True):
+        try:
+            if isinstance(one, Failure):
+                raise one
+            number, results[model.name] = await_ready(one, model, options)
             contenders[model] = one, number
         except Failure as error:
             results[model.name] = {"note": str(error)}
@@ -72,8 +82,8 @@ def time_together(structure: str, dtype: str, threads: int, models: list[Model],
     return results
 
 
-def start(model: Model, task: dict[str, Any], options: Any) -> tuple[Contender, int, dict[str, Any]]:
-    """A contender that is ready, how many steps it takes in a round, and the head of its results."""
+def launch(model: Model, task: dict[str, Any], options: Any) -> Contender:
+    """A contender that prepares itself."""
     module, environment = MODULES[model.package]
     python = options.interpreters[environment]
     if isinstance(python, str):
@@ -81,7 +91,11 @@ def start(model: Model, task: dict[str, Any], options: Any) -> tuple[Contender, 
     own = {"module": module, "memory": options.memory, "device": options.device}
     own["folder"] = str((options.folder / "libraries").resolve())
     log = options.folder / "logs" / f"{task['structure']} {task['dtype']} {task['threads']} {model.name}.log"
-    one = Contender(python, {**task, **own}, log)
+    return Contender(python, {**task, **own}, log)
+
+
+def await_ready(one: Contender, model: Model, options: Any) -> tuple[int, dict[str, Any]]:
+    """How many steps the contender takes in a round, and the head of its results."""
     try:
         ready = one.answer(options.patience if model.way == "compiled" else 60.0 + 4.0 * options.limit)
         seconds = one.steps(1, 60.0 + 2.0 * options.limit)["seconds"]
@@ -91,7 +105,7 @@ def start(model: Model, task: dict[str, Any], options: Any) -> tuple[Contender, 
         one.close()
         raise
     number = STEPS if model.package == "NBody" else min(STEPS, max(1, int(ROUND / seconds)))
-    return one, number, {"parameters": ready["parameters"], "samples": []}
+    return number, {"parameters": ready["parameters"], "samples": []}
 
 
 def break_down(structure: str, size: str, dtype: str, threads: int, device: str) -> dict[str, Any]:
@@ -133,6 +147,8 @@ def parse() -> Any:
     parser.add_argument("--quick", action="store_true", help="27 and 192 atoms, one thread, float32; nothing in docs/")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--models", default="", metavar="REGEX", help="only those whose names it is found in")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only what it is found in, as keys of the results")
+    parser.add_argument("--at-once", action="store_true", help="let models prepare side by side, on many cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per step beyond which a model is left out")
     parser.add_argument("--patience", type=float, default=3600.0, help="seconds that a model may take to compile")
@@ -162,7 +178,7 @@ def main() -> None:
     machine = {"processor": processor(options.device), **versions, "rounds": options.rounds}
     keep("machine", machine)
     for key, wanted, job in jobs(options):
-        if key not in results or not wanted <= set(results[key]):
+        if re.search(options.only, key) and (key not in results or not wanted <= set(results[key])):
             keep(key, job())
         if not options.quick:  # what there is so far
             page.write_text(write(results))

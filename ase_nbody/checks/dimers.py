@@ -28,7 +28,7 @@ BONDS = 0.7  # of the sum of covalent radii: no bond is shorter. Where the close
 WALL = 5.0  # eV above the separated atoms: 58 kT at 1000 K. Two lithium nuclei repel each other by 8 eV there
 HOLE = 0.1  # eV: kT at 1000 K. Such a dip holds nobody
 FALL = 0.5  # eV while the network comes to rest: a bond of 13 eV/Angstrom, the steepest there is, over 0.04 Angstrom
-DEEPEST = -15.0  # eV; the strongest bond of two atoms, that of CO, has 11.2
+DEEPEST = -18.0  # eV; the strongest bond of two atoms, that of CO, has 11.2, by GFN1-xTB 17.4, by GFN2-xTB 15.1
 FAR = 50.0  # Angstrom: separated atoms
 
 
@@ -121,7 +121,7 @@ def dimer_curves(case: Case) -> Iterator[Finding]:
     """The lowest wall, the deepest hole and fall, the lowest energy and the largest jumps of all pairs."""
     curves = [scan(case, *pair) for pair in pairs_of(case)]
     lines = tuple(Curve(curve.pair, tuple(curve.distances), tuple(curve.energies)) for curve in curves)
-    plot = Plot("distance / Angstrom", "energy of the dimer / eV", lines, y_range=(-15.0, 25.0))
+    plot = Plot("distance / Angstrom", "energy of the dimer / eV", lines, y_range=(DEEPEST, 25.0))
     weakest = min(curves, key=lambda curve: _number(curve.wall, -np.inf))
     yield Finding(
         "dimers",

@@ -26,7 +26,7 @@ backward and sums in one. GFLOP: of the matrix products; the share is of what th
 in the same precision, over the time of the whole step.
 """
 PARTS = ("ASE", "calculator", "neighbours", "tables", "forward", "backward", "sums", "compiled", "step")
-HEAD = """# Speed
+HEAD = """# Speed{title}
 
 Energy and forces through ASE: a step of velocity Verlet at 300 K and 0.5 fs, in milliseconds, medians over {rounds}
 rounds in which all models took turns, each in a process of its own. {processor}, torch {torch}, ASE {ase}. All models
@@ -34,7 +34,7 @@ have random weights, which do not matter to the speed, and the species of the st
 Angstrom, and all that their names do not say is as their packages set it. Ours are the presets `small` and `medium`,
 and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances;
 our neighbour list is built anew once in ten steps, as moving atoms make it. Freed memory stays with every process, as
-it does in `nbody md`. `python benchmarks/speed/run.py` makes this page.
+it does in `nbody md`. `python benchmarks/speed/run.py{option}` makes this page.
 """
 
 Results = dict[str, Any]
@@ -43,12 +43,15 @@ Results = dict[str, Any]
 def write(results: Results) -> str:
     """The page."""
     groups = sorted({tuple(key.split("|")[1:]) for key in results if key.count("|") == 2})
-    parts = [HEAD.format(**results["machine"]), "![Speed](speed.png)\n"]
+    gpu = threads_against_size(results) == "cuda"
+    texts = {"title": " on a GPU", "option": " --device cuda"} if gpu else {"title": "", "option": ""}
+    parts = [HEAD.format(**results["machine"], **texts), f"![Speed](speed{'_gpu' if gpu else ''}.png)\n"]
     for dtype, threads in groups:
         title = f"{dtype}, {where(threads)}"
         parts += [f"## {title[0].upper()}{title[1:]}\n", *times(results, dtype, threads)]
         parts += ratios(results, dtype, threads)
-    parts += ["## Where our step goes\n", *breakdowns(results)]
+    if any(key.startswith("breakdown|") for key in results):
+        parts += ["## Where our step goes\n", *breakdowns(results)]
     parts += ["## Against size\n", *sizes(results)]
     return "\n".join(parts)
 

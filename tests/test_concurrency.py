@@ -201,10 +201,10 @@ def traced(model, structures, count, keep=None) -> int:
 
 
 def test_memory_of_dropped_calculators_is_freed(model, structures):
-    """What ten leave behind, in Python's own free lists, is less than what one holds."""
+    """What forty leave behind, in Python's own free lists, is less than what four hold."""
     kept = []
-    one = traced(model, structures, 4, keep=kept.append) / 4
-    assert traced(model, structures, 10) < one
+    four = traced(model, structures, 4, keep=kept.append)
+    assert traced(model, structures, 40) < four
 
 
 def resident() -> float:

@@ -21,6 +21,7 @@ nn
 reduction
 network
 potential
+replay
 blockwise
 native_code
 tensor_file

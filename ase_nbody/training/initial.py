@@ -12,7 +12,7 @@ import torch
 from ase.data import chemical_symbols
 from pydantic import ValidationError
 
-from ase_nbody.archive import load_model
+from ase_nbody.archive import load_members
 from ase_nbody.data import DataError, DataStatistics, LabelledStructure, fit_isolated_energies, measure
 from ase_nbody.network import NBodyConfig, NBodyNetwork
 from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
@@ -57,8 +57,9 @@ def _fresh(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBo
 
 
 def _started(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
-    """The model to start from, with the species of the data besides its own."""
-    before = load_model(str(config.network.start_from))
+    """The model to start from, of a committee the member of the seed, with the species of the data besides its own."""
+    members = load_members(str(config.network.start_from))
+    before = members[config.training.seed % len(members)]
     given = config.data.isolated_atom_energies
     isolated = _isolated_energies(before.config.isolated_atom_energies, given, training)
     statistics = measure(training, before.config.levels, isolated)

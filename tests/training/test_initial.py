@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import NBodyCalculator, load_model
-from ase_nbody.archive import read_card, save_model
+from ase_nbody.archive import load_members, read_card, save_model
 from ase_nbody.data import DataError, read_labelled
 from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
@@ -190,13 +190,24 @@ def test_contradictions_are_named(entries, culprit, config):
         build_network(settings := config(few, **entries), split(settings)[0])
 
 
-def test_a_model_that_is_not_there_or_holds_several_is_named(config, model, tmp_path):
+def test_a_model_that_is_not_there_is_named(config):
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     with pytest.raises(FileNotFoundError, match="shipped models are"):
         config(few, start_from="nowhere")
-    committee = save_model([load_model(model)] * 2, tmp_path / "committee.nbody")
-    with pytest.raises(ValueError, match="holds a committee of 2 networks where one is expected"):
-        config(few, start_from=committee.name)
+
+
+def test_of_a_committee_the_seed_chooses_the_member(config, model, tmp_path):
+    """So a committee that is fine-tuned with ``--seeds`` starts from each of its members."""
+    few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
+    one, other = load_model(model), load_model(model)
+    for weight in other.parameters():
+        weight.mul_(1.1)
+    committee = save_model([one, other], tmp_path / "committee.nbody")
+    for seed, member in ((0, one), (1, other), (2, one), (7, other)):
+        settings = config(few, start_from=committee.name, training={"seed": seed})
+        weights = build_network(settings, split(settings)[0]).state_dict()
+        for name, weight in member.state_dict().items():
+            torch.testing.assert_close(weights[name], weight.to(weights[name]), rtol=0, atol=0)
 
 
 def test_the_written_configuration_is_the_same_run(config, model):
@@ -212,4 +223,4 @@ def test_shipped_models_are_named_as_they_are(tmp_path):
     (tmp_path / "a.yaml").write_text("data: {train: a.extxyz}\nnetwork: {start_from: ethanol}\n")
     network = TrainingConfig.from_yaml(tmp_path / "a.yaml").network
     assert network.start_from == "ethanol"
-    assert network.levels == load_model("ethanol").config.levels
+    assert network.levels == load_members("ethanol")[0].config.levels

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ase_nbody.archive import find_model, load_model, shipped_models
+from ase_nbody.archive import find_model, load_members, shipped_models
 from ase_nbody.network import LevelConfig
 from ase_nbody.training.config.strict import ConfigError, Strict
 
@@ -34,6 +34,7 @@ class ArchitectureConfig(Strict):
         embedding: channels of the species embedding; default: one per species, at most 8.
         repulsion: add the ZBL repulsion of the nuclei.
         start_from: a shipped model or a model file, whose weights and shape are taken; species that it lacks are added.
+            Of a committee, ``training.seed`` chooses the member: number seed modulo the size.
         freeze: which of its weights to leave as they are; a list stands for levels.
     """
 
@@ -50,7 +51,7 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
         return network
     start = network.start_from
     start = start if start in shipped_models() else str(find_model(folder.joinpath(start).resolve()))
-    model = load_model(start)
+    model, *_ = load_members(start)  # a committee's members share their shape
     shape = {"levels": model.config.levels, "repulsion": model.config.repulsion}
 
     def measured(levels: Any) -> Any:

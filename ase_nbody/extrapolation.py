@@ -47,10 +47,13 @@ class ProximityWatch:
             return
         if self._watched_for is None or not still_valid(self._watched_for, structure, self._reach, _SKIN):
             self._watch(structure)
-        vectors = structure.positions[self._second] - structure.positions[self._first] + self._shift @ structure.cell
-        distance = np.sqrt(np.einsum("ea,ea->e", vectors, vectors))
-        if (distance < self._limit).any():
-            self._tell(structure, distance)
+        positions = structure.positions
+        vectors = positions.take(self._second, 0) - positions.take(self._first, 0)
+        if structure.pbc.any():
+            vectors += self._shift @ structure.cell
+        square = (vectors * vectors).sum(1)
+        if (square < self._square_limit).any():
+            self._tell(structure, np.sqrt(square))
 
     def _watch(self, structure: Structure) -> None:
         """Choose the pairs to watch."""
@@ -61,7 +64,7 @@ class ProximityWatch:
         limit = self._limits[numbers[pairs.first], numbers[pairs.second]]
         near = (pairs.first <= pairs.second) & (pairs.distance < limit + _SKIN) & (limit > 0.0)
         self._first, self._second, self._limit = pairs.first[near], pairs.second[near], limit[near]
-        self._shift = pairs.shift[near].astype(np.float64)
+        self._shift, self._square_limit = pairs.shift[near].astype(np.float64), self._limit**2
         self._watched_for = structure
 
     def _tell(self, structure: Structure, distance: NDArray[np.float64]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import platformdirs
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -45,10 +46,25 @@ class Traceable:
 
 def load_library(network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork], Traceable]) -> Library:
     """The compiled code of what ``trace`` gives for networks of this configuration: from the cache, or compiled now."""
+    return _load(str(kept_library(network, name, trace)), network.one_hot.device)
+
+
+def kept_library(
+    network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork], Traceable], *, anew: bool = False
+) -> Path:
+    """Path of that code, compiled now where it is not kept yet or wanted ``anew``.
+
+    Of several processes that need it at once, one compiles and the others wait: torch's compiler works in a cache that
+    they share, and packs what another one has half written.
+    """
     path = library_path(network, name)
-    if not path.is_file():
-        compile_library(network, trace(network), path)
-    return _load(str(path), network.one_hot.device)
+    if path.is_file() and not anew:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(path.with_suffix(".lock")):
+        if anew or not path.is_file():
+            compile_library(network, trace(network), path)
+    return path
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,7 +105,7 @@ def _sources() -> bytes:
 
 
 def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> None:
-    """Compile a function into ``path``, which appears whole or not at all. Tells what it waits for.
+    """Compile a function into ``path``, in a folder that exists; it appears whole or not at all. Says what is awaited.
 
     Raises:
         Exception: whatever torch's compiler fails with; there is no C++ compiler, for instance.
@@ -109,7 +125,6 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
         graph = make_fx(traceable.function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
         program = torch.export.export(graph, arguments, dynamic_shapes=sizes, strict=False)
         _refuse_fixed(program, sizes[1])
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         unfinished = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(unfinished), inductor_configs={"cpp.dynamic_threads": True}

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from ase_nbody.structure import Structure, StructureError
 
 # In a sphere of 6 Angstrom there is room for 1500 protons at the distance of those in H2; ten times that is an error.
 MOST_NEIGHBOURS = 15_000
+_COMPACT = 10.0  # cutoffs from end to end: up to there a molecule is searched as it is
 
 
 _KINDS = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
@@ -74,19 +75,23 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
     if len(structure) == 0 or (len(structure) == 1 and not structure.pbc.any()):
         none = torch.zeros(0, dtype=torch.int64, device=device)
         return Edges(none, none, none.new_zeros(0, 3), none.double())
+    spread = np.ptp(structure.positions, axis=0)
+    if not structure.pbc.any() and (spread < _COMPACT * cutoff).all():
+        _refuse_crowds(structure, spread + 1.5 * cutoff, cutoff)
+        found = _search(structure.positions, np.zeros((3, 3)), cutoff, torch.device(device), periodic=False)
+        return _sorted(*found, len(structure)).within(cutoff)
     positions, wraps, box = compact(structure, 1.5 * cutoff)
     extents = _heights(box)
     _refuse_crowds(structure, extents, cutoff)
-    pairs, shift, distance = _search(positions, box, _search_radius(extents, cutoff), torch.device(device))
-    first, second = pairs.unbind(1)
+    found = _search(positions, box, _search_radius(extents, cutoff), torch.device(device), periodic=True)
+    edges = _sorted(*found, len(structure))
     wrap = torch.from_numpy(wraps).to(device)
-    order = _order(first, second, shift, len(structure))  # one, whatever the search did
-    first, second = first[order], second[order]
-    return Edges(first, second, shift[order] + (wrap[first] - wrap[second]), distance[order]).within(cutoff)
+    shift = edges.shift + (wrap[edges.first] - wrap[edges.second])
+    return replace(edges, shift=shift).within(cutoff)
 
 
 def _search(
-    positions: NDArray[np.float64], box: NDArray[np.float64], radius: float, device: torch.device
+    positions: NDArray[np.float64], box: NDArray[np.float64], radius: float, device: torch.device, *, periodic: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs (E, 2), shifts (E, 3) and distances (E,) in no particular order.
 
@@ -97,23 +102,24 @@ def _search(
         here = (torch.tensor(array, device=device) for array in (positions, box))
         # RuntimeError: more neighbours than it has room for there, or no CUDA runtime that it can load.
         with contextlib.suppress(RuntimeError):
-            pairs, shift, distance = search.compute(*here, periodic=True, quantities="PSd")
+            pairs, shift, distance = search.compute(*here, periodic=periodic, quantities="PSd")
             return pairs.view(torch.int64), shift.long(), distance
-    found = search.compute(positions, box, periodic=True, quantities="PSd")
+    found = search.compute(positions, box, periodic=periodic, quantities="PSd")
     pairs, shift, distance = (torch.from_numpy(array.astype(kind)) for array, kind in zip(found, _KINDS, strict=True))
     return pairs.to(device), shift.to(device), distance.to(device)
 
 
-def _order(first: Tensor, second: Tensor, shift: Tensor, n_atoms: int) -> Tensor:
-    """Indices (E,) that sort pairs by i, j and shift, by one number for each pair."""
+def _sorted(pairs: Tensor, shift: Tensor, distance: Tensor, n_atoms: int) -> Edges:
+    """The pairs by i, j and shift, in one order whatever the search did: that of one number for each pair."""
+    first, second = pairs.unbind(1)
     if not len(first):
-        return first
+        return Edges(first, second, shift, distance)
     lowest, highest = shift.amin(0), shift.amax(0)
-    across = (highest - lowest + 1).tolist()
     key = first * n_atoms + second
-    for axis, number in enumerate(across):
+    for axis, number in enumerate((highest - lowest + 1).tolist()):
         key = key * number + (shift[:, axis] - lowest[axis])
-    return key.argsort()
+    order = key.argsort()
+    return Edges(first[order], second[order], shift[order], distance[order])
 
 
 def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:

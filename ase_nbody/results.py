@@ -18,8 +18,8 @@ from ase_nbody.structure import Structure
 def geometry(structures: Sequence[Structure], device: torch.device) -> tuple[Tensor, Tensor]:
     """Positions of all atoms (N, 3) and cells (B, 3, 3) in Angstrom."""
     positions = np.concatenate([structure.positions for structure in structures])
-    cells = np.stack([structure.cell for structure in structures])
-    return torch.tensor(positions, device=device), torch.tensor(cells, device=device)
+    cells = np.concatenate([structure.cell for structure in structures]).reshape(-1, 3, 3)
+    return torch.from_numpy(positions).to(device), torch.from_numpy(cells).to(device)
 
 
 def collect(structure: Structure, predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def collect(structure: Structure, predictions: Sequence[Prediction]) -> dict[str
         stresses = mean(predictions, "virials") / structure.volume
         results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
         results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
-    if not all(np.isfinite(value).all() for value in results.values()):
+    if not all(np.isfinite(results[name]).all() for name in ("energies", "forces", "stress") if name in results):
         raise CalculationFailed(f"the model gave NaN or infinite values. {_closest_pair(structure)}")
     return results
 

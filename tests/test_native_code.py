@@ -2,7 +2,10 @@
 
 import copy
 import pickle
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork, blockwise, compiled, native_code, save_model
 from ase_nbody.compiled import CompiledEvaluation, programs
-from ase_nbody.native_code import compile_library, library_path, sizes_of_weights
+from ase_nbody.native_code import compile_library, kept_library, library_path, sizes_of_weights
 from ase_nbody.network import LevelConfig
 from ase_nbody.potential import evaluate
 
@@ -186,6 +189,25 @@ def test_without_a_compiler_all_goes_on(small_network, systems, tmp_path, monkey
     ):
         assert atoms.get_potential_energy() == other.get_potential_energy()
     assert not list(tmp_path.glob("*.pt2"))
+
+
+def test_of_several_that_need_it_at_once_one_compiles(small_network, monkeypatch, tmp_path):
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
+    compiled_by = []
+
+    def compile_slowly(network, traceable, path):
+        compiled_by.append(threading.get_ident())
+        time.sleep(0.2)
+        path.write_bytes(b"code")
+
+    monkeypatch.setattr(native_code, "compile_library", compile_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(kept_library, small_network, "whole", lambda _: None) for _ in range(4)]
+        paths = {one.result() for one in waiting}
+    assert len(compiled_by) == 1
+    assert [path.read_bytes() for path in paths] == [b"code"]
+    kept_library(small_network, "whole", lambda _: None, anew=True)
+    assert len(compiled_by) == 2
 
 
 def test_the_command_compiles_once(small_network, cache, tmp_path, monkeypatch, nbody):

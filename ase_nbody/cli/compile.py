@@ -17,13 +17,10 @@ def compile(
     """Compile a model to native code, which NBodyCalculator(model, compile=True) then finds at once."""
     from ase_nbody.calculator import NBodyCalculator
     from ase_nbody.compiled import programs
-    from ase_nbody.native_code import compile_library, library_path
+    from ase_nbody.native_code import kept_library
 
     first, *_ = load_members(model)  # a committee's members share their code
     for name in dtype or ["float64"]:
         network = NBodyCalculator(first, dtype=name, device=device).networks[0]
         for program, trace in programs(network, large=large).items():
-            path = library_path(network, program)
-            if force or not path.is_file():
-                compile_library(network, trace(network), path)
-            typer.echo(f"{name}: {path}")
+            typer.echo(f"{name}: {kept_library(network, program, trace, anew=force)}")

@@ -1,6 +1,6 @@
 """A case: a calculator, a structure, and what the checks have to know of both. And its evaluation, in full."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import ase
@@ -121,6 +121,17 @@ def evaluate(calculator: BaseCalculator, atoms: ase.Atoms) -> Evaluation:
             found[name] = voigt_6_to_full_3x3_stress(calculator.get_property(name, atoms)) * atoms.get_volume()
     virial = found["stress"] / len(atoms) if "stress" in found else None
     return Evaluation(energy / len(atoms), found["forces"], found.get("energies"), virial, found.get("stresses"))
+
+
+def energy_and_forces(calculator: BaseCalculator, structures: Sequence[ase.Atoms]) -> Array:
+    """Energies in eV and all force components in eV/Angstrom of structures of one size (n, 1 + components).
+
+    An ``NBodyCalculator`` evaluates several side by side, any other one by one.
+    """
+    if isinstance(calculator, NBodyCalculator) and len(structures) > 1:
+        return np.array([np.append(found["energy"], found["forces"]) for found in calculator.evaluate(structures)])
+    one_by_one = [evaluate(calculator, atoms) for atoms in structures]
+    return np.array([np.append(found.energy * len(found.forces), found.forces) for found in one_by_one])
 
 
 def deviation(actual: Evaluation, expected: Evaluation) -> tuple[float, str]:

@@ -11,16 +11,15 @@ itself.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import ase
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 
-from ase_nbody.checks.case import Array, Case
+from ase_nbody.checks.case import Array, Case, energy_and_forces
 from ase_nbody.checks.finding import Curve, Finding, Plot
-from ase_nbody.checks.scans import Jump, find_jumps, sample
-from ase_nbody.checks.smoothness import SPACING, jump_findings, path_of
+from ase_nbody.checks.scans import Jump, find_jumps
+from ase_nbody.checks.smoothness import SPACING, jump_findings
 from ase_nbody.nn.closest_approach import FOLLOWS, RESTS
 
 INNERMOST = 0.3  # of the sum of covalent radii, where the wall is measured
@@ -100,16 +99,19 @@ def dimer(first: str, second: str, distance: float) -> ase.Atoms:
 
 def scan(case: Case, first: str, second: str) -> DimerCurve:
     """The curve of two species, from 0.3 of the sum of covalent radii to beyond the cutoff."""
-    path = path_of(case, partial(dimer, first, second))
+
+    def path(places: Array) -> Array:
+        return energy_and_forces(case.calculator, [dimer(first, second, place) for place in places])
+
     radius, name = contact(first, second), f"{first}-{second}"
     closest = case.closest.get(name)
     grid = np.arange(INNERMOST * radius, case.outer, SPACING)
-    samples = sample(path, grid)
+    samples = path(grid)
     known = (*case.radii, radius) if closest is None else (*case.radii, radius, FOLLOWS * closest, RESTS * closest)
     return DimerCurve(
         name,
         grid,
-        samples[:, 0] - path(FAR)[0],
+        samples[:, 0] - path(np.array([FAR]))[0, 0],
         BONDS * radius if closest is None else FOLLOWS * closest,
         BONDS * radius if closest is None else RESTS * closest,
         not case.closest or closest is not None,

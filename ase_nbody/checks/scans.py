@@ -13,7 +13,7 @@ import numpy as np
 
 from ase_nbody.checks.case import Array
 
-Path = Callable[[float], Array]
+Path = Callable[[Array], Array]  # places in Angstrom (n,) -> energy in eV and forces in eV/Angstrom (n, 1 + components)
 QUANTITIES = ("value", "slope", "curvature")
 _VALUE = np.array([-3, 10, -15, 15, -10, 3]) / 8.0
 _SLOPE = np.array([-1, 3, -2, -2, 3, -1])
@@ -36,16 +36,11 @@ class Jump:
     place: float = 0.0
 
 
-def sample(path: Path, grid: Array) -> Array:
-    """Energy and forces (n, 1 + components) along a path."""
-    return np.array([path(place) for place in grid])
-
-
 def find_jumps(path: Path, grid: Array, samples: Array, known: Iterable[float] = ()) -> dict[str, Jump]:
     """Jumps of value, slope and curvature of the energy along a path.
 
     Args:
-        path: place on the path in Angstrom -> the energy in eV, then all force components in eV/Angstrom.
+        path: gives energies and forces at any places.
         grid: evenly spaced places (n,).
         samples: energy and forces there (n, 1 + components).
         known: places at which a jump is likely.
@@ -99,7 +94,7 @@ def _refined(path: Path, quantity: int, centre: float, h: float) -> tuple[Array,
     for _ in range(2):
         h /= _REFINE
         places = np.linspace(centre - _REACH * h, centre + _REACH * h, 2 * _REACH + 1)
-        found = disagreement(sample(path, places), h)
+        found = disagreement(path(places), h)
         centre = places[found[:, quantity].argmax() + 2] + 0.5 * h
         sizes.append(found.max(axis=0))
     return sizes[0], sizes[1], float(centre)

@@ -1,13 +1,13 @@
 """Smoothness: no jump of the energy, its slope or its curvature as atoms come and go through the cutoffs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import ase
 import numpy as np
 
-from ase_nbody.checks.case import Array, Case, evaluate
+from ase_nbody.checks.case import Array, Case, energy_and_forces
 from ase_nbody.checks.finding import Finding, not_applicable
-from ase_nbody.checks.scans import QUANTITIES, Jump, Path, find_jumps, sample
+from ase_nbody.checks.scans import QUANTITIES, Jump, find_jumps
 
 BOUND = 1e-4  # of how much the quantity changes within 0.25 Angstrom
 SPACING = 0.02  # Angstrom
@@ -26,8 +26,11 @@ def leaving_atom(case: Case) -> Iterator[Finding]:
         atoms.positions[leaver] = start + distance * way
         return atoms
 
-    path, grid = path_of(case, moved), np.arange(0.0, case.outer, SPACING)
-    found = find_jumps(path, grid, sample(path, grid))
+    def path(places: Array) -> Array:  # one after the other, as the calculator follows moving atoms
+        return np.concatenate([energy_and_forces(case.calculator, [moved(place)]) for place in places])
+
+    grid = np.arange(0.0, case.outer, SPACING)
+    found = find_jumps(path, grid, path(grid))
     yield from jump_findings("leaving atom", {f"atom {leaver} away by": found})
 
 
@@ -43,16 +46,6 @@ def _with_surface(case: Case) -> tuple[ase.Atoms, int, Array]:
         way = out[np.linalg.norm(out, axis=1).argmax()]
         way = way / np.linalg.norm(way)
     return atoms, int((atoms.positions @ way).argmax()), way
-
-
-def path_of(case: Case, structure_at: Callable[[float], ase.Atoms]) -> Path:
-    """Energy in eV and forces in eV/Angstrom of a structure that depends on a distance."""
-
-    def path(place: float) -> Array:
-        found = evaluate(case.calculator, structure_at(place))
-        return np.append(found.energy * len(found.forces), found.forces)
-
-    return path
 
 
 def jump_findings(check: str, found: dict[str, dict[str, Jump]]) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ase
@@ -25,6 +25,7 @@ from ase_nbody.results import chunks, collect, geometry, members, split
 from ase_nbody.structure import Structure, StructureError
 
 Model = str | os.PathLike[str] | NBodyNetwork
+Layout = tuple[LevelLayout, ...]
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _AT_ONCE = 2000  # atoms in a batch
 _SMALL = 100_000  # neighbours in all, for which memory is not a concern
@@ -110,7 +111,7 @@ class NBodyCalculator(Calculator):
         self._known[[atomic_numbers[symbol] for symbol in self.species]] = True
         evaluation = CompiledEvaluation if compile else BlockwiseEvaluation
         self._evaluations = [evaluation(network) for network in self.networks]
-        self._verlet: dict[tuple[LevelLayout, ...], VerletHierarchy] = {}
+        self._verlet: dict[Layout, VerletHierarchy] = {}
         self._predictions: list[Prediction] = []
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
         self._fits = _SMALL  # the largest number of neighbours that fitted into the memory
@@ -158,9 +159,7 @@ class NBodyCalculator(Calculator):
             raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
         structure, hierarchies = self._prepared(self.atoms, self._followed)
         with _threads(self.parameters["threads"]):
-            self._predictions = [
-                self._predict(member, hierarchy, [structure]) for member, hierarchy in enumerate(hierarchies)
-            ]
+            self._predictions = self._predict(hierarchies, [structure])
         self.results = collect(structure, self._predictions)
 
     def evaluate(self, structures: Sequence[ase.Atoms]) -> list[dict[str, Any]]:
@@ -188,11 +187,9 @@ class NBodyCalculator(Calculator):
                 except CalculatorSetupError as error:
                     raise CalculatorSetupError(f"structure {number}: {error}") from error
             batch = [structure for structure, _ in prepared]
+            together = {layout: concatenate([each[layout] for _, each in prepared]) for layout in set(self._layouts)}
             with _threads(self.parameters["threads"]):
-                found_by = [
-                    split(self._predict(member, concatenate(hierarchies), batch), batch)
-                    for member, hierarchies in enumerate(zip(*(tables for _, tables in prepared), strict=True))
-                ]
+                found_by = [split(prediction, batch) for prediction in self._predict(together, batch)]
             for number, structure, *predictions in zip(range(first, last), batch, *found_by, strict=True):
                 try:
                     found = collect(structure, predictions)
@@ -205,30 +202,36 @@ class NBodyCalculator(Calculator):
         return results
 
     def _prepared(
-        self, atoms: ase.Atoms, hierarchy: Callable[[tuple[LevelLayout, ...], Structure], Hierarchy]
-    ) -> tuple[Structure, list[Hierarchy]]:
-        """A structure that can be evaluated and its hierarchy for each network, or an error that says why it cannot."""
+        self, atoms: ase.Atoms, hierarchy: Callable[[Layout, Structure], Hierarchy]
+    ) -> tuple[Structure, dict[Layout, Hierarchy]]:
+        """A structure that can be evaluated and its hierarchy for each layout, or an error that says why it cannot."""
         try:
             structure = Structure.from_atoms(atoms)
             self._refuse_unknown_species(structure)
             with torch.inference_mode(False):  # tables made in a caller's inference mode could not be differentiated
-                hierarchies = [hierarchy(layout, structure) for layout in self._layouts]
+                hierarchies = {layout: hierarchy(layout, structure) for layout in set(self._layouts)}
             self._proximity.check(structure)
         except StructureError as error:
             raise CalculatorSetupError(str(error)) from error
         return structure, hierarchies
 
-    def _followed(self, layout: tuple[LevelLayout, ...], structure: Structure) -> Hierarchy:
+    def _followed(self, layout: Layout, structure: Structure) -> Hierarchy:
         """The hierarchy that follows a moving structure."""
         if layout not in self._verlet:
             self._verlet[layout] = VerletHierarchy(layout, self.parameters["skin"], self._device)
         return self._verlet[layout].update(structure)
 
-    def _searched(self, layout: tuple[LevelLayout, ...], structure: Structure) -> Hierarchy:
+    def _searched(self, layout: Layout, structure: Structure) -> Hierarchy:
         """The hierarchy of one structure, for once."""
         return build_hierarchy(structure, layout, device=self._device)
 
-    def _predict(self, member: int, hierarchy: Hierarchy, structures: Sequence[Structure]) -> Prediction:
+    def _predict(self, hierarchies: Mapping[Layout, Hierarchy], structures: Sequence[Structure]) -> list[Prediction]:
+        """What each network predicts."""
+        return [
+            self._predict_by(member, hierarchies[layout], structures) for member, layout in enumerate(self._layouts)
+        ]
+
+    def _predict_by(self, member: int, hierarchy: Hierarchy, structures: Sequence[Structure]) -> Prediction:
         network = self.networks[member]
         size = hierarchy.n_edges
         fits = size <= self._fits or needed_memory(network, hierarchy) < free_memory(self._device)

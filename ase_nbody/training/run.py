@@ -36,7 +36,7 @@ from ase_nbody.training.processes import Processes, Share, without_labels
 from ase_nbody.training.recovery import Recovery
 from ase_nbody.training.report import write_report
 
-_USUAL_STEPS = 12_000  # of the optimiser, for data sets of usual sizes
+_USUAL_STEPS = 9_000  # of the optimiser, for data sets of usual sizes
 _LARGEST_EXAMPLE = 500  # atoms: a card is no place for more
 _ROUND_SHAPES = 8  # widths of neighbour tables are padded to multiples, so that compiled steps serve many batches
 

@@ -26,7 +26,7 @@ class OptimisationConfig(Strict):
     """How the weights are found.
 
     Attributes:
-        epochs: passes over the training data; default: as many as make some 12,000 steps, between 20 and 500.
+        epochs: passes over the training data; default: as many as make some 9,000 steps, between 20 and 500.
         batch_size: structures per step, over all processes.
         batch_atoms: atoms per step at the most, in place of ``batch_size``: for structures of many sizes.
         optimiser: ``muon``: Muon for the mixing matrices, Adam for all other weights; ``adamw``: AdamW for all.

@@ -54,7 +54,10 @@ def _block(level: Level, parts: slice) -> Block:
     width = int(mask.sum(1).max()) if len(mask) else 0
     mask = mask[:, :width].contiguous()
     below = level.children[level.child[parts, :width][mask]]  # at the end of each edge
-    rows, place = torch.cat([below, level.own[parts]]).unique(return_inverse=True)
+    ends = torch.cat([below, level.own[parts]])
+    needed = torch.zeros(int(ends.max()) + 1 if len(ends) else 0, dtype=torch.bool, device=ends.device)
+    needed[ends] = True
+    rows, place = needed.nonzero().squeeze(1), (needed.cumsum(0) - 1)[ends]
     child = torch.zeros_like(mask, dtype=torch.int64).masked_scatter_(mask, place[: len(below)])
     parents, parents_mask = group_rows(place[: len(below)], mask.flatten().nonzero().squeeze(1), len(rows))
     here = Level(
@@ -63,7 +66,7 @@ def _block(level: Level, parts: slice) -> Block:
         children=torch.arange(len(rows), device=rows.device),
         child=child,
         atom=level.atom[parts, :width].contiguous(),
-        shift=level.shift[parts, :width].contiguous(),
+        shift=level.shift[:, parts, :width].contiguous(),
         mask=mask,
         parents=parents.T.contiguous(),
         parents_mask=parents_mask.T.contiguous(),
@@ -94,16 +97,14 @@ class Slopes(NamedTuple):
 
     Attributes:
         energies: of the parts in eV (P,).
-        centre_forces, centre_virials: on the atoms at the centres of the parts (P, 3), (P, 9), float64.
-        forces, virials: on those at the centres of the rows (Q, 3), (Q, 9), float64.
+        centres: forces and virials of the atoms at the centres of the parts (9, P), float64 (``sums_over_edges``).
+        children: likewise of those at the centres of the rows (9, Q).
         states: dE/dpsi of the rows ``(components, Q, channels)``, None at the first level.
     """
 
     energies: Tensor
-    centre_forces: Tensor
-    centre_virials: Tensor
-    forces: Tensor
-    virials: Tensor
+    centres: Tensor
+    children: Tensor
     states: Tensor | None = None
 
 
@@ -140,7 +141,7 @@ class Steps:
             of = (pairs, rows) if number else (pairs,)  # atoms' states are constants
             by_vectors, *by_state = torch.autograd.grad(total, of, materialize_grads=True)
         at_centres, at_children = sums_over_edges(level, vectors, by_vectors)
-        return Slopes(energies.detach(), *at_centres, *at_children, *by_state)
+        return Slopes(energies.detach(), at_centres, at_children, *by_state)
 
     def _vectors(self, number: int, level: Level, system: System) -> Tensor:
         radius = self.network.config.levels[number].radius
@@ -205,7 +206,7 @@ class BlockwiseEvaluation:
         """Derivatives, from the last level down."""
         numbers, levels = hierarchy.numbers, self.blocks(hierarchy)
         energies, parts = self.network.isolated_atoms(system.species), []
-        forces, virials = energies.new_zeros(len(energies), 3), energies.new_zeros(len(energies), 9)
+        sums = energies.new_zeros(9, len(energies))
         slopes: list[Tensor | None] = [None] * len(levels[-1])  # dE/dpsi of the parts, by block
         for number in reversed(range(len(levels))):
             below, slope_below = states[number], torch.zeros_like(states[number])
@@ -215,12 +216,11 @@ class BlockwiseEvaluation:
                 found = self.steps.down(number, block.level, below.index_select(1, block.rows), slope, system)
                 if found.states is not None:
                     slope_below.index_add_(1, block.rows, found.states)
-                centre, child_atom = block.level.centre, centre_below[block.rows]
-                forces.index_add_(0, centre, found.centre_forces).index_add_(0, child_atom, found.forces)
-                virials.index_add_(0, centre, found.centre_virials).index_add_(0, child_atom, found.virials)
+                sums.index_add_(1, block.level.centre, found.centres)
+                sums.index_add_(1, centre_below[block.rows], found.children)
                 part.append(found.energies)
             parts.append(torch.cat(part))
             energies.index_add_(0, hierarchy.levels[number].centre, parts[-1].to(torch.float64))
             if number:
                 slopes = list(slope_below.split(self.size, dim=1))
-        return sum_over_atoms(hierarchy, energies, forces, virials, parts[::-1])
+        return sum_over_atoms(hierarchy, energies, sums, parts[::-1])

@@ -156,7 +156,7 @@ def trace_step(network: NBodyNetwork, name: str) -> Traceable:
     return Traceable(pure_function(network, up if direction == "up" else down), tensors, axes)
 
 
-_LEVEL_AXES = ((0,), (0,), (0,), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1))  # of ``Level.tensors`` of any size
+_LEVEL_AXES = ((0,), (0,), (0,), (0, 1), (0, 1), (1, 2), (0, 1), (0, 1), (0, 1))  # of ``Level.tensors`` of any size
 
 
 def _distinct(network: NBodyNetwork, first: int) -> Iterator[int]:
@@ -174,7 +174,7 @@ def _level(network: NBodyNetwork, n_parts: int, width: int, n_children: int, n_p
         children=zeros(n_children),
         child=zeros(n_parts, width),
         atom=zeros(n_parts, width),
-        shift=zeros(n_parts, width, 3),
+        shift=zeros(3, n_parts, width),
         mask=zeros(n_parts, width).bool(),
         parents=zeros(n_parents, n_children),
         parents_mask=zeros(n_parents, n_children).bool(),

@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from ase_nbody.network import NBodyNetwork
 
@@ -143,7 +144,7 @@ def _refuse_fixed(program: torch.export.ExportedProgram, wanted: list[dict[int, 
     for node, kinds in zip(inputs[-len(wanted) :], wanted, strict=True):
         for axis, kind in kinds.items():
             size = node.meta["val"].shape[axis]
-            if kind == torch.export.Dim.AUTO and isinstance(size, int):
+            if kind == torch.export.Dim.AUTO and is_concrete_int(size):
                 raise ValueError(f"size {size} of a table became a constant of the code")
 
 

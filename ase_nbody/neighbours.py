@@ -118,7 +118,7 @@ def _sorted(pairs: Tensor, shift: Tensor, distance: Tensor, n_atoms: int) -> Edg
     key = first * n_atoms + second
     for axis, number in enumerate((highest - lowest + 1).tolist()):
         key = key * number + (shift[:, axis] - lowest[axis])
-    order = key.argsort()
+    order = torch.from_numpy(np.argsort(key.numpy())) if key.device.type == "cpu" else key.argsort()
     return Edges(first[order], second[order], shift[order], distance[order])
 
 

@@ -204,14 +204,14 @@ class NBodyLevel(nn.Module):
 
         Args:
             state: state of the level below ``(components, Q, channels)``.
-            vectors: pair vectors ``(P, K, 3)`` in Angstrom.
+            vectors: pair vectors ``(3, P, K)`` in Angstrom.
             level: the edges.
             species: of the atoms at the centres, one-hot ``(P, species)``.
             closest: distances ``(P, K)`` in Angstrom below which the radial functions hold still.
         """
-        distance = torch.linalg.vector_norm(vectors, dim=-1)  # (P, K)
-        basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (P, K, n_basis)
-        unit = vectors / distance.unsqueeze(-1)
+        distance = torch.linalg.vector_norm(vectors, dim=0)  # (P, K)
+        basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (n_basis, P, K)
+        unit = vectors / distance
         children = state if self.all_children else state.index_select(1, level.children)
         message = children if self.message is None else self.message(children)
         aggregated = self.aggregate(self.scale * self.first_order(message, basis, unit, level))
@@ -259,7 +259,7 @@ class NBodyNetwork(nn.Module):
 
         Args:
             hierarchy: the parts and edges.
-            vectors: for each level, the pair vectors (P, K, 3) in Angstrom; padded ones longer than the radius.
+            vectors: for each level, the pair vectors (3, P, K) in Angstrom; padded ones longer than the radius.
 
         Returns:
             For each level the energies (P,); zero where the level is not read out.
@@ -280,7 +280,7 @@ class NBodyNetwork(nn.Module):
         Args:
             number: which of ``levels``, from 0.
             state: state of the level below ``(components, Q, channels)``.
-            vectors: pair vectors (P, K, 3) in Angstrom.
+            vectors: pair vectors (3, P, K) in Angstrom.
             level: the edges.
             numbers: atomic numbers of all atoms (N,).
             species: likewise, one-hot ``(N, species)``.
@@ -290,7 +290,7 @@ class NBodyNetwork(nn.Module):
         state, energy = self.levels[number](state, vectors, level, species[level.centre], closest)
         energies = state.new_zeros(state.shape[1]) if energy is None else self.config.energy_scale * energy
         if self.repulsion is not None and number == 0:
-            distance = torch.linalg.vector_norm(vectors, dim=-1)
+            distance = torch.linalg.vector_norm(vectors, dim=0)
             reach = None if closest is None else FOLLOWS * closest.clamp(max=radius)
             energies = energies + self.repulsion(centre, atom, distance, reach)
         return state, energies

@@ -57,7 +57,7 @@ class Prediction:
 
 
 def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, structure: Tensor) -> Tensor:
-    """Pair vectors (P, K, 3) in Angstrom of a level's edges; padded ones are longer than the ``radius``.
+    """Pair vectors (3, P, K) in Angstrom of a level's edges; padded ones are longer than the ``radius``.
 
     Args:
         level: the edges.
@@ -66,9 +66,10 @@ def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, 
         cells: lattice vectors of the structures (B, 3, 3), float64.
         structure: the structure that each atom belongs to (N,).
     """
-    offsets = torch.einsum("pka,pab->pkb", level.shift.to(cells.dtype), cells[structure[level.centre]])
-    vectors = positions[level.atom] + offsets - positions[level.centre].unsqueeze(1)
-    return torch.where(level.mask.unsqueeze(-1), vectors, 2.0 * radius)
+    lattice = cells[structure[level.centre]].permute(1, 2, 0).unsqueeze(-1)  # (3, 3, P, 1)
+    offsets = (level.shift.to(cells.dtype).unsqueeze(1) * lattice).sum(0)
+    vectors = positions.T[:, level.atom] + offsets - positions.T[:, level.centre].unsqueeze(-1)
+    return torch.where(level.mask, vectors, 2.0 * radius)
 
 
 def evaluate(
@@ -115,49 +116,48 @@ def _assemble(
     """Sum part energies and pair gradients to atoms and structures (equations above), in float64."""
     energies = network.isolated_atoms(network.one_hot[hierarchy.numbers])
     n_atoms = energies.shape[0]  # not len(), which compilers take for a constant
-    forces, virials = energies.new_zeros(n_atoms, 3), energies.new_zeros(n_atoms, 9)
+    sums = energies.new_zeros(9 if with_virials else 3, n_atoms)
     below = torch.arange(n_atoms, device=energies.device)
     for level, vector, part, gradient in zip(hierarchy.levels, vectors, parts, gradients, strict=True):
         energies = energies.index_add(0, level.centre, part.to(torch.float64))
         at_centres, at_children = sums_over_edges(level, vector, gradient, with_virials)
-        child_atom = below[level.children]
-        forces = forces.index_add(0, level.centre, at_centres[0]).index_add(0, child_atom, at_children[0])
-        if with_virials:
-            virials = virials.index_add(0, level.centre, at_centres[1]).index_add(0, child_atom, at_children[1])
+        sums = sums.index_add(1, level.centre, at_centres).index_add(1, below[level.children], at_children)
         below = level.centre
-    return sum_over_atoms(hierarchy, energies, forces, virials, parts)
+    return sum_over_atoms(hierarchy, energies, sums, parts)
 
 
-def sums_over_edges(
-    level: Level, vectors: Tensor, gradient: Tensor, virials: bool = True
-) -> tuple[list[Tensor], list[Tensor]]:
+# Components of a symmetric matrix in Voigt's order xx, yy, zz, yz, xz, xy; and where they stand in it.
+_FIRST, _SECOND = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
+_VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
+
+
+def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bool = True) -> tuple[Tensor, Tensor]:
     """What the edges of a level add to forces and per-atom virials (equations above), in float64.
 
     Args:
         level: the edges.
-        vectors: pair vectors (P, K, 3) in Angstrom, float64.
-        gradient: of the energy by them (P, K, 3).
+        vectors: pair vectors (3, P, K) in Angstrom, float64.
+        gradient: of the energy by them (3, P, K).
         virials: sum virials too.
 
     Returns:
-        Of the parts' centres: forces (P, 3) and virials (P, 9); likewise of the children (C, 3) and (C, 9).
+        Three components of the forces and six of the symmetric virials, of the parts' centres (9, P) and of the
+        children (9, C); without virials (3, P) and (3, C).
     """
-    gradient = gradient.to(torch.float64) * level.mask.unsqueeze(-1)
-    at_centres, at_children = [gradient.sum(1)], [-sum_over_parents(gradient.unsqueeze(0), level)[0]]
-    if virials:
-        half = 0.5 * (vectors.unsqueeze(-1) * gradient.unsqueeze(-2)).flatten(2)  # (P, K, 9)
-        at_centres.append(half.sum(1))
-        at_children.append(sum_over_parents(half.unsqueeze(0), level)[0])
-    return at_centres, at_children
+    gradient = gradient.to(torch.float64) * level.mask
+    if not virials:
+        return gradient.sum(-1), -sum_over_parents(gradient.unsqueeze(-1), level).squeeze(-1)
+    half = [0.25 * (vectors[a] * gradient[b] + vectors[b] * gradient[a]) for a, b in zip(_FIRST, _SECOND, strict=True)]
+    at_centres = torch.stack([*gradient, *half])
+    at_children = torch.stack([*-gradient, *half])
+    return at_centres.sum(-1), sum_over_parents(at_children.unsqueeze(-1), level).squeeze(-1)
 
 
-def sum_over_atoms(
-    hierarchy: Hierarchy, energies: Tensor, forces: Tensor, virials: Tensor, parts: Sequence[Tensor]
-) -> Prediction:
-    """The prediction from what belongs to the atoms: energies (N,), forces (N, 3), virials (N, 9)."""
+def sum_over_atoms(hierarchy: Hierarchy, energies: Tensor, sums: Tensor, parts: Sequence[Tensor]) -> Prediction:
+    """The prediction from what belongs to the atoms: energies (N,), and forces and virials (9, N) or forces (3, N)."""
     energy = sum_by_structure(energies, hierarchy.structure, hierarchy.n_structures)
-    virials = virials.unflatten(1, (3, 3))
-    return Prediction(energy, energies, forces, 0.5 * (virials + virials.mT), tuple(parts))
+    virials = sums[3:].T[:, _VOIGT] if len(sums) > 3 else sums.new_zeros(sums.shape[1], 3, 3)
+    return Prediction(energy, energies, sums[:3].T.contiguous(), virials, tuple(parts))
 
 
 def pure_evaluation(

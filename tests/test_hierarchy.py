@@ -26,7 +26,7 @@ def edges_of(level: Level) -> list[tuple[int, ...]]:
     """The real edges as (centre, atom of the child, shift)."""
     rows = level.mask.nonzero()
     centre = level.centre[rows[:, 0]]
-    columns = [centre, level.atom[tuple(rows.T)], *level.shift[tuple(rows.T)].T]
+    columns = [centre, level.atom[tuple(rows.T)], *level.shift[:, *rows.T]]
     return sorted(map(tuple, torch.stack(columns, dim=1).tolist()))
 
 
@@ -83,7 +83,7 @@ def test_padding_is_zero(system):
     for level in build(system).levels:
         for table, mask in ((level.child, level.mask), (level.atom, level.mask), (level.parents, level.parents_mask)):
             assert not table[~mask].any()
-        assert not level.shift[~level.mask].any()
+        assert not level.shift[:, ~level.mask].any()
 
 
 @pytest.mark.parametrize("multiple", [1, 8])

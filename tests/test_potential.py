@@ -73,10 +73,14 @@ def test_virials_of_the_atoms_are_derivatives_by_their_own_strains(with_repulsio
     def energy(strains):
         vectors = []
         for level, config in zip(hierarchy.levels, network.config.levels, strict=True):
-            pairs = positions[level.atom] + level.shift.double() @ cell - positions[level.centre].unsqueeze(1)
+            pairs = (
+                positions[level.atom]
+                + level.shift.movedim(0, -1).double() @ cell
+                - positions[level.centre].unsqueeze(1)
+            )
             mean = 0.5 * (strains[level.centre].unsqueeze(1) + strains[level.atom])
             pairs = pairs + (mean @ pairs.unsqueeze(-1)).squeeze(-1)
-            vectors.append(torch.where(level.mask.unsqueeze(-1), pairs, 2.0 * config.radius))
+            vectors.append(torch.where(level.mask, pairs.movedim(-1, 0), 2.0 * config.radius))
         return float(sum(part.sum() for part in network(hierarchy, vectors)))
 
     def of_component(atom, row, column, step):

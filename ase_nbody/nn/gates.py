@@ -1,14 +1,18 @@
 """The gates of Kondor 2018, section 4: how the state of a part is made from those of its children.
 
-Both are Clebsch-Gordan products, evaluated as Gaunt products by exact quadrature on the sphere (``so3.gaunt``).
+Both are Clebsch-Gordan products with Gaunt's weights: powers of a state are evaluated by exact quadrature on the sphere
+(``so3.gaunt``), a sum of products over many children by the coefficients themselves, once for the sum.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ase_nbody.hierarchy import Level
 from ase_nbody.nn.exchange import gather_children
-from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type
+from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type, gaunt_matrix
+from ase_nbody.so3.constants import ExactConstants
 
 
 class ZerothOrderGate(nn.Module):
@@ -39,7 +43,7 @@ class ZerothOrderGate(nn.Module):
         return self.quadrature.project(torch.cat(powers, dim=-1))
 
 
-class FirstOrderGate(nn.Module):
+class FirstOrderGate(ExactConstants):
     """A_i = sum_j R_n(r_ij) Y(r_ij) ⊗ psi_j: products of the children's states with their relative positions.
 
     For children with l = 0 only (the atoms) the product is a plain one, and the radial basis itself stands for R_n: the
@@ -47,7 +51,9 @@ class FirstOrderGate(nn.Module):
 
         R_n(r) Y(r)  has the components  sum_b w^l_bn B_b(r) Y_lm(r),
 
-    and the product is evaluated on the points u of a quadrature, where it is a matrix product over the children.
+    and the outer products of all components, summed over the children, are one matrix product for each part:
+
+        A_i^lm = sum G^lm_{l'm', l''m''} [ sum_j (R_n Y_l'm')(r_ij) psi_j^l''m'' ],   G: Gaunt's coefficients.
 
     Args:
         tau_child: type of the children's states.
@@ -55,6 +61,8 @@ class FirstOrderGate(nn.Module):
         n_basis: size of the radial basis B_b.
         n_radial: number of learned radial functions R_n; None, for children with l = 0, takes the basis.
     """
+
+    coupling: Tensor
 
     def __init__(self, tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> None:
         super().__init__()
@@ -65,15 +73,15 @@ class FirstOrderGate(nn.Module):
         self.radial: nn.Parameter | None = None
         if n_radial is not None:
             self.radial = nn.Parameter(torch.randn(l_max + 1, n_basis, n_radial, dtype=torch.float64) / n_basis**0.5)
-            self.quadrature = SphereQuadrature(max(l_max, tau_child.l_max), l_max, degree=l_max + tau_child.l_max)
+            self.register_constant("coupling", gaunt_matrix(l_max, tau_child.l_max, l_max))
 
     def forward(self, state: Tensor, basis: Tensor, unit: Tensor, level: Level) -> Tensor:
         """Aggregate over the children.
 
         Args:
             state: states of the level's children (components, C, channels).
-            basis: radial basis of the edges (P, K, n_basis).
-            unit: directions of the edges (P, K, 3).
+            basis: radial basis of the edges (n_basis, P, K).
+            unit: directions of the edges (3, P, K).
             level: the edges.
 
         Returns:
@@ -81,14 +89,31 @@ class FirstOrderGate(nn.Module):
         """
         harmonics = self.harmonics(unit)  # (components, P, K)
         if self.radial is None:
-            child = gather_children(state, level)[0]  # (P, K, channels)
-            weight = (basis.unsqueeze(-1) * child.unsqueeze(-2)).flatten(2)  # (P, K, n * channels)
-            return torch.bmm(harmonics.transpose(0, 1), weight).transpose(0, 1)
-        # Children stand last in the fields of the edges: small matrix products are fastest so, derivatives above all.
-        radial = torch.einsum("pkb,lbn->lpnk", basis, self.radial)
-        angular = harmonics.unsqueeze(2)  # (components, P, 1, K)
-        edges = torch.cat([one * angular[degree**2 : (degree + 1) ** 2] for degree, one in enumerate(radial)])
-        edge_field = self.quadrature.evaluate(edges)  # (points, P, n, K)
-        child_field = gather_children(self.quadrature.evaluate(state), level)  # (points, P, K, channels)
-        product = edge_field @ child_field  # (points, P, n, channels), summed over the children
-        return self.quadrature.project(product.flatten(2))
+            child = gather_children(state[0].T.unsqueeze(-1), level).squeeze(-1)  # (channels, P, K)
+            weight = (basis.unsqueeze(1) * child).flatten(0, 1)  # (n * channels, P, K)
+            return _SumOverEdges.apply(harmonics.transpose(0, 1), weight.transpose(0, 1)).transpose(0, 1)
+        degrees, _, n = self.radial.shape
+        mixed = self.radial.transpose(1, 2).flatten(0, 1) @ basis.flatten(1)  # (degrees * n, P * K)
+        radial = mixed.view(degrees, n, *basis.shape[1:]).transpose(1, 2).unsqueeze(3)  # (degrees, P, n, 1, K)
+        angular = harmonics.transpose(0, 1).unsqueeze(1)  # (P, 1, components, K)
+        edges = [radial[degree] * angular[:, :, degree**2 : (degree + 1) ** 2] for degree in range(degrees)]
+        left = torch.cat(edges, dim=2).flatten(1, 2)  # (P, n * components, K)
+        (right,) = gather_children(state.transpose(0, 1).flatten(1).unsqueeze(0), level)  # (P, K, comp. * channels)
+        outer = torch.bmm(left, right)  # all products of components, summed over the children
+        outer = outer.view(outer.shape[0] * n, self.coupling.shape[1], state.shape[2])
+        product = torch.bmm(self.coupling.expand(outer.shape[0], -1, -1), outer)  # (P * n, components, channels)
+        return product.unflatten(0, (-1, n)).permute(2, 0, 1, 3).flatten(2)
+
+
+class _SumOverEdges(torch.autograd.Function):
+    """sum_k a_pik b_pjk, as ``torch.bmm(a, b.mT)``, but derivatives by b stand in memory as b does: edges last."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return torch.bmm(a, b.mT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        a, b = ctx.saved_tensors
+        return torch.bmm(grad, b), torch.bmm(grad.mT, a)

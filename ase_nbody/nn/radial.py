@@ -1,9 +1,9 @@
 """Radial functions of a pair distance, fading to zero with two continuous derivatives at the radius."""
 
-import torch
-from torch import Tensor
+import math
 
-from ase_nbody.so3.constants import ExactConstants
+import torch
+from torch import Tensor, nn
 
 
 def cutoff_function(distance: Tensor, radius: Tensor | float) -> Tensor:
@@ -11,7 +11,7 @@ def cutoff_function(distance: Tensor, radius: Tensor | float) -> Tensor:
     return (1.0 - (distance / radius).square()).clamp(min=0.0) ** 3
 
 
-class RadialBasis(ExactConstants):
+class RadialBasis(nn.Module):
     """B_n(r) = n^(1 - decay) j_0(n pi r/radius) f_c(r), n = 1 ... size: spherical Bessel functions, smoothly cut off.
 
     The waves of a free particle in a sphere (Gasteiger et al., ICLR 2020, eq. 7, where they have equal norm, decay 0),
@@ -24,17 +24,16 @@ class RadialBasis(ExactConstants):
         decay: power of 1/n by which the norm falls.
     """
 
-    wave_number: Tensor
-    amplitude: Tensor
-
     def __init__(self, radius: float, size: int, decay: float = 1.0) -> None:
         super().__init__()
         self.radius = radius
-        number = torch.arange(1, size + 1, dtype=torch.float64)
-        self.register_constant("wave_number", torch.pi / radius * number)
-        self.register_constant("amplitude", radius / torch.pi * number**-decay)
+        self.amplitude = [radius / math.pi * n**-decay for n in range(1, size + 1)]
 
     def forward(self, distance: Tensor) -> Tensor:
-        """Distances ``(...)`` in Angstrom -> ``(..., size)``; exactly zero from the radius on."""
-        fading = (cutoff_function(distance, self.radius) / distance).unsqueeze(-1)
-        return torch.sin(self.wave_number * distance.unsqueeze(-1)) * self.amplitude * fading
+        """Distances ``(...)`` in Angstrom -> ``(size, ...)``; exactly zero from the radius on."""
+        x, fading = torch.pi / self.radius * distance, cutoff_function(distance, self.radius) / distance
+        first, twice_cosine = torch.stack([x.sin() * fading, 2.0 * x.cos()])
+        waves = [torch.zeros_like(first), first]
+        while len(waves) <= len(self.amplitude):  # sin((n + 1) x) = 2 cos(x) sin(n x) - sin((n - 1) x)
+            waves.append(twice_cosine * waves[-1] - waves[-2])
+        return torch.stack([amplitude * wave for amplitude, wave in zip(self.amplitude, waves[1:], strict=True)])

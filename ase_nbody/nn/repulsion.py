@@ -7,6 +7,7 @@ radii if that is not known. It must not reach into the data: its steep tail ther
 two fifths.
 """
 
+import numpy as np
 import torch
 from ase.data import covalent_radii
 from ase.units import Bohr, Hartree
@@ -22,10 +23,12 @@ class ZBLRepulsion(ExactConstants):
     """Energy of each atom in eV: half of its pairs' ZBL energies. No parameters."""
 
     radius: Tensor
+    inverse_length: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_constant("radius", covalent_radii)
+        self.register_constant("inverse_length", np.arange(len(covalent_radii), dtype=np.float64) ** 0.23 / 0.46850)
 
     def forward(self, first: Tensor, second: Tensor, distance: Tensor, reach: Tensor | None = None) -> Tensor:
         """Energies in eV of the centres.
@@ -39,7 +42,7 @@ class ZBLRepulsion(ExactConstants):
         first = first.unsqueeze(-1)
         cutoff = self.radius[first] + self.radius[second] if reach is None else reach
         z_first, z_second = first.to(distance), second.to(distance)
-        reduced = distance * (z_first**0.23 + z_second**0.23) / 0.46850
+        reduced = distance * (self.inverse_length[first] + self.inverse_length[second])
         screening = sum(weight * torch.exp(-rate * reduced) for weight, rate in _SCREENING)
         coulomb = 0.5 * Hartree * Bohr * z_first * z_second / distance
         return (coulomb * screening * cutoff_function(distance, cutoff)).sum(-1)

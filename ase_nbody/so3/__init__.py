@@ -10,7 +10,7 @@ Conventions, stated once:
   is one batched matrix product.
 """
 
-from ase_nbody.so3.clebsch_gordan import clebsch_gordan, clebsch_gordan_product, gaunt_coefficient
+from ase_nbody.so3.clebsch_gordan import clebsch_gordan, clebsch_gordan_product, gaunt_coefficient, gaunt_matrix
 from ase_nbody.so3.fragments import Type, degrees
 from ase_nbody.so3.gaunt import SphereQuadrature, gaunt_product
 from ase_nbody.so3.harmonics import SphericalHarmonics
@@ -24,6 +24,7 @@ __all__ = [
     "clebsch_gordan_product",
     "degrees",
     "gaunt_coefficient",
+    "gaunt_matrix",
     "gaunt_product",
     "rotation_matrix",
 ]

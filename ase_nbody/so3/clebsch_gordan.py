@@ -61,3 +61,9 @@ def clebsch_gordan_product(x: Tensor, y: Tensor, l_out: int, *, weights=gaunt_co
                     block = block + torch.einsum("abm,a...,b...->m...", coupling, left, right)
         blocks.append(block)
     return torch.cat(blocks)
+
+
+def gaunt_matrix(l_x: int, l_y: int, l_out: int) -> Tensor:
+    """Matrix ``((l_out + 1)^2, (l_x + 1)^2 (l_y + 1)^2)`` of the Gaunt product of x and y, applied to all x_i y_j."""
+    x, y = (torch.eye((degree + 1) ** 2, dtype=torch.float64) for degree in (l_x, l_y))
+    return clebsch_gordan_product(x.unsqueeze(2), y.unsqueeze(1), l_out).flatten(1)

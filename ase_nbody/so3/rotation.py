@@ -29,4 +29,4 @@ def rotation_matrix(l_max: int, rotation: Tensor) -> Tensor:
     harmonics = SphericalHarmonics(l_max)
     quadrature = SphereQuadrature(max(l_max, 1), l_max, degree=max(l_max, 1))
     points = quadrature.synthesis[:, 1:4] / 3**0.5  # the degree-1 harmonics are sqrt(3) (x, y, z)
-    return harmonics(points @ rotation.T) @ quadrature.analysis.T
+    return harmonics(rotation @ points.T) @ quadrature.analysis.T

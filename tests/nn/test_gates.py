@@ -27,7 +27,7 @@ def aggregation(gate: FirstOrderGate, level: Level):
 
     def aggregate(state, vectors):
         distance = vectors.norm(dim=-1)
-        return gate(state, basis(distance), vectors / distance.unsqueeze(-1), level)
+        return gate(state, basis(distance), vectors.movedim(-1, 0) / distance, level)
 
     return aggregate
 
@@ -110,7 +110,8 @@ def test_energy_of_two_point_dipoles(network, hierarchy_of, systems):
     distance = pair.norm()
     unit = pair / distance
     vectors = torch.stack([pair, -pair]).unsqueeze(1)
-    field = gate(state, (distance**-3).expand(2, 1, 1), vectors / distance, level)[1:4, :, 0]  # (xyz, parts)
+    basis = (distance**-3).expand(1, 2, 1)
+    field = gate(state, basis, vectors.movedim(-1, 0) / distance, level)[1:4, :, 0]  # (xyz, parts)
     expected = distance**-3 * (first @ second - 3.0 * (first @ unit) * (second @ unit))
     torch.testing.assert_close(-(first @ field[:, 0]), expected)
     torch.testing.assert_close(-(second @ field[:, 1]), expected)

@@ -35,7 +35,7 @@ def test_basis_is_finite_and_smooth_down_to_short_distances():
 
 def test_basis_functions_are_independent():
     r = torch.linspace(0.3, RADIUS - 0.3, 200, dtype=torch.float64)
-    assert BASIS(r).shape == (200, 6)
+    assert BASIS(r).shape == (6, 200)
     assert np.linalg.cond(BASIS(r).numpy()) < 1e4
 
 
@@ -44,13 +44,17 @@ def test_rapid_functions_have_less_amplitude(decay):
     """At the origin n^(1 - decay), elsewhere that times sin(x) / x."""
     number = torch.arange(1, 7, dtype=torch.float64)
     basis = RadialBasis(RADIUS, 6, decay)
-    torch.testing.assert_close(basis(torch.tensor(1e-7)), number ** (1.0 - decay))
-    expected = number ** (1.0 - decay) * torch.sinc(number * 1.7 / RADIUS) * cutoff_function(torch.tensor(1.7), RADIUS)
-    torch.testing.assert_close(basis(torch.tensor(1.7)), expected)
+    torch.testing.assert_close(basis(torch.tensor(1e-7, dtype=torch.float64)), number ** (1.0 - decay))
+    expected = (
+        number ** (1.0 - decay)
+        * torch.sinc(number * 1.7 / RADIUS)
+        * cutoff_function(torch.tensor(1.7, dtype=torch.float64), RADIUS)
+    )
+    torch.testing.assert_close(basis(torch.tensor(1.7, dtype=torch.float64)), expected)
 
 
 def test_shape_follows_the_distances():
-    assert RadialBasis(RADIUS, 5)(torch.ones(2, 3, dtype=torch.float64)).shape == (2, 3, 5)
+    assert RadialBasis(RADIUS, 5)(torch.ones(2, 3, dtype=torch.float64)).shape == (5, 2, 3)
 
 
 def test_derivatives_of_first_and_second_order():

@@ -78,10 +78,10 @@ def test_gaunt_coefficients_vanish_for_pseudo_tensors(triangle):
 
 def test_product_of_harmonics_is_their_pointwise_product():
     unit = torch.nn.functional.normalize(random_state(1, 3, seed=1), dim=-1)
-    low, high = SphericalHarmonics(2)(unit).T, SphericalHarmonics(5)(unit).T
+    low, high = SphericalHarmonics(2)(unit.T).T, SphericalHarmonics(5)(unit.T).T
     x, y = random_state(2, seed=2), random_state(3, seed=3)
     product = clebsch_gordan_product(x[:, None], y[:, None], 5)[:, 0]
-    torch.testing.assert_close(high @ product, (low @ x) * (SphericalHarmonics(3)(unit).T @ y))
+    torch.testing.assert_close(high @ product, (low @ x) * (SphericalHarmonics(3)(unit.T).T @ y))
 
 
 def test_product_has_the_scalar_part_of_the_dot_product():

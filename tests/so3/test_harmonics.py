@@ -29,18 +29,18 @@ def scipy_harmonic(degree: int, order: int, unit: np.ndarray) -> np.ndarray:
 def test_harmonics_are_those_of_scipy(unit):
     components = [(degree, order) for degree in range(L_MAX + 1) for order in range(-degree, degree + 1)]
     expected = np.stack([scipy_harmonic(degree, order, unit.numpy()) for degree, order in components], axis=1)
-    np.testing.assert_allclose(SphericalHarmonics(L_MAX)(unit).T, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(SphericalHarmonics(L_MAX)(unit.T).T, expected, rtol=0, atol=1e-12)
 
 
 def test_harmonics_are_those_of_e3nn(unit):
     expected = o3.spherical_harmonics(list(range(L_MAX + 1)), unit, normalize=False, normalization="component")
-    torch.testing.assert_close(SphericalHarmonics(L_MAX)(unit).T, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(SphericalHarmonics(L_MAX)(unit.T).T, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("l_max", range(9))
 def test_harmonics_are_orthonormal_over_the_sphere(l_max):
     points, weights = lebedev_rule(17)
-    values = SphericalHarmonics(l_max)(torch.from_numpy(points.T)).T.numpy()
+    values = SphericalHarmonics(l_max)(torch.from_numpy(points)).T.numpy()
     assert values.shape == (len(weights), (l_max + 1) ** 2)
     overlap = values.T @ (values * (weights / weights.sum())[:, None])
     np.testing.assert_allclose(overlap, np.eye((l_max + 1) ** 2), atol=1e-12)
@@ -48,17 +48,17 @@ def test_harmonics_are_orthonormal_over_the_sphere(l_max):
 
 def test_length_of_each_degree(unit):
     squares = torch.zeros(L_MAX + 1, len(unit), dtype=torch.float64)
-    squares.index_add_(0, torch.tensor(degrees(L_MAX)), SphericalHarmonics(L_MAX)(unit).square())
+    squares.index_add_(0, torch.tensor(degrees(L_MAX)), SphericalHarmonics(L_MAX)(unit.T).square())
     expected = torch.arange(1, 2 * L_MAX + 2, 2, dtype=torch.float64)
     torch.testing.assert_close(squares, expected[:, None].expand_as(squares))
 
 
 def test_degree_one_is_the_vector_itself(unit):
-    torch.testing.assert_close(SphericalHarmonics(1)(unit)[1:], 3**0.5 * unit.T)
+    torch.testing.assert_close(SphericalHarmonics(1)(unit.T)[1:], 3**0.5 * unit.T)
 
 
 def as_state(unit: torch.Tensor) -> torch.Tensor:
-    return SphericalHarmonics(L_MAX)(unit)
+    return SphericalHarmonics(L_MAX)(unit.T)
 
 
 def test_covariance(unit):
@@ -81,7 +81,7 @@ def test_derivatives_of_first_and_second_order():
     harmonics = SphericalHarmonics(3)
 
     def of_vectors(vectors):
-        return harmonics(vectors / vectors.norm(dim=-1, keepdim=True))
+        return harmonics((vectors / vectors.norm(dim=-1, keepdim=True)).T)
 
     assert torch.autograd.gradcheck(of_vectors, vectors)
     assert torch.autograd.gradgradcheck(of_vectors, vectors)

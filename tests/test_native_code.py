@@ -16,7 +16,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork, blockwise, compiled, native_code, save_model
 from ase_nbody.compiled import CompiledEvaluation, programs
-from ase_nbody.native_code import compile_library, kept_library, library_path, sizes_of_weights
+from ase_nbody.native_code import Traceable, compile_library, kept_library, library_path, sizes_of_weights
 from ase_nbody.network import LevelConfig
 from ase_nbody.potential import evaluate
 
@@ -245,3 +245,15 @@ def test_the_example_has_no_size_of_the_weights(species, channels):
         }
         assert not free & sizes_of_weights(model)
         assert len({id(tensor) for tensor in traceable.tensors}) == len(traceable.tensors)
+
+
+def test_a_size_that_became_a_constant_is_refused(small_network, tmp_path):
+    """``len`` makes the size of the example one, and code for 11 rows would read beyond tables of 5."""
+
+    def fixed(weights, tensors):
+        return (tensors[0] + torch.zeros(len(tensors[0])),)
+
+    path = tmp_path / "some-name.pt2"
+    with pytest.raises(ValueError, match="size 11 of a table became a constant"):
+        compile_library(small_network, Traceable(fixed, [torch.zeros(11)], [(0,)]), path)
+    assert not path.exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import yaml
 
 matplotlib.use("Agg")  # pictures go to files, so no screen is needed
 from contender import MODELS, Model
@@ -53,6 +54,8 @@ def write(results: Results) -> str:
     if any(key.startswith("breakdown|") for key in results):
         parts += ["## Where our step goes\n", *breakdowns(results)]
     parts += ["## Against size\n", *sizes(results)]
+    if results.get("accuracy"):
+        parts += ["## How accurate these sizes are\n", *accuracies(results["accuracy"])]
     return "\n".join(parts)
 
 
@@ -175,6 +178,18 @@ def sizes(results: Results) -> Iterable[str]:
     for atoms in sorted(set().union(*curves)):
         cells = [f"{number(one[atoms])}, {1e3 * one[atoms] / atoms:.0f}" if atoms in one else "-" for one in curves]
         rows.append([f"{atoms:,} atoms", *cells])
+    yield table(rows)
+
+
+def accuracies(found: dict[str, Any]) -> Iterable[str]:
+    """Errors of our sizes on one task, and the published ones of the peers."""
+    tasks = yaml.safe_load((Path(__file__).parents[1] / "accuracy" / "published.yaml").read_text())
+    yield "Acetylacetone at 300 K, 450 frames to learn from and 50 for validation; RMSE on the same test frames.\n"
+    rows = [["network", "energy / meV", "forces / (meV/Å)"]]
+    for size, one in found.items():
+        networks = "" if one["networks"] == 1 else f", {one['networks']} networks"
+        rows.append([f"NBody {size}{networks}", number(one["energy"]), number(one["forces"])])
+    rows += [[f"{peer}, published", *map(number, pair)] for peer, pair in tasks["acac"]["peers"].items()]
     yield table(rows)
 
 

@@ -32,6 +32,8 @@ from contender import KEEP_MEMORY, MODELS, MODULES, Contender, Failure, Model
 from environments import build
 from report import draw, write
 
+from ase_nbody.archive import load_members, read_card
+
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = ("3BPA", "water 192", "water 1536", "silicon 216", "silicon 1728")
 STRUCTURES_ON_GPU = ("3BPA", "water 1536", "water 12288", "water 98304")
@@ -40,6 +42,7 @@ LARGER = tuple(f"water {192 * cells**3}" for cells in (3, 4, 6, 8))  # ours alon
 LARGEST = {Model("NBody", size, "compiled") for size in ("small", "medium", "record")}
 STEPS = 10  # in a round, for ours, whose neighbour list is built once in it
 ROUND = 2.0  # seconds of a round, for the peers, who search at every step: so many steps as fit, at the most STEPS
+ACCURACY = {"small": "acac_small", "medium": "acac_medium", "record": "acac"}  # tasks of benchmarks/accuracy
 BUDGET = 120.0  # seconds after which a model is not asked for another round
 
 
@@ -118,6 +121,18 @@ def break_down(structure: str, size: str, dtype: str, threads: int, device: str)
     )
 
 
+def accuracies() -> dict[str, Any]:
+    """Errors of our sizes on the same test frames, of those that ``benchmarks/accuracy/run.py`` has trained."""
+    found = {}
+    for size, task in ACCURACY.items():
+        model = ROOT / "runs" / "accuracy" / task / "model.nbody"
+        if model.is_file():
+            errors = read_card(model)["card"]["test errors"]
+            rmse = {quantity: errors[quantity]["rmse"] for quantity in ("energy", "forces")}
+            found[size] = {"task": task, "networks": len(load_members(model)), **rmse}
+    return found
+
+
 def jobs(options: Any) -> Iterator[tuple[str, set[str], Callable[[], dict[str, Any]]]]:
     """All that is measured, the most telling first: keys of the results, what is in them, and what finds them."""
     on_gpu = options.device == "cuda"
@@ -177,6 +192,7 @@ def main() -> None:
     versions = {name: version(name) for name in ("torch", "ase")}
     machine = {"processor": processor(options.device), **versions, "rounds": options.rounds}
     keep("machine", machine)
+    keep("accuracy", accuracies())
     for key, wanted, job in jobs(options):
         if re.search(options.only, key) and (key not in results or not wanted <= set(results[key])):
             keep(key, job())

@@ -129,7 +129,7 @@ def accuracies() -> dict[str, Any]:
         if model.is_file():
             errors = read_card(model)["card"]["test errors"]
             rmse = {quantity: errors[quantity]["rmse"] for quantity in ("energy", "forces")}
-            found[size] = {"task": task, "networks": len(load_members(model)), **rmse}
+            found[size] = {"networks": len(load_members(model)), **rmse}
     return found
 
 

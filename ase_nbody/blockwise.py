@@ -7,7 +7,7 @@ all parts and the derivatives dE/dpsi; all else, pair vectors included, exists f
     downwards, for every level:              d/d(psi_children, r_ij) of  sum_i (epsilon_i + psi_i . dE/dpsi_i)
 
 Upwards nothing is kept for derivatives, so the states of the lower levels are computed twice. On a CPU blocks that fit
-its cache more than make up for that (docs/design.md).
+its cache more than make up for that, and several are evaluated at a time (docs/design.md).
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,9 @@ from ase_nbody.potential import (
     sums_over_edges,
 )
 from ase_nbody.replay import Replay
+from ase_nbody.workers import in_order
 
-PARTS = {"cpu": 256, "cuda": 16384}  # of a block, by the kind of device; so many that they keep it busy
+PARTS = {"cpu": 128, "cuda": 16384}  # of a block, by the kind of device; so many that they keep it busy
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,10 @@ class Steps:
     def __init__(self, network: NBodyNetwork) -> None:
         self.network = network
 
+    def load(self) -> None:
+        """Have at hand what the steps need, before several threads ask for it."""
+
+    @torch.no_grad()
     def up(self, number: int, level: Level, rows: Tensor, system: System) -> Tensor:
         """States psi_i of the parts ``(components, P, channels)``.
 
@@ -185,6 +190,7 @@ class BlockwiseEvaluation:
         """Energy, forces and virials; arguments as of ``potential.evaluate``, which small systems are left to."""
         if not self.pays(hierarchy):
             return self._small(hierarchy, positions, cells)
+        self.steps.load()
         with torch.inference_mode(False), torch.no_grad():
             species = self.network.one_hot[hierarchy.numbers]
             system = System(hierarchy.numbers, species, hierarchy.structure, positions, cells)
@@ -197,10 +203,12 @@ class BlockwiseEvaluation:
         """States below each level."""
         states = [self.network.embedding(system.species)]
         for number, blocks in enumerate(self.blocks(hierarchy)[:-1]):
-            rows_of = partial(states[-1].index_select, 1)
-            above = [self.steps.up(number, block.level, rows_of(block.rows), system) for block in blocks]
-            states.append(torch.cat(above, dim=1))
+            up = partial(self._up, number, states[-1], system)
+            states.append(torch.cat(list(in_order(up, blocks)), dim=1))
         return states
+
+    def _up(self, number: int, below: Tensor, system: System, block: Block) -> Tensor:
+        return self.steps.up(number, block.level, below.index_select(1, block.rows), system)
 
     def _descend(self, hierarchy: Hierarchy, system: System, states: list[Tensor]) -> Prediction:
         """Derivatives, from the last level down."""
@@ -211,9 +219,9 @@ class BlockwiseEvaluation:
         for number in reversed(range(len(levels))):
             below, slope_below = states[number], torch.zeros_like(states[number])
             centre_below = hierarchy.levels[number - 1].centre if number else torch.arange(len(numbers)).to(numbers)
-            part: list[Tensor] = []
-            for block, slope in zip(levels[number], slopes, strict=True):
-                found = self.steps.down(number, block.level, below.index_select(1, block.rows), slope, system)
+            down = partial(self._down, number, below, system)
+            tasks, part = list(zip(levels[number], slopes, strict=True)), []
+            for (block, _), found in zip(tasks, in_order(down, tasks), strict=True):
                 if found.states is not None:
                     slope_below.index_add_(1, block.rows, found.states)
                 sums.index_add_(1, block.level.centre, found.centres)
@@ -224,3 +232,7 @@ class BlockwiseEvaluation:
             if number:
                 slopes = list(slope_below.split(self.size, dim=1))
         return sum_over_atoms(hierarchy, energies, sums, parts[::-1])
+
+    def _down(self, number: int, below: Tensor, system: System, task: tuple[Block, Tensor | None]) -> Slopes:
+        block, slope = task
+        return self.steps.down(number, block.level, below.index_select(1, block.rows), slope, system)

@@ -65,8 +65,7 @@ class CompiledEvaluation:
     def _whole(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
         if self._library is None:
             self._library = load_library(self.network, "whole", trace_whole)
-        weights = [weight.detach() for weight in self.network.parameters()]
-        return Prediction.from_tensors(self._library(weights, [*hierarchy.tensors(), positions, cells]))
+        return Prediction.from_tensors(self._library([*hierarchy.tensors(), positions, cells]))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes load the library for themselves."""
@@ -80,24 +79,25 @@ class CompiledSteps(Steps):
         super().__init__(network)
         self._libraries: dict[str, Library] = {}
 
+    def load(self) -> None:
+        """Load the libraries, or compile them."""
+        for name, trace in programs(self.network, large=True).items():
+            if name != "whole" and name not in self._libraries:
+                self._libraries[name] = load_library(self.network, name, trace)
+
     def up(self, number: int, level: Level, rows: Tensor, system: System) -> Tensor:
         """As of ``Steps``, and equal to it to round-off."""
         tensors = [*level.tensors(), rows, *system]
         if smallest(level.tensors()) < 2:
             return super().up(number, level, rows, system)
-        return self._evaluate(f"up-{number}", tensors)[0]
+        return self._libraries[f"up-{number}"](tensors)[0]
 
     def down(self, number: int, level: Level, rows: Tensor, slope: Tensor | None, system: System) -> Slopes:
         """As of ``Steps``, and equal to it to round-off."""
         tensors = [*level.tensors(), rows, *system, *([] if slope is None else [slope])]
         if smallest(level.tensors()) < 2:
             return super().down(number, level, rows, slope, system)
-        return Slopes(*self._evaluate(f"down-{number}", tensors))
-
-    def _evaluate(self, name: str, tensors: list[Tensor]) -> list[Tensor]:
-        if name not in self._libraries:
-            self._libraries[name] = load_library(self.network, name, programs(self.network, large=True)[name])
-        return self._libraries[name]([weight.detach() for weight in self.network.parameters()], tensors)
+        return Slopes(*self._libraries[f"down-{number}"](tensors))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes load the libraries for themselves."""

@@ -6,27 +6,32 @@ of a configuration, a committee's for instance. Libraries are kept in the user's
 a model that was fetched from strangers cannot bring code with it.
 """
 
+import ctypes
 import functools
 import hashlib
 import json
 import os
 import platform
 import sys
+import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch._C import _aoti
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from ase_nbody.network import NBodyNetwork
 
-Library = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
+Library = Callable[[Sequence[Tensor]], list[Tensor]]  # from a ``Traceable``'s tensors to what its function gives
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,18 @@ class Traceable:
 
 
 def load_library(network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork], Traceable]) -> Library:
-    """The compiled code of what ``trace`` gives for networks of this configuration: from the cache, or compiled now."""
-    return _load(str(kept_library(network, name, trace)), network.one_hot.device)
+    """The compiled code of what ``trace`` gives for networks of this configuration: from the cache, or compiled now.
+
+    It reads the network's weights, which may change in place, at every call.
+    """
+    code = _load(str(kept_library(network, name, trace)), network.one_hot.device)
+    weights = [weight.detach().contiguous() for weight in network.parameters()]
+
+    def library(tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The code reads memory in the order that the example had, whatever the strides say."""
+        return code([*weights, *(tensor.contiguous() for tensor in tensors)])
+
+    return library
 
 
 def kept_library(
@@ -69,16 +84,51 @@ def kept_library(
 
 
 @functools.lru_cache(maxsize=64)
-def _load(path: str, device: torch.device) -> Library:
-    on_gpu = device.type == "cuda"  # where its own bookkeeping of threads could not be recorded (see ``Replay``)
-    index = device.index if on_gpu else -1
-    code = torch._inductor.aoti_load_package(path, run_single_threaded=on_gpu, device_index=index)
+def _load(path: str, device: torch.device) -> Callable[[list[Tensor]], list[Tensor]]:
+    """The code in a file, as a function of all weights and tensors."""
+    if device.type == "cpu":
+        return _Code(path)
+    # Without its own bookkeeping of threads, which could not be recorded (see ``Replay``).
+    return torch._C._aoti.AOTIModelPackageLoader(path, "model", True, 1, device.index).run
 
-    def library(weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The code reads memory in the order that the example had, whatever the strides say."""
-        return list(code([weight.contiguous() for weight in weights], [tensor.contiguous() for tensor in tensors]))
 
-    return library
+class _Code:
+    """A library for a CPU by its C interface (torch's csrc/inductor/aoti_runtime/interface.h), for several threads.
+
+    Torch's own loader holds the interpreter's lock while the library works, so that threads would wait for each other.
+
+    Raises:
+        RuntimeError: the library cannot be loaded, or failed; it says on stderr why.
+    """
+
+    def __init__(self, path: str) -> None:
+        with zipfile.ZipFile(path) as package, tempfile.TemporaryDirectory() as folder:
+            (name,) = [name for name in package.namelist() if name.endswith(".so")]
+            self._library = ctypes.CDLL(package.extract(name, folder))
+        self._container, n_outputs = ctypes.c_void_p(), ctypes.c_size_t()
+        most = ctypes.c_size_t(os.cpu_count() or 1)  # threads at a time
+        self._call("CreateWithDevice", ctypes.byref(self._container), most, b"cpu", None)
+        self._call("GetNumOutputs", self._container, ctypes.byref(n_outputs))
+        self._n_outputs = n_outputs.value
+
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        handles = [_address(handle, None) for handle in _aoti.unsafe_alloc_void_ptrs_from_tensors(tensors)]
+        given, found = (ctypes.c_void_p * len(handles))(*handles), (ctypes.c_void_p * self._n_outputs)()
+        sizes = ctypes.c_size_t(len(given)), ctypes.c_size_t(len(found))
+        self._call("Run", self._container, given, sizes[0], found, sizes[1], None, None)  # takes the handles over
+        return _aoti.alloc_tensors_by_stealing_from_void_ptrs([_capsule(handle, None, None) for handle in found])
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if getattr(self._library, f"AOTInductorModelContainer{name}")(*arguments):
+            raise RuntimeError(f"the compiled code failed in {name}")
+
+
+_address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
 
 
 def library_path(network: NBodyNetwork, name: str) -> Path:

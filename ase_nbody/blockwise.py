@@ -29,7 +29,9 @@ from ase_nbody.potential import (
 from ase_nbody.replay import Replay
 from ase_nbody.workers import in_order
 
-PARTS = {"cpu": 128, "cuda": 16384}  # of a block, by the kind of device; so many that they keep it busy
+# By the kind of device: parts of a block, so many that they keep it busy; atoms of the largest system taken as a whole.
+PARTS = {"cpu": 128, "cuda": 16384}
+WHOLE = {"cpu": 2048, "cuda": 32768}
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,19 @@ def _block(level: Level, parts: slice) -> Block:
     mask = level.mask[parts]
     width = int(mask.sum(1).max()) if len(mask) else 0
     mask = mask[:, :width].contiguous()
-    below = level.children[level.child[parts, :width][mask]]  # at the end of each edge
+    edges = mask.flatten().nonzero().squeeze(1)  # that are real
+    child = level.child[parts, :width].flatten().index_select(0, edges)
+    below = level.children.index_select(0, child)  # at the end of each edge
     ends = torch.cat([below, level.own[parts]])
     needed = torch.zeros(int(ends.max()) + 1 if len(ends) else 0, dtype=torch.bool, device=ends.device)
     needed[ends] = True
-    rows, place = needed.nonzero().squeeze(1), (needed.cumsum(0) - 1)[ends]
-    child = torch.zeros_like(mask, dtype=torch.int64).masked_scatter_(mask, place[: len(below)])
-    parents, parents_mask = group_rows(place[: len(below)], mask.flatten().nonzero().squeeze(1), len(rows))
+    rows, place = needed.nonzero().squeeze(1), (needed.cumsum(0) - 1).index_select(0, ends)
+    parents, parents_mask = group_rows(place[: len(below)], edges, len(rows))
     here = Level(
         centre=level.centre[parts],
         own=place[len(below) :],
         children=torch.arange(len(rows), device=rows.device),
-        child=child,
+        child=place.new_zeros(mask.numel()).scatter_(0, edges, place[: len(below)]).view(mask.shape),
         atom=level.atom[parts, :width].contiguous(),
         shift=level.shift[:, parts, :width].contiguous(),
         mask=mask,
@@ -178,7 +181,7 @@ class BlockwiseEvaluation:
 
     def pays(self, hierarchy: Hierarchy) -> bool:
         """Whether the hierarchy is so large that blocks are of use."""
-        return len(hierarchy.numbers) > 2 * self.size
+        return len(hierarchy.numbers) > WHOLE.get(self.network.one_hot.device.type, WHOLE["cuda"])
 
     def blocks(self, hierarchy: Hierarchy) -> list[list[Block]]:
         """The blocks of every level."""

@@ -12,7 +12,7 @@ from ase_nbody.structure import Structure
 
 CLOSEST_SHARE = 0.9  # of the closest distance in the training data: hot molecular dynamics stays above it
 UNSEEN_SHARE = 1.5  # of the sum of the covalent radii, for species that never met: there they begin to bond
-_SKIN = 0.5  # Angstrom that a pair beyond its limit may lose before the pairs to watch are chosen anew
+_SKIN = 1.0  # Angstrom that a pair beyond its limit may lose before the pairs to watch are chosen anew
 
 
 class ExtrapolationWarning(UserWarning):

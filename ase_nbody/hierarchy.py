@@ -132,22 +132,23 @@ def build_level(edges: Edges, above: Tensor, below: Tensor, children: Tensor) ->
     """
     part_of, part_below, child_of = (atoms.cumsum(0) - 1 for atoms in (above, below, children))
     centre = above.nonzero().squeeze(1)
-    keep = (above[edges.first] & children[edges.second]).nonzero().squeeze(1)
-    atom = edges.second[keep]
-    row, mask = row_positions(part_of[edges.first[keep]], len(centre))
-    parents, parents_mask = group_rows(child_of[atom], row, int(children.sum()))
+    wanted = above.index_select(0, edges.first) & children.index_select(0, edges.second)
+    kept = edges if wanted.all() else edges.select(wanted.nonzero().squeeze(1))
+    child = child_of.index_select(0, kept.second)
+    row, mask = row_positions(part_of.index_select(0, kept.first), len(centre))
+    parents, parents_mask = group_rows(child, row, int(children.sum()))
 
     def table(values: Tensor) -> Tensor:
         """Values (E,) of the edges as (P, K), 0 where there is none."""
-        return values.new_zeros(mask.numel()).index_put_((row,), values).view(mask.shape)
+        return values.new_zeros(mask.numel()).scatter_(0, row, values).view(mask.shape)
 
     return Level(
         centre=centre,
         own=part_below[centre],
         children=part_below[children],
-        child=table(child_of[atom]),
-        atom=table(atom),
-        shift=torch.stack([table(shift) for shift in edges.shift[keep].T]),
+        child=table(child),
+        atom=table(kept.second),
+        shift=torch.stack([table(shift) for shift in kept.shift.T]),
         mask=mask,
         parents=parents.T.contiguous(),
         parents_mask=parents_mask.T.contiguous(),
@@ -162,15 +163,16 @@ def row_positions(group: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
     """
     count = group.bincount(minlength=n_groups)
     width = int(count.max()) if n_groups else 0
-    column = torch.arange(len(group), device=group.device) - (count.cumsum(0) - count)[group]
+    column = torch.arange(len(group), device=group.device) - (count.cumsum(0) - count).index_select(0, group)
     return group * width + column, torch.arange(width, device=group.device) < count.unsqueeze(1)
 
 
 def group_rows(group: Tensor, value: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
     """Dense table (n_groups, M) of the ``value`` (E,) of each ``group`` (E,), padded with 0, and its mask."""
     order = stable_order(group)
-    position, mask = row_positions(group[order], n_groups)
-    return value.new_zeros(mask.numel()).index_put_((position,), value[order]).view(mask.shape), mask
+    position, mask = row_positions(group.index_select(0, order), n_groups)
+    table = value.new_zeros(mask.numel()).scatter_(0, position, value.index_select(0, order))
+    return table.view(mask.shape), mask
 
 
 def stable_order(group: Tensor) -> Tensor:

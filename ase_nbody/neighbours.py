@@ -54,7 +54,11 @@ class Edges:
     def within(self, cutoff: float) -> "Edges":
         """The pairs that were closer than ``cutoff`` Angstrom."""
         near = self.distance <= cutoff
-        return self if near.all() else Edges(*(tensor[near] for tensor in self.tensors()))
+        return self if near.all() else self.select(near.nonzero().squeeze(1))
+
+    def select(self, which: Tensor) -> "Edges":
+        """Some of the pairs, by their numbers."""
+        return Edges(*(tensor.index_select(0, which) for tensor in self.tensors()))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All attributes in order."""
@@ -86,7 +90,7 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
     found = _search(positions, box, _search_radius(extents, cutoff), torch.device(device), periodic=True)
     edges = _sorted(*found, len(structure))
     wrap = torch.from_numpy(wraps).to(device)
-    shift = edges.shift + (wrap[edges.first] - wrap[edges.second])
+    shift = edges.shift + (wrap.index_select(0, edges.first) - wrap.index_select(0, edges.second))
     return replace(edges, shift=shift).within(cutoff)
 
 
@@ -111,15 +115,15 @@ def _search(
 
 def _sorted(pairs: Tensor, shift: Tensor, distance: Tensor, n_atoms: int) -> Edges:
     """The pairs by i, j and shift, in one order whatever the search did: that of one number for each pair."""
-    first, second = pairs.unbind(1)
-    if not len(first):
-        return Edges(first, second, shift, distance)
+    edges = Edges(pairs[:, 0], pairs[:, 1], shift, distance)
+    if not len(distance):
+        return edges
     lowest, highest = shift.amin(0), shift.amax(0)
-    key = first * n_atoms + second
+    key = edges.first * n_atoms + edges.second
     for axis, number in enumerate((highest - lowest + 1).tolist()):
         key = key * number + (shift[:, axis] - lowest[axis])
     order = torch.from_numpy(np.argsort(key.numpy())) if key.device.type == "cpu" else key.argsort()
-    return Edges(first[order], second[order], shift[order], distance[order])
+    return edges.select(order)
 
 
 def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
@@ -154,7 +158,7 @@ def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDAr
         coordinates[axis, order] = np.cumsum(steps) - steps
         box[axis] *= steps.sum()
     positions = coordinates.T @ cell if moved else structure.positions
-    return positions, wraps.T.astype(np.int64), box
+    return positions, wraps.T.astype(np.int64, order="C"), box
 
 
 def _heights(cell: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from ase_nbody.structure import Structure
 def parts(request, monkeypatch):
     """Blocks of so few parts that every system has several."""
     monkeypatch.setitem(blockwise.PARTS, "cpu", request.param)
+    monkeypatch.setitem(blockwise.WHOLE, "cpu", 2 * request.param)
     return request.param
 
 
@@ -57,6 +58,7 @@ def test_the_calculator_takes_blocks_where_there_are_many_atoms(network, systems
     atoms.calc = NBodyCalculator(network)
     expected = atoms.get_forces(), atoms.get_stress()
     monkeypatch.setitem(blockwise.PARTS, "cpu", 3)
+    monkeypatch.setitem(blockwise.WHOLE, "cpu", 6)
     used, split = [], blockwise.split_level
     monkeypatch.setattr(blockwise, "split_level", lambda level, size: used.append(size) or split(level, size))
     atoms.calc = NBodyCalculator(network)

@@ -22,6 +22,7 @@ reduction
 network
 potential
 replay
+workers
 blockwise
 native_code
 tensor_file

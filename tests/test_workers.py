@@ -62,6 +62,7 @@ def test_an_error_comes_out_and_ends_the_work(threads):
 
 def test_an_evaluation_is_the_same_bit_by_bit_for_any_threads(threads, network, systems, hierarchy_of, monkeypatch):
     monkeypatch.setitem(blockwise.PARTS, "cpu", 3)
+    monkeypatch.setitem(blockwise.WHOLE, "cpu", 6)
     atoms = systems["triclinic"]().repeat(2)
     given = hierarchy_of(network, atoms), *geometry([Structure.from_atoms(atoms)], torch.device("cpu"))
     found = BlockwiseEvaluation(network)(*given)

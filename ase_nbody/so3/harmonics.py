@@ -36,13 +36,14 @@ class SphericalHarmonics(ExactConstants):
 
     def forward(self, unit: Tensor) -> Tensor:
         """Harmonics ``((l_max + 1)^2, ...)`` of unit vectors ``(3, ...)``."""
-        vector = math.sqrt(3) * unit.reshape(3, -1)
+        vector = math.sqrt(3) * unit
         blocks = [torch.ones_like(vector[:1]), vector]
         for degree in range(2, self.l_max + 1):
             coupling = self._exact[f"raise_{degree}"]  # (2l + 1, (2l - 1) * 3)
             if get_proxy_mode() is None:
-                outer = blocks[-1].unsqueeze(1) * vector  # (2l - 1, 3, vectors)
-                blocks.append(getattr(self, f"raise_{degree}") @ outer.flatten(0, 1))
+                outer = blocks[-1].unsqueeze(1) * vector  # (2l - 1, 3, ...)
+                raised = getattr(self, f"raise_{degree}") @ outer.reshape(coupling.shape[1], unit[0].numel())
+                blocks.append(raised.view(len(coupling), *unit.shape[1:]))
             else:  # a compiler makes one loop of the few products that there are
                 below, axes = blocks[-1].unbind(0), vector.unbind(0)
                 terms = [
@@ -50,4 +51,4 @@ class SphericalHarmonics(ExactConstants):
                     for row in coupling
                 ]
                 blocks.append(torch.stack([functools.reduce(operator.add, row) for row in terms]))
-        return torch.cat(blocks[: self.l_max + 1]).reshape((self.l_max + 1) ** 2, *unit.shape[1:])
+        return torch.cat(blocks[: self.l_max + 1])

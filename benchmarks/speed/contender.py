@@ -1,5 +1,6 @@
 """A model that takes part, and the process that steps it."""
 
+import contextlib
 import json
 import os
 import select
@@ -99,8 +100,9 @@ class Contender:
     def steps(self, number: int, patience: float) -> dict[str, Any]:
         """Take so many steps: seconds per step, and the most memory so far in MB."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{number}\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and the answer says so
+            self.process.stdin.write(f"{number}\n")
+            self.process.stdin.flush()
         return self.answer(patience)
 
     def close(self) -> None:

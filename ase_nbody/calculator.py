@@ -59,7 +59,7 @@ class NBodyCalculator(Calculator):
         device: where to evaluate, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: ``"float64"`` (default: smooth to round-off, for optimisation and phonons) or ``"float32"`` (faster).
         compile: evaluate by native code: two to three times as fast for small molecules. Compiled at the first
-            calculation (about a minute) and kept for later ones; see ``CompiledEvaluation``.
+            calculation (one to three minutes) and kept for later ones; see ``CompiledEvaluation``.
         threads: CPU threads of a calculation; default: torch's number.
         skin: distance in Angstrom by which the neighbour search reaches farther than needed, so that its result serves
             for many steps. It changes the speed, never the result.

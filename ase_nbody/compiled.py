@@ -29,8 +29,8 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 class CompiledEvaluation:
     """``evaluate`` of one network as compiled code, for one structure at a time.
 
-    Libraries are loaded from the cache, or compiled (about a minute), at the first call. Structures with fewer than
-    two atoms, parts, children or neighbours are evaluated eagerly.
+    Libraries are loaded from the cache, or compiled (one to three minutes), at the first call. Structures with fewer
+    than two atoms, parts, children or neighbours are evaluated eagerly.
 
     Args:
         network: the network, in its final dtype and place; its weights may change in place.

@@ -86,10 +86,11 @@ def kept_library(
 @functools.lru_cache(maxsize=64)
 def _load(path: str, device: torch.device) -> Callable[[list[Tensor]], list[Tensor]]:
     """The code in a file, as a function of all weights and tensors."""
-    if device.type == "cpu":
+    if device.type == "cpu" and os.name == "posix":  # elsewhere a library that is in use cannot be removed
         return _Code(path)
     # Without its own bookkeeping of threads, which could not be recorded (see ``Replay``).
-    return torch._C._aoti.AOTIModelPackageLoader(path, "model", True, 1, device.index).run
+    index = -1 if device.index is None else device.index
+    return torch._C._aoti.AOTIModelPackageLoader(path, "model", True, 1, index).run
 
 
 class _Code:
@@ -165,9 +166,10 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
     if network.one_hot.device.type == "cpu":
         from torch._inductor.cpp_builder import get_cpp_compiler  # heavy
 
-        get_cpp_compiler()  # raises, before the minute is spent, if there is none
+        get_cpp_compiler()  # raises, before minutes are spent, if there is none
     kind = f"{path.stem.partition('-')[2]}, {str(network.dtype).removeprefix('torch.')}, {network.one_hot.device}"
-    print(f"Compiling the network ({kind}): about a minute, once. Kept in {path.parent}", file=sys.stderr, flush=True)
+    notice = f"Compiling the network ({kind}): one to three minutes, once. Kept in {path.parent}"
+    print(notice, file=sys.stderr, flush=True)
     weights = [weight.detach() for weight in network.parameters()]
     sizes = ([_axes(weight, ()) for weight in weights], list(map(_axes, traceable.tensors, traceable.free)))
     with warnings.catch_warnings():

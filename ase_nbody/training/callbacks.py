@@ -44,7 +44,12 @@ class WholeCheckpoints(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         payload = io.BytesIO()
-        torch.save(checkpoint, payload)
+        try:
+            torch.save(checkpoint, payload)
+        except RuntimeError as error:  # interrupted, it completes its archive nevertheless, and fails over that
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
         write_whole(path, payload.getvalue())
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def test_an_interrupted_training_says_so_with_exit_code_130(training: Path) -> N
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert err.strip().splitlines()[-1].strip() == "interrupted"
 

@@ -1,5 +1,6 @@
 """Checkpoints of a training: whole, free of code, and refused in words when they are damaged."""
 
+import io
 import os
 
 import numpy as np
@@ -37,6 +38,22 @@ def test_a_write_that_fails_leaves_the_old_one(checkpoint, monkeypatch):
         WholeCheckpoints().save_checkpoint({}, checkpoint)
     assert same(WholeCheckpoints().load_checkpoint(checkpoint))
     assert os.listdir(checkpoint.parent) == [checkpoint.name]
+
+
+def test_an_interrupt_while_writing_stays_one(checkpoint, monkeypatch):
+    """Torch's archive, closed half written, fails with an error of its own."""
+
+    class Interrupted(io.BytesIO):
+        def write(self, buffer):
+            if self.tell():
+                raise KeyboardInterrupt
+            return super().write(buffer)
+
+    monkeypatch.setattr(io, "BytesIO", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        WholeCheckpoints().save_checkpoint({}, checkpoint)
+    monkeypatch.undo()
+    assert same(WholeCheckpoints().load_checkpoint(checkpoint))
 
 
 def test_damage_is_noticed(checkpoint):

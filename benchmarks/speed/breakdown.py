@@ -28,7 +28,7 @@ from ase_nbody.compiled import CompiledEvaluation
 from ase_nbody.hierarchy import VerletHierarchy
 from ase_nbody.network import NBodyNetwork
 
-STEPS = 10
+STEPS = 20
 ROUNDS = 5
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("calculator", NBodyCalculator, "calculate"),
@@ -72,7 +72,7 @@ def timed() -> Iterator[Counter[str]]:
 
 
 def break_down(task: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds per step of each part: the best of some rounds, each of which builds the neighbour list once."""
+    """Milliseconds per step of each part: the best of some rounds."""
     atoms, _ = prepare(task)
     steps = stepper(atoms)
     steps(1)

@@ -10,7 +10,8 @@ long, needs too much memory or cannot be installed is left out, and the table sa
 On a GPU (``--device cuda``, page docs/speed_gpu.md) in float32 only, and NVIDIA's cuEquivariance takes part too.
 
 What is finished is kept in ``speed.json`` in the folder, and the page is written anew each time: a run that was
-killed goes on; delete the file to begin anew.
+killed goes on; delete the file to begin anew. Models that do not fit into the memory side by side are timed one after
+the other, each beside those of ours that it is compared with (``--models``): the rounds of all runs count.
 """
 
 import argparse
@@ -40,7 +41,8 @@ STRUCTURES_ON_GPU = ("3BPA", "water 1536", "water 12288", "water 98304")
 CASES = (("float32", 1), ("float32", 2), ("float64", 1), ("float64", 2))  # dtype and threads
 LARGER = tuple(f"water {192 * cells**3}" for cells in (3, 4, 6, 8))  # ours alone, up to 98,304 atoms
 LARGEST = {Model("NBody", size, "compiled") for size in ("small", "medium", "record")}
-STEPS = 10  # in a round, for ours, whose neighbour list is built once in it
+STEPS = 20  # in a round, for ours, whose neighbour list is built as often as it must be; half as many of slow ones
+SLOW = 5.0  # seconds per step
 ROUND = 2.0  # seconds of a round, for the peers, who search at every step: so many steps as fit, at the most STEPS
 ACCURACY = {"small": "acac_small", "medium": "acac_medium", "record": "acac"}  # tasks of benchmarks/accuracy
 BUDGET = 120.0  # seconds after which a model is not asked for another round
@@ -107,8 +109,18 @@ def await_ready(one: Contender, model: Model, options: Any) -> tuple[int, dict[s
     except Failure:
         one.close()
         raise
-    number = STEPS if model.package == "NBody" else min(STEPS, max(1, int(ROUND / seconds)))
+    ours, theirs = STEPS if seconds < SLOW else STEPS // 2, min(STEPS, max(1, int(ROUND / seconds)))
+    number = ours if model.package == "NBody" else theirs
     return number, {"parameters": ready["parameters"], "samples": []}
+
+
+def merged(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Results of an earlier run and of one with other models: those of both have the rounds of both."""
+    for name, one in found.items():
+        old = before.get(name, {})
+        if old.get("samples") and one.get("samples"):
+            one.update(samples=old["samples"] + one["samples"], memory=max(old["memory"], one["memory"]))
+    return {**before, **found}
 
 
 def break_down(structure: str, size: str, dtype: str, threads: int, device: str) -> dict[str, Any]:
@@ -190,12 +202,11 @@ def main() -> None:
 
     options.interpreters = {"own": Path(sys.executable), **build(options.environments)}
     versions = {name: version(name) for name in ("torch", "ase")}
-    machine = {"processor": processor(options.device), **versions, "rounds": options.rounds}
-    keep("machine", machine)
-    keep("accuracy", accuracies())
+    keep("machine", {"processor": processor(options.device), **versions})
+    keep("accuracy", {**results.get("accuracy", {}), **accuracies()})
     for key, wanted, job in jobs(options):
         if re.search(options.only, key) and (key not in results or not wanted <= set(results[key])):
-            keep(key, job())
+            keep(key, merged(results.get(key, {}), job()))
         if not options.quick:  # what there is so far
             page.write_text(write(results))
             draw(results, page.with_suffix(".png"))

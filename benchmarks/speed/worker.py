@@ -45,8 +45,8 @@ def stepper(atoms: ase.Atoms) -> Callable[..., float]:
     """A function that takes so many steps and tells the seconds per step.
 
     It starts from the same positions and velocities every time, so that all models go the same way: their forces are
-    random, and so small that they do not matter in a few fs. A neighbour list that could be kept is built in the first
-    step, as if atoms had moved far enough; packages without one search at every step anyway.
+    random, and so small that they do not matter in a few fs. A neighbour list that can be kept is of the start, and
+    built anew when atoms have moved far enough; packages without one search at every step anyway.
     """
     positions, momenta = atoms.get_positions(), atoms.get_momenta()
     forget = getattr(atoms.calc, "forget", lambda: None)
@@ -55,8 +55,8 @@ def stepper(atoms: ase.Atoms) -> Callable[..., float]:
         atoms.set_positions(positions)
         atoms.set_momenta(momenta)
         dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
-        atoms.get_forces()  # of the start: every step has one evaluation of its own
         forget()
+        atoms.get_forces()  # of the start: every step has one evaluation of its own
         at_start()
         began = time.perf_counter()
         dynamics.run(number)

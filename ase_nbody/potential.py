@@ -144,13 +144,13 @@ def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bo
         Three components of the forces and six of the symmetric virials, of the parts' centres (9, P) and of the
         children (9, C); without virials (3, P) and (3, C).
     """
-    gradient = gradient.to(torch.float64) * level.mask
-    if not virials:
-        return gradient.sum(-1), -sum_over_parents(gradient.unsqueeze(-1), level).squeeze(-1)
-    half = [0.25 * (vectors[a] * gradient[b] + vectors[b] * gradient[a]) for a, b in zip(_FIRST, _SECOND, strict=True)]
-    at_centres = torch.stack([*gradient, *half])
-    at_children = torch.stack([*-gradient, *half])
-    return at_centres.sum(-1), sum_over_parents(at_children.unsqueeze(-1), level).squeeze(-1)
+    components = [*gradient.to(torch.float64) * level.mask]
+    if virials:
+        pairs = zip(_FIRST, _SECOND, strict=True)
+        components += [0.25 * (vectors[a] * components[b] + vectors[b] * components[a]) for a, b in pairs]
+    edges = torch.stack(components, dim=-1)  # (P, K, 9), the numbers of an edge side by side
+    at_centres, at_children = edges.sum(1).T, sum_over_parents(edges.unsqueeze(0), level)[0].T
+    return at_centres, torch.cat([-at_children[:3], at_children[3:]])
 
 
 def sum_over_atoms(hierarchy: Hierarchy, energies: Tensor, sums: Tensor, parts: Sequence[Tensor]) -> Prediction:

@@ -32,7 +32,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, state: Tensor, child: Tensor, *others: Tensor) -> Tensor:
         ctx.save_for_backward(child, *others)
-        return state.index_select(1, child.flatten()).unflatten(1, child.shape)
+        edges = state.index_select(1, child.flatten()).unflatten(1, child.shape)
+        # A compiler would gather anew for each radial function that it multiplies: ``as_strided`` needs it in memory.
+        return edges if get_proxy_mode() is None else edges.as_strided(edges.size(), edges.stride())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]

@@ -50,9 +50,13 @@ def write(results: Results) -> str:
     head = HEAD.format(**results["machine"], **texts, rounds=rounds(results))
     parts = [head, f"![Speed](speed{'_gpu' if gpu else ''}.png)\n"]
     for dtype, threads in groups:
+        if not structures(results, dtype, threads):
+            continue
         title = f"{dtype}, {where(threads)}"
         parts += [f"## {title[0].upper()}{title[1:]}\n", *times(results, dtype, threads)]
         parts += ratios(results, dtype, threads)
+        if threads not in ("1", "cuda"):
+            parts += gains(results, dtype, threads)
     if any(key.startswith("breakdown|") for key in results):
         parts += ["## Where our step goes\n", *breakdowns(results)]
     parts += ["## Against size\n", *sizes(results)]
@@ -147,6 +151,21 @@ def ratios(results: Results, dtype: str, threads: str) -> Iterable[str]:
             row.append(number(theirs / our, 2) if theirs and our else "-")
         if set(row[1:]) != {"-"}:
             rows.append(row)
+    yield table(rows)
+
+
+def gains(results: Results, dtype: str, threads: str) -> Iterable[str]:
+    """The times on one thread over those on several."""
+    columns = structures(results, dtype, threads)
+    rows = [[f"1 thread / {where(threads)}", *columns]]
+    for model in MODELS:
+        pairs = [
+            [median(results.get(f"{structure}|{dtype}|{count}", {}).get(model.name)) for count in ("1", threads)]
+            for structure in columns
+        ]
+        row = [number(one / several, 3) if one and several else "-" for one, several in pairs]
+        if set(row) != {"-"}:
+            rows.append([model.name, *row])
     yield table(rows)
 
 

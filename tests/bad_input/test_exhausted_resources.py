@@ -27,7 +27,7 @@ def crystal(cells):
 
 calc = NBodyCalculator(sys.argv[1])
 before = calc.get_property("energy", crystal(1))
-for cells, free in (5, 20e6), (9, 60e6):
+for cells, free in (5, 10e6), (9, 60e6):
     limit = resource.getpagesize() * int(open("/proc/self/statm").read().split()[0]) + int(free)
     resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
     try:

@@ -223,13 +223,13 @@ def accuracies(found: dict[str, Any]) -> Iterable[str]:
 
 def draw(results: Results, path: Path) -> None:
     """Milliseconds per step in water against the number of atoms."""
-    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
     for model in MODELS:
         if points := curve(results, model.name):
             ours = {"color": "C3", "lw": 2} if model.package == "NBody" else {"lw": 1}
             style = "-" if model.way == "compiled" else "--"
             axes.loglog(*zip(*points, strict=True), style, marker="o", ms=3, label=model.name, **ours)
     axes.set(xlabel="atoms of water", ylabel=f"step / ms, float32, {where(threads_against_size(results))}")
-    axes.legend(fontsize=7)
+    figure.legend(fontsize=7, loc="outside right upper")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -186,6 +186,7 @@ class BlockwiseEvaluation:
     def blocks(self, hierarchy: Hierarchy) -> list[list[Block]]:
         """The blocks of every level."""
         if self._split is None or self._split[0] is not hierarchy:
+            self._split = None  # first let go of the old ones
             self._split = hierarchy, [split_level(level, self.size) for level in hierarchy.levels]
         return self._split[1]
 

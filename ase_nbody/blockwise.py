@@ -166,11 +166,10 @@ class BlockwiseEvaluation:
 
     Args:
         network: the network, whose weights are not differentiated.
-        steps: how the steps of a block are evaluated.
     """
 
-    def __init__(self, network: NBodyNetwork, steps: Steps | None = None) -> None:
-        self.network, self.steps = network, steps or Steps(network)
+    def __init__(self, network: NBodyNetwork) -> None:
+        self.network = network
         self._small = Replay(self._whole)
         self._split: tuple[Hierarchy, list[list[Block]]] | None = None
 
@@ -190,31 +189,34 @@ class BlockwiseEvaluation:
             self._split = hierarchy, [split_level(level, self.size) for level in hierarchy.levels]
         return self._split[1]
 
-    def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
-        """Energy, forces and virials; arguments as of ``potential.evaluate``, which small systems are left to."""
+    def __call__(
+        self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, steps: Steps | None = None
+    ) -> Prediction:
+        """Energy, forces and virials; arguments as of ``potential.evaluate``, which small systems are left to.
+
+        ``steps`` says how the steps of a block are evaluated, if not eagerly.
+        """
         if not self.pays(hierarchy):
             return self._small(hierarchy, positions, cells)
-        self.steps.load()
+        steps = steps or Steps(self.network)
+        steps.load()
         with torch.inference_mode(False), torch.no_grad():
             species = self.network.one_hot[hierarchy.numbers]
             system = System(hierarchy.numbers, species, hierarchy.structure, positions, cells)
-            return self._descend(hierarchy, system, self._ascend(hierarchy, system))
+            return self._descend(hierarchy, system, steps, self._ascend(hierarchy, system, steps))
 
     def _whole(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
         return evaluate(self.network, hierarchy, positions, cells)
 
-    def _ascend(self, hierarchy: Hierarchy, system: System) -> list[Tensor]:
+    def _ascend(self, hierarchy: Hierarchy, system: System, steps: Steps) -> list[Tensor]:
         """States below each level."""
         states = [self.network.embedding(system.species)]
         for number, blocks in enumerate(self.blocks(hierarchy)[:-1]):
-            up = partial(self._up, number, states[-1], system)
+            up = partial(_up, steps, number, states[-1], system)
             states.append(torch.cat(list(in_order(up, blocks)), dim=1))
         return states
 
-    def _up(self, number: int, below: Tensor, system: System, block: Block) -> Tensor:
-        return self.steps.up(number, block.level, below.index_select(1, block.rows), system)
-
-    def _descend(self, hierarchy: Hierarchy, system: System, states: list[Tensor]) -> Prediction:
+    def _descend(self, hierarchy: Hierarchy, system: System, steps: Steps, states: list[Tensor]) -> Prediction:
         """Derivatives, from the last level down."""
         numbers, levels = hierarchy.numbers, self.blocks(hierarchy)
         energies, parts = self.network.isolated_atoms(system.species), []
@@ -223,7 +225,7 @@ class BlockwiseEvaluation:
         for number in reversed(range(len(levels))):
             below, slope_below = states[number], torch.zeros_like(states[number])
             centre_below = hierarchy.levels[number - 1].centre if number else torch.arange(len(numbers)).to(numbers)
-            down = partial(self._down, number, below, system)
+            down = partial(_down, steps, number, below, system)
             tasks, part = list(zip(levels[number], slopes, strict=True)), []
             for (block, _), found in zip(tasks, in_order(down, tasks), strict=True):
                 if found.states is not None:
@@ -237,6 +239,11 @@ class BlockwiseEvaluation:
                 slopes = list(slope_below.split(self.size, dim=1))
         return sum_over_atoms(hierarchy, energies, sums, parts[::-1])
 
-    def _down(self, number: int, below: Tensor, system: System, task: tuple[Block, Tensor | None]) -> Slopes:
-        block, slope = task
-        return self.steps.down(number, block.level, below.index_select(1, block.rows), slope, system)
+
+def _up(steps: Steps, number: int, below: Tensor, system: System, block: Block) -> Tensor:
+    return steps.up(number, block.level, below.index_select(1, block.rows), system)
+
+
+def _down(steps: Steps, number: int, below: Tensor, system: System, task: tuple[Block, Tensor | None]) -> Slopes:
+    block, slope = task
+    return steps.down(number, block.level, below.index_select(1, block.rows), slope, system)

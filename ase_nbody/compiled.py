@@ -41,7 +41,7 @@ class CompiledEvaluation:
         self.calls = 0
         self._eager = BlockwiseEvaluation(network)
         self._small = Replay(self._whole)
-        self._large = BlockwiseEvaluation(network, CompiledSteps(network))
+        self._steps = CompiledSteps(network)
         self._library: Library | None = None
         self._failed = False
 
@@ -50,8 +50,10 @@ class CompiledEvaluation:
         if self._failed or cells.shape[0] != 1 or smallest(hierarchy.tensors()) < 2:
             return self._eager(hierarchy, positions, cells)
         try:
-            compiled = self._large if self._large.pays(hierarchy) else self._small
-            prediction = compiled(hierarchy, positions, cells)
+            if self._eager.pays(hierarchy):
+                prediction = self._eager(hierarchy, positions, cells, self._steps)
+            else:
+                prediction = self._small(hierarchy, positions, cells)
             if self.calls % CHECK_EVERY == 0:
                 _check(prediction, self._eager(hierarchy, positions, cells), self.network)
             self.calls += 1

@@ -89,7 +89,13 @@ def structures(results: Results, dtype: str, threads: str) -> list[str]:
     keys = [
         key for key, found in results.items() if key.endswith(suffix) and any("NBody" not in name for name in found)
     ]
-    return [key.removesuffix(suffix) for key in keys]
+    return sorted((key.removesuffix(suffix) for key in keys), key=_place)
+
+
+def _place(structure: str) -> tuple[int, int]:
+    """By kind and number of atoms."""
+    kind, *atoms = structure.split()
+    return ("3BPA", "water", "silicon").index(kind), int(*atoms)
 
 
 def median(found: dict[str, Any] | None) -> float | None:
@@ -227,7 +233,7 @@ def draw(results: Results, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
     for model in MODELS:
         if points := curve(results, model.name):
-            ours = {"color": "C3", "lw": 2} if model.package == "NBody" else {"lw": 1}
+            ours = {"color": "black", "lw": 2} if model.package == "NBody" else {"lw": 1}
             style = "-" if model.way == "compiled" else "--"
             axes.loglog(*zip(*points, strict=True), style, marker="o", ms=3, label=model.name, **ours)
     axes.set(xlabel="atoms of water", ylabel=f"step / ms, float32, {where(threads_against_size(results))}")

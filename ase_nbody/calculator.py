@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ase
@@ -17,7 +17,7 @@ from ase_nbody.archive import checksum, load_members
 from ase_nbody.blockwise import BlockwiseEvaluation
 from ase_nbody.compiled import CompiledEvaluation
 from ase_nbody.extrapolation import ProximityWatch
-from ase_nbody.hierarchy import Hierarchy, LevelLayout, VerletHierarchy, build_hierarchy, concatenate
+from ase_nbody.hierarchy import Hierarchy, VerletHierarchy, build_hierarchy, concatenate
 from ase_nbody.memory import free_memory, is_out_of_memory, needed_memory, too_large
 from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction
@@ -25,7 +25,6 @@ from ase_nbody.results import chunks, collect, geometry, members, split
 from ase_nbody.structure import Structure, StructureError
 
 Model = str | os.PathLike[str] | NBodyNetwork
-Layout = tuple[LevelLayout, ...]
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _AT_ONCE = 2000  # atoms in a batch
 _SMALL = 100_000  # neighbours in all, for which memory is not a concern
@@ -106,12 +105,14 @@ class NBodyCalculator(Calculator):
             threads=threads,
             skin=skin,
         )
-        self._layouts = [network.config.layout for network in self.networks]
-        self._known = np.zeros(len(chemical_symbols), dtype=bool)
+        layouts = [network.config.layout for network in self.networks]
+        self._layouts = list(dict.fromkeys(layouts))
+        self._layout_of = [self._layouts.index(layout) for layout in layouts]  # of each network
+        self._known = np.zeros(len(chemical_symbols) + 1, dtype=bool)  # at its ends for numbers beyond them
         self._known[[atomic_numbers[symbol] for symbol in self.species]] = True
         evaluation = CompiledEvaluation if compile else BlockwiseEvaluation
         self._evaluations = [evaluation(network) for network in self.networks]
-        self._verlet: dict[Layout, VerletHierarchy] = {}
+        self.forget()
         self._predictions: list[Prediction] = []
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
         self._fits = _SMALL  # the largest number of neighbours that fitted into the memory
@@ -138,7 +139,7 @@ class NBodyCalculator(Calculator):
 
         The age of a neighbour list changes in which order terms are added, hence the last digit of a result.
         """
-        self._verlet.clear()
+        self._verlet = [VerletHierarchy(layout, self.parameters["skin"], self._device) for layout in self._layouts]
 
     @property
     def species(self) -> tuple[str, ...]:
@@ -187,7 +188,7 @@ class NBodyCalculator(Calculator):
                 except CalculatorSetupError as error:
                     raise CalculatorSetupError(f"structure {number}: {error}") from error
             batch = [structure for structure, _ in prepared]
-            together = {layout: concatenate([each[layout] for _, each in prepared]) for layout in set(self._layouts)}
+            together = [concatenate(each) for each in zip(*(each for _, each in prepared), strict=True)]
             with _threads(self.parameters["threads"]):
                 found_by = [split(prediction, batch) for prediction in self._predict(together, batch)]
             for number, structure, *predictions in zip(range(first, last), batch, *found_by, strict=True):
@@ -202,34 +203,30 @@ class NBodyCalculator(Calculator):
         return results
 
     def _prepared(
-        self, atoms: ase.Atoms, hierarchy: Callable[[Layout, Structure], Hierarchy]
-    ) -> tuple[Structure, dict[Layout, Hierarchy]]:
+        self, atoms: ase.Atoms, hierarchy: Callable[[int, Structure], Hierarchy]
+    ) -> tuple[Structure, list[Hierarchy]]:
         """A structure that can be evaluated and its hierarchy for each layout, or an error that says why it cannot."""
         try:
             structure = Structure.from_atoms(atoms)
             self._refuse_unknown_species(structure)
-            with torch.inference_mode(False):  # tables made in a caller's inference mode could not be differentiated
-                hierarchies = {layout: hierarchy(layout, structure) for layout in set(self._layouts)}
+            hierarchies = [hierarchy(number, structure) for number in range(len(self._layouts))]
             self._proximity.check(structure)
         except StructureError as error:
             raise CalculatorSetupError(str(error)) from error
         return structure, hierarchies
 
-    def _followed(self, layout: Layout, structure: Structure) -> Hierarchy:
+    def _followed(self, layout: int, structure: Structure) -> Hierarchy:
         """The hierarchy that follows a moving structure."""
-        if layout not in self._verlet:
-            self._verlet[layout] = VerletHierarchy(layout, self.parameters["skin"], self._device)
         return self._verlet[layout].update(structure)
 
-    def _searched(self, layout: Layout, structure: Structure) -> Hierarchy:
+    def _searched(self, layout: int, structure: Structure) -> Hierarchy:
         """The hierarchy of one structure, for once."""
-        return build_hierarchy(structure, layout, device=self._device)
+        return build_hierarchy(structure, self._layouts[layout], device=self._device)
 
-    def _predict(self, hierarchies: Mapping[Layout, Hierarchy], structures: Sequence[Structure]) -> list[Prediction]:
+    def _predict(self, hierarchies: Sequence[Hierarchy], structures: Sequence[Structure]) -> list[Prediction]:
         """What each network predicts."""
-        return [
-            self._predict_by(member, hierarchies[layout], structures) for member, layout in enumerate(self._layouts)
-        ]
+        of_each = enumerate(self._layout_of)
+        return [self._predict_by(member, hierarchies[layout], structures) for member, layout in of_each]
 
     def _predict_by(self, member: int, hierarchy: Hierarchy, structures: Sequence[Structure]) -> Prediction:
         network = self.networks[member]
@@ -248,11 +245,9 @@ class NBodyCalculator(Calculator):
         raise CalculationFailed(too_large(network, hierarchy))  # here, where the failed pass has let go of its memory
 
     def _refuse_unknown_species(self, structure: Structure) -> None:
-        numbers = structure.numbers
-        inside = (numbers >= 0) & (numbers < len(self._known))
-        known = inside & self._known[np.where(inside, numbers, 0)]
+        known = self._known.take(structure.numbers, mode="clip")
         if not known.all():
-            unknown = [_symbol(number) for number in np.unique(numbers[~known])]
+            unknown = [_symbol(number) for number in np.unique(structure.numbers[~known])]
             raise CalculatorSetupError(
                 f"the model knows {', '.join(self.species)}, but the structure contains {', '.join(unknown)}. "
                 "Take a model trained on these species, or train one."
@@ -278,7 +273,7 @@ class NBodyCalculator(Calculator):
         self._require_calculation()
         if len(self._verlet) > 1:
             raise CalculatorSetupError("the committee's members have different hierarchies: ask each one by itself")
-        hierarchy = next(iter(self._verlet.values())).hierarchy
+        hierarchy = self._verlet[0].hierarchy
         members = zip(*(prediction.parts for prediction in self._predictions), strict=True)
         means = [torch.stack(parts).double().mean(dim=0).cpu().numpy() for parts in members]
         return [
@@ -317,8 +312,7 @@ def _prepare(network: NBodyNetwork, device: torch.device, dtype: torch.dtype) ->
 @contextlib.contextmanager
 def _threads(number: int | None) -> Iterator[None]:
     """Use so many threads within."""
-    before = torch.get_num_threads()
-    if number is None or number == before:
+    if number is None or number == (before := torch.get_num_threads()):
         yield
         return
     torch.set_num_threads(number)

@@ -5,6 +5,7 @@ depends on the chemical composition alone, never on the geometry, and a child's 
 part's radius (``nn.radial``); so the energy is a smooth function of the positions, and too many children do no harm.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ class Hierarchy:
     n_structures: int
     levels: tuple[Level, ...]
 
-    @property
+    @functools.cached_property
     def n_edges(self) -> int:
         """Edges of all levels, padded ones included."""
         return sum(level.mask.numel() for level in self.levels)
@@ -137,18 +138,15 @@ def build_level(edges: Edges, above: Tensor, below: Tensor, children: Tensor) ->
     child = child_of.index_select(0, kept.second)
     row, mask = row_positions(part_of.index_select(0, kept.first), len(centre))
     parents, parents_mask = group_rows(child, row, int(children.sum()))
-
-    def table(values: Tensor) -> Tensor:
-        """Values (E,) of the edges as (P, K), 0 where there is none."""
-        return values.new_zeros(mask.numel()).scatter_(0, row, values).view(mask.shape)
-
+    ends = torch.stack([child, kept.second, *kept.shift.unbind(1)])
+    tables = ends.new_zeros(len(ends), mask.numel()).index_copy_(1, row, ends).unflatten(1, mask.shape)
     return Level(
         centre=centre,
         own=part_below[centre],
         children=part_below[children],
-        child=table(child),
-        atom=table(kept.second),
-        shift=torch.stack([table(shift) for shift in kept.shift.T]),
+        child=tables[0],
+        atom=tables[1],
+        shift=tables[2:],
         mask=mask,
         parents=parents.T.contiguous(),
         parents_mask=parents_mask.T.contiguous(),
@@ -183,6 +181,7 @@ def stable_order(group: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(group.numpy() * number + np.arange(number)) % max(number, 1))
 
 
+@torch.inference_mode(False)  # tables made in a caller's inference mode could not be differentiated
 def build_hierarchy(
     structure: Structure, layout: Sequence[LevelLayout], skin: float = 0.0, device: torch.device | str = "cpu"
 ) -> Hierarchy:
@@ -210,6 +209,7 @@ def build_hierarchy(
     return Hierarchy(numbers, torch.zeros_like(numbers), 1, tuple(levels))
 
 
+@torch.inference_mode(False)
 def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarchy:
     """One hierarchy that holds all given ones side by side; indices are shifted, rows padded to one width.
 

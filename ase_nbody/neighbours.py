@@ -3,6 +3,7 @@
 import contextlib
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,13 +213,18 @@ def still_valid(before: Structure, after: Structure, cutoff: float, skin: float)
     With the strain F between the cells and displacements d_i beyond it, a pair that was not listed is now at least
     sigma_min(F) (cutoff + skin) - 2 max|d_i| apart. For an unchanged cell this is Verlet's 2 max|d_i| < skin.
     """
-    if not (np.array_equal(before.numbers, after.numbers) and np.array_equal(before.pbc, after.pbc)):
+    if not (_same(before.numbers, after.numbers) and _same(before.pbc, after.pbc)):
         return False
-    if np.array_equal(before.cell, after.cell):
+    if _same(before.cell, after.cell):
         stretch, moved = 1.0, after.positions - before.positions
     else:
         strain = np.linalg.solve(complete_cell(before), complete_cell(after))  # r_after = r_before @ strain
         stretch = np.linalg.svd(strain, compute_uv=False)[-1]
         moved = after.positions - before.positions @ strain
-    farthest = np.sqrt((moved * moved).sum(axis=1).max(initial=0.0))
+    farthest = math.sqrt((moved * moved).sum(axis=1).max(initial=0.0))
     return bool(2.0 * farthest < stretch * (cutoff + skin) - cutoff)
+
+
+def _same(before: NDArray[Any], after: NDArray[Any]) -> bool:
+    """Whether arrays of one kind have the same bits: of few atoms in a tenth of ``array_equal``'s time."""
+    return before.tobytes() == after.tobytes()

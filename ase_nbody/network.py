@@ -183,9 +183,8 @@ class NBodyLevel(nn.Module):
         n_radial = None if scalar_children else config.n_radial
         tau_state = Type(config.channels, config.l_max)
 
-        self.scale = config.mean_children**-0.5
         self.all_children = config.children == "all"
-        self.basis = RadialBasis(config.radius, config.n_basis, config.radial_decay)
+        self.basis = RadialBasis(config.radius, config.n_basis, config.radial_decay, config.mean_children**-0.5)
         self.message = None if scalar_children else Mixing(tau, tau_message)
         self.first_order = FirstOrderGate(tau_message, config.l_max, config.n_basis, n_radial)
         self.aggregate = Mixing(self.first_order.tau_out, tau_state)
@@ -198,26 +197,33 @@ class NBodyLevel(nn.Module):
         self.read_out = ReadOut(n_species, config.channels, config.hidden) if config.read_out else None
 
     def forward(
-        self, state: Tensor, vectors: Tensor, level: Level, species: Tensor, closest: Tensor | None = None
+        self,
+        state: Tensor,
+        vectors: Tensor,
+        distance: Tensor,
+        level: Level,
+        species: Tensor,
+        closest: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """State of the level below -> state of this one and energies of its parts ``(P,)``.
 
         Args:
             state: state of the level below ``(components, Q, channels)``.
             vectors: pair vectors ``(3, P, K)`` in Angstrom.
+            distance: their lengths ``(P, K)``.
             level: the edges.
             species: of the atoms at the centres, one-hot ``(P, species)``.
             closest: distances ``(P, K)`` in Angstrom below which the radial functions hold still.
         """
-        distance = torch.linalg.vector_norm(vectors, dim=0)  # (P, K)
         basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (n_basis, P, K)
         unit = vectors / distance
         children = state if self.all_children else state.index_select(1, level.children)
         message = children if self.message is None else self.message(children)
-        aggregated = self.aggregate(self.scale * self.first_order(message, basis, unit, level))
+        aggregated = self.aggregate(self.first_order(message, basis, unit, level))
         if self.inherit is not None:
             own = self.inherit(state.index_select(1, level.own))
-            aggregated = torch.cat([aggregated[: own.shape[0]] + own, aggregated[own.shape[0] :]])
+            low, high = aggregated.split([own.shape[0], aggregated.shape[0] - own.shape[0]])
+            aggregated = torch.cat([low + own, high])
         products = self.zeroth_order(self.state_gain(aggregated, species))
         state = self.hand_up(self.product_gain(products, species))
         return state, None if self.read_out is None else self.read_out(state[0], species)
@@ -287,10 +293,10 @@ class NBodyNetwork(nn.Module):
         """
         radius, centre, atom = self.config.levels[number].radius, numbers[level.centre], numbers[level.atom]
         closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
-        state, energy = self.levels[number](state, vectors, level, species[level.centre], closest)
+        distance = vectors.square().sum(0).sqrt()  # torch.linalg.vector_norm takes ten times as long
+        state, energy = self.levels[number](state, vectors, distance, level, species[level.centre], closest)
         energies = state.new_zeros(state.shape[1]) if energy is None else self.config.energy_scale * energy
         if self.repulsion is not None and number == 0:
-            distance = torch.linalg.vector_norm(vectors, dim=0)
             reach = None if closest is None else FOLLOWS * closest.clamp(max=radius)
             energies = energies + self.repulsion(centre, atom, distance, reach)
         return state, energies

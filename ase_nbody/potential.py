@@ -126,9 +126,8 @@ def _assemble(
     return sum_over_atoms(hierarchy, energies, sums, parts)
 
 
-# Components of a symmetric matrix in Voigt's order xx, yy, zz, yz, xz, xy; and where they stand in it.
-_FIRST, _SECOND = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
-_VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
+# Where the components xx, yy, zz, xy, yz, zx of a symmetric matrix stand in it.
+_SYMMETRIC = ((0, 3, 5), (3, 1, 4), (5, 4, 2))
 
 
 def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bool = True) -> tuple[Tensor, Tensor]:
@@ -144,11 +143,12 @@ def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bo
         Three components of the forces and six of the symmetric virials, of the parts' centres (9, P) and of the
         children (9, C); without virials (3, P) and (3, C).
     """
-    components = [*gradient.to(torch.float64) * level.mask]
-    if virials:
-        pairs = zip(_FIRST, _SECOND, strict=True)
-        components += [0.25 * (vectors[a] * components[b] + vectors[b] * components[a]) for a, b in pairs]
-    edges = torch.stack(components, dim=-1)  # (P, K, 9), the numbers of an edge side by side
+    gradient = gradient.to(torch.float64) * level.mask
+    components = [gradient]
+    if virials:  # for x, y, z the next one is y, z, x
+        mixed = vectors * gradient.roll(-1, 0) + vectors.roll(-1, 0) * gradient
+        components += [0.5 * vectors * gradient, 0.25 * mixed]
+    edges = torch.stack([axis for each in components for axis in each], dim=-1)  # (P, K, 9), of an edge side by side
     at_centres, at_children = edges.sum(1).T, sum_over_parents(edges.unsqueeze(0), level)[0].T
     return at_centres, torch.cat([-at_children[:3], at_children[3:]])
 
@@ -156,7 +156,7 @@ def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bo
 def sum_over_atoms(hierarchy: Hierarchy, energies: Tensor, sums: Tensor, parts: Sequence[Tensor]) -> Prediction:
     """The prediction from what belongs to the atoms: energies (N,), and forces and virials (9, N) or forces (3, N)."""
     energy = sum_by_structure(energies, hierarchy.structure, hierarchy.n_structures)
-    virials = sums[3:].T[:, _VOIGT] if len(sums) > 3 else sums.new_zeros(sums.shape[1], 3, 3)
+    virials = sums[3:].T[:, _SYMMETRIC] if len(sums) > 3 else sums.new_zeros(sums.shape[1], 3, 3)
     return Prediction(energy, energies, sums[:3].T.contiguous(), virials, tuple(parts))
 
 

@@ -63,8 +63,10 @@ class Structure:
     def check(self) -> None:
         """Refuse what cannot be evaluated, naming the culprit (see ``from_atoms``)."""
         self._check_positions()
-        if not np.isfinite(self.cell).all():
+        if not np.abs(self.cell).max() < np.inf:  # NaN compares as wrong
             raise StructureError(f"the cell is not finite: {self.cell.tolist()}. Set it with atoms.set_cell(...).")
+        if not self.pbc.any():
+            return
         for axis in np.flatnonzero(self.pbc).tolist():
             self._check_lattice_vector(axis)
         periodic = self.cell[self.pbc]
@@ -76,10 +78,10 @@ class Structure:
                 )
 
     def _check_positions(self) -> None:
-        wrong = ~(np.abs(self.positions) < FARTHEST)  # NaN compares as wrong
-        if not wrong.any():
+        far = np.abs(self.positions)
+        if far.max(initial=0.0) < FARTHEST:  # NaN compares as wrong
             return
-        atom, axis = np.argwhere(wrong)[0]
+        atom, axis = np.argwhere(~(far < FARTHEST))[0]
         value = self.positions[atom, axis]
         if not np.isfinite(value):
             raise StructureError(

@@ -389,5 +389,7 @@ def test_works_in_every_grad_mode_and_after_it(mode, network):
     atoms.calc = NBodyCalculator(network)
     with mode():
         inside = atoms.get_forces()
+        (together,) = atoms.calc.evaluate([atoms])
+    np.testing.assert_allclose(together["forces"], inside, rtol=1e-9, atol=1e-12)
     atoms.calc.reset()
     np.testing.assert_array_equal(atoms.get_forces(), inside)

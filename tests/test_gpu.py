@@ -90,7 +90,7 @@ def test_a_graph_outlasts_the_neighbour_list(network, systems):
     for _ in range(40):
         dynamics.run(1)
         assert_same(calc.results, everything(here, atoms))
-    (followed,) = calc._verlet.values()
+    (followed,) = calc._verlet
     assert followed.builds > 4
     assert 0 < len(graphs(calc)) < followed.builds
 
@@ -113,7 +113,7 @@ def test_a_recorded_evaluation_does_not_wait_for_the_device(network, systems):
     for _ in range(3):
         calc.get_property("forces", atoms)
         atoms.rattle(0.01)
-    (followed,) = calc._verlet.values()
+    (followed,) = calc._verlet
     (evaluation,) = calc._evaluations
     given = geometry([Structure.from_atoms(atoms)], torch.device("cuda", 0))
     try:

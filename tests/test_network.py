@@ -26,7 +26,7 @@ def level_function(network: NBodyNetwork, hierarchy, number: int):
     radius = network.config.levels[number].radius
     vectors = torch.where(level.mask.unsqueeze(-1), 0.3 * radius * random(*level.mask.shape, 3, seed=1), 2.0 * radius)
     return (
-        (lambda state, vectors: layer(state, vectors.movedim(-1, 0), level, species)),
+        (lambda state, vectors: layer(state, vectors.movedim(-1, 0), vectors.norm(dim=-1), level, species)),
         state,
         vectors,
         tau.l_max,

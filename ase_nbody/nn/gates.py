@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ase_nbody.hierarchy import Level
 from ase_nbody.nn.exchange import gather_children
-from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type, gaunt_matrix
+from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type, by_degree, gaunt_matrix
 from ase_nbody.so3.constants import ExactConstants
 
 
@@ -35,12 +36,13 @@ class ZerothOrderGate(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """``(components, parts, channels)`` -> ``(components out, parts, order * channels)``."""
-        field = self.quadrature.evaluate(state)  # (points, parts, channels)
-        power, powers = field, [field]
+        field = power = self.quadrature.evaluate(state)  # (points, parts, channels)
+        factor = field if self.decay == 1.0 else self.decay * field
+        products = [functional.pad(state, (0, 0, 0, 0, 0, self.tau_out.components - state.shape[0]))]
         for _ in range(self.order - 1):
-            power = power * (self.decay * field)
-            powers.append(power)
-        return self.quadrature.project(torch.cat(powers, dim=-1))
+            power = power * factor
+            products.append(self.quadrature.project(power))
+        return torch.cat(products, dim=-1)
 
 
 class FirstOrderGate(ExactConstants):
@@ -96,7 +98,7 @@ class FirstOrderGate(ExactConstants):
         mixed = self.radial.transpose(1, 2).flatten(0, 1) @ basis.flatten(1)  # (degrees * n, P * K)
         radial = mixed.view(degrees, n, *basis.shape[1:]).transpose(1, 2).unsqueeze(3)  # (degrees, P, n, 1, K)
         angular = harmonics.transpose(0, 1).unsqueeze(1)  # (P, 1, components, K)
-        edges = [radial[degree] * angular[:, :, degree**2 : (degree + 1) ** 2] for degree in range(degrees)]
+        edges = [of_r * of_angles for of_r, of_angles in zip(radial, by_degree(angular, 2), strict=True)]
         left = torch.cat(edges, dim=2).flatten(1, 2)  # (P, n * components, K)
         (right,) = gather_children(state.transpose(0, 1).flatten(1).unsqueeze(0), level)  # (P, K, comp. * channels)
         outer = torch.bmm(left, right)  # all products of components, summed over the children

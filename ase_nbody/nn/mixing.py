@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ase_nbody.so3 import Type
+from ase_nbody.so3 import Type, by_degree
 
 
 class Mixing(nn.Module):
@@ -29,9 +29,8 @@ class Mixing(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """``(components, parts, channels in)`` -> ``(components, parts, channels out)``."""
-        blocks = [
-            state[degree**2 : (degree + 1) ** 2].flatten(0, 1) @ weight for degree, weight in enumerate(self.weight)
-        ]
+        pairs = zip(by_degree(state), self.weight, strict=False)  # degrees beyond those of the weights are left out
+        blocks = [block.flatten(0, 1) @ weight for block, weight in pairs]
         return torch.cat(blocks).unflatten(0, (self.tau_out.components, state.shape[1]))
 
     def extra_repr(self) -> str:

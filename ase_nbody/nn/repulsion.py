@@ -16,7 +16,7 @@ from torch import Tensor
 from ase_nbody.nn.radial import cutoff_function
 from ase_nbody.so3.constants import ExactConstants
 
-_SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
+_WEIGHTS, _RATES = np.array([(0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162)]).T
 
 
 class ZBLRepulsion(ExactConstants):
@@ -24,11 +24,15 @@ class ZBLRepulsion(ExactConstants):
 
     radius: Tensor
     inverse_length: Tensor
+    weights: Tensor
+    rates: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_constant("radius", covalent_radii)
         self.register_constant("inverse_length", np.arange(len(covalent_radii), dtype=np.float64) ** 0.23 / 0.46850)
+        self.register_constant("weights", _WEIGHTS)
+        self.register_constant("rates", _RATES)
 
     def forward(self, first: Tensor, second: Tensor, distance: Tensor, reach: Tensor | None = None) -> Tensor:
         """Energies in eV of the centres.
@@ -43,6 +47,7 @@ class ZBLRepulsion(ExactConstants):
         cutoff = self.radius[first] + self.radius[second] if reach is None else reach
         z_first, z_second = first.to(distance), second.to(distance)
         reduced = distance * (self.inverse_length[first] + self.inverse_length[second])
-        screening = sum(weight * torch.exp(-rate * reduced) for weight, rate in _SCREENING)
+        weights, rates = (each.view(-1, 1, 1) for each in (self.weights, self.rates))
+        screening = (weights * torch.exp(-rates * reduced)).sum(0)
         coulomb = 0.5 * Hartree * Bohr * z_first * z_second / distance
         return (coulomb * screening * cutoff_function(distance, cutoff)).sum(-1)

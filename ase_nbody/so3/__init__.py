@@ -11,7 +11,7 @@ Conventions, stated once:
 """
 
 from ase_nbody.so3.clebsch_gordan import clebsch_gordan, clebsch_gordan_product, gaunt_coefficient, gaunt_matrix
-from ase_nbody.so3.fragments import Type, degrees
+from ase_nbody.so3.fragments import Type, by_degree, degrees
 from ase_nbody.so3.gaunt import SphereQuadrature, gaunt_product
 from ase_nbody.so3.harmonics import SphericalHarmonics
 from ase_nbody.so3.rotation import rotation_matrix
@@ -20,6 +20,7 @@ __all__ = [
     "SphereQuadrature",
     "SphericalHarmonics",
     "Type",
+    "by_degree",
     "clebsch_gordan",
     "clebsch_gordan_product",
     "degrees",

@@ -1,11 +1,19 @@
 """Types tau (Kondor 2018, section 3: a state is a direct sum of irreps, tau_l of each degree l)."""
 
+import math
 from dataclasses import dataclass
+
+from torch import Tensor
 
 
 def degrees(l_max: int) -> list[int]:
     """The degree l of each of the ``(l_max + 1)^2`` components: 0, 1, 1, 1, 2, ..."""
     return [degree for degree in range(l_max + 1) for _ in range(2 * degree + 1)]
+
+
+def by_degree(state: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The blocks of a state, of 1, 3, 5, ... components along ``dim``."""
+    return state.split([2 * degree + 1 for degree in range(math.isqrt(state.shape[dim]))], dim)
 
 
 @dataclass(frozen=True)

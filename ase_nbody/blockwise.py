@@ -32,6 +32,7 @@ from ase_nbody.workers import in_order
 # By the kind of device: parts of a block, so many that they keep it busy; atoms of the largest system taken as a whole.
 PARTS = {"cpu": 128, "cuda": 16384}
 WHOLE = {"cpu": 2048, "cuda": 32768}
+WHOLE_COMPILED = 768  # for each thread of a CPU: of compiled code blocks cost less, of several threads at a time more
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,13 @@ class BlockwiseEvaluation:
         """Parts in a block."""
         return PARTS.get(self.network.one_hot.device.type, PARTS["cuda"])
 
-    def pays(self, hierarchy: Hierarchy) -> bool:
-        """Whether the hierarchy is so large that blocks are of use."""
-        return len(hierarchy.numbers) > WHOLE.get(self.network.one_hot.device.type, WHOLE["cuda"])
+    def pays(self, hierarchy: Hierarchy, *, compiled: bool = False) -> bool:
+        """Whether the hierarchy is so large that blocks are of use, eagerly or by compiled code."""
+        kind = self.network.one_hot.device.type
+        most = WHOLE.get(kind, WHOLE["cuda"])
+        if compiled and kind == "cpu":
+            most = min(most, WHOLE_COMPILED * torch.get_num_threads())
+        return len(hierarchy.numbers) > most
 
     def blocks(self, hierarchy: Hierarchy) -> list[list[Block]]:
         """The blocks of every level."""
@@ -196,7 +201,7 @@ class BlockwiseEvaluation:
 
         ``steps`` says how the steps of a block are evaluated, if not eagerly.
         """
-        if not self.pays(hierarchy):
+        if not self.pays(hierarchy, compiled=steps is not None):
             return self._small(hierarchy, positions, cells)
         steps = steps or Steps(self.network)
         steps.load()

@@ -50,7 +50,7 @@ class CompiledEvaluation:
         if self._failed or cells.shape[0] != 1 or smallest(hierarchy.tensors()) < 2:
             return self._eager(hierarchy, positions, cells)
         try:
-            if self._eager.pays(hierarchy):
+            if self._eager.pays(hierarchy, compiled=True):
                 prediction = self._eager(hierarchy, positions, cells, self._steps)
             else:
                 prediction = self._small(hierarchy, positions, cells)

@@ -5,7 +5,7 @@ import torch
 
 from ase_nbody import NBodyCalculator, blockwise
 from ase_nbody.blockwise import BlockwiseEvaluation
-from ase_nbody.hierarchy import concatenate
+from ase_nbody.hierarchy import Hierarchy, concatenate
 from ase_nbody.potential import evaluate
 from ase_nbody.results import geometry
 from ase_nbody.structure import Structure
@@ -32,7 +32,7 @@ def assert_equal(found, expected):
 
 
 def test_blocks_give_what_the_whole_gives(any_network, system, parts, hierarchy_of, monkeypatch):
-    monkeypatch.setattr(BlockwiseEvaluation, "pays", lambda self, hierarchy: True)
+    monkeypatch.setattr(BlockwiseEvaluation, "pays", lambda self, hierarchy, *, compiled: True)
     given = arguments(hierarchy_of, any_network, system)
     assert_equal(BlockwiseEvaluation(any_network)(*given), evaluate(any_network, *given))
 
@@ -65,3 +65,22 @@ def test_the_calculator_takes_blocks_where_there_are_many_atoms(network, systems
     assert atoms.get_forces() == pytest.approx(expected[0], abs=1e-9)
     assert atoms.get_stress() == pytest.approx(expected[1], abs=1e-10)
     assert used == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("atoms", "threads", "eagerly", "compiled"),
+    [
+        (768, 1, False, False),
+        (769, 1, False, True),
+        (1536, 2, False, False),
+        (1537, 2, False, True),
+        (2048, 8, False, False),
+        (2049, 8, True, True),
+    ],
+)
+def test_which_systems_are_split(atoms, threads, eagerly, compiled, network, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    numbers = torch.ones(atoms, dtype=torch.int64)
+    hierarchy = Hierarchy(numbers, torch.zeros_like(numbers), 1, ())
+    evaluation = BlockwiseEvaluation(network)
+    assert (evaluation.pays(hierarchy), evaluation.pays(hierarchy, compiled=True)) == (eagerly, compiled)

@@ -11,7 +11,7 @@ def compile(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
     dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32; repeat for both.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    large: Annotated[bool, typer.Option("--large", help="Also the code for systems of more than 2,048 atoms.")] = False,
+    large: Annotated[bool, typer.Option("--large", help="Also the code for systems of more than 768 atoms.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Compile anew what is there already.")] = False,
 ) -> None:
     """Compile a model to native code, which NBodyCalculator(model, compile=True) then finds at once."""

@@ -25,7 +25,7 @@ from worker import prepare, stepper
 import ase_nbody.hierarchy
 from ase_nbody.blockwise import BlockwiseEvaluation
 from ase_nbody.calculator import NBodyCalculator
-from ase_nbody.compiled import CompiledEvaluation
+from ase_nbody.compiled import CompiledEvaluation, CompiledSteps
 from ase_nbody.hierarchy import VerletHierarchy
 from ase_nbody.network import NBodyNetwork
 
@@ -40,6 +40,8 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("forward", NBodyNetwork, "ascend"),
     ("backward", torch.autograd, "grad"),
     ("compiled", CompiledEvaluation, "__call__"),
+    ("compiled", CompiledSteps, "up"),
+    ("compiled", CompiledSteps, "down"),
 )
 
 

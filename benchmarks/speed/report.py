@@ -23,9 +23,9 @@ PAIRS = (
 )
 PARTS_SAY = """ASE: its integrator, and the copy of the atoms that its calculators keep. Calculator: checks and
 conversions. Neighbours: searching pairs. Tables: asking whether the pairs are still valid, and building the tables.
-Sums: pair vectors, and sums to atoms; compiled code is forward, backward and sums in one. GFLOP: of the matrix
-products; the share is of what the processor's own matrix product reaches in the same precision, over the time of the
-whole step.
+Sums: pair vectors, and sums to atoms; compiled code is forward, backward and sums in one, but for those between blocks.
+GFLOP: of the matrix products, without what blocks do twice; the share is of what the processor's own matrix product
+reaches in the same precision, over the time of the whole step.
 """
 PARTS = ("ASE", "calculator", "neighbours", "tables", "forward", "backward", "sums", "compiled", "step")
 HEAD = """# Speed{title}

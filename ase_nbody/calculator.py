@@ -112,7 +112,7 @@ class NBodyCalculator(Calculator):
         self._known[[atomic_numbers[symbol] for symbol in self.species]] = True
         evaluation = CompiledEvaluation if compile else BlockwiseEvaluation
         self._evaluations = [evaluation(network) for network in self.networks]
-        self.forget()
+        self._verlet = [VerletHierarchy(layout, skin, self._device) for layout in self._layouts]
         self._predictions: list[Prediction] = []
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
         self._fits = _SMALL  # the largest number of neighbours that fitted into the memory
@@ -139,7 +139,8 @@ class NBodyCalculator(Calculator):
 
         The age of a neighbour list changes in which order terms are added, hence the last digit of a result.
         """
-        self._verlet = [VerletHierarchy(layout, self.parameters["skin"], self._device) for layout in self._layouts]
+        for followed in self._verlet:
+            followed.forget()
 
     @property
     def species(self) -> tuple[str, ...]:

@@ -292,6 +292,10 @@ class VerletHierarchy:
             raise RuntimeError("no hierarchy was built yet: call update(structure) first")
         return self._hierarchy
 
+    def forget(self) -> None:
+        """Let go of the hierarchy: the next update builds one."""
+        self._hierarchy = self._built_for = None
+
     def update(self, structure: Structure) -> Hierarchy:
         """The hierarchy of ``structure``, a reused one where that is safe."""
         cutoff = max(level.radius for level in self.layout)

@@ -10,6 +10,7 @@ Upwards nothing is kept for derivatives, so the states of the lower levels are c
 its cache more than make up for that, and several are evaluated at a time (docs/design.md).
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -27,12 +28,13 @@ from ase_nbody.potential import (
     sums_over_edges,
 )
 from ase_nbody.replay import Replay
-from ase_nbody.workers import in_order
+from ase_nbody.workers import in_order, torch_threads
 
-# By the kind of device: parts of a block, so many that they keep it busy; atoms of the largest system taken as a whole.
-PARTS = {"cpu": 128, "cuda": 16384}
+# By the kind of device: parts of a block, so many that they keep it busy, of the lowest level and of those above it,
+# whose children have directions; atoms of the largest system taken as a whole.
+PARTS = {"cpu": (192, 64), "cuda": (16384, 16384)}
 WHOLE = {"cpu": 2048, "cuda": 32768}
-WHOLE_COMPILED = 768  # for each thread of a CPU: of compiled code blocks cost less, of several threads at a time more
+WHOLE_COMPILED = 640  # for each thread of a CPU: of compiled code blocks cost less, of several threads at a time more
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,8 @@ class BlockwiseEvaluation:
         self._split: tuple[Hierarchy, list[list[Block]]] | None = None
 
     @property
-    def size(self) -> int:
-        """Parts in a block."""
+    def size(self) -> tuple[int, int]:
+        """Parts in a block of the lowest level, and of those above it."""
         return PARTS.get(self.network.one_hot.device.type, PARTS["cuda"])
 
     def pays(self, hierarchy: Hierarchy, *, compiled: bool = False) -> bool:
@@ -191,7 +193,9 @@ class BlockwiseEvaluation:
         """The blocks of every level."""
         if self._split is None or self._split[0] is not hierarchy:
             self._split = None  # first let go of the old ones
-            self._split = hierarchy, [split_level(level, self.size) for level in hierarchy.levels]
+            lowest, above = self.size
+            sizes = [lowest, *(above for _ in hierarchy.levels[1:])]
+            self._split = hierarchy, list(map(split_level, hierarchy.levels, sizes))
         return self._split[1]
 
     def __call__(
@@ -205,23 +209,26 @@ class BlockwiseEvaluation:
             return self._small(hierarchy, positions, cells)
         steps = steps or Steps(self.network)
         steps.load()
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), torch_threads(1) as threads:
             species = self.network.one_hot[hierarchy.numbers]
             system = System(hierarchy.numbers, species, hierarchy.structure, positions, cells)
-            return self._descend(hierarchy, system, steps, self._ascend(hierarchy, system, steps))
+            states = self._ascend(hierarchy, system, steps, threads)
+            return self._descend(hierarchy, system, steps, states, threads)
 
     def _whole(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
         return evaluate(self.network, hierarchy, positions, cells)
 
-    def _ascend(self, hierarchy: Hierarchy, system: System, steps: Steps) -> list[Tensor]:
+    def _ascend(self, hierarchy: Hierarchy, system: System, steps: Steps, threads: int) -> list[Tensor]:
         """States below each level."""
         states = [self.network.embedding(system.species)]
         for number, blocks in enumerate(self.blocks(hierarchy)[:-1]):
             up = partial(_up, steps, number, states[-1], system)
-            states.append(torch.cat(list(in_order(up, blocks)), dim=1))
+            states.append(torch.cat(list(in_order(up, blocks, threads)), dim=1))
         return states
 
-    def _descend(self, hierarchy: Hierarchy, system: System, steps: Steps, states: list[Tensor]) -> Prediction:
+    def _descend(
+        self, hierarchy: Hierarchy, system: System, steps: Steps, states: list[Tensor], threads: int
+    ) -> Prediction:
         """Derivatives, from the last level down."""
         numbers, levels = hierarchy.numbers, self.blocks(hierarchy)
         energies, parts = self.network.isolated_atoms(system.species), []
@@ -232,16 +239,17 @@ class BlockwiseEvaluation:
             centre_below = hierarchy.levels[number - 1].centre if number else torch.arange(len(numbers)).to(numbers)
             down = partial(_down, steps, number, below, system)
             tasks, part = list(zip(levels[number], slopes, strict=True)), []
-            for (block, _), found in zip(tasks, in_order(down, tasks), strict=True):
-                if found.states is not None:
-                    slope_below.index_add_(1, block.rows, found.states)
-                sums.index_add_(1, block.level.centre, found.centres)
-                sums.index_add_(1, centre_below[block.rows], found.children)
-                part.append(found.energies)
+            with closing(in_order(down, tasks, threads)) as slopes_in_order:
+                for (block, _), found in zip(tasks, slopes_in_order, strict=True):
+                    if found.states is not None:
+                        slope_below.index_add_(1, block.rows, found.states)
+                    sums.index_add_(1, block.level.centre, found.centres)
+                    sums.index_add_(1, centre_below[block.rows], found.children)
+                    part.append(found.energies)
             parts.append(torch.cat(part))
             energies.index_add_(0, hierarchy.levels[number].centre, parts[-1].to(torch.float64))
             if number:
-                slopes = list(slope_below.split(self.size, dim=1))
+                slopes = list(slope_below.split([len(block.level.centre) for block in levels[number - 1]], dim=1))
         return sum_over_atoms(hierarchy, energies, sums, parts[::-1])
 
 

@@ -1,9 +1,8 @@
 """``NBodyCalculator``: the network behind ASE's calculator interface. A thin shell: checks, caches, converts."""
 
-import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ase
@@ -23,6 +22,7 @@ from ase_nbody.network import NBodyNetwork
 from ase_nbody.potential import Prediction
 from ase_nbody.results import chunks, collect, geometry, members, split
 from ase_nbody.structure import Structure, StructureError
+from ase_nbody.workers import torch_threads
 
 Model = str | os.PathLike[str] | NBodyNetwork
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -160,7 +160,7 @@ class NBodyCalculator(Calculator):
         if self.atoms is None:
             raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
         structure, hierarchies = self._prepared(self.atoms, self._followed)
-        with _threads(self.parameters["threads"]):
+        with torch_threads(self.parameters["threads"]):
             self._predictions = self._predict(hierarchies, [structure])
         self.results = collect(structure, self._predictions)
 
@@ -190,7 +190,7 @@ class NBodyCalculator(Calculator):
                     raise CalculatorSetupError(f"structure {number}: {error}") from error
             batch = [structure for structure, _ in prepared]
             together = [concatenate(each) for each in zip(*(each for _, each in prepared), strict=True)]
-            with _threads(self.parameters["threads"]):
+            with torch_threads(self.parameters["threads"]):
                 found_by = [split(prediction, batch) for prediction in self._predict(together, batch)]
             for number, structure, *predictions in zip(range(first, last), batch, *found_by, strict=True):
                 try:
@@ -308,19 +308,6 @@ def _prepare(network: NBodyNetwork, device: torch.device, dtype: torch.dtype) ->
     if all(weight.dtype == dtype and weight.device == device and not weight.requires_grad for weight in weights):
         return network
     return copy.deepcopy(network).to(device=device, dtype=dtype).requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Use so many threads within."""
-    if number is None or number == (before := torch.get_num_threads()):
-        yield
-        return
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _label(model: Model) -> str:

@@ -19,23 +19,25 @@ from ase_nbody.potential import evaluate
 _PEAK = 2.0  # of what is kept for the backward pass: it makes gradients of nearly the same size (measured: 1.9 to 2.2)
 
 
-# Of glibc's mallopt(3): how many blocks come straight from the system; free bytes at which the heap shrinks; heaps.
-_M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -4, -1, -8
+# Of glibc's mallopt(3): how many blocks come straight from the system; free bytes at which the heap shrinks; bytes that
+# are left to it then.
+_M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD = -4, -1, -2
 
 
 def keep_freed_memory() -> None:
     """Let the process reuse the memory that it frees, up to 2 GiB of it, instead of giving it back to the system.
 
     Steps of a training or of dynamics free and take the same megabytes each time, and the system clears each page anew:
-    a quarter of a training step went there. All threads share one heap: others would give back what they free anyway.
-    This holds for the whole process, so only a program calls it (``nbody``), never a library. Does nothing where the C
+    a quarter of a training step went there. A thread has heaps of its own, of 64 MiB, so that what it frees stays in
+    its processor's cache; more is to be left to a heap, or glibc would give back one that is empty all the same. This
+    holds for the whole process, so only a program calls it (``nbody``), never a library. Does nothing where the C
     library is not glibc.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        library.mallopt(_M_ARENA_MAX, 1)
+        library.mallopt(_M_TOP_PAD, 2**27)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -68,7 +70,7 @@ def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
         (config.l_out + 1) ** 2 * config.channels * len(level.centre)
         for config, level in zip(network.config.levels, hierarchy.levels, strict=True)
     )
-    at_once = evaluation.size * (torch.get_num_threads() if network.one_hot.device.type == "cpu" else 1)
+    at_once = max(evaluation.size) * (torch.get_num_threads() if network.one_hot.device.type == "cpu" else 1)
     share = min(at_once / len(hierarchy.numbers), 1.0)
     return tables + 2 * states * network.dtype.itemsize + whole * share
 

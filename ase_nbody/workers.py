@@ -5,11 +5,12 @@ short for that. Blocks do not wait for each other, and are evaluated by one thre
 """
 
 import collections
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -18,34 +19,56 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
-    """``map`` by this and other threads, as many as torch may use, which share torch's threads between them.
+@contextlib.contextmanager
+def torch_threads(number: int | None) -> Iterator[int]:
+    """Operations of this thread use so many of torch's threads within (None: as before); gives how many before.
 
-    Gradient modes of torch are each thread's own, so the function must set those that it needs.
+    After an operation that they shared, torch's threads go on for milliseconds, waiting for the next one, on processors
+    that a block could use: so ``in_order`` wants one thread around it, and to be told how many there are.
     """
-    threads = torch.get_num_threads()
-    workers = min(threads, len(items))
-    if workers < 2:
-        return map(function, items)
-    waiting = iter(range(len(items)))  # gives each number to one thread only
-    results: dict[int, Result] = {}
-
-    def work() -> None:
-        for number in waiting:
-            results[number] = function(items[number])
-
-    share = threads // workers
-    helpers = [_pool(os.getpid(), workers - 1, share).submit(work) for _ in range(workers - 1)]
-    torch.set_num_threads(share)
+    before = torch.get_num_threads()
+    if number is None or number == before:
+        yield before
+        return
+    torch.set_num_threads(number)
     try:
-        work()
+        yield before
     finally:
-        torch.set_num_threads(threads)
-        collections.deque(waiting, maxlen=0)  # nothing is begun after an error
+        torch.set_num_threads(before)
+
+
+def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Generator[Result, None, None]:
+    """``map`` by this and other threads, ``threads`` in all; fewer items have several of torch's threads each.
+
+    This thread works on items while the next result is not there. Gradient modes of torch are each thread's own, so the
+    function must set those that it needs. To be closed, if it is left before its end.
+    """
+    workers = max(min(threads, len(items)), 1)
+    share = threads // workers
+    waiting = iter(range(len(items)))  # gives each number to one thread only
+    results: list[Future[Result]] = [Future() for _ in items]
+
+    def work(number: int) -> None:
+        try:
+            results[number].set_result(function(items[number]))
+        except BaseException as error:
+            results[number].set_exception(error)
+            collections.deque(waiting, maxlen=0)  # nothing is begun after an error
+
+    def work_on() -> None:
+        for number in waiting:
+            work(number)
+
+    helpers = [_pool(os.getpid(), workers - 1, share).submit(work_on) for _ in range(workers - 1)]
+    try:
+        for result in results:
+            with torch_threads(share):
+                while not result.done() and (number := next(waiting, None)) is not None:
+                    work(number)
+            yield result.result()
+    finally:
+        collections.deque(waiting, maxlen=0)
         wait(helpers)
-    for helper in helpers:
-        helper.result()
-    return [results[number] for number in range(len(items))]
 
 
 @functools.lru_cache(maxsize=8)

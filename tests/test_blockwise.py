@@ -14,7 +14,7 @@ from ase_nbody.structure import Structure
 @pytest.fixture(params=[1, 2, 5])
 def parts(request, monkeypatch):
     """Blocks of so few parts that every system has several."""
-    monkeypatch.setitem(blockwise.PARTS, "cpu", request.param)
+    monkeypatch.setitem(blockwise.PARTS, "cpu", (request.param, request.param))
     monkeypatch.setitem(blockwise.WHOLE, "cpu", 2 * request.param)
     return request.param
 
@@ -57,7 +57,7 @@ def test_the_calculator_takes_blocks_where_there_are_many_atoms(network, systems
     atoms.rattle(0.02, seed=1)
     atoms.calc = NBodyCalculator(network)
     expected = atoms.get_forces(), atoms.get_stress()
-    monkeypatch.setitem(blockwise.PARTS, "cpu", 3)
+    monkeypatch.setitem(blockwise.PARTS, "cpu", (3, 3))
     monkeypatch.setitem(blockwise.WHOLE, "cpu", 6)
     used, split = [], blockwise.split_level
     monkeypatch.setattr(blockwise, "split_level", lambda level, size: used.append(size) or split(level, size))
@@ -70,10 +70,10 @@ def test_the_calculator_takes_blocks_where_there_are_many_atoms(network, systems
 @pytest.mark.parametrize(
     ("atoms", "threads", "eagerly", "compiled"),
     [
-        (768, 1, False, False),
-        (769, 1, False, True),
-        (1536, 2, False, False),
-        (1537, 2, False, True),
+        (640, 1, False, False),
+        (641, 1, False, True),
+        (1280, 2, False, False),
+        (1281, 2, False, True),
         (2048, 8, False, False),
         (2049, 8, True, True),
     ],

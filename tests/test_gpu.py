@@ -150,7 +150,7 @@ def test_blocks_give_what_the_whole_gives(any_network, systems, monkeypatch):
     atoms = systems["triclinic"]().repeat(2)
     atoms.rattle(0.02, seed=1)
     expected = everything(NBodyCalculator(any_network), atoms)
-    monkeypatch.setitem(blockwise.PARTS, "cuda", 5)
+    monkeypatch.setitem(blockwise.PARTS, "cuda", (5, 5))
     monkeypatch.setitem(blockwise.WHOLE, "cuda", 10)
     assert_same(everything(NBodyCalculator(any_network, device="cuda"), atoms), expected)
 
@@ -174,7 +174,7 @@ def test_compiled_code_is_replayed(make_network, systems, monkeypatch, tmp_path)
         dynamics.run(1)
         assert_same(calc.results, everything(here, atoms))
     assert graphs(calc)
-    monkeypatch.setitem(blockwise.PARTS, "cuda", 5)
+    monkeypatch.setitem(blockwise.PARTS, "cuda", (5, 5))
     monkeypatch.setitem(blockwise.WHOLE, "cuda", 10)
     assert_same(everything(NBodyCalculator(network, device="cuda", compile=True), atoms), everything(here, atoms))
 

@@ -88,7 +88,7 @@ def test_one_library_serves_all_sizes(repeats, arguments, small_network):
 @pytest.mark.parametrize("parts", [1, 3, 7])
 def test_large_systems_are_evaluated_by_compiled_steps(parts, system, arguments, small_network, monkeypatch):
     """Block by block; of blocks with fewer than two parts or rows eagerly."""
-    monkeypatch.setitem(blockwise.PARTS, "cpu", parts)
+    monkeypatch.setitem(blockwise.PARTS, "cpu", (parts, parts))
     monkeypatch.setitem(blockwise.WHOLE, "cpu", 2 * parts)
     monkeypatch.setattr(compiled, "CHECK_EVERY", 10**9)
     given = arguments(system)
@@ -100,7 +100,7 @@ def test_large_systems_are_evaluated_by_compiled_steps(parts, system, arguments,
 
 @pytest.mark.usefixtures("_cached")
 def test_wrong_steps_are_noticed_and_abandoned(arguments, small_network, systems, monkeypatch):
-    monkeypatch.setitem(blockwise.PARTS, "cpu", 3)
+    monkeypatch.setitem(blockwise.PARTS, "cpu", (3, 3))
     monkeypatch.setitem(blockwise.WHOLE, "cpu", 6)
     given = arguments(systems["triclinic"]().repeat(2))
     load = compiled.load_library

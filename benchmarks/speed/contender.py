@@ -17,7 +17,7 @@ MODULES = {
     "TensorNet": ("make_tensornet", "torchmd-net"),
 }
 # Of all processes, as ``nbody`` does for itself: pages given back to the system are cleared when they are taken again.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(2**27)}
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,10 @@ def main() -> None:
             print(json.dumps({"seconds": steps(int(line)), "memory": peak_memory(task["device"])}), file=answers)
     except Exception as error:  # whatever a package fails with
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(json.dumps({"error": f"{type(error).__name__}: {reason}"[:200]}), file=answers)
+        found = f"{type(error).__name__}: {reason}"[:200]
+        if isinstance(error, MemoryError) or "allocate memory" in reason:  # torch's own is a RuntimeError
+            found = f"needs more than {task['memory']:g} GB"
+        print(json.dumps({"error": found}), file=answers)
         raise
 
 

@@ -93,7 +93,7 @@ def main() -> None:
     except Exception as error:  # whatever a package fails with
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         found = f"{type(error).__name__}: {reason}"[:200]
-        if isinstance(error, MemoryError) or "allocate memory" in reason:  # torch's own is a RuntimeError
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's own is a RuntimeError
             found = f"needs more than {task['memory']:g} GB"
         print(json.dumps({"error": found}), file=answers)
         raise

@@ -6,6 +6,6 @@ __ase_plugins__ = {
     CalculatorPlugin(
         name="nbody",
         citation="R. Kondor, N-body networks, arXiv:1803.01588 (2018)",
-        implementation="ase_nbody.calculator.NBodyCalculator",
+        implementation="ase_nbody.engines.calculator.NBodyCalculator",
     )
 }

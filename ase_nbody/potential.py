@@ -11,20 +11,16 @@ sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's
 from the origin; energies are summed in float64 for the same reason. Knows no ASE.
 """
 
-import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor
 
-from ase_nbody.hierarchy import Hierarchy, Level
-from ase_nbody.network import NBodyNetwork
-from ase_nbody.nn.exchange import sum_over_parents
-from ase_nbody.reduction import sum_by_structure
+from ase_nbody.hierarchy.exchange import sum_over_parents
+from ase_nbody.hierarchy.reduction import sum_by_structure
+from ase_nbody.hierarchy.tables import Hierarchy, Level
+from ase_nbody.network.network import NBodyNetwork
 
 
 @dataclass(frozen=True)
@@ -158,98 +154,3 @@ def sum_over_atoms(hierarchy: Hierarchy, energies: Tensor, sums: Tensor, parts: 
     energy = sum_by_structure(energies, hierarchy.structure, hierarchy.n_structures)
     virials = sums[3:].T[:, _SYMMETRIC] if len(sums) > 3 else sums.new_zeros(sums.shape[1], 3, 3)
     return Prediction(energy, energies, sums[:3].T.contiguous(), virials, tuple(parts))
-
-
-def pure_evaluation(
-    network: NBodyNetwork, *, create_graph: bool = False, virials: bool = True
-) -> Callable[..., tuple[Tensor, ...]]:
-    """``evaluate`` as a function of tensors alone (see ``pure_function``).
-
-    Args:
-        network: the network; its weights are not looked at.
-        create_graph: as of ``evaluate``.
-        virials: as of ``evaluate``.
-
-    Returns:
-        A function of the weights in the order of ``network.parameters()``, the tables of a hierarchy (see
-        ``Hierarchy.tensors``), positions and cells, to the fields of the prediction, one after the other.
-    """
-
-    def evaluation(network: NBodyNetwork, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
-        hierarchy = Hierarchy.from_tensors(tables, len(cells))
-        found = evaluate(network, hierarchy, positions, cells, create_graph=create_graph, virials=virials)
-        return tuple(found.tensors())
-
-    return pure_function(network, evaluation)
-
-
-def pure_function(
-    network: NBodyNetwork, function: Callable[..., tuple[Tensor, ...]]
-) -> Callable[..., tuple[Tensor, ...]]:
-    """A function of a network and tensors as one of its weights, in order, and the tensors: for tracing."""
-
-    class Function(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
-            return function(self.network, *arguments)
-
-    module = Function()
-    names = [name for name, _ in module.named_parameters()]
-
-    def pure(weights: list[Tensor], *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
-        return functional_call(module, dict(zip(names, weights, strict=True)), arguments)
-
-    return pure
-
-
-class CompiledPotential:
-    """``evaluate`` for training, compiled anew for each set of shapes that keeps returning.
-
-    The energy and its gradient are traced to one graph of plain tensor operations, which is compiled as a whole and
-    can be differentiated by the weights. Compiling takes half a minute, so a set of shapes is compiled at its
-    ``patience``-th appearance, and never more than ``most`` are; all others are evaluated eagerly, with equal results.
-    If compiling fails, a warning says why, once, and everything is evaluated eagerly.
-
-    Args:
-        network: the network, whose weights may change in place.
-        virials: whether virials are needed.
-        patience: appearances of a set of shapes before it is compiled.
-        most: how many sets of shapes are compiled.
-    """
-
-    def __init__(self, network: NBodyNetwork, *, virials: bool, patience: int = 20, most: int = 8) -> None:
-        self.network, self.virials, self.patience, self.most = network, virials, patience, most
-        self._seen: Counter[tuple[torch.Size, ...]] = Counter()
-        self._compiled: dict[tuple[torch.Size, ...], Callable[..., tuple[Tensor, ...]]] = {}
-
-    def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
-        """As ``evaluate(..., create_graph=True)``."""
-        tables = hierarchy.tensors()
-        shapes = (cells.shape, *(table.shape for table in tables))
-        self._seen[shapes] += 1
-        if shapes not in self._compiled and self._seen[shapes] >= self.patience and len(self._compiled) < self.most:
-            try:
-                self._compiled[shapes] = self._compile(tables, positions, cells)
-            except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                warnings.warn(f"compiling failed, going on without: {reason}", RuntimeWarning, stacklevel=2)
-                self.most = 0
-        if shapes not in self._compiled:
-            return evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
-        weights = list(self.network.parameters())
-        return Prediction.from_tensors(self._compiled[shapes](weights, tables, positions, cells))
-
-    def _compile(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> Callable[..., tuple[Tensor, ...]]:
-        energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)
-        weights = list(self.network.parameters())  # themselves: for copies it would be compiled once more
-        free = [weight for weight in weights if weight.requires_grad]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about its own inner workings
-            compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
-            energy, _, forces, *_ = compiled(weights, tables, positions, cells)
-            if free:
-                torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles that pass too
-        return compiled

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from ase_nbody.cli import main
-from ase_nbody.hierarchy import Hierarchy, Level, build_hierarchy, concatenate
-from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
+from ase_nbody.hierarchy.build import build_hierarchy
+from ase_nbody.hierarchy.tables import Hierarchy, Level, concatenate
+from ase_nbody.network.config import LevelConfig, NBodyConfig
+from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
 from ase_nbody.so3 import rotation_matrix
 from ase_nbody.structure import Structure

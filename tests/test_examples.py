@@ -15,7 +15,7 @@ from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
-from ase_nbody.archive import shipped_models
+from ase_nbody.files.archive import shipped_models
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "examples" / "md_runs"
 NUMBER = r"(-?\d+(?:\.\d+)?)"

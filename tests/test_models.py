@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from ase_nbody import NBodyCalculator
-from ase_nbody.archive import load_members, read_card, shipped_models
 from ase_nbody.data import read_labelled
-from ase_nbody.evaluation import evaluate_model
+from ase_nbody.files.archive import load_members, read_card, shipped_models
+from ase_nbody.training.evaluation import evaluate_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {

@@ -11,7 +11,7 @@ from ase.calculators.lj import LennardJones
 from ase.md.verlet import VelocityVerlet
 from ase.units import fs
 
-from ase_nbody.calculator import NBodyCalculator
+from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.nn.closest_approach import FOLLOWS, RESTS
 from ase_nbody.potential import Prediction
 from ase_nbody.testing import assert_conservative, assert_stress_consistent, random_rotation
@@ -264,7 +264,7 @@ def test_a_cutoff_that_is_not_smooth_would_be_noticed(crossing, monkeypatch):
 
     for module in ("radial", "repulsion"):
         monkeypatch.setattr(f"ase_nbody.nn.{module}.cutoff_function", kinked)
-    monkeypatch.setattr("ase_nbody.network.held_distance", broken_line)
+    monkeypatch.setattr("ase_nbody.network.network.held_distance", broken_line)
     with pytest.raises(AssertionError, match="jumps"):
         assert_smooth(crossing)
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from ase_nbody.hierarchy import VerletHierarchy
-from ase_nbody.network import NBodyNetwork
+from ase_nbody.hierarchy.build import VerletHierarchy
+from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
 from ase_nbody.structure import Structure
 

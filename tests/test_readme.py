@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ase_nbody.archive import shipped_models
+from ase_nbody.files.archive import shipped_models
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

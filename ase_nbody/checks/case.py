@@ -9,7 +9,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
-from ase_nbody.calculator import NBodyCalculator
+from ase_nbody.engines.calculator import NBodyCalculator
 
 Array = NDArray[np.float64]
 RATTLE = 0.03  # Angstrom: by this the atoms are moved at random, so that no force vanishes by symmetry

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ase_nbody.checks.case import Array, Case
 from ase_nbody.checks.finding import Curve, Finding, Plot, not_applicable
-from ase_nbody.neighbours import find_pairs
+from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 
 FACTORS = (0.5, 1.0, 2.0)  # of the usual time step

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import ase
 import numpy as np
 
-from ase_nbody.calculator import NBodyCalculator
 from ase_nbody.checks.case import Case, deviation, evaluate
 from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.symmetry import ROUND_OFF
+from ase_nbody.engines.calculator import NBodyCalculator
 
 FAR = 50.0  # Angstrom: how far apart copies are set where the cutoff is not known
 

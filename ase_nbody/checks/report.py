@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape as markup
 from rich.table import Table
 
-from ase_nbody.archive import write_whole
 from ase_nbody.checks.finding import Finding, Plot
-from ase_nbody.page import page, paragraph, picture, png, require_plots, table
+from ase_nbody.files.page import page, paragraph, picture, png, require_plots, table
+from ase_nbody.files.writing import write_whole
 
 _COLOURS = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 _HEAD = ("check", "structure", "measured", "value", "bound", "outcome", "note")

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import torch
 
-from ase_nbody.calculator import NBodyCalculator
 from ase_nbody.checks.case import Case, deviation, evaluate
 from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.symmetry import ROUND_OFF
-from ase_nbody.hierarchy import build_hierarchy
-from ase_nbody.potential import CompiledPotential
+from ase_nbody.engines.calculator import NBodyCalculator
+from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.potential import evaluate as evaluate_network
 from ase_nbody.structure import Structure
+from ase_nbody.training.compiled_step import CompiledPotential
 
 SINGLE = 1e-4  # of the largest force
 

@@ -17,7 +17,7 @@ from ase_nbody.checks.finding import Finding
 from ase_nbody.checks.reproducibility import compiled, determinism, single_precision
 from ase_nbody.checks.smoothness import leaving_atom
 from ase_nbody.checks.symmetry import inversion, permutation, rotation, translation
-from ase_nbody.extrapolation import ExtrapolationWarning
+from ase_nbody.runtime.extrapolation import ExtrapolationWarning
 
 Progress = Callable[[str, int, int], None]
 

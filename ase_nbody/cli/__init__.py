@@ -17,7 +17,7 @@ from ase_nbody.cli.lint import lint
 from ase_nbody.cli.md import md
 from ase_nbody.cli.pack import pack
 from ase_nbody.cli.train import train
-from ase_nbody.memory import is_out_of_memory, keep_freed_memory
+from ase_nbody.runtime.memory import is_out_of_memory, keep_freed_memory
 
 _INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 

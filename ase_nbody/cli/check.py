@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ase_nbody.archive import read_card
+from ase_nbody.files.archive import read_card
 
 if TYPE_CHECKING:
     import ase
@@ -34,8 +34,8 @@ def check(
     html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
 ) -> None:
     """Check symmetries, derivatives, smoothness, repulsion, extensivity and dynamics; exit code 1 if any fails."""
-    from ase_nbody.calculator import NBodyCalculator
     from ase_nbody.checks import print_table, require_plots, run_checks, summary, write_html
+    from ase_nbody.engines.calculator import NBodyCalculator
 
     if html is not None:
         require_plots()

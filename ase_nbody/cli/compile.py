@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ase_nbody.archive import load_members
+from ase_nbody.files.archive import load_members
 
 
 def compile(
@@ -15,9 +15,9 @@ def compile(
     force: Annotated[bool, typer.Option("--force", help="Compile anew what is there already.")] = False,
 ) -> None:
     """Compile a model to native code, which NBodyCalculator(model, compile=True) then finds at once."""
-    from ase_nbody.calculator import NBodyCalculator
-    from ase_nbody.compiled import programs
-    from ase_nbody.native_code import kept_library
+    from ase_nbody.engines.calculator import NBodyCalculator
+    from ase_nbody.runtime.aot import kept_library
+    from ase_nbody.runtime.compiled import programs
 
     first, *_ = load_members(model)  # a committee's members share their code
     for name in dtype or ["float64"]:

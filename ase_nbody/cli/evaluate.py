@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ase_nbody.archive import load_members
 from ase_nbody.cli.keys import KeysOption, parse_keys
+from ase_nbody.files.archive import load_members
 
 
 def evaluate(
@@ -19,8 +19,8 @@ def evaluate(
 ) -> None:
     """Print mean absolute and root-mean-square errors of energy, forces and stress."""
     from ase_nbody.data import DataError, read_labelled
-    from ase_nbody.evaluation import errors_table, evaluate_model
-    from ase_nbody.loss import unit_of
+    from ase_nbody.training.evaluation import errors_table, evaluate_model
+    from ase_nbody.training.loss import unit_of
 
     members = load_members(model)
     frames = read_labelled(data, index, keys=parse_keys(key))

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ase_nbody.archive import load_members, read_card
-from ase_nbody.network import NBodyNetwork
+from ase_nbody.files.archive import load_members, read_card
+from ase_nbody.network.network import NBodyNetwork
 
 _MOST = 12  # entries of a list that are shown; --json shows all
 

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ase_nbody.archive import read_card
-from ase_nbody.calculator import NBodyCalculator
 from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun
 from ase_nbody.dynamics.ensembles import draw_velocities, make_dynamics
+from ase_nbody.engines.calculator import NBodyCalculator
+from ase_nbody.files.archive import read_card
 
 _CHECKS = 10  # steps between looks of the monitor, or fewer, so that every frame is looked at
 

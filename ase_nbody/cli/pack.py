@@ -11,7 +11,7 @@ def pack(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
 ) -> None:
     """Pack models into one committee, whose spread tells where none of them can be trusted."""
-    from ase_nbody.committee import pack_models
+    from ase_nbody.files.committee import pack_models
 
     if output.exists():
         raise FileExistsError(f"{output} exists; choose another name or move it away")

@@ -20,9 +20,9 @@ def train(
     """Train a model on structures with energies and forces, and stresses where there are any."""
     import torch
 
-    from ase_nbody.training.committee import train_committee
     from ase_nbody.training.config import TrainingConfig
     from ase_nbody.training.pretraining import train_in_stages
+    from ase_nbody.training.seeds import train_committee
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ase_nbody.data.reading import DataError, LabelledStructure
-from ase_nbody.hierarchy import Hierarchy, build_hierarchy, concatenate
-from ase_nbody.network import NBodyConfig
+from ase_nbody.hierarchy.build import build_hierarchy
+from ase_nbody.hierarchy.tables import Hierarchy, concatenate
+from ase_nbody.network.config import NBodyConfig
 
 _CHUNK = 64  # samples that a worker makes at a time
 _PROBES = 32  # samples from which the memory of all is estimated

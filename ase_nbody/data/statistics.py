@@ -7,9 +7,9 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ase_nbody.data.reading import DataError, LabelledStructure
-from ase_nbody.hierarchy import select
-from ase_nbody.neighbours import find_pairs
-from ase_nbody.network import LevelConfig
+from ase_nbody.hierarchy.build import select
+from ase_nbody.hierarchy.neighbours import find_pairs
+from ase_nbody.network.config import LevelConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ase.io.jsonio import decode, encode
 
-from ase_nbody.archive import write_whole
+from ase_nbody.files.writing import write_whole
 
 try:
     import fcntl

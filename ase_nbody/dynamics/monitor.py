@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ase_nbody.dynamics.frames import has_spread
 from ase_nbody.dynamics.integrators import target_temperature
-from ase_nbody.neighbours import Pairs, find_pairs
+from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
 from ase_nbody.structure import Structure
 
 _BOND = 1.3  # bonds are up to this times the sum of covalent radii long

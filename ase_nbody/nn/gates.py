@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ase_nbody.hierarchy import Level
-from ase_nbody.nn.exchange import gather_children
+from ase_nbody.hierarchy.exchange import gather_children
+from ase_nbody.hierarchy.tables import Level
 from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type, by_degree, gaunt_matrix
 from ase_nbody.so3.constants import ExactConstants
 

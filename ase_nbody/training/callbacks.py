@@ -16,8 +16,8 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from rich.console import Console
 from torch import Tensor
 
-from ase_nbody.archive import write_whole
-from ase_nbody.loss import UNITS, unit_of
+from ase_nbody.files.writing import write_whole
+from ase_nbody.training.loss import UNITS, unit_of
 from ase_nbody.training.module import NBodyTraining
 
 

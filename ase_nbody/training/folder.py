@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ase_nbody.archive import write_whole
+from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.processes import Processes
 

@@ -12,9 +12,10 @@ import torch
 from ase.data import chemical_symbols
 from pydantic import ValidationError
 
-from ase_nbody.archive import load_members
 from ase_nbody.data import DataError, DataStatistics, LabelledStructure, fit_isolated_energies, measure
-from ase_nbody.network import NBodyConfig, NBodyNetwork
+from ase_nbody.files.archive import load_members
+from ase_nbody.network.config import NBodyConfig
+from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
 
 _MOST_COHESION = 15.0  # eV per atom: tungsten has 9

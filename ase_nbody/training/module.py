@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 from ase_nbody.data import Batch
-from ase_nbody.loss import Residuals, errors, loss
-from ase_nbody.network import NBodyNetwork
-from ase_nbody.potential import CompiledPotential, Prediction, evaluate
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.training.compiled_step import CompiledPotential
 from ase_nbody.training.config import OptimisationConfig
+from ase_nbody.training.loss import Residuals, errors, loss
 from ase_nbody.training.muon import Muon
 from ase_nbody.training.processes import gathered, summed
 from ase_nbody.training.recovery import LossWatch

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ase_nbody.archive import write_whole
+from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import (
     ArchitectureConfig,
     ConfigError,
@@ -18,9 +18,9 @@ from ase_nbody.training.config import (
     with_shape_of_start,
 )
 from ase_nbody.training.folder import MODEL_NAME, checkpoint_of
-from ase_nbody.training.frames import read_sources
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.run import train
+from ase_nbody.training.splits import read_sources
 from ase_nbody.training.tight_binding import write_frames
 
 _FOLDER = "pretraining"

@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 from torch.utils.data import BatchSampler, Sampler
 
 from ase_nbody.data import Sample
-from ase_nbody.loss import Residuals
+from ase_nbody.training.loss import Residuals
 
 
 @dataclass(frozen=True)

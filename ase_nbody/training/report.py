@@ -10,11 +10,11 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from ase_nbody.archive import write_whole
 from ase_nbody.data import LabelledStructure
-from ase_nbody.evaluation import predict
-from ase_nbody.network import NBodyNetwork
-from ase_nbody.page import bullets, heading, page, paragraph, picture, png, require_plots, table
+from ase_nbody.files.page import bullets, heading, page, paragraph, picture, png, require_plots, table
+from ase_nbody.files.writing import write_whole
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.training.evaluation import predict
 
 MOST_FRAMES = 1000  # of each set, evenly chosen
 WORST = 10

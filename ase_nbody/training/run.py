@@ -20,21 +20,22 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
-from ase_nbody.archive import read_card, save_model
 from ase_nbody.data import AtomBatches, Batch, LabelledStructure, LazySamples, Sample, collate, prepare
-from ase_nbody.evaluation import errors_table, evaluate_model
-from ase_nbody.loss import unit_of
-from ase_nbody.network import NBodyConfig, NBodyNetwork
+from ase_nbody.files.archive import read_card, save_model
+from ase_nbody.network.config import NBodyConfig
+from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.callbacks import Progress, StopEarly, WholeCheckpoints, moving_average
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
+from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import MODEL_NAME, checkpoint_of, claim
-from ase_nbody.training.frames import digest, names, read_sources, split, stored
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.loggers import make_loggers
+from ase_nbody.training.loss import unit_of
 from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.processes import Processes, Share, without_labels
 from ase_nbody.training.recovery import Recovery
 from ase_nbody.training.report import write_report
+from ase_nbody.training.splits import digest, names, read_sources, split, stored
 
 _USUAL_STEPS = 9_000  # of the optimiser, for data sets of usual sizes
 _LARGEST_EXAMPLE = 500  # atoms: a card is no place for more

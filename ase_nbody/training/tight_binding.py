@@ -19,8 +19,8 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from numpy.typing import NDArray
 
-from ase_nbody.archive import write_whole
 from ase_nbody.data import DataError, LabelledStructure
+from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import ConfigError, PretrainingConfig
 
 _FRAMES_PER_RUN = 40

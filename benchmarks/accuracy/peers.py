@@ -22,7 +22,7 @@ from ase.data import chemical_symbols
 
 from ase_nbody.data import LabelledStructure
 from ase_nbody.training.config import TrainingConfig
-from ase_nbody.training.frames import read_sources, split
+from ase_nbody.training.splits import read_sources, split
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "speed"))

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from ase_nbody.archive import load_members, read_card
+from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.training.config import TrainingConfig
 
 HERE = Path(__file__).resolve().parent

@@ -22,12 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from worker import prepare, stepper
 
-import ase_nbody.hierarchy
-from ase_nbody.blockwise import BlockwiseEvaluation
-from ase_nbody.calculator import NBodyCalculator
-from ase_nbody.compiled import CompiledEvaluation, CompiledSteps
-from ase_nbody.hierarchy import VerletHierarchy
-from ase_nbody.network import NBodyNetwork
+import ase_nbody.hierarchy.build
+from ase_nbody.engines.calculator import NBodyCalculator
+from ase_nbody.hierarchy.build import VerletHierarchy
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.runtime.blocks import BlockwiseEvaluation
+from ase_nbody.runtime.compiled import CompiledEvaluation, CompiledSteps
 
 STEPS = 20
 ROUNDS = 5
@@ -35,7 +35,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("calculator", NBodyCalculator, "calculate"),
     ("ASE", Calculator, "calculate"),  # copies the atoms
     ("tables", VerletHierarchy, "update"),
-    ("neighbours", ase_nbody.hierarchy, "find_edges"),
+    ("neighbours", ase_nbody.hierarchy.build, "find_edges"),
     ("sums", BlockwiseEvaluation, "__call__"),
     ("forward", NBodyNetwork, "ascend"),
     ("backward", torch.autograd, "grad"),

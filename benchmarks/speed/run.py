@@ -33,7 +33,7 @@ from contender import KEEP_MEMORY, MODELS, MODULES, Contender, Failure, Model
 from environments import build
 from report import draw, write
 
-from ase_nbody.archive import load_members, read_card
+from ase_nbody.files.archive import load_members, read_card
 
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = ("3BPA", "water 192", "water 1536", "silicon 216", "silicon 1728")

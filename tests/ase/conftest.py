@@ -8,7 +8,8 @@ from ase.build import bulk, fcc100
 from ase.calculators.emt import EMT
 
 from ase_nbody import LevelConfig, NBodyCalculator, NBodyConfig, NBodyNetwork
-from ase_nbody.hierarchy import build_hierarchy, concatenate
+from ase_nbody.hierarchy.build import build_hierarchy
+from ase_nbody.hierarchy.tables import concatenate
 from ase_nbody.potential import evaluate
 from ase_nbody.structure import Structure
 

@@ -9,9 +9,9 @@ from ase import units
 from ase.geometry import wrap_positions
 from ase.md.verlet import VelocityVerlet
 
-import ase_nbody.hierarchy
+import ase_nbody.hierarchy.build
 from ase_nbody import NBodyCalculator, NBodyNetwork
-from ase_nbody.neighbours import find_edges
+from ase_nbody.hierarchy.neighbours import find_edges
 
 Change = Callable[[ase.Atoms], None]
 
@@ -25,7 +25,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         done.append(cutoff)
         return find_edges(structure, cutoff, device)
 
-    monkeypatch.setattr(ase_nbody.hierarchy, "find_edges", counted)
+    monkeypatch.setattr(ase_nbody.hierarchy.build, "find_edges", counted)
     return done
 
 

@@ -25,7 +25,7 @@ EXCUSES = HERE / "excuses.txt"
 SITE = Path(ase.__file__).resolve().parents[1]  # ids of tests begin with "ase/test/"
 USES_EMT = re.compile("EMT|emt|asap3")
 # Some tests put atoms 1 Angstrom apart in crystals of gold. Any other warning is an error, as ASE has it.
-FAR_FROM_THE_DATA = "ignore::ase_nbody.extrapolation.ExtrapolationWarning"
+FAR_FROM_THE_DATA = "ignore::ase_nbody.runtime.extrapolation.ExtrapolationWarning"
 
 LONGEST = 900  # seconds of CPU time of one test
 LONGEST_EXCUSED = 60  # likewise; with the network some of them would not end

@@ -13,8 +13,8 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import NBodyCalculator
-from ase_nbody.archive import ModelFileError
 from ase_nbody.data import DataError, read_labelled
+from ase_nbody.files.archive import ModelFileError
 
 parametrize = pytest.mark.parametrize
 METHANOL = molecule("CH3OH")

@@ -8,7 +8,7 @@ import pytest
 from ase.build import molecule
 
 from ase_nbody import NBodyCalculator
-from ase_nbody.extrapolation import ExtrapolationWarning
+from ase_nbody.runtime.extrapolation import ExtrapolationWarning
 
 SEEN = {"H-H": 1.5, "H-C": 0.9, "H-O": 0.8, "C-O": 1.2}
 

@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_nbody.checks import Finding, run_checks
-from ase_nbody.neighbours import find_pairs
+from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 
 CUTOFF = 5.0  # Angstrom

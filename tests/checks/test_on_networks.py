@@ -58,7 +58,7 @@ def test_committees_and_single_precision_are_checked_too(network, make_network, 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_compiled_is_held_against_eager(make_config, systems, monkeypatch):
     from ase_nbody import LevelConfig, NBodyNetwork
-    from ase_nbody.potential import CompiledPotential
+    from ase_nbody.training.compiled_step import CompiledPotential
 
     tiny = {"radius": 3.0, "channels": 2, "l_max": 1, "l_out": 0, "body_order": 2, "n_basis": 3, "hidden": 2}
     network = NBodyNetwork(

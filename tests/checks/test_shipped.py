@@ -9,8 +9,8 @@ import ase.io
 import pytest
 from ase.build import bulk, molecule
 
-from ase_nbody.archive import read_card, shipped_models
 from ase_nbody.cli import main
+from ase_nbody.files.archive import read_card, shipped_models
 
 
 def example(name: str) -> ase.Atoms:

@@ -5,9 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from ase_nbody.archive import read_card, save_model
 from ase_nbody.cli import app
-from ase_nbody.tensor_file import ModelFileError
+from ase_nbody.files.archive import read_card, save_model
+from ase_nbody.files.tensor_file import ModelFileError
 
 CARD = {
     "theory": "none, random weights",

@@ -16,7 +16,7 @@ import pytest
 from ase.build import molecule
 
 from ase_nbody import save_model
-from ase_nbody.archive import shipped_models
+from ase_nbody.files.archive import shipped_models
 
 
 @pytest.fixture

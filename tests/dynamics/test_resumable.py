@@ -9,9 +9,10 @@ from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
-from ase_nbody import NBodyCalculator, hierarchy
+from ase_nbody import NBodyCalculator
 from ase_nbody.dynamics import ResumableRun, integrators, resumable
 from ase_nbody.dynamics.integrators import MEMORY, get_variables, target_temperature
+from ase_nbody.hierarchy import build
 
 
 def test_a_resumed_run_is_the_unbroken_one(kind, dynamics_of, tmp_path, run):
@@ -82,10 +83,8 @@ def test_no_variable_is_missing(kind, dynamics_of):
 @pytest.mark.parametrize("forgetting", [True, False])
 def test_neighbours_are_searched_at_the_same_steps(forgetting, dynamics_of, tmp_path, monkeypatch, run):
     """The age of a list changes the last digits. Were it not forgotten after each frame, it would tell of the break."""
-    searched, find_edges = [], hierarchy.find_edges
-    monkeypatch.setattr(
-        hierarchy, "find_edges", lambda s, *rest: (searched.append(s.positions), find_edges(s, *rest))[1]
-    )
+    searched, find_edges = [], build.find_edges
+    monkeypatch.setattr(build, "find_edges", lambda s, *rest: (searched.append(s.positions), find_edges(s, *rest))[1])
     if not forgetting:
         monkeypatch.setattr(NBodyCalculator, "forget", lambda self: None)
     run(dynamics_of("verlet"), tmp_path / "unbroken", 20)

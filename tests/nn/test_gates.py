@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ase_nbody.hierarchy import Level
+from ase_nbody.hierarchy.tables import Level
 from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
 from ase_nbody.nn.radial import RadialBasis
 from ase_nbody.so3 import SphericalHarmonics, Type, clebsch_gordan_product, degrees

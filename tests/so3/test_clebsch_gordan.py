@@ -7,13 +7,7 @@ import torch
 from e3nn import o3
 from sympy.physics.wigner import real_gaunt
 
-from ase_nbody.so3 import (
-    SphericalHarmonics,
-    clebsch_gordan,
-    clebsch_gordan_product,
-    gaunt_coefficient,
-    rotation_matrix,
-)
+from ase_nbody.so3 import SphericalHarmonics, clebsch_gordan, clebsch_gordan_product, gaunt_coefficient, rotation_matrix
 from ase_nbody.testing import assert_covariant, random_rotation
 
 TRIANGLES = [(l1, l2, l3) for l1, l2, l3 in itertools.product(range(4), repeat=3) if abs(l1 - l2) <= l3 <= l1 + l2]

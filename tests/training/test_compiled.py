@@ -5,8 +5,9 @@ import torch
 
 from ase_nbody import LevelConfig, NBodyConfig, NBodyNetwork
 from ase_nbody.data import collate, prepare, read_labelled
-from ase_nbody.loss import Residuals, loss
-from ase_nbody.potential import CompiledPotential, evaluate
+from ase_nbody.potential import evaluate
+from ase_nbody.training.compiled_step import CompiledPotential
+from ase_nbody.training.loss import Residuals, loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

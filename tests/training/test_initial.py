@@ -10,13 +10,13 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import NBodyCalculator, load_model
-from ase_nbody.archive import load_members, read_card, save_model
 from ase_nbody.data import DataError, read_labelled
-from ase_nbody.evaluation import evaluate_model
+from ase_nbody.files.archive import load_members, read_card, save_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
-from ase_nbody.training.frames import split
+from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.run import train
+from ase_nbody.training.splits import split
 
 
 def labelled(atoms, seed, shift=0.0):

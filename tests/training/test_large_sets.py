@@ -7,8 +7,8 @@ import yaml
 from ase_nbody import load_model
 from ase_nbody.data import FrameStore
 from ase_nbody.training.config import TrainingConfig
-from ase_nbody.training.frames import split, stored
 from ase_nbody.training.run import train
+from ase_nbody.training.splits import split, stored
 
 
 @pytest.fixture

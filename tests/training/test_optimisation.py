@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ase_nbody import load_model
-from ase_nbody.archive import read_card
+from ase_nbody.files.archive import read_card
 from ase_nbody.training.callbacks import StopEarly, WholeCheckpoints
 from ase_nbody.training.config import OptimisationConfig, TrainingConfig
 from ase_nbody.training.module import NBodyTraining

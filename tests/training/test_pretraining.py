@@ -14,14 +14,14 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from ase_nbody import load_model
-from ase_nbody.archive import load_members, read_card
 from ase_nbody.data import DataError, read_labelled
+from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.training import tight_binding
 from ase_nbody.training.callbacks import Progress
-from ase_nbody.training.committee import train_committee
 from ase_nbody.training.config import ConfigError, PretrainingConfig, TrainingConfig
 from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.run import train
+from ase_nbody.training.seeds import train_committee
 from ase_nbody.training.tight_binding import energy_shift, write_frames
 
 pytest.importorskip("tblite", reason="pretraining needs tblite")

@@ -7,9 +7,9 @@ import torch
 
 from ase_nbody import load_model
 from ase_nbody.data import read_labelled
-from ase_nbody.evaluation import evaluate_model
 from ase_nbody.training.callbacks import WholeCheckpoints
 from ase_nbody.training.config import TrainingConfig
+from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.recovery import LossWatch, TrainingDiverged
 from ase_nbody.training.run import train

@@ -7,8 +7,8 @@ import pytest
 
 from ase_nbody import load_model
 from ase_nbody.data import read_labelled
-from ase_nbody.evaluation import evaluate_model, predict
 from ase_nbody.training.config import TrainingConfig
+from ase_nbody.training.evaluation import evaluate_model, predict
 from ase_nbody.training.report import advice, write_report
 from ase_nbody.training.run import train
 
@@ -65,7 +65,7 @@ def test_advice_on_the_length(last, falling, run, tmp_path):
 
 def test_without_matplotlib_there_is_a_model_and_a_word(configuration, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("ase_nbody.page.find_spec", lambda name: None)
+    monkeypatch.setattr("ase_nbody.files.page.find_spec", lambda name: None)
     train(TrainingConfig.from_yaml(configuration(), ["report=true", "training.epochs=1"]))
     assert "pip install" in capsys.readouterr().out
     assert (tmp_path / "run" / "model.nbody").is_file()

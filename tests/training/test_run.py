@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ase_nbody import load_model
-from ase_nbody.archive import read_card
 from ase_nbody.data import read_labelled
-from ase_nbody.evaluation import evaluate_model
+from ase_nbody.files.archive import read_card
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.run import train
 
 

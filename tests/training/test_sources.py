@@ -7,12 +7,12 @@ import torch
 import yaml
 
 from ase_nbody import load_model
-from ase_nbody.archive import read_card
 from ase_nbody.data import DataError
+from ase_nbody.files.archive import read_card
 from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.config import ConfigError, TrainingConfig
-from ase_nbody.training.frames import split
 from ase_nbody.training.run import train
+from ase_nbody.training.splits import split
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import torch
 import yaml
 
 from ase_nbody import NBodyCalculator, load_model
-from ase_nbody.archive import load_members, read_card
-from ase_nbody.evaluation import evaluate_model
+from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.training.callbacks import Progress
-from ase_nbody.training.committee import train_committee
 from ase_nbody.training.config import ConfigError, TrainingConfig
-from ase_nbody.training.frames import split
+from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.run import train
+from ase_nbody.training.seeds import train_committee
+from ase_nbody.training.splits import split
 
 
 def same(first, second):

@@ -20,7 +20,7 @@ from ase import units
 from numpy.typing import NDArray
 
 from ase_nbody.data.reading import LabelledStructure
-from ase_nbody.neighbours import find_pairs
+from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 
 CUTOFF, SIZE = 5.0, 14  # Angstrom; functions per pair of species

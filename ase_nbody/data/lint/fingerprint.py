@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from ase_nbody.neighbours import find_pairs
+from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 
 CUTOFF, WIDTH = 6.0, 0.25  # Angstrom

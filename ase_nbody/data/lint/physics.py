@@ -10,7 +10,7 @@ from ase_nbody.data.lint.consistency import explain_energy, explain_stress, slop
 from ase_nbody.data.lint.remark import Frames, Remark, error, is_atom, note, warning, where
 from ase_nbody.data.reading import LabelledStructure
 from ase_nbody.data.statistics import fit_isolated_energies
-from ase_nbody.neighbours import find_pairs
+from ase_nbody.hierarchy.neighbours import find_pairs
 
 NET_FORCE = 0.02  # eV/Angstrom per atom: more than self-consistency leaves
 TORQUE = 0.1  # eV per atom

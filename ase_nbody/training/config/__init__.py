@@ -1,7 +1,7 @@
 """The configuration of a training: one YAML file, typed and strict, saved with the run."""
 
+from ase_nbody.training.config.architecture import ArchitectureConfig, FreezeConfig, with_shape_of_start
 from ase_nbody.training.config.data import DataConfig, KeysConfig, SourceConfig
-from ase_nbody.training.config.network import ArchitectureConfig, FreezeConfig, with_shape_of_start
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig, SecondStage
 from ase_nbody.training.config.strict import ConfigError
 from ase_nbody.training.config.training import TrainingConfig

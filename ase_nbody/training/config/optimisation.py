@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ase_nbody.loss import LossKind
 from ase_nbody.training.config.strict import Strict
+from ase_nbody.training.loss import LossKind
 
 
 class SecondStage(Strict):
@@ -40,7 +40,7 @@ class OptimisationConfig(Strict):
         plateau_factor: by what the rates are then multiplied.
         plateau_patience: for how many epochs.
         patience: stop after so many epochs without a lower validation loss; default: never.
-        loss: ``norm``, ``mse``, ``mae`` or ``huber``, see ``ase_nbody.loss.loss``.
+        loss: ``norm``, ``mse``, ``mae`` or ``huber``, see ``ase_nbody.training.loss.loss``.
         huber_delta: where Huber's function turns from squares to absolute values, in eV/Angstrom.
         energy_weight: weight of the energy in the loss, per atom, beside 1 for the forces.
         stress_weight: likewise of the stress.

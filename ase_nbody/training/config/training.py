@@ -8,8 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from ase_nbody.training.config.architecture import ArchitectureConfig, with_shape_of_start
 from ase_nbody.training.config.data import DataConfig
-from ase_nbody.training.config.network import ArchitectureConfig, with_shape_of_start
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig
 from ase_nbody.training.config.strict import ConfigError, Strict, override, sentence, with_preset
 

@@ -1,0 +1,6 @@
+"""Engines that move atoms with the potential: ASE's calculator, and many structures side by side."""
+
+from ase_nbody.engines.calculator import NBodyCalculator, PartEnergies
+from ase_nbody.engines.side_by_side import evaluate_together, relax_together
+
+__all__ = ["NBodyCalculator", "PartEnergies", "evaluate_together", "relax_together"]

@@ -1,0 +1,1 @@
+"""Files: written whole, model files without code, committees in one file, HTML pages."""

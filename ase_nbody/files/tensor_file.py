@@ -1,0 +1,139 @@
+"""Files of tensors and JSON, read as if a stranger had made them: nothing is executed, time and memory are bounded.
+
+The layout is that of safetensors (huggingface.co/docs/safetensors): eight bytes with the length of a header, the header
+(JSON: type, shape and place of each tensor, and ``__metadata__``, strings by name, here JSON each), the tensors' bytes.
+The library reads the tensors; here is what it leaves open: which files are opened at all, how large they may be, and
+JSON that means the same to every reader (no duplicate keys, no NaN, no abyss of brackets). Knows no networks.
+"""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+MAX_FILE = 64 * 2**20  # bytes: a hundred times our largest model, and hashed in a fraction of a second
+MAX_HEADER = 64 * 2**10  # bytes: fifteen times that of our models
+MAX_DEPTH = 16  # brackets within brackets
+DTYPES = {"F32": torch.float32, "F64": torch.float64}
+
+
+class ModelFileError(ValueError):
+    """A file that is not a model we can read; the message says why and what to do."""
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a regular file of at most ``MAX_FILE``. They are a copy: nobody can change or cut them any more.
+
+    Raises:
+        FileNotFoundError, PermissionError: as for every file.
+        ModelFileError: the file is too large, or not a file (a pipe, a device).
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ModelFileError(f"{path} is a pipe or a device; give a model file")
+            payload = file.read(MAX_FILE + 1) if status.st_size <= MAX_FILE else b""
+    except PermissionError as error:
+        raise PermissionError(f"{path} may not be read by this user; ask its owner for permission to read") from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror}). Check the disk, or copy the file again.") from error
+    size = max(status.st_size, len(payload))
+    if size > MAX_FILE:
+        raise ModelFileError(f"{path} has {size / 2**20:,.0f} MiB; a model file has at most {MAX_FILE / 2**20:.0f} MiB")
+    return payload
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would be waited for
+
+
+def pack(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
+    """The bytes of a file with these tensors and JSON-able entries, all of which ``unpack`` accepts.
+
+    Raises:
+        TypeError, ValueError: an entry is not JSON: an unknown type, NaN or infinity, or nested too deep.
+    """
+    metadata = {key: json.dumps(value, allow_nan=False) for key, value in content.items()}
+    payload = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, metadata)
+    unpack(payload)
+    return payload
+
+
+def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The entries, parsed, and the tensors of a file, all in one of ``DTYPES``.
+
+    Raises:
+        ModelFileError: the bytes are something else, or less or more than the header says.
+    """
+    length = int.from_bytes(payload[:8], "little")
+    if len(payload) < 8 or length > len(payload) - 8:
+        raise ModelFileError("it ends within its header. It is cut short, or a file of another kind.")
+    if length > MAX_HEADER or len(payload) > MAX_FILE:
+        raise ModelFileError(
+            f"it has {len(payload):,} bytes, {length:,} of them in the header; "
+            f"allowed are {MAX_FILE:,} and {MAX_HEADER:,}"
+        )
+    try:
+        header = parse_json(payload[8 : 8 + length].decode())
+        raw = header.pop("__metadata__", {})
+        content = {key: parse_json(value) for key, value in raw.items()}
+        found = {entry["dtype"] for entry in header.values()}
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise ModelFileError(f"its header is not one of safetensors with JSON entries: {error}") from error
+    if len(found) != 1 or not found <= DTYPES.keys():
+        raise ModelFileError(
+            f"weights of one floating-point type ({', '.join(DTYPES)}) expected, found {sorted(map(str, found))}"
+        )
+    try:
+        return content, load(payload)
+    except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise ModelFileError(f"its tensors cannot be read: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """JSON that means the same to every reader.
+
+    Raises:
+        ValueError: not JSON, a key twice in an object, NaN or infinity, or more than ``MAX_DEPTH`` levels of brackets.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"text expected, got {type(text).__name__}")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("brackets are nested too deep") from None
+    _check_depth(value, MAX_DEPTH)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice in one JSON object")
+    return found
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {number[:20]} is not finite")
+    return value
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if isinstance(value, dict | list):
+        if not left:
+            raise ValueError(f"brackets are nested deeper than {MAX_DEPTH} levels")
+        for member in value.values() if isinstance(value, dict) else value:
+            _check_depth(member, left - 1)

@@ -1,0 +1,156 @@
+"""All that determines a network but its weights."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from ase.data import atomic_numbers, covalent_radii
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ase_nbody.hierarchy.build import LevelLayout, Selection
+
+Parts = Literal["all", "heavy"] | tuple[str, ...]
+
+
+class LevelConfig(BaseModel):
+    """One level of the hierarchy.
+
+    Attributes:
+        parts: where the parts are: ``"all"`` atoms, ``"heavy"`` (all but hydrogen) or a list of chemical symbols.
+        children: which parts of the level below count as children, likewise.
+        radius: distance in Angstrom at which a child's weight has faded to zero.
+        channels: fragments of each degree in a part's state.
+        l_max: highest degree of the aggregated state.
+        l_out: highest degree of the state that is handed up.
+        body_order: 1 + number of factors in the zeroth-order gate; 4 means triple products.
+        product_decay: factor by which each further factor makes a product smaller in the zeroth-order gate.
+        n_basis: size of the radial basis.
+        radial_decay: power by which rapid functions of the radial basis are smaller.
+        n_radial: learned radial functions of the first-order gate (where children have states with l > 0).
+        message_channels: fragments of each degree that a child shows to its parents (likewise).
+        hidden: width of the hidden layer of the read-out.
+        mean_children: typical number of children, by which sums over them are scaled. Measured by the training.
+        read_out: whether this level contributes to the energy.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    parts: Parts = "all"
+    children: Parts = "all"
+    radius: float = Field(5.0, gt=0.0, le=100.0)
+    channels: int = Field(64, ge=1)
+    l_max: int = Field(3, ge=0, le=8)
+    l_out: int = Field(2, ge=0, le=8)
+    body_order: int = Field(4, ge=2, le=8)
+    product_decay: float = Field(1.0, gt=0.0)
+    n_basis: int = Field(8, ge=1)
+    radial_decay: float = Field(1.0, ge=0.0)
+    n_radial: int = Field(8, ge=1)
+    message_channels: int = Field(32, ge=1)
+    hidden: int = Field(32, ge=1)
+    mean_children: float = Field(10.0, gt=0.0)
+    read_out: bool = True
+
+    @field_validator("parts", "children")
+    @classmethod
+    def _known_symbols(cls, parts: Parts) -> Parts:
+        if not isinstance(parts, str):
+            _check_symbols(parts)
+        return parts
+
+    @property
+    def layout(self) -> LevelLayout:
+        """What the hierarchy needs to know of this level."""
+        return LevelLayout(_selection(self.parts), _selection(self.children), self.radius)
+
+
+class NBodyConfig(BaseModel):
+    """All that determines a network but its weights.
+
+    Attributes:
+        species: chemical symbols that the network knows.
+        levels: the levels above the atoms, from below. The parts of each must be among those of the one below.
+        embedding: channels of the species embedding; default: one per species, at most 8.
+        isolated_atom_energies: energy in eV of each species far from everything, added in float64.
+        energy_scale: eV per unit of the network's output. Measured by the training.
+        repulsion: add the ZBL repulsion of the nuclei.
+        closest_distances: closest distance in Angstrom of each pair of species in the training data, ``{"H-O": 0.9}``,
+            lighter element first. Pairs that are closer feel less and less of the network, pairs that are missing here
+            feel none of it. Measured by the training; if empty, the network is held nowhere.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    species: tuple[str, ...] = Field(min_length=1)
+    levels: tuple[LevelConfig, ...] = Field(
+        default=(LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0)), min_length=1
+    )
+    embedding: int | None = Field(None, ge=1)
+    isolated_atom_energies: dict[str, float] = Field(default_factory=dict)
+    energy_scale: float = Field(1.0, gt=0.0)
+    repulsion: bool = False
+    closest_distances: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
+
+    @field_validator("species")
+    @classmethod
+    def _sorted_species(cls, species: tuple[str, ...]) -> tuple[str, ...]:
+        _check_symbols(species)
+        return tuple(sorted(set(species), key=atomic_numbers.__getitem__))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "NBodyConfig":
+        foreign = set(self.isolated_atom_energies) - set(self.species)
+        if foreign:
+            raise ValueError(f"isolated_atom_energies names {sorted(foreign)}, which are not among species")
+        pairs = {f"{lighter}-{heavier}" for i, lighter in enumerate(self.species) for heavier in self.species[i:]}
+        if foreign := set(self.closest_distances) - pairs:
+            raise ValueError(f"closest_distances names {sorted(foreign)}; allowed are {', '.join(sorted(pairs))}")
+        below = set(self.species)
+        for number, level in enumerate(self.levels, start=1):
+            centres = self._centres(level.parts)
+            # "all" and "heavy" children mean those that there are; symbols must mean something.
+            named = set() if isinstance(level.children, str) else set(level.children)
+            for kind, chosen in (("parts", centres), ("children", named)):
+                if not chosen <= below:
+                    raise ValueError(
+                        f"level {number} has {kind} at {sorted(chosen - below)}, where the level below has none: "
+                        f"each level's {kind} must be among the parts of the level below"
+                    )
+            below = centres
+        first, contact = self.levels[0], 2 * max(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
+        if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
+            raise ValueError(
+                f"repulsion needs level 1 to have parts and children 'all' and a radius of at least {contact:.2f} "
+                "Angstrom, the largest sum of covalent radii; mend the level, or set repulsion: false"
+            )
+        return self
+
+    def _centres(self, parts: Parts) -> set[str]:
+        """Species at which the parts of a level are."""
+        if isinstance(parts, str):
+            return set(self.species) - ({"H"} if parts == "heavy" else set())
+        return set(parts)
+
+    @property
+    def layout(self) -> tuple[LevelLayout, ...]:
+        """What the hierarchy needs to know of the levels."""
+        return tuple(level.layout for level in self.levels)
+
+    @property
+    def cutoff(self) -> float:
+        """Largest radius of the levels in Angstrom."""
+        return max(level.radius for level in self.levels)
+
+    @property
+    def reach(self) -> float:
+        """Distance in Angstrom beyond which atoms do not influence each other's energies: the sum of the radii."""
+        return sum(level.radius for level in self.levels)
+
+
+def _selection(parts: Parts) -> Selection:
+    return parts if isinstance(parts, str) else tuple(atomic_numbers[symbol] for symbol in parts)
+
+
+def _check_symbols(symbols: Sequence[str]) -> None:
+    for symbol in symbols:
+        if atomic_numbers.get(symbol, 0) < 1:
+            raise ValueError(f"{symbol!r} is not a chemical symbol (write them as 'H', 'Si', ...)")

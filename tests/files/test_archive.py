@@ -1,0 +1,188 @@
+"""Model files: what was saved is loaded bit for bit, versions of the past stay readable, writes are atomic."""
+
+import json
+import os
+from pathlib import Path
+
+import ase
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from ase_nbody import NBodyCalculator
+from ase_nbody.files.archive import (
+    FORMAT_VERSION,
+    checksum,
+    count_weights,
+    find_model,
+    load_members,
+    load_model,
+    read_card,
+    save_model,
+    shipped_models,
+)
+from ase_nbody.files.tensor_file import ModelFileError
+from ase_nbody.files.writing import write_whole
+from ase_nbody.network.network import NBodyNetwork
+
+FILES = Path(__file__).parents[1] / "example_models"
+VERSION_1 = FILES / "version_1.nbody"
+
+
+@pytest.fixture
+def saved(network, tmp_path):
+    return save_model(network, tmp_path / "model.nbody", card={"data": "none", "rmse": 0.1})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_round_trip_is_bitwise_equal(dtype, make_network, predict, systems, tmp_path):
+    network = make_network(repulsion=True).to(dtype)
+    loaded = load_model(save_model(network, tmp_path / "model.nbody")).to(dtype)
+    assert loaded.config == network.config
+    assert loaded.state_dict().keys() == network.state_dict().keys()
+    for name, weight in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+    for name in ("molecule", "triclinic"):
+        one, other = predict(loaded, systems[name]()), predict(network, systems[name]())
+        assert torch.equal(one.energy, other.energy)
+        assert torch.equal(one.forces, other.forces)
+        assert torch.equal(one.virials, other.virials)
+
+
+def test_the_same_model_makes_the_same_file(network, saved, tmp_path):
+    again = save_model(network, tmp_path / "again.nbody", card={"data": "none", "rmse": 0.1})
+    assert read_card(again) == read_card(saved)
+    resaved = save_model(load_model(saved), tmp_path / "resaved.nbody", card={"data": "none", "rmse": 0.1})
+    assert read_card(resaved) == read_card(saved)
+
+
+def test_the_file_is_plain_safetensors(saved, network):
+    """Other programs can read it: tensors by their names in the network, JSON entries in the metadata."""
+    with safe_open(saved, framework="pt") as file:
+        assert set(file.keys()) == network.state_dict().keys()
+        assert {key: json.loads(value) for key, value in file.metadata().items()} == read_card(saved)
+
+
+def test_a_loaded_model_is_frozen(saved):
+    assert not any(weight.requires_grad for weight in load_model(saved).parameters())
+
+
+def test_the_card_can_be_read_alone(saved, network):
+    card = read_card(saved)
+    assert card["card"] == {"data": "none", "rmse": 0.1}
+    assert card["format"] == FORMAT_VERSION
+    assert card["units"] == {"energy": "eV", "length": "Angstrom"}
+    assert card["versions"]["torch"] == torch.__version__
+    assert card["checksum"] == checksum(network.config.model_dump(mode="json"), network.state_dict())
+
+
+def test_loading_does_not_advance_the_random_numbers(saved):
+    torch.manual_seed(0)
+    expected = torch.random.get_rng_state()
+    load_model(saved)
+    assert torch.equal(torch.random.get_rng_state(), expected)
+
+
+def test_names_may_be_strings_or_paths(saved):
+    assert load_model(str(saved)).config == load_model(saved).config
+    assert find_model(str(saved)) == saved
+
+
+def test_a_missing_file_lists_the_shipped_models(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no model file '.*nowhere.nbody'; shipped models are"):
+        load_model(tmp_path / "nowhere.nbody")
+
+
+def test_a_directory_is_not_a_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is a directory, not a model file"):
+        load_model(tmp_path)
+
+
+def test_shipped_models_load_by_name():
+    for name in shipped_models():
+        assert all(isinstance(network, NBodyNetwork) for network in load_members(name))
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_every_version_stays_readable(version):
+    """A file of each version and its results. Never replace any: whoever has such a file relies on it."""
+    path = FILES / f"version_{version}.nbody"
+    assert read_card(path)["format"] == version
+    reference = json.loads(path.with_suffix(".json").read_text())
+    assert len(reference) == 2
+    for system in reference.values():
+        atoms = ase.Atoms(**{key: system[key] for key in ("numbers", "positions", "cell", "pbc")})
+        atoms.calc = NBodyCalculator(path)
+        assert atoms.get_potential_energy() == pytest.approx(system["energy"], rel=0, abs=1e-10)
+        np.testing.assert_allclose(atoms.get_forces(), system["forces"], rtol=0, atol=1e-10)
+        if atoms.pbc.all():
+            np.testing.assert_allclose(atoms.get_stress(), system["stress"], rtol=0, atol=1e-10)
+        if "forces spread" in system:
+            np.testing.assert_allclose(atoms.calc.forces_spread, system["forces spread"], rtol=0, atol=1e-10)
+
+
+def test_a_file_of_the_first_release_can_be_saved_in_the_present_format(tmp_path):
+    first = load_model(VERSION_1)
+    assert first.config.closest_distances == {}
+    assert {(level.product_decay, level.radial_decay) for level in first.config.levels} == {(1.0, 1.0)}
+    again = save_model(first, tmp_path / "again.nbody", card=read_card(VERSION_1)["card"])
+    assert read_card(again)["format"] == FORMAT_VERSION
+    assert load_model(again).config == first.config
+
+
+@pytest.mark.parametrize("changes", [{}, {"embedding": 3, "species": ("H",)}])
+def test_weights_are_counted_without_a_network(changes, any_network, make_config):
+    for config in (any_network.config, make_config(isolated_atom_energies={}, **changes)):
+        assert count_weights(config) == sum(weight.numel() for weight in NBodyNetwork(config).parameters())
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+def test_a_write_that_fails_leaves_the_old_file_whole(failing, saved, make_network, monkeypatch):
+    before = saved.read_bytes()
+
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, failing, full)
+    with pytest.raises(OSError, match="no space left"):
+        save_model(make_network(seed=7), saved)
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "file", b"new")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_model_is_replaced_by_another(saved, make_network):
+    other = make_network(seed=7)
+    save_model(other, saved)
+    assert load_model(saved).config == other.config
+    assert os.listdir(saved.parent) == [saved.name]
+
+
+def test_a_card_must_be_json(network, tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        save_model(network, tmp_path / "model.nbody", card={"atoms": ase.Atoms()})
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("card", [{"rmse": float("nan")}, {"notes": [[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]}])
+def test_a_card_that_would_not_be_read_is_not_written(card, network, tmp_path):
+    with pytest.raises(ValueError, match=r"JSON compliant|nested deeper"):
+        save_model(network, tmp_path / "model.nbody", card=card)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_network_that_would_not_be_read_is_not_written(network, tmp_path):
+    deep = NBodyNetwork(network.config.model_copy(update={"levels": network.config.levels[:1] * 9}))
+    with pytest.raises(ModelFileError, match="9 levels; a model file holds at most 8"):
+        save_model(deep, tmp_path / "model.nbody")
+    assert not os.listdir(tmp_path)

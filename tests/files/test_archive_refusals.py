@@ -1,0 +1,294 @@
+"""Files that are no models, or not any more, or are made to do harm: refused in words, before anything is built."""
+
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+import ase_nbody.files.archive
+from ase_nbody.files.archive import (
+    FORMAT_VERSION,
+    MAX_LEVELS,
+    checksum,
+    load_members,
+    load_model,
+    read_card,
+    save_model,
+)
+from ase_nbody.files.tensor_file import MAX_HEADER, ModelFileError
+
+
+@pytest.fixture
+def saved(network, tmp_path):
+    return save_model(network, tmp_path / "model.nbody", card={"data": "none", "rmse": 0.1})
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Nothing is built: a network may be larger than any memory."""
+
+    def build(config):
+        raise AssertionError("a network was built from a file that should be refused")
+
+    monkeypatch.setattr(ase_nbody.archive, "NBodyNetwork", build)
+
+
+def forge(path, entries=None, weights=None, **texts) -> None:
+    """Rewrite a file with other entries, weights or, literally, texts of entries. All checksums are made to fit."""
+    weights = load(path.read_bytes()) if weights is None else weights
+    content = {**read_card(path), **(entries or {})}
+    content["checksum"] = checksum(content["config"], weights)
+    content["metadata_checksum"] = ase_nbody.files.archive._hash(
+        {key: value for key, value in content.items() if key != "metadata_checksum"}
+    )
+    metadata = {key: json.dumps(value) for key, value in content.items()} | texts
+    path.write_bytes(save(weights, metadata))
+
+
+def with_header(header: str, data: bytes = b"") -> bytes:
+    """The bytes of a file with any header at all."""
+    return len(header.encode()).to_bytes(8, "little") + header.encode() + data
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, 0.5, 0.999])
+def test_a_truncated_file(kept, saved):
+    payload = saved.read_bytes()
+    saved.write_bytes(payload[: kept if isinstance(kept, int) else int(kept * len(payload))])
+    with pytest.raises(ModelFileError, match="is not an N-body model that can be loaded: it"):
+        load_model(saved)
+
+
+def test_bytes_too_many(saved):
+    saved.write_bytes(saved.read_bytes() + bytes(1))
+    with pytest.raises(ModelFileError, match="its tensors cannot be read"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["text", "pickle", "zip"])
+def test_files_of_another_kind_are_not_executed(name, tmp_path, network):
+    path = tmp_path / "model.nbody"
+    if name == "text":
+        path.write_text("a model, honestly\n")
+    elif name == "pickle":
+        torch.save(network.state_dict(), path)
+    else:
+        path.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(ModelFileError, match="a file of another kind"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"format": "true"}, {"config": "{}"}])
+def test_safetensors_of_another_program(metadata, tmp_path):
+    path = tmp_path / "model.nbody"
+    path.write_bytes(save({"weight": torch.zeros(3)}, metadata))
+    with pytest.raises(ModelFileError, match=r"a file of another program|not one of safetensors with JSON entries"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format", FORMAT_VERSION + 1, f"format version {FORMAT_VERSION + 1}; .* Update ase-nbody"),
+        ("format", "1", "no entry 'format'"),
+        ("format", True, "no entry 'format'"),
+        ("format", 0, "no entry 'format'"),
+        ("config", {"species": ["H"], "new_option": 1}, "'config.new_option': Extra inputs are not permitted"),
+        ("config", {"species": ["H", "Xy"]}, "'Xy' is not a chemical symbol"),
+        ("config", {"species": ["H"], "repulsion": "yes"}, "'config.repulsion': Input should be a valid boolean"),
+        ("config", {"species": ["H"], "levels": [{"channels": 8.0}]}, "'config.levels.0.channels'"),
+        ("config", {"species": ["H"], "levels": [{"l_max": 9}]}, "less than or equal to 8"),
+        ("config", {"species": ["\ud800"]}, "'config'"),
+        ("units", {"energy": "kcal/mol", "length": "Angstrom"}, "kcal/mol"),
+        ("members", 0, "a committee of 0 networks; a model file holds 1 to 64"),
+        ("members", 10**9, "a committee of 1000000000 networks"),
+        ("members", True, "a committee of True networks"),
+        ("members", "2", "its entry 'members' is a str, not a int"),
+        ("members", 2, "the file holds .* for 2: the weights do not fit"),
+    ],
+)
+def test_entries_that_do_not_fit(key, value, message, saved, no_network):
+    forge(saved, {key: value})
+    with pytest.raises(ModelFileError, match=message):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"card": "[1, 2]"}, "its entry 'card' is a list, not a dict"),
+        ({"extra": "1"}, "it has the entries"),
+        ({"card": '{"licence": "none"}'}, "damaged: its checksum does not match its entries"),
+        ({"config": "{}"}, "damaged: its checksum does not match"),
+        ({"card": '{"mae": NaN}'}, "the number NaN is not finite"),
+        ({"card": '{"mae": 1e999}'}, "the number 1e999 is not finite"),
+        ({"card": '{"mae": 1, "mae": 2}'}, "a key occurs twice"),
+        ({"card": "1" * 5000}, "4300"),
+        ({"card": "[" * 10**4}, "nested too deep"),
+        ({"card": "[" * 17 + "]" * 17}, "nested deeper than 16"),
+        ({"config": '{"levels": ' * 900 + "1" + "}" * 900}, "nested deeper than 16"),
+        ({"card": ""}, "not one of safetensors with JSON entries"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else next(iter(value)),
+)
+def test_texts_that_mean_nothing_or_two_things(texts, message, saved, no_network):
+    forge(saved, **texts)
+    with pytest.raises(ModelFileError, match=message):
+        load_model(saved)
+
+
+ENTRY = '{"dtype":"F64","shape":[1],"data_offsets":[0,8]}'
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[]",
+        "1",
+        '{"__metadata__":[]}',
+        '{"__metadata__":{"format":1},"a":' + ENTRY + "}",
+        '{"__metadata__":{"format":"1","format":"2"},"a":' + ENTRY + "}",
+        '{"a":' + ENTRY + ',"a":' + ENTRY + "}",
+        '{"a":1}',
+        '{"a":{"dtype":["F64"],"shape":[1],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"F64","shape":[1000000000000],"data_offsets":[0,8000000000000]}}',
+        '{"a":{"dtype":"F64","shape":[9223372036854775807,9223372036854775807],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"F64","shape":[9223372036854775807,0],"data_offsets":[0,0]},"b":' + ENTRY + "}",
+        '{"a":{"dtype":"F64","shape":[-1],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"F64","shape":[1],"data_offsets":[8,0]}}',
+        '{"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},"b":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}',
+        '{"a":' * 10**4,
+        '{"\ufeff\\ud800":' + ENTRY + "}",
+    ],
+    ids=lambda header: header[:40],
+)
+def test_headers_of_nonsense(header, tmp_path):
+    path = tmp_path / "model.nbody"
+    path.write_bytes(with_header(header, bytes(8)))
+    with pytest.raises(ModelFileError, match="is not an N-body model that can be loaded"):
+        load_model(path)
+
+
+def _renamed(weights):
+    weights["other"] = weights.popitem()[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.popitem(), "the weights do not fit the configuration"),
+        (lambda weights: weights.update(extra=torch.zeros(1, dtype=torch.float64)), "do not fit the configuration"),
+        (_renamed, "Missing key"),
+        (lambda weights: weights.update({name: weights[name].flatten() for name in weights}), "size mismatch"),
+        (lambda weights: next(iter(weights.values())).fill_(torch.nan), "a weight is NaN or infinite"),
+        (lambda weights: next(iter(weights.values())).fill_(-torch.inf), "a weight is NaN or infinite"),
+        (lambda weights: weights.update({(name := next(iter(weights))): weights[name].float()}), "one floating-point"),
+    ],
+    ids=["missing", "extra", "renamed", "flat", "nan", "inf", "mixed"],
+)
+def test_weights_that_do_not_fit(change, message, saved):
+    weights = load(saved.read_bytes())
+    change(weights)
+    forge(saved, weights=weights)
+    with pytest.raises(ModelFileError, match=message):
+        load_model(saved)
+
+
+def test_weights_of_another_number_of_members(network, tmp_path):
+    path = save_model([network] * 3, tmp_path / "committee.nbody")
+    assert len(load_members(path)) == 3
+    weights = load(path.read_bytes())
+    name = next(name for name, weight in sorted(weights.items()) if weight.shape[1] > 1)
+    forge(path, weights=weights | {name: weights[name].flatten(0, 1)})
+    with pytest.raises(ModelFileError, match=f"'{name}' is not that of a committee of 3"):
+        load_members(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.bfloat16, torch.float8_e4m3fn, torch.complex64])
+def test_weights_of_another_type(dtype, saved):
+    weights = {name: weight.to(dtype) for name, weight in load(saved.read_bytes()).items()}
+    metadata = {key: json.dumps(value) for key, value in read_card(saved).items()}
+    saved.write_bytes(save(weights, metadata))
+    with pytest.raises(ModelFileError, match="one floating-point type"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("level", [{"channels": 10**9}, {"hidden": 10**12}, {"n_basis": 10**15}, {"channels": 10**400}])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_network_of_terabytes(level, number, saved, no_network):
+    config = read_card(saved)["config"]
+    config["levels"][number].update(level)
+    forge(saved, {"config": config})
+    with pytest.raises(ModelFileError, match="the configuration describes a network of"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("count", [MAX_LEVELS + 1, 10_000])
+def test_a_network_of_too_many_levels(count, saved, no_network):
+    config = {**read_card(saved)["config"], "levels": [{}] * count}
+    forge(saved, {"config": config})
+    with pytest.raises(ModelFileError, match=f"{count} levels; a model file holds at most {MAX_LEVELS}"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("claimed", [2**63, 2**64 - 1, 10**12, MAX_HEADER + 1])
+def test_a_header_that_claims_to_be_huge(claimed, saved):
+    payload = claimed.to_bytes(8, "little") + saved.read_bytes()[8:]
+    saved.write_bytes(payload + bytes(max(0, MAX_HEADER + 9 - len(payload))))
+    with pytest.raises(ModelFileError, match=r"ends within its header|in the header; allowed are"):
+        load_model(saved)
+
+
+def test_an_oversized_file_is_not_even_read(saved):
+    os.truncate(saved, 10 * 2**30)  # sparse: the disk does not hold it
+    with pytest.raises(ModelFileError, match=r"has 10,240 MiB; a model file has at most 64 MiB"):
+        load_model(saved)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.nbody")
+    with pytest.raises(ModelFileError, match="is a pipe or a device"):
+        load_model(tmp_path / "model.nbody")
+
+
+def test_a_file_that_turns_into_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "model.nbody")
+    monkeypatch.setattr(ase_nbody.archive, "find_model", lambda name: name)
+    with pytest.raises(ModelFileError, match="is a pipe or a device"):
+        load_model(tmp_path / "model.nbody")
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device(device):
+    with pytest.raises(ModelFileError, match=f"{device} is a pipe or a device"):
+        load_model(device)
+
+
+def test_links_are_followed_to_files_only(saved, tmp_path):
+    (tmp_path / "link").symlink_to(saved)
+    assert load_model(tmp_path / "link").config == load_model(saved).config
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(FileNotFoundError, match="no model file"):
+        load_model(tmp_path / "loop")
+
+
+def test_a_file_that_may_not_be_read(saved, monkeypatch):
+    saved.chmod(stat.S_IWUSR)
+
+    def refuse(path, flags):  # what the system says to all users but root
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError, match="may not be read by this user; ask its owner"):
+        load_model(saved)
+
+
+def test_an_error_names_the_file(saved):
+    saved.write_bytes(np.random.default_rng(0).bytes(1000))
+    with pytest.raises(ModelFileError, match=str(saved)):
+        load_model(saved)
+    with pytest.raises(ModelFileError, match=str(saved)):
+        read_card(saved)

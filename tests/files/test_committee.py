@@ -1,0 +1,138 @@
+"""Committees in one file: every command and the calculator take them; what they say is what the members say."""
+
+import json
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_nbody import NBodyCalculator
+from ase_nbody.data import read_labelled
+from ase_nbody.files.archive import ModelFileError, checksum, load_members, load_model, read_card, save_model
+from ase_nbody.files.committee import pack_models
+from ase_nbody.training.evaluation import evaluate_model
+
+
+@pytest.fixture(scope="module")
+def members(make_network):
+    """Three networks of one configuration."""
+    first, *others = (make_network(seed) for seed in range(3))
+    for other in others:
+        other.config = first.config
+    return [first, *others]
+
+
+@pytest.fixture
+def files(members, tmp_path):
+    return [
+        save_model(network, tmp_path / f"{number}.nbody", {"theory": "none", "seed": number})
+        for number, network in enumerate(members)
+    ]
+
+
+@pytest.fixture
+def committee(files, tmp_path):
+    return pack_models(files, tmp_path / "committee.nbody", {"purpose": "tests"})
+
+
+def test_the_members_come_back_bit_for_bit(committee, members):
+    loaded = load_members(committee)
+    assert len(loaded) == len(members)
+    for one, other in zip(loaded, members, strict=True):
+        assert one.config == other.config
+        assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
+
+
+def test_the_card_has_what_all_share_and_what_each_says(committee, members):
+    content = read_card(committee)
+    own = [checksum(content["config"], member.state_dict()) for member in members]
+    assert content["members"] == 3
+    assert content["card"] == {
+        "theory": "none",
+        "purpose": "tests",
+        "members": [{"checksum": digest, "seed": seed} for seed, digest in enumerate(own)],
+    }
+
+
+@pytest.mark.parametrize("name", ["molecule", "crystal"])
+def test_the_calculator_takes_it_as_the_list_of_its_members(name, systems, committee, files):
+    listed, packed = NBodyCalculator(files), NBodyCalculator(committee)
+    for calculator in (listed, packed):
+        calculator.calculate(systems[name]())
+    assert packed.energy_spread == listed.energy_spread > 0.0
+    np.testing.assert_array_equal(packed.forces_spread, listed.forces_spread)
+    assert packed.results.keys() == listed.results.keys()
+    for quantity, value in listed.results.items():
+        np.testing.assert_array_equal(packed.results[quantity], value)
+    assert packed.todict()["model"] == str(committee)
+
+
+def test_committees_and_single_models_make_one_committee(committee, files, tmp_path):
+    assert len(NBodyCalculator([committee, files[0]]).networks) == 4
+    assert len(load_members(pack_models([committee, files[0]], tmp_path / "four.nbody"))) == 4
+
+
+def test_where_one_network_is_meant_a_committee_is_refused(committee):
+    with pytest.raises(ModelFileError, match=r"holds a committee of 3 networks where one is expected"):
+        load_model(committee)
+
+
+def test_networks_that_differ_are_not_packed(files, make_network, tmp_path):
+    other = save_model(make_network(energy_scale=3.0, repulsion=True), tmp_path / "other.nbody")
+    with pytest.raises(ValueError, match=r"other.nbody differs from .*0.nbody in energy_scale, repulsion"):
+        pack_models([files[0], other], tmp_path / "committee.nbody")
+    with pytest.raises(ValueError, match="at least two models, got 1"):
+        pack_models(files[:1], tmp_path / "committee.nbody")
+    with pytest.raises(ValueError, match="must have one configuration"):
+        save_model([load_model(files[0]), load_model(other)], tmp_path / "committee.nbody")
+    with pytest.raises(ModelFileError, match="a committee of 0 networks"):
+        save_model([], tmp_path / "committee.nbody")
+
+
+@pytest.fixture
+def data(tmp_path, files):
+    """Methanol with the committee's own energies and forces plus known errors."""
+    atoms = molecule("CH3OH")
+    atoms.rattle(0.05, seed=0)
+    atoms.calc = NBodyCalculator([str(file) for file in files])
+    energy, forces = atoms.get_potential_energy() - 1e-3, atoms.get_forces() - 2e-3
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    ase.io.write(tmp_path / "data.extxyz", [atoms, atoms])
+    return tmp_path / "data.extxyz"
+
+
+def test_every_command_takes_it(nbody, committee, data, tmp_path):
+    code, out, _ = nbody("evaluate", committee, data, "--json")
+    assert code == 0
+    assert json.loads(out)["errors"]["energy"]["mae"] == pytest.approx(1.0, rel=1e-3)
+    assert json.loads(out)["errors"]["forces"]["mae"] == pytest.approx(2.0, rel=1e-3)
+    code, out, _ = nbody("info", committee)
+    assert code == 0
+    assert "3 networks" in out
+    code, out, _ = nbody("check", committee, data, "--only", "rotation", "--only", "forces", "--no-compile", "--json")
+    assert code == 0
+    assert {finding["outcome"] for finding in json.loads(out)["findings"]} == {"passed"}
+    code, out, _ = nbody("md", committee, data, "--steps", 2, "--interval", 1, "--output", tmp_path / "md", "--json")
+    assert "spread" in (tmp_path / "md" / "table.csv").read_text().splitlines()[0]
+    assert code in (0, 1), "random weights may make the monitor stop the run"
+
+
+def test_pack_as_a_command(nbody, files, tmp_path):
+    output = tmp_path / "packed.nbody"
+    code, out, _ = nbody("pack", *files, "-o", output)
+    assert code == 0
+    assert str(output) in out.replace("\n", "")
+    assert len(load_members(output)) == 3
+    code, _, err = nbody("pack", *files, "-o", output)
+    assert code == 1
+    assert "exists; choose another name" in err
+
+
+def test_the_error_of_the_mean_is_no_larger_than_that_of_the_members(members, data):
+    frames = read_labelled(data)
+    mean = evaluate_model(members, frames)["forces"]["rmse"]
+    assert mean == pytest.approx(2.0, rel=1e-3)
+    assert all(evaluate_model(member, frames)["forces"]["rmse"] > mean for member in members)

@@ -1,0 +1,232 @@
+import subprocess
+import sys
+
+import ase
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ase_nbody.hierarchy.neighbours import Edges, Pairs, find_edges, find_pairs, still_valid
+from ase_nbody.structure import Structure, StructureError
+
+PBC = [tuple(bool(bits >> axis & 1) for axis in range(3)) for bits in range(8)]
+CELLS = {
+    "cubic": 5.0 * np.eye(3),
+    "triclinic": np.array([[4.0, 0.3, 0.0], [1.5, 3.7, 0.2], [-1.0, 0.8, 4.2]]),
+    "left-handed": np.array([[1.5, 3.7, 0.2], [4.0, 0.3, 0.0], [-1.0, 0.8, 4.2]]),
+    "tiny": np.array([[1.3, 0.0, 0.1], [0.2, 1.5, 0.0], [0.0, -0.3, 1.4]]),
+    "skewed": np.array([[3.0, 0.0, 0.0], [8.9, 3.0, 0.0], [0.0, -9.1, 3.0]]),
+}
+
+
+def structure_of(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...]) -> Structure:
+    return Structure.from_atoms(ase.Atoms("H" * len(positions), positions=positions, cell=cell, pbc=pbc))
+
+
+def brute_force(structure: Structure, cutoff: float) -> set[tuple[int, ...]]:
+    """All (i, j, shift) by trying every image that can be near: as many as there are lattice planes in between."""
+    cell = structure.cell[structure.pbc]
+    reach = np.zeros(3, dtype=int)
+    if len(cell) and len(structure):
+        planes = np.linalg.norm(np.linalg.pinv(cell), axis=0)  # 1 / distance between the lattice planes
+        extent = np.linalg.norm(structure.positions[:, None] - structure.positions, axis=-1).max()
+        reach[structure.pbc] = np.ceil((cutoff + extent) * planes)
+    grids = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
+    shifts = np.stack(grids, axis=-1).reshape(-1, 3)
+    positions = structure.positions
+    vectors = positions[None, :, None] - positions[:, None, None] + (shifts @ structure.cell)[None, None]
+    near = (vectors**2).sum(-1) <= cutoff**2
+    first, second, image = np.nonzero(near)
+    found = {(int(i), int(j), *map(int, shifts[s])) for i, j, s in zip(first, second, image, strict=True)}
+    return found - {(atom, atom, 0, 0, 0) for atom in range(len(positions))}
+
+
+def as_set(pairs: Pairs | Edges) -> set[tuple[int, ...]]:
+    rows = np.column_stack([pairs.first, pairs.second, pairs.shift]).tolist()
+    assert len(set(map(tuple, rows))) == len(rows), "a pair is listed twice"
+    return set(map(tuple, rows))
+
+
+@pytest.mark.parametrize("pbc", PBC, ids=lambda pbc: "".join("FT"[axis] for axis in pbc))
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+def test_pairs_are_those_of_brute_force(cell, pbc):
+    positions = np.random.default_rng(0).uniform(-2.0, 7.0, size=(6, 3))  # many of them outside the cell
+    structure = structure_of(positions, cell, pbc)
+    assert as_set(find_pairs(structure, 3.7)) == brute_force(structure, 3.7)
+
+
+def test_pairs_of_all_systems(system):
+    structure = Structure.from_atoms(system)
+    pairs = find_pairs(structure, 4.0)
+    assert as_set(pairs) == brute_force(structure, 4.0)
+    vectors = structure.positions[pairs.second] + pairs.shift @ structure.cell - structure.positions[pairs.first]
+    np.testing.assert_allclose(pairs.distance, np.linalg.norm(vectors, axis=1))
+    assert (np.diff(pairs.first) >= 0).all()
+
+
+def test_every_pair_has_its_reverse(system):
+    found = as_set(find_pairs(Structure.from_atoms(system), 4.0))
+    assert found == {(j, i, -a, -b, -c) for i, j, a, b, c in found}
+
+
+def test_a_cell_smaller_than_the_cutoff_gives_several_images_of_one_neighbour(systems):
+    pairs = find_pairs(Structure.from_atoms(systems["crystal"]()), 4.0)
+    own = (pairs.first == 0) & (pairs.second == 0)
+    assert own.sum() == 12  # the fcc neighbours of Na at 3.75 Angstrom are all images of itself
+
+
+def test_far_from_the_origin_and_far_apart():
+    cluster = np.random.default_rng(0).uniform(0.0, 4.0, size=(5, 3))
+    positions = np.concatenate([cluster, cluster + 1e6, cluster - 1e6])
+    structure = structure_of(positions, np.zeros((3, 3)), (False, False, False))
+    assert as_set(find_pairs(structure, 3.0)) == brute_force(structure, 3.0)
+
+
+LONG_AND_THIN = """
+import numpy as np
+from scipy.spatial import cKDTree
+from ase_nbody.hierarchy.neighbours import find_pairs
+from ase_nbody.structure import Structure
+
+def count(pbc, cell, positions):
+    positions = np.array(positions)
+    return len(find_pairs(Structure(np.ones(len(positions), dtype=int), positions, np.diag(cell), np.array(pbc)), 4.0))
+
+def pairs(pbc, cell, third):
+    return count([letter == "T" for letter in pbc], cell, [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], third])
+
+print(pairs("FFF", [0.0, 0.0, 0.0], (1e6, 0.0, 0.0)))
+print(pairs("FFF", [0.0, 0.0, 0.0], (-1e8, 3e6, 0.0)))
+print(pairs("TTF", [9.0, 9.0, 0.0], (2.0, 2.0, 1e6)))
+print(pairs("FTF", [0.0, 9.0, 0.0], (1e6, 0.0, -1e5)))
+print(pairs("TTT", [2000.0, 2000.0, 5.5], (40.0, 0.0, 0.0)))
+print(pairs("TTT", [1e6, 9.0, 9.0], (1e5, 0.0, 0.0)))
+print(pairs("TTF", [2000.0, 2000.0, 0.0], (40.0, 0.0, 0.0)))
+print(pairs("TFF", [1e6, 0.0, 0.0], (40.0, 0.0, 0.0)))
+flat = np.random.default_rng(0).uniform(0.0, 2000.0, size=(2000, 3)) * [1.0, 1.0, 0.0]
+print(count([False] * 3, [0.0] * 3, flat) // len(cKDTree(flat).query_pairs(4.0)))
+"""
+
+
+def test_long_and_thin_systems_neither_kill_nor_stop_the_process():
+    """An atom that flew away, a flat box: the search's grid of cells must neither vanish (SIGFPE) nor grow forever."""
+    command = [sys.executable, "-c", LONG_AND_THIN]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert result.returncode == 0, f"the process ended with {result.returncode} after printing {result.stdout.split()}"
+    assert result.stdout.split() == ["2"] * 9
+
+
+@pytest.mark.parametrize("cells", [2e5, 4e9])
+def test_unwrapped_by_many_cells(cells):
+    """The pairs are found, or the structure is refused, never a pair lost (vesin counts cells in 32 bits)."""
+    positions, cell = np.random.default_rng(0).uniform(0.0, 5.0, size=(4, 3)), CELLS["cubic"]
+    near = find_pairs(structure_of(positions, cell, (True, True, True)), 4.0)
+    positions[1] += np.array([cells, -0.5 * cells, 0.0]) @ cell
+    try:
+        far = find_pairs(structure_of(positions, cell, (True, True, True)), 4.0)
+    except StructureError:
+        assert cells > 1e6
+    else:
+        np.testing.assert_array_equal(near.first, far.first)
+        np.testing.assert_allclose(np.sort(near.distance), np.sort(far.distance), atol=1e-15 * cells * 5.0)
+
+
+@pytest.mark.parametrize("positions", [np.zeros((0, 3)), np.ones((1, 3))], ids=["empty", "lone atom"])
+def test_nothing_to_pair(positions):
+    pairs = find_pairs(structure_of(positions, np.zeros((3, 3)), (False, False, False)), 5.0)
+    assert len(pairs) == 0
+    assert pairs.shift.shape == (0, 3)
+
+
+def test_within_takes_the_closer_ones(systems):
+    structure = Structure.from_atoms(systems["triclinic"]())
+    assert as_set(find_edges(structure, 6.0).within(3.0)) == brute_force(structure, 3.0)
+
+
+coordinates = st.floats(-6.0, 6.0)
+steps = st.floats(-0.3, 0.3)
+thorough = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+
+@st.composite
+def two_geometries(draw) -> tuple[Structure, Structure]:
+    """A small system, and the same after moves of its atoms and of its cell."""
+    number = draw(st.integers(2, 4))
+    positions = np.array(draw(st.lists(coordinates, min_size=3 * number, max_size=3 * number))).reshape(-1, 3)
+    cell, pbc = CELLS[draw(st.sampled_from(["cubic", "triclinic", "left-handed"]))], draw(st.sampled_from(PBC))
+    moves = np.array(draw(st.lists(steps, min_size=3 * number, max_size=3 * number))).reshape(-1, 3)
+    strain = np.zeros((3, 3))
+    if draw(st.booleans()):
+        strain = 0.3 * np.array(draw(st.lists(steps, min_size=9, max_size=9))).reshape(3, 3)
+    follow = np.eye(3) + strain if draw(st.booleans()) else np.eye(3)
+    before, after = (positions, cell), (positions @ follow + moves, cell @ (np.eye(3) + strain))
+    return structure_of(*before, pbc), structure_of(*after, pbc)
+
+
+@thorough
+@given(two_geometries(), st.floats(0.05, 1.5))
+def test_a_list_that_is_still_valid_holds_all_pairs(geometries, skin):
+    before, after = geometries
+    assume(still_valid(before, after, 3.0, skin))
+    assert brute_force(after, 3.0) <= as_set(find_pairs(before, 3.0 + skin))
+
+
+@st.composite
+def an_approach(draw) -> tuple[Structure, Structure, float]:
+    """Two atoms barely beyond 3 Angstrom and the skin, that step and are strained towards each other; and the skin."""
+    skin, step = draw(st.floats(0.05, 1.0)), draw(st.floats(0.0, 0.3))
+    direction = np.array([draw(st.floats(0.1, 1.0)), draw(st.floats(-1.0, 1.0)), draw(st.floats(-1.0, 1.0))])
+    direction /= np.linalg.norm(direction)
+    along, across = draw(st.floats(-0.2, 0.1)), draw(st.floats(-0.1, 0.2))
+    strain = np.eye(3) * (1.0 + across) + np.outer(direction, direction) * (along - across)
+    positions = np.outer([0.0, 3.0 + skin + 1e-6], direction)
+    moved = positions @ strain + np.outer([step, -step], direction)
+    cell = draw(st.sampled_from([9.0 * np.eye(3), 3.0 * CELLS["triclinic"], 3.0 * CELLS["left-handed"]]))
+    return structure_of(positions, cell, (True,) * 3), structure_of(moved, cell @ strain, (True,) * 3), skin
+
+
+@thorough
+@given(an_approach())
+def test_a_list_that_is_still_valid_holds_the_pair_that_comes_in(approach):
+    before, after, skin = approach
+    assume(still_valid(before, after, 3.0, skin))
+    assert brute_force(after, 3.0) <= as_set(find_pairs(before, 3.0 + skin))
+
+
+@pytest.mark.parametrize(("move", "valid"), [(0.249, True), (0.251, False)])
+def test_atoms_that_approach_each_other_spend_half_of_the_skin_each(move, valid):
+    before = np.array([[0.0, 0.0, 0.0], [3.499, 0.0, 0.0]])
+    toward = np.array([[move, 0.0, 0.0], [-move, 0.0, 0.0]])
+    structures = [structure_of(positions, 9.0 * np.eye(3), (True,) * 3) for positions in (before, before + toward)]
+    assert still_valid(*structures, 3.0, 0.5) is valid
+
+
+@pytest.mark.parametrize(("compression", "valid"), [(0.90, True), (0.85, False)])
+def test_a_compressed_cell_spends_the_skin_by_its_strain(compression, valid):
+    positions, cell = np.array([[0.0, 0.0, 0.0], [2.0, 1.0, 0.5]]), CELLS["triclinic"]
+    before, after = (structure_of(scale * positions, scale * cell, (True,) * 3) for scale in (1.0, compression))
+    assert still_valid(before, after, 3.0, 0.5) is valid  # 3.5 * compression > 3
+
+
+def test_an_unchanged_structure_is_valid_but_not_without_a_skin(bound_system):
+    structure = Structure.from_atoms(bound_system)
+    assert still_valid(structure, structure, 4.0, 0.1)
+    assert not still_valid(structure, structure, 4.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda atoms: atoms.set_pbc((True, False, True)),
+        lambda atoms: atoms.set_atomic_numbers([1, 8, 8]),
+        lambda atoms: atoms.pop(),
+        lambda atoms: atoms.append("H"),
+    ],
+    ids=["pbc", "species", "fewer", "more"],
+)
+def test_another_system_is_never_valid(change, systems):
+    atoms = systems["triclinic"]()
+    before = Structure.from_atoms(atoms)
+    change(atoms)
+    assert not still_valid(before, Structure.from_atoms(atoms), 4.0, 100.0)

@@ -1,0 +1,264 @@
+"""Compiled code is held against eager evaluation, and must never be in the way."""
+
+import copy
+import pickle
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from ase import units
+from ase.build import bulk
+from ase.md.verlet import VelocityVerlet
+
+from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork, save_model
+from ase_nbody.network.config import LevelConfig
+from ase_nbody.potential import evaluate
+from ase_nbody.runtime import aot as native_code
+from ase_nbody.runtime import blocks as blockwise
+from ase_nbody.runtime import compiled
+from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, library_path, sizes_of_weights
+from ase_nbody.runtime.compiled import CompiledEvaluation, programs
+
+
+@pytest.fixture(scope="module")
+def small_network(make_network):
+    """A network of two small levels, quickly compiled; children are chosen in one way, then in the other."""
+    levels = (
+        LevelConfig(radius=4.0, channels=4, l_max=1, l_out=1, hidden=4, n_basis=4),
+        LevelConfig(
+            parts="heavy", children="heavy", radius=3.5, l_max=1, l_out=0, channels=4, message_channels=4, hidden=4
+        ),
+    )
+    return make_network(levels=levels, repulsion=True, closest_distances={"H-C": 0.9, "Cu-Cu": 2.2})
+
+
+@pytest.fixture(scope="module")
+def cache(small_network, tmp_path_factory):
+    """A cache that holds the small network, compiled once for all tests here."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBODY_CACHE", str(folder))
+        for name, trace in programs(small_network, large=True).items():
+            compile_library(small_network, trace(small_network), library_path(small_network, name))
+    return folder
+
+
+@pytest.fixture
+def _cached(cache, monkeypatch):
+    """That cache, and no compiler any more."""
+    monkeypatch.setenv("NBODY_CACHE", str(cache))
+    monkeypatch.setattr(native_code, "compile_library", lambda *_: pytest.fail("compiled again"))
+
+
+@pytest.fixture
+def arguments(hierarchy_of, small_network):
+    def make(atoms):
+        positions, cell = torch.tensor(atoms.positions), torch.tensor(atoms.cell.array)
+        return hierarchy_of(small_network, atoms), positions, cell.unsqueeze(0)
+
+    return make
+
+
+def assert_equal(found, expected, tolerance=1e-11):
+    for name in ("energy", "energies", "forces", "virials"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=tolerance, atol=tolerance)
+    for one, other in zip(found.parts, expected.parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.usefixtures("_cached")
+def test_equals_eager_evaluation_on_every_system(system, arguments, small_network):
+    given = arguments(system)
+    assert_equal(CompiledEvaluation(small_network)(*given), evaluate(small_network, *given))
+
+
+@pytest.mark.usefixtures("_cached")
+@pytest.mark.parametrize("repeats", [(2, 1, 1), (3, 2, 1), (3, 3, 3)])
+def test_one_library_serves_all_sizes(repeats, arguments, small_network):
+    crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(repeats)
+    crystal.rattle(0.1, seed=0)
+    given = arguments(crystal)
+    evaluation = CompiledEvaluation(small_network)
+    assert_equal(evaluation(*given), evaluate(small_network, *given))
+    assert evaluation.calls == 1
+
+
+@pytest.mark.usefixtures("_cached")
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_large_systems_are_evaluated_by_compiled_steps(parts, system, arguments, small_network, monkeypatch):
+    """Block by block; of blocks with fewer than two parts or rows eagerly."""
+    monkeypatch.setitem(blockwise.PARTS, "cpu", (parts, parts))
+    monkeypatch.setitem(blockwise.WHOLE, "cpu", 2 * parts)
+    monkeypatch.setattr(compiled, "CHECK_EVERY", 10**9)
+    given = arguments(system)
+    evaluation = CompiledEvaluation(small_network)
+    evaluation.calls = 1  # so that it is not checked by itself
+    assert_equal(evaluation(*given), evaluate(small_network, *given))
+    assert not evaluation._failed
+
+
+@pytest.mark.usefixtures("_cached")
+def test_wrong_steps_are_noticed_and_abandoned(arguments, small_network, systems, monkeypatch):
+    monkeypatch.setitem(blockwise.PARTS, "cpu", (3, 3))
+    monkeypatch.setitem(blockwise.WHOLE, "cpu", 6)
+    given = arguments(systems["triclinic"]().repeat(2))
+    load = compiled.load_library
+
+    def wrong(network, name, trace):
+        library = load(network, name, trace)
+        return lambda *inputs: [1.001 * tensor for tensor in library(*inputs)] if name == "down-1" else library(*inputs)
+
+    monkeypatch.setattr(compiled, "load_library", wrong)
+    evaluation = CompiledEvaluation(small_network)
+    with pytest.warns(RuntimeWarning, match="differ from eager ones"):
+        found = evaluation(*given)
+    assert_equal(found, evaluate(small_network, *given))
+
+
+@pytest.mark.usefixtures("_cached")
+def test_weights_are_read_at_every_call(arguments, small_network, systems):
+    network, given = copy.deepcopy(small_network), arguments(systems["triclinic"]())
+    evaluation = CompiledEvaluation(network)
+    before = evaluation(*given)
+    with torch.no_grad():
+        network.levels[0].read_out.linear.mul_(2.0)
+    assert_equal(evaluation(*given), evaluate(network, *given))
+    assert float((evaluation(*given).energy - before.energy).abs()) > 1e-6
+
+
+@pytest.mark.usefixtures("_cached")
+def test_the_calculator_runs_dynamics_on_it(small_network, systems):
+    """The same trajectory as the eager calculator's, through rebuilt neighbour lists, pickled and copied."""
+    positions = []
+    for make in (
+        lambda: NBodyCalculator(small_network),
+        lambda: NBodyCalculator(small_network, compile=True, threads=1),
+        lambda: pickle.loads(pickle.dumps(NBodyCalculator(small_network, compile=True))),
+        lambda: copy.deepcopy(NBodyCalculator(small_network, compile=True)),
+    ):
+        atoms = systems["triclinic"]().repeat((2, 1, 1))
+        atoms.calc = make()
+        atoms.set_velocities(np.random.default_rng(0).normal(scale=0.05, size=(len(atoms), 3)))
+        VelocityVerlet(atoms, 1.0 * units.fs).run(20)
+        positions.append(atoms.positions)
+    for other in positions[1:]:
+        np.testing.assert_allclose(other, positions[0], atol=1e-9)
+
+
+@pytest.mark.usefixtures("_cached")
+@pytest.mark.parametrize("error", [1e-6, float("nan")])
+def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, systems, monkeypatch):
+    given = arguments(systems["triclinic"]())
+    library = compiled.load_library(small_network, "whole", compiled.trace_whole)
+
+    def wrong(*inputs):
+        energy, energies, forces, *rest = library(*inputs)
+        return [energy, energies, forces + error, *rest]
+
+    monkeypatch.setattr(compiled, "load_library", lambda *_: wrong)
+    evaluation = CompiledEvaluation(small_network)
+    with pytest.warns(RuntimeWarning, match="forces differ from eager ones") as caught:
+        found = evaluation(*given)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once, never again
+        assert_equal(found, evaluate(small_network, *given), tolerance=0.0)
+        assert_equal(evaluation(*given), found, tolerance=0.0)
+
+
+@pytest.mark.usefixtures("_cached")
+def test_code_is_checked_again_after_many_calls(arguments, small_network, systems, monkeypatch):
+    given = arguments(systems["triclinic"]())
+    evaluation = CompiledEvaluation(small_network)
+    monkeypatch.setattr(compiled, "CHECK_EVERY", 3)
+    evaluation(*given)
+    library = evaluation._library
+    evaluation._library = lambda *inputs: [1.001 * tensor for tensor in library(*inputs)]
+    evaluation(*given)
+    evaluation(*given)
+    with pytest.warns(RuntimeWarning, match="differ"):
+        assert_equal(evaluation(*given), evaluate(small_network, *given), tolerance=0.0)
+
+
+def test_without_a_compiler_all_goes_on(small_network, systems, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
+    atoms, other = systems["triclinic"](), systems["triclinic"]()
+    atoms.calc, other.calc = NBodyCalculator(small_network, compile=True), NBodyCalculator(small_network)
+    with (
+        torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "none"),)}),
+        pytest.warns(RuntimeWarning, match="evaluating without compiled code"),
+    ):
+        assert atoms.get_potential_energy() == other.get_potential_energy()
+    assert not list(tmp_path.glob("*.pt2"))
+
+
+def test_of_several_that_need_it_at_once_one_compiles(small_network, monkeypatch, tmp_path):
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
+    compiled_by = []
+
+    def compile_slowly(network, traceable, path):
+        compiled_by.append(threading.get_ident())
+        time.sleep(0.2)
+        path.write_bytes(b"code")
+
+    monkeypatch.setattr(native_code, "compile_library", compile_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(kept_library, small_network, "whole", lambda _: None) for _ in range(4)]
+        paths = {one.result() for one in waiting}
+    assert len(compiled_by) == 1
+    assert [path.read_bytes() for path in paths] == [b"code"]
+    kept_library(small_network, "whole", lambda _: None, anew=True)
+    assert len(compiled_by) == 2
+
+
+def test_the_command_compiles_once(small_network, cache, tmp_path, monkeypatch, nbody):
+    """Into the cache, where the library is found the second time: by another name of the file, for a committee."""
+    monkeypatch.setenv("NBODY_CACHE", str(cache))
+    save_model([small_network, small_network], tmp_path / "pair.nbody")
+    code, out, err = nbody("compile", "--large", tmp_path / "pair.nbody")
+    assert (code, err) == (0, "")
+    for name in ("whole", "up-0", "down-0", "down-1"):
+        assert str(library_path(small_network, name)) in out
+
+
+def test_a_library_belongs_to_one_configuration_dtype_and_cache(small_network, network, monkeypatch, tmp_path):
+    single = copy.deepcopy(small_network).to(torch.float32)
+    paths = {library_path(one, "whole") for one in (small_network, single, network)}
+    assert len(paths) == 3
+    assert library_path(copy.deepcopy(small_network), "whole") in paths
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
+    assert library_path(network, "whole").parent == tmp_path
+
+
+@pytest.mark.parametrize("channels", [32, 64])
+@pytest.mark.parametrize("species", [("H", "C", "N", "O"), ("H", "O"), ("Si",)])
+def test_the_example_has_no_size_of_the_weights(species, channels):
+    """Four species, 32 channels: the table of heavy atoms had 32 columns, which became a constant of the code."""
+    levels = (
+        LevelConfig(channels=channels),
+        LevelConfig(parts="heavy", children="heavy", channels=channels, l_out=0),
+    )
+    model = NBodyNetwork(NBodyConfig(species=species, levels=levels))
+    for trace in programs(model, large=True).values():
+        traceable = trace(model)
+        free = {
+            tensor.shape[axis] for tensor, axes in zip(traceable.tensors, traceable.free, strict=True) for axis in axes
+        }
+        assert not free & sizes_of_weights(model)
+        assert len({id(tensor) for tensor in traceable.tensors}) == len(traceable.tensors)
+
+
+def test_a_size_that_became_a_constant_is_refused(small_network, tmp_path):
+    """``len`` makes the size of the example one, and code for 11 rows would read beyond tables of 5."""
+
+    def fixed(weights, tensors):
+        return (tensors[0] + torch.zeros(len(tensors[0])),)
+
+    path = tmp_path / "some-name.pt2"
+    with pytest.raises(ValueError, match="size 11 of a table became a constant"):
+        compile_library(small_network, Traceable(fixed, [torch.zeros(11)], [(0,)]), path)
+    assert not path.exists()

@@ -1,6 +1,12 @@
-"""The potential: energy, and all its derivatives from one backward pass. The only file that differentiates.
+"""The potential: the energy and all its derivatives, from one way up the hierarchy and one way down.
 
-The energy depends on the positions only through the pair vectors r_ij = x_j + S_ij cell - x_i. With g_ij = dE/dr_ij:
+With psi the states and epsilon the energies of the parts, the two steps of a block (some parts of a level, or all) are
+
+    up      psi_i, epsilon_i = level(psi_children, r_ij)
+    down    g_ij, dE/dpsi_children = d/d(r_ij, psi_children) [ sum_i epsilon_i + sum_i psi_i . dE/dpsi_i ]
+
+The way up begins at the atoms, the way down at the last level, where dE/dpsi_i = 0. The energy depends on the positions
+only through the pair vectors r_ij = x_j + S_ij cell - x_i. With g_ij = dE/dr_ij:
 
     F_i     = sum_j g_ij - sum_j g_ji                        forces
     W       = sum_ij r_ij ⊗ g_ij                             dE/d(strain), the virial; stress = W / volume
@@ -8,11 +14,16 @@ The energy depends on the positions only through the pair vectors r_ij = x_j + S
 
 W_i is the derivative of E under a strain field, r_ij -> (1 + (e_i + e_j) / 2) r_ij, with respect to e_i; hence
 sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's dtype, so that a system may lie far
-from the origin; energies are summed in float64 for the same reason. Knows no ASE.
+from the origin; energies are summed in float64 for the same reason.
+
+This file alone differentiates by positions. It knows no ASE, and it does not know how its steps are run: ``runtime``
+runs them block by block, on several threads or as compiled code.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,19 +31,22 @@ from torch import Tensor
 from ase_nbody.hierarchy.exchange import sum_over_parents
 from ase_nbody.hierarchy.reduction import sum_by_structure
 from ase_nbody.hierarchy.tables import Hierarchy, Level
+from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.nn.charges import conserved_charges, molecular_dipole
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Energy and derivatives of a batch of B structures with N atoms in all. Units: eV, Angstrom.
+    """Energy, derivatives and further outputs of B structures with N atoms in all. Units: eV, Angstrom, e.
 
     Attributes:
         energy: total energies (B,), float64.
-        energies: per-atom energies (N,), float64; of one structure they sum to its energy.
+        energies: per-atom energies (N,), float64; those of one structure sum to its energy.
         forces: (N, 3).
-        virials: per-atom virials (N, 3, 3), symmetric; of one structure they sum to dE/d(strain).
+        virials: per-atom virials (N, 3, 3), symmetric; those of one structure sum to dE/d(strain).
         parts: for each level the energies of its parts (P,), without isolated-atom energies.
+        outputs: what else the network gives, by name: ``charges`` (N,) and ``dipole`` (B, 3).
     """
 
     energy: Tensor
@@ -40,16 +54,312 @@ class Prediction:
     forces: Tensor
     virials: Tensor
     parts: tuple[Tensor, ...]
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def tensors(self) -> list[Tensor]:
-        """All of them in the order of the attributes."""
-        return [self.energy, self.energies, self.forces, self.virials, *self.parts]
+    def __getitem__(self, name: str) -> Tensor:
+        """A tensor by its name: ``prediction["forces"]``, ``prediction["charges"]``."""
+        return getattr(self, name) if name in _ALWAYS else self.outputs[name]
+
+    def named(self) -> dict[str, Tensor]:
+        """All tensors by name, in the order of ``names``."""
+        parts = {_part_name(number): energies for number, energies in enumerate(self.parts)}
+        return {**{name: getattr(self, name) for name in _ALWAYS}, **parts, **self.outputs}
 
     @classmethod
-    def from_tensors(cls, tensors: Sequence[Tensor]) -> "Prediction":
-        """The prediction that ``tensors`` lists."""
-        energy, energies, forces, virials, *parts = tensors
-        return cls(energy, energies, forces, virials, tuple(parts))
+    def from_named(cls, tensors: Mapping[str, Tensor]) -> "Prediction":
+        """The inverse of ``named``."""
+        rest = {name: tensor for name, tensor in tensors.items() if name not in _ALWAYS}
+        parts: list[Tensor] = []
+        while (energies := rest.pop(_part_name(len(parts)), None)) is not None:
+            parts.append(energies)
+        return cls(**{name: tensors[name] for name in _ALWAYS}, parts=tuple(parts), outputs=rest)
+
+    @staticmethod
+    def names(network: NBodyNetwork) -> tuple[str, ...]:
+        """Names of all tensors that ``evaluate`` gives for a network."""
+        return (*_ALWAYS, *map(_part_name, range(len(network.levels))), *output_names(network.config))
+
+    @classmethod
+    def mean(cls, members: Sequence["Prediction"]) -> "Prediction":
+        """The mean over the members of a committee, in float64. The members share one hierarchy."""
+        if len(members) == 1:
+            return members[0]
+        named = [member.named() for member in members]
+        return cls.from_named({name: torch.stack([one[name].double() for one in named]).mean(0) for name in named[0]})
+
+
+_ALWAYS = ("energy", "energies", "forces", "virials")
+
+
+def _part_name(number: int) -> str:
+    return f"part_energies_{number}"
+
+
+def output_names(config: NBodyConfig) -> tuple[str, ...]:
+    """Names of the further outputs of a prediction: partial ``charges`` and the ``dipole`` moment, or none."""
+    return ("charges", "dipole") if "charges" in config.outputs else ()
+
+
+class System(NamedTuple):
+    """What the steps of a block need to know about the atoms.
+
+    Attributes:
+        numbers: atomic numbers (N,).
+        one_hot: the species of the atoms, one-hot (N, species).
+        structure: the structure that each atom belongs to (N,).
+        positions: (N, 3) in Angstrom, float64.
+        cells: lattice vectors of the structures (B, 3, 3) in Angstrom, float64; zeros where a structure has none.
+    """
+
+    numbers: Tensor
+    one_hot: Tensor
+    structure: Tensor
+    positions: Tensor
+    cells: Tensor
+
+    @classmethod
+    def of(cls, network: NBodyNetwork, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> "System":
+        """The atoms of a hierarchy as a network sees them."""
+        return cls(hierarchy.numbers, network.one_hot[hierarchy.numbers], hierarchy.structure, positions, cells)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some parts of a level, or all of them.
+
+    Attributes:
+        level: the parts with their edges.
+        rows: the parts of the level below that the tables of ``level`` count, ascending (Q,); None: all of them.
+    """
+
+    level: Level
+    rows: Tensor | None = None
+
+    @property
+    def below(self) -> Tensor:
+        """The parts of the level below to which derivatives flow from the edges (C,)."""
+        return self.level.children if self.rows is None else self.rows
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """What one step up leaves for the step down.
+
+    Attributes:
+        level: the parts of the block.
+        vectors: pair vectors (3, P, K) in Angstrom, float64.
+        pairs: the same in the network's dtype, by which the step down differentiates.
+        rows: states of the level below ``(components, Q, channels)``, by which it differentiates too.
+        state: states of the parts ``(components, P, channels)``.
+        outputs: outputs of the parts by name, ``energy`` (P,) among them.
+    """
+
+    level: Level
+    vectors: Tensor
+    pairs: Tensor
+    rows: Tensor
+    state: Tensor
+    outputs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Outputs of a block's parts, and the derivatives that flow from them to atoms and to the level below.
+
+    Attributes:
+        outputs: outputs of the parts by name, ``energy`` (P,) among them.
+        centres: forces and virials of the atoms at the centres of the parts (9, P), float64; see ``sums_over_edges``.
+        children: the same for the atoms at the centres of the parts below (9, C), or (9, Q) for some of them.
+        rows: dE/dpsi of the level below ``(components, Q, channels)``; None at the lowest level, whose states below
+            are constants.
+    """
+
+    outputs: Mapping[str, Tensor]
+    centres: Tensor
+    children: Tensor
+    rows: Tensor | None = None
+
+
+def up(
+    network: NBodyNetwork, number: int, level: Level, rows: Tensor, system: System, *, connected: bool = False
+) -> Ascent:
+    """One step up: states and outputs of the parts of a block.
+
+    Args:
+        network: the network.
+        number: which of its levels, from 0.
+        level: the parts of the block.
+        rows: states of the level below that their tables count ``(components, Q, channels)``.
+        system: the atoms.
+        connected: let the graph reach through ``rows`` to the weights below them; otherwise it begins at ``rows``.
+    """
+    radius = network.config.levels[number].radius
+    vectors = pair_vectors(level, radius, system.positions, system.cells, system.structure)
+    pairs = vectors.detach().to(rows.dtype).requires_grad_()
+    if not connected:
+        rows = rows.detach().requires_grad_(number > 0)
+    state, outputs = network.ascend(number, rows, pairs, level, system.numbers, system.one_hot)
+    return Ascent(level, vectors, pairs, rows, state, outputs)
+
+
+def down(
+    ascent: Ascent, slope: Tensor | None, *, lowest: bool, create_graph: bool = False, virials: bool = True
+) -> Descent:
+    """One step down: the derivatives of the energy by pair vectors and by the states of the level below.
+
+    Args:
+        ascent: what the step up left.
+        slope: dE/dpsi of the parts ``(components, P, channels)``; None at the last level, where it is zero.
+        lowest: whether the level below are the atoms, whose states are constants.
+        create_graph: keep the graph, so that a loss of the forces can be differentiated by the weights.
+        virials: also sum the virials.
+    """
+    of = (ascent.pairs,) if lowest else (ascent.pairs, ascent.rows)
+    energy = ascent.outputs["energy"]
+    heads = [(energy, torch.ones_like(energy)), *([] if slope is None else [(ascent.state, slope)])]
+    heads = [(head, weight) for head, weight in heads if head.requires_grad]  # not so an energy that is never read out
+    if heads:
+        given, weights = zip(*heads, strict=True)
+        by_pairs, *by_rows = torch.autograd.grad(given, of, weights, create_graph=create_graph, materialize_grads=True)
+    else:
+        by_pairs, *by_rows = (torch.zeros_like(tensor) for tensor in of)
+    at_centres, at_children = sums_over_edges(ascent.level, ascent.vectors, by_pairs, virials)
+    outputs = ascent.outputs if create_graph else {name: output.detach() for name, output in ascent.outputs.items()}
+    return Descent(outputs, at_centres, at_children, by_rows[0] if by_rows else None)
+
+
+class Way(Protocol):
+    """A way to run the steps of all blocks of a hierarchy: ``Whole`` here, others in ``runtime``."""
+
+    def up(self, number: int, below: Tensor, system: System) -> Tensor | None:
+        """States of all parts of a level from those of the level below; None where nothing needs them."""
+
+    def down(
+        self, number: int, below: Tensor, slope: Tensor | None, system: System
+    ) -> Generator[tuple[Block, Descent], None, None]:
+        """The blocks of a level and what flows down from them; ``below`` and ``slope`` as in ``up`` and ``down``."""
+
+
+class Whole:
+    """Each level is one block, whose graph is kept from the way up to the way down."""
+
+    def __init__(
+        self, network: NBodyNetwork, hierarchy: Hierarchy, *, create_graph: bool = False, virials: bool = True
+    ) -> None:
+        self.network, self.hierarchy = network, hierarchy
+        self.create_graph, self.virials = create_graph, virials
+        self._ascents: list[Ascent] = []
+
+    def up(self, number: int, below: Tensor, system: System) -> Tensor:
+        """See ``Way``."""
+        level = self.hierarchy.levels[number]
+        self._ascents.append(up(self.network, number, level, below, system, connected=self.create_graph))
+        return self._ascents[-1].state
+
+    def down(
+        self, number: int, below: Tensor, slope: Tensor | None, system: System
+    ) -> Generator[tuple[Block, Descent], None, None]:
+        """See ``Way``."""
+        ascent = self._ascents.pop()
+        found = down(ascent, slope, lowest=number == 0, create_graph=self.create_graph, virials=self.virials)
+        yield Block(ascent.level), found
+
+
+def evaluate(
+    network: NBodyNetwork,
+    hierarchy: Hierarchy,
+    positions: Tensor,
+    cells: Tensor,
+    total_charges: Tensor | None = None,
+    *,
+    create_graph: bool = False,
+    virials: bool = True,
+    way: Way | None = None,
+) -> Prediction:
+    """Energy, forces, virials and further outputs of the structures of a hierarchy.
+
+    Args:
+        network: the trained network, on the device of the other arguments.
+        hierarchy: parts and edges; edges beyond a level's radius do no harm.
+        positions: (N, 3) in Angstrom, float64.
+        cells: (B, 3, 3) in Angstrom, float64; zeros where a structure has none.
+        total_charges: charges of the structures (B,) in e, float64; None: all neutral. Only networks that give
+            charges look at them.
+        create_graph: keep the graph, so that a loss of energies and forces can be differentiated by the weights.
+        virials: also sum the virials; zeros otherwise.
+        way: how the steps of the blocks are run; default: ``Whole``.
+    """
+    with torch.inference_mode(False), torch.enable_grad():  # forces come in whatever mode the caller is
+        system = System.of(network, hierarchy, positions, cells)
+        way = way or Whole(network, hierarchy, create_graph=create_graph, virials=virials)
+        below = [network.embedding(system.one_hot)]  # states below each level
+        for number in range(len(hierarchy.levels)):
+            state = way.up(number, below[-1], system)
+            if state is not None:
+                below.append(state)
+        at_atoms = _AtAtoms(network, hierarchy, system, virials)
+        slope = None
+        for number in reversed(range(len(hierarchy.levels))):
+            with closing(way.down(number, below[number], slope, system)) as descents:
+                slope = at_atoms.add(number, below[number], descents)
+        return at_atoms.prediction(total_charges)
+
+
+class _AtAtoms:
+    """What the way down brings to the atoms: energies, forces, virials and further outputs, summed in float64."""
+
+    def __init__(self, network: NBodyNetwork, hierarchy: Hierarchy, system: System, virials: bool) -> None:
+        self.network, self.hierarchy, self.system = network, hierarchy, system
+        self.energies = network.isolated_atoms(system.one_hot)
+        n_atoms = self.energies.shape[0]  # not len(), which compilers take for a constant
+        self.sums = self.energies.new_zeros(9 if virials else 3, n_atoms)
+        self.atoms = torch.arange(n_atoms, device=self.energies.device)
+        self.parts: list[Tensor] = []
+        self.outputs: dict[str, Tensor] = {}
+
+    def add(self, number: int, below: Tensor, descents: Generator[tuple[Block, Descent], None, None]) -> Tensor | None:
+        """Add what flows down from the blocks of a level; gives dE/dpsi of the level below, with states ``below``."""
+        levels = self.hierarchy.levels
+        centre_below = levels[number - 1].centre if number else self.atoms
+        slope = None
+        outputs: dict[str, list[Tensor]] = {}
+        for block, found in descents:
+            self.sums.index_add_(1, block.level.centre, found.centres)
+            self.sums.index_add_(1, centre_below[block.below], found.children)
+            for name, output in found.outputs.items():
+                outputs.setdefault(name, []).append(output)
+            if block.rows is None:
+                slope = found.rows
+            elif found.rows is not None:
+                slope = torch.zeros_like(below) if slope is None else slope
+                slope.index_add_(1, block.rows, found.rows)
+        of_level = {name: pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1) for name, pieces in outputs.items()}
+        self.parts.insert(0, of_level.pop("energy"))
+        self.energies.index_add_(0, levels[number].centre, self.parts[0].double())
+        for name, output in of_level.items():
+            zeros = self.energies.new_zeros(*output.shape[:-1], self.energies.shape[0])
+            self.outputs.setdefault(name, zeros).index_add_(-1, levels[number].centre, output.double())
+        return slope
+
+    def prediction(self, total_charges: Tensor | None) -> Prediction:
+        """The root of the hierarchy: sums over the atoms of each structure."""
+        structure, n_structures = self.system.structure, self.hierarchy.n_structures
+        forces, virials = self.sums[:3].T.contiguous(), self.sums[3:]
+        full = virials.T[:, _SYMMETRIC] if len(virials) else virials.new_zeros(virials.shape[1], 3, 3)
+        energy = sum_by_structure(self.energies, structure, n_structures)
+        return Prediction(energy, self.energies, forces, full, tuple(self.parts), self._charges(total_charges))
+
+    def _charges(self, total_charges: Tensor | None) -> dict[str, Tensor]:
+        """Partial charges and dipole moments, where the network gives them."""
+        if "charges" not in self.network.config.outputs:
+            return {}
+        structure, n_structures = self.system.structure, self.hierarchy.n_structures
+        total = self.energies.new_zeros(n_structures) if total_charges is None else total_charges
+        charges = conserved_charges(self.outputs["charge"], structure, total)
+        dipoles = self.outputs.get("dipole", self.sums.new_zeros(3, self.sums.shape[1]))
+        masses = self.network.masses[self.system.numbers]
+        dipole = molecular_dipole(charges, dipoles, self.system.positions, masses, structure, n_structures)
+        return {"charges": charges, "dipole": dipole}
 
 
 def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, structure: Tensor) -> Tensor:
@@ -68,60 +378,6 @@ def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, 
     return torch.where(level.mask, vectors, 2.0 * radius)
 
 
-def evaluate(
-    network: NBodyNetwork,
-    hierarchy: Hierarchy,
-    positions: Tensor,
-    cells: Tensor,
-    *,
-    create_graph: bool = False,
-    virials: bool = True,
-) -> Prediction:
-    """Energy, forces and virials of the structures of a hierarchy.
-
-    Args:
-        network: the trained network, on the device of the other arguments.
-        hierarchy: parts and edges; edges beyond a level's radius do no harm.
-        positions: (N, 3) in Angstrom, float64.
-        cells: (B, 3, 3) in Angstrom, float64; zeros where a structure has none.
-        create_graph: keep the graph, so that a loss of the forces can be differentiated by the weights.
-        virials: also sum the virials; zeros otherwise.
-    """
-    with torch.inference_mode(False), torch.enable_grad():  # forces come in whatever mode the caller is
-        exact = [
-            pair_vectors(level, config.radius, positions, cells, hierarchy.structure)
-            for level, config in zip(hierarchy.levels, network.config.levels, strict=True)
-        ]
-        vectors = [vector.detach().to(network.dtype).requires_grad_() for vector in exact]
-        parts = network(hierarchy, vectors)
-        total = torch.stack([part.sum() for part in parts]).sum()
-        gradients = torch.autograd.grad(total, vectors, create_graph=create_graph, materialize_grads=True)
-        if not create_graph:
-            parts = [part.detach() for part in parts]
-        return _assemble(network, hierarchy, exact, parts, gradients, virials)
-
-
-def _assemble(
-    network: NBodyNetwork,
-    hierarchy: Hierarchy,
-    vectors: Sequence[Tensor],
-    parts: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    with_virials: bool,
-) -> Prediction:
-    """Sum part energies and pair gradients to atoms and structures (equations above), in float64."""
-    energies = network.isolated_atoms(network.one_hot[hierarchy.numbers])
-    n_atoms = energies.shape[0]  # not len(), which compilers take for a constant
-    sums = energies.new_zeros(9 if with_virials else 3, n_atoms)
-    below = torch.arange(n_atoms, device=energies.device)
-    for level, vector, part, gradient in zip(hierarchy.levels, vectors, parts, gradients, strict=True):
-        energies = energies.index_add(0, level.centre, part.to(torch.float64))
-        at_centres, at_children = sums_over_edges(level, vector, gradient, with_virials)
-        sums = sums.index_add(1, level.centre, at_centres).index_add(1, below[level.children], at_children)
-        below = level.centre
-    return sum_over_atoms(hierarchy, energies, sums, parts)
-
-
 # Where the components xx, yy, zz, xy, yz, zx of a symmetric matrix stand in it.
 _SYMMETRIC = ((0, 3, 5), (3, 1, 4), (5, 4, 2))
 
@@ -132,7 +388,7 @@ def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bo
     Args:
         level: the edges.
         vectors: pair vectors (3, P, K) in Angstrom, float64.
-        gradient: of the energy by them (3, P, K).
+        gradient: the gradient of the energy by them (3, P, K).
         virials: sum virials too.
 
     Returns:
@@ -144,13 +400,6 @@ def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bo
     if virials:  # for x, y, z the next one is y, z, x
         mixed = vectors * gradient.roll(-1, 0) + vectors.roll(-1, 0) * gradient
         components += [0.5 * vectors * gradient, 0.25 * mixed]
-    edges = torch.stack([axis for each in components for axis in each], dim=-1)  # (P, K, 9), of an edge side by side
+    edges = torch.stack([axis for each in components for axis in each], dim=-1)  # (P, K, 9): an edge's side by side
     at_centres, at_children = edges.sum(1).T, sum_over_parents(edges.unsqueeze(0), level)[0].T
     return at_centres, torch.cat([-at_children[:3], at_children[3:]])
-
-
-def sum_over_atoms(hierarchy: Hierarchy, energies: Tensor, sums: Tensor, parts: Sequence[Tensor]) -> Prediction:
-    """The prediction from what belongs to the atoms: energies (N,), and forces and virials (9, N) or forces (3, N)."""
-    energy = sum_by_structure(energies, hierarchy.structure, hierarchy.n_structures)
-    virials = sums[3:].T[:, _SYMMETRIC] if len(sums) > 3 else sums.new_zeros(sums.shape[1], 3, 3)
-    return Prediction(energy, energies, sums[:3].T.contiguous(), virials, tuple(parts))

@@ -1,46 +1,22 @@
 """``NBodyCalculator``: the network behind ASE's calculator interface. A thin shell: checks, caches, converts."""
 
-import copy
+import contextlib
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ase
 import numpy as np
-import torch
 from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError, all_changes
-from ase.data import atomic_numbers, chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ase_nbody.files.archive import checksum, load_members
-from ase_nbody.hierarchy.build import VerletHierarchy, build_hierarchy
-from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction
-from ase_nbody.runtime.blocks import BlockwiseEvaluation
-from ase_nbody.runtime.compiled import CompiledEvaluation
-from ase_nbody.runtime.extrapolation import ProximityWatch
-from ase_nbody.runtime.memory import free_memory, is_out_of_memory, needed_memory, too_large
-from ase_nbody.runtime.results import chunks, collect, geometry, members, split
-from ase_nbody.runtime.threads import torch_threads
+from ase_nbody.runtime.evaluator import Evaluation, EvaluationError, Evaluator, PartEnergies
 from ase_nbody.structure import Structure, StructureError
 
 Model = str | os.PathLike[str] | NBodyNetwork
-_DTYPES = {"float64": torch.float64, "float32": torch.float32}
-_AT_ONCE = 2000  # atoms in a batch
-_SMALL = 100_000  # neighbours in all, for which memory is not a concern
-
-
-class PartEnergies(NamedTuple):
-    """Energies of the parts of one level.
-
-    Attributes:
-        centres: atom at the centre of each part (P,).
-        energies: energy of each part in eV (P,), without isolated-atom energies.
-    """
-
-    centres: NDArray[np.int64]
-    energies: NDArray[np.float64]
 
 
 class NBodyCalculator(Calculator):
@@ -88,35 +64,25 @@ class NBodyCalculator(Calculator):
         skin: float = 0.5,
     ) -> None:
         super().__init__()
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise CalculatorSetupError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-        if not isinstance(skin, float | int) or not 0.0 <= skin < np.inf:
-            raise CalculatorSetupError(f"skin must be a finite distance of at least 0 Angstrom, got {skin!r}")
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise CalculatorSetupError(f"threads must be a whole number of at least 1, got {threads!r}")
         models = _committee(model)
-        self._device = _existing_device(device)
         networks = [network for member in models for network in _networks(member)]
-        self.networks = [_prepare(network, self._device, _DTYPES[dtype]) for network in networks]
+        try:
+            self.evaluator = Evaluator(
+                networks, device=device, dtype=dtype, compile=compile, threads=threads, skin=skin
+            )
+        except ValueError as error:
+            raise CalculatorSetupError(str(error)) from error
+        self.implemented_properties = [*self.implemented_properties, *self.evaluator.outputs]
+        labels = list(map(_label, models))
         self.parameters.update(
-            model=[_label(member) for member in models] if isinstance(model, list | tuple) else _label(models[0]),
+            model=labels if isinstance(model, list | tuple) else labels[0],
             device=device,
             dtype=dtype,
             compile=compile,
             threads=threads,
             skin=skin,
         )
-        layouts = [network.config.layout for network in self.networks]
-        self._layouts = list(dict.fromkeys(layouts))
-        self._layout_of = [self._layouts.index(layout) for layout in layouts]  # of each network
-        self._known = np.zeros(len(chemical_symbols) + 1, dtype=bool)  # at its ends for numbers beyond them
-        self._known[[atomic_numbers[symbol] for symbol in self.species]] = True
-        evaluation = CompiledEvaluation if compile else BlockwiseEvaluation
-        self._evaluations = [evaluation(network) for network in self.networks]
-        self._verlet = [VerletHierarchy(layout, skin, self._device) for layout in self._layouts]
-        self._predictions: list[Prediction] = []
-        self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
-        self._fits = _SMALL  # the largest number of neighbours that fitted into the memory
+        self._evaluation: Evaluation | None = None
 
     def _get_name(self) -> str:
         return "nbody"
@@ -140,14 +106,21 @@ class NBodyCalculator(Calculator):
 
         The age of a neighbour list changes in which order terms are added, hence the last digit of a result.
         """
-        for followed in self._verlet:
-            followed.forget()
+        self.evaluator.forget()
+
+    @property
+    def networks(self) -> list[NBodyNetwork]:
+        """The network, or the members of the committee, in the calculator's precision and place."""
+        return self.evaluator.networks
 
     @property
     def species(self) -> tuple[str, ...]:
         """Chemical symbols that every model of the committee knows."""
-        known = set.intersection(*(set(network.config.species) for network in self.networks))
-        return tuple(symbol for symbol in chemical_symbols if symbol in known)
+        return self.evaluator.species
+
+    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation (ASE's interface); the total charge counts where it matters."""
+        return super().check_state(atoms, tol) + changed_charge(self, atoms)
 
     def calculate(
         self,
@@ -157,134 +130,110 @@ class NBodyCalculator(Calculator):
     ) -> None:
         """Evaluate everything that one pass gives, whatever was asked for (ASE's interface)."""
         super().calculate(atoms, properties, system_changes)
-        self.results, self._predictions = {}, []
+        self.results, self._evaluation = {}, None
         if self.atoms is None:
             raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
-        structure, hierarchies = self._prepared(self.atoms, self._followed)
-        with torch_threads(self.parameters["threads"]):
-            self._predictions = self._predict(hierarchies, [structure])
-        self.results = collect(structure, self._predictions)
+        with _as_ase_errors():
+            self._evaluation = self.evaluator.follow(Structure.from_atoms(self.atoms))
+        self.results = results_of(self._evaluation)
 
     def evaluate(self, structures: Sequence[ase.Atoms]) -> list[dict[str, Any]]:
         """The results of many structures, evaluated side by side in batches of some thousand atoms.
 
-        Equal to those of one by one to round-off, and faster where the structures are small. Neither the calculator's
-        own results nor the neighbour list of a running simulation are touched.
+        They equal those of single calculations to round-off, and come faster where the structures are small. The
+        calculator's own results and the neighbour list of a running simulation are not touched.
 
         Args:
             structures: any structures, of any sizes.
 
         Returns:
-            For each structure what ``results`` would hold after its calculation, and ``energy_spread`` and
-            ``forces_spread`` of a committee. Units as there.
+            For each structure what ``results`` would hold after its calculation; for a committee ``energy_spread`` and
+            ``forces_spread`` too. Units as there.
 
         Raises:
-            CalculatorSetupError, CalculationFailed: as a calculation, with the number of the structure.
+            CalculatorSetupError, CalculationFailed: as in a calculation, with the number of the structure.
         """
-        results: list[dict[str, Any]] = []
-        for first, last in chunks([len(atoms) for atoms in structures], _AT_ONCE):
-            prepared = []
-            for number in range(first, last):
-                try:
-                    prepared.append(self._prepared(structures[number], self._searched))
-                except CalculatorSetupError as error:
-                    raise CalculatorSetupError(f"structure {number}: {error}") from error
-            batch = [structure for structure, _ in prepared]
-            together = [concatenate(each) for each in zip(*(each for _, each in prepared), strict=True)]
-            with torch_threads(self.parameters["threads"]):
-                found_by = [split(prediction, batch) for prediction in self._predict(together, batch)]
-            for number, structure, *predictions in zip(range(first, last), batch, *found_by, strict=True):
-                try:
-                    found = collect(structure, predictions)
-                except CalculationFailed as error:
-                    raise CalculationFailed(f"structure {number}: {error}") from error
-                if len(predictions) > 1:
-                    found["energy_spread"] = float(members(predictions, "energy").std(axis=0)[0])
-                    found["forces_spread"] = members(predictions, "forces").std(axis=0)
-                results.append(found)
-        return results
-
-    def _prepared(
-        self, atoms: ase.Atoms, hierarchy: Callable[[int, Structure], Hierarchy]
-    ) -> tuple[Structure, list[Hierarchy]]:
-        """A structure that can be evaluated and its hierarchy for each layout, or an error that says why it cannot."""
-        try:
-            structure = Structure.from_atoms(atoms)
-            self._refuse_unknown_species(structure)
-            hierarchies = [hierarchy(number, structure) for number in range(len(self._layouts))]
-            self._proximity.check(structure)
-        except StructureError as error:
-            raise CalculatorSetupError(str(error)) from error
-        return structure, hierarchies
-
-    def _followed(self, layout: int, structure: Structure) -> Hierarchy:
-        """The hierarchy that follows a moving structure."""
-        return self._verlet[layout].update(structure)
-
-    def _searched(self, layout: int, structure: Structure) -> Hierarchy:
-        """The hierarchy of one structure, for once."""
-        return build_hierarchy(structure, self._layouts[layout], device=self._device)
-
-    def _predict(self, hierarchies: Sequence[Hierarchy], structures: Sequence[Structure]) -> list[Prediction]:
-        """What each network predicts."""
-        of_each = enumerate(self._layout_of)
-        return [self._predict_by(member, hierarchies[layout], structures) for member, layout in of_each]
-
-    def _predict_by(self, member: int, hierarchy: Hierarchy, structures: Sequence[Structure]) -> Prediction:
-        network = self.networks[member]
-        size = hierarchy.n_edges
-        fits = size <= self._fits or needed_memory(network, hierarchy) < free_memory(self._device)
-        if fits:  # else Linux would promise the memory and kill the process when it uses it
-            try:
-                positions, cells = geometry(structures, self._device)
-                prediction = self._evaluations[member](hierarchy, positions, cells)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            else:
-                self._fits = max(self._fits, size)
-                return prediction
-        raise CalculationFailed(too_large(network, hierarchy))  # here, where the failed pass has let go of its memory
-
-    def _refuse_unknown_species(self, structure: Structure) -> None:
-        known = self._known.take(structure.numbers, mode="clip")
-        if not known.all():
-            unknown = [_symbol(number) for number in np.unique(structure.numbers[~known])]
-            raise CalculatorSetupError(
-                f"the model knows {', '.join(self.species)}, but the structure contains {', '.join(unknown)}. "
-                "Take a model trained on these species, or train one."
-            )
+        with _as_ase_errors():
+            found = self.evaluator.evaluate(_structures(structures))
+        return [results_of(evaluation) | _spreads_of(evaluation) for evaluation in found]
 
     # What a calculation gives beyond ASE's properties; each describes the last structure that was calculated.
 
     @property
     def energy_spread(self) -> float:
         """Standard deviation of the committee's energies in eV (0 for a single model)."""
-        self._require_calculation()
-        return float(members(self._predictions, "energy").std(axis=0)[0])
+        return float(self._last.spread("energy"))
 
     @property
     def forces_spread(self) -> NDArray[np.float64]:
         """Standard deviation of the committee's forces (N, 3) in eV/Angstrom (0 for a single model)."""
-        self._require_calculation()
-        return members(self._predictions, "forces").std(axis=0)
+        return self._last.spread("forces")
 
     @property
     def part_energies(self) -> list[PartEnergies]:
-        """For each level from below, the energies of its parts; the mean of a committee of equal hierarchies."""
-        self._require_calculation()
-        if len(self._verlet) > 1:
-            raise CalculatorSetupError("the committee's members have different hierarchies: ask each one by itself")
-        hierarchy = self._verlet[0].hierarchy
-        members = zip(*(prediction.parts for prediction in self._predictions), strict=True)
-        means = [torch.stack(parts).double().mean(dim=0).cpu().numpy() for parts in members]
-        return [
-            PartEnergies(level.centre.cpu().numpy(), mean) for level, mean in zip(hierarchy.levels, means, strict=True)
-        ]
+        """For each level from below, the energies of its parts; the mean of a committee with one hierarchy."""
+        try:
+            return self._last.part_energies
+        except ValueError as error:
+            raise CalculatorSetupError(str(error)) from error
 
-    def _require_calculation(self) -> None:
-        if not self.results:  # emptied by ASE's reset() and by a failed calculation
+    @property
+    def _last(self) -> Evaluation:
+        """The last calculation."""
+        if not self.results or self._evaluation is None:  # emptied by ASE's reset() and by a failed calculation
             raise CalculatorSetupError("nothing was calculated yet: call atoms.get_potential_energy() first")
+        return self._evaluation
+
+
+def results_of(evaluation: Evaluation) -> dict[str, Any]:
+    """ASE's results of an evaluated structure; the mean of a committee."""
+    structure = evaluation.structure
+    energy, energies, forces = (evaluation.mean(name) for name in ("energy", "energies", "forces"))
+    results = {"energy": float(energy), "free_energy": float(energy), "energies": energies, "forces": forces}
+    if structure.pbc.all():
+        stresses = evaluation.mean("virials") / structure.volume
+        results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
+        results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
+    if not structure.pbc.any():  # the dipole of a periodic system is not defined by its charges
+        results |= {name: evaluation.mean(name) for name in evaluation.outputs}
+    return results
+
+
+def _spreads_of(evaluation: Evaluation) -> dict[str, Any]:
+    """The spreads of a committee, nothing for a single network."""
+    if len(evaluation.predictions) == 1:
+        return {}
+    return {"energy_spread": float(evaluation.spread("energy")), "forces_spread": evaluation.spread("forces")}
+
+
+def changed_charge(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
+    """``["charge"]`` if the total charge of the atoms has changed and the calculator's model gives charges."""
+    before = calculator.atoms
+    if before is None or "charges" not in calculator.implemented_properties:
+        return []
+    return [] if before.info.get("charge", 0) == atoms.info.get("charge", 0) else ["charge"]
+
+
+@contextlib.contextmanager
+def _as_ase_errors() -> Iterator[None]:
+    """Errors of the structure and the evaluation in here are raised as ASE's."""
+    try:
+        yield
+    except StructureError as error:
+        raise CalculatorSetupError(str(error)) from error
+    except EvaluationError as error:
+        raise CalculationFailed(str(error)) from error
+
+
+def _structures(atoms: Sequence[ase.Atoms]) -> list[Structure]:
+    """The structures, or an error with the number of the one that cannot be evaluated."""
+    structures = []
+    for number, one in enumerate(atoms):
+        try:
+            structures.append(Structure.from_atoms(one))
+        except StructureError as error:
+            raise StructureError(f"structure {number}: {error}") from error
+    return structures
 
 
 def _committee(model: Model | Sequence[Model]) -> list[Model]:
@@ -303,30 +252,7 @@ def _networks(model: Model) -> list[NBodyNetwork]:
     return [model] if isinstance(model, NBodyNetwork) else load_members(model)
 
 
-def _prepare(network: NBodyNetwork, device: torch.device, dtype: torch.dtype) -> NBodyNetwork:
-    """The network in the given place and precision; one that is there already is shared, never changed."""
-    weights = list(network.parameters())
-    if all(weight.dtype == dtype and weight.device == device and not weight.requires_grad for weight in weights):
-        return network
-    return copy.deepcopy(network).to(device=device, dtype=dtype).requires_grad_(False)
-
-
 def _label(model: Model) -> str:
     if isinstance(model, NBodyNetwork):
         return "sha256:" + checksum(model.config.model_dump(mode="json"), model.state_dict())
     return os.fspath(model)
-
-
-def _existing_device(name: str) -> torch.device:
-    try:
-        probe = torch.zeros(1, dtype=torch.float64, device=torch.device(name))
-        probe.cpu()  # "meta" has no numbers
-        return probe.device  # "cuda" is "cuda:0": compared with the weights' device
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise CalculatorSetupError(
-            f"device {name!r} is not available here ({str(error).splitlines()[0]}). Use device='cpu'."
-        ) from error
-
-
-def _symbol(number: int) -> str:
-    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"atomic number {number}"

@@ -10,7 +10,7 @@ import ase
 from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError, all_changes
 from ase.optimize.optimize import Optimizer
 
-from ase_nbody.engines.calculator import NBodyCalculator
+from ase_nbody.engines.calculator import NBodyCalculator, changed_charge
 
 
 def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atoms]) -> None:
@@ -66,11 +66,14 @@ def relax_together(optimizers: Sequence[Optimizer], fmax: float = 0.05, steps: i
 class _Companion(Calculator):
     """The calculator of one of the structures."""
 
-    implemented_properties = NBodyCalculator.implemented_properties
-
     def __init__(self, calculator: NBodyCalculator, structure: ase.Atoms, companions: "list[_Companion]") -> None:
         super().__init__()
         self.calculator, self.structure, self.companions = calculator, structure, companions
+        self.implemented_properties = calculator.implemented_properties
+
+    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation, the total charge included (ASE's interface)."""
+        return super().check_state(atoms, tol) + changed_charge(self, atoms)
 
     def calculate(
         self,

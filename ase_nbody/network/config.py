@@ -90,6 +90,10 @@ class NBodyConfig(BaseModel):
     repulsion: bool = False
     closest_distances: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
 
+    @property
+    def outputs(self):
+        return ()
+
     @field_validator("species")
     @classmethod
     def _sorted_species(cls, species: tuple[str, ...]) -> tuple[str, ...]:

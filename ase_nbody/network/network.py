@@ -127,12 +127,12 @@ class NBodyNetwork(nn.Module):
         energies = []
         for number, (level, pairs) in enumerate(zip(hierarchy.levels, vectors, strict=True)):
             state, energy = self.ascend(number, state, pairs, level, hierarchy.numbers, species)
-            energies.append(energy)
+            energies.append(energy["energy"])
         return energies
 
     def ascend(
         self, number: int, state: Tensor, vectors: Tensor, level: Level, numbers: Tensor, species: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """One level up: states of the parts ``(components, P, channels)`` and their energies in eV (P,).
 
         Args:
@@ -151,4 +151,4 @@ class NBodyNetwork(nn.Module):
         if self.repulsion is not None and number == 0:
             reach = None if closest is None else FOLLOWS * closest.clamp(max=radius)
             energies = energies + self.repulsion(centre, atom, distance, reach)
-        return state, energies
+        return state, {"energy": energies}

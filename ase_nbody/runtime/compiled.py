@@ -1,13 +1,8 @@
-"""``evaluate`` as native code: of small systems at once, of large ones block by block.
-
-Compiled code is not trusted: its first result, and every thousandth, is compared with eager evaluation. If they differ,
-or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on.
-"""
+"""The potential as native code: small systems in one call, large ones step by step of their blocks."""
 
 import functools
 import itertools
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,22 +11,17 @@ from torch.func import functional_call
 
 from ase_nbody.hierarchy.tables import Hierarchy, Level
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.potential import Descent, Prediction, System, evaluate
 from ase_nbody.runtime.aot import Library, Traceable, load_library, sizes_of_weights, smallest
-from ase_nbody.runtime.blocks import BlockwiseEvaluation, Slopes, Steps, System
-from ase_nbody.runtime.cuda_graph import Replay
+from ase_nbody.runtime.blocks import Steps
 from ase_nbody.so3.fragments import Type
 
-CHECK_EVERY = 1000  # evaluations
-# Largest difference to eager evaluation: of forces in the largest force, of energies per atom in that times 1 Angstrom.
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
+class CompiledWhole:
+    """``potential.evaluate`` of one structure as compiled code, equal to it to round-off.
 
-class CompiledEvaluation:
-    """``evaluate`` of one network as compiled code, for one structure at a time.
-
-    Libraries are loaded from the cache, or compiled (one to three minutes), at the first call. Structures with fewer
-    than two atoms, parts, children or neighbours are evaluated eagerly.
+    The library is loaded from the cache, or compiled (one to three minutes), at the first call. Code for any size is
+    code for sizes of at least two: see ``fits``.
 
     Args:
         network: the network, in its final dtype and place; its weights may change in place.
@@ -39,36 +29,19 @@ class CompiledEvaluation:
 
     def __init__(self, network: NBodyNetwork) -> None:
         self.network = network
-        self.calls = 0
-        self._eager = BlockwiseEvaluation(network)
-        self._small = Replay(self._whole)
-        self._steps = CompiledSteps(network)
         self._library: Library | None = None
-        self._failed = False
 
-    def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
-        """As ``evaluate(network, hierarchy, positions, cells)``, and equal to it to round-off."""
-        if self._failed or cells.shape[0] != 1 or smallest(hierarchy.tensors()) < 2:
-            return self._eager(hierarchy, positions, cells)
-        try:
-            if self._eager.pays(hierarchy, compiled=True):
-                prediction = self._eager(hierarchy, positions, cells, self._steps)
-            else:
-                prediction = self._small(hierarchy, positions, cells)
-            if self.calls % CHECK_EVERY == 0:
-                _check(prediction, self._eager(hierarchy, positions, cells), self.network)
-            self.calls += 1
-        except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
-            self._failed = True
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(f"evaluating without compiled code: {reason}", RuntimeWarning, stacklevel=2)
-            return self._eager(hierarchy, positions, cells)
-        return prediction
+    @staticmethod
+    def fits(hierarchy: Hierarchy) -> bool:
+        """Whether the code can evaluate a hierarchy: one structure, with two or more of everything."""
+        return hierarchy.n_structures == 1 and smallest(hierarchy.tensors()) >= 2
 
-    def _whole(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
+    def __call__(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
+        """See ``potential.evaluate``."""
         if self._library is None:
             self._library = load_library(self.network, "whole", trace_whole)
-        return Prediction.from_tensors(self._library([*hierarchy.tensors(), positions, cells]))
+        found = self._library([*hierarchy.tensors(), *geometry])
+        return Prediction.from_named(dict(zip(Prediction.names(self.network), found, strict=True)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes load the library for themselves."""
@@ -76,35 +49,55 @@ class CompiledEvaluation:
 
 
 class CompiledSteps(Steps):
-    """The steps of a block as compiled code; of blocks with fewer than two parts, rows or neighbours eagerly."""
+    """The steps of a block as compiled code; blocks with fewer than two parts, rows or neighbours are run eagerly."""
 
     def __init__(self, network: NBodyNetwork) -> None:
         super().__init__(network)
         self._libraries: dict[str, Library] = {}
 
     def load(self) -> None:
-        """Load the libraries, or compile them."""
+        """Load the libraries, or compile them, before several threads ask for them."""
         for name, trace in programs(self.network, large=True).items():
             if name != "whole" and name not in self._libraries:
                 self._libraries[name] = load_library(self.network, name, trace)
 
     def up(self, number: int, level: Level, rows: Tensor, system: System) -> Tensor:
-        """As of ``Steps``, and equal to it to round-off."""
-        tensors = [*level.tensors(), rows, *system]
+        """See ``Steps``."""
         if smallest(level.tensors()) < 2:
             return super().up(number, level, rows, system)
-        return self._libraries[f"up-{number}"](tensors)[0]
+        return self._libraries[f"up-{number}"]([*level.tensors(), rows, *system])[0]
 
-    def down(self, number: int, level: Level, rows: Tensor, slope: Tensor | None, system: System) -> Slopes:
-        """As of ``Steps``, and equal to it to round-off."""
-        tensors = [*level.tensors(), rows, *system, *([] if slope is None else [slope])]
+    def down(self, number: int, level: Level, rows: Tensor, slope: Tensor | None, system: System) -> Descent:
+        """See ``Steps``."""
         if smallest(level.tensors()) < 2:
             return super().down(number, level, rows, slope, system)
-        return Slopes(*self._libraries[f"down-{number}"](tensors))
+        tensors = [*level.tensors(), rows, *system, *([] if slope is None else [slope])]
+        found = self._libraries[f"down-{number}"](tensors)
+        return _descent(dict(zip(_descent_names(self.network, number), found, strict=True)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes load the libraries for themselves."""
         return {**self.__dict__, "_libraries": {}}
+
+
+_SUMS = ("at centres", "at children")
+
+
+def _descent_names(network: NBodyNetwork, number: int) -> tuple[str, ...]:
+    """Names of the tensors that the compiled step down of a level gives, in order."""
+    return (*NBodyNetwork.output_names(network.config, number), *_SUMS, *(["rows"] if number else []))
+
+
+def _named(descent: Descent) -> dict[str, Tensor]:
+    rows = {} if descent.rows is None else {"rows": descent.rows}
+    return {**descent.outputs, **dict(zip(_SUMS, (descent.centres, descent.children), strict=True)), **rows}
+
+
+def _descent(named: Mapping[str, Tensor]) -> Descent:
+    """The inverse of ``_named``."""
+    outputs = {name: tensor for name, tensor in named.items() if name not in (*_SUMS, "rows")}
+    centres, children = (named[name] for name in _SUMS)
+    return Descent(outputs, centres, children, named.get("rows"))
 
 
 def programs(network: NBodyNetwork, *, large: bool) -> dict[str, Callable[[NBodyNetwork], Traceable]]:
@@ -126,10 +119,12 @@ def trace_whole(network: NBodyNetwork) -> Traceable:
         n_below = n_parts
     system = _system(network, n_atoms)
     hierarchy = Hierarchy(system.numbers, system.structure, 1, tuple(levels))
+    tables = hierarchy.tensors()
+    charge = [system.positions.new_zeros(1)] if network.config.outputs else []
     return Traceable(
-        lambda weights, tensors: evaluation(weights, tensors[:-2], tensors[-2], tensors[-1]),
-        [*hierarchy.tensors(), system.positions, system.cells],
-        [(0,), (0,), *(axes for _ in levels for axes in _LEVEL_AXES), (0,), ()],
+        lambda weights, tensors: evaluation(weights, tensors[: len(tables)], *tensors[len(tables) :]),
+        [*tables, system.positions, system.cells, *charge],
+        [(0,), (0,), *(axes for _ in levels for axes in _LEVEL_AXES), (0,), (), *(() for _ in charge)],
     )
 
 
@@ -148,8 +143,8 @@ def trace_step(network: NBodyNetwork, name: str) -> Traceable:
     def down(network: NBodyNetwork, tensors: list[Tensor]) -> tuple[Tensor, ...]:
         rows, *rest = tensors[width:]
         slope = rest.pop() if len(rest) > len(System._fields) else None
-        found = Steps(network).down(number, Level(*tensors[:width]), rows, slope, System(*rest))
-        return tuple(tensor for tensor in found if tensor is not None)
+        found = _named(Steps(network).down(number, Level(*tensors[:width]), rows, slope, System(*rest)))
+        return tuple(found[name] for name in _descent_names(network, number))
 
     tensors = [*level.tensors(), _state(network, network.taus[number], n_rows), *system]
     axes = [*_LEVEL_AXES, (1,), (0,), (0,), (0,), (0,), ()]
@@ -188,8 +183,8 @@ def _system(network: NBodyNetwork, n_atoms: int) -> System:
     """A system of so many atoms of no species, all in one place."""
     numbers = torch.zeros(n_atoms, dtype=torch.int64, device=network.one_hot.device)
     positions = numbers.new_zeros(n_atoms, 3, dtype=torch.float64)
-    species, structure = network.one_hot[numbers], torch.zeros_like(numbers)
-    return System(numbers, species, structure, positions, positions.new_zeros(1, 3, 3))
+    one_hot, structure = network.one_hot[numbers], torch.zeros_like(numbers)
+    return System(numbers, one_hot, structure, positions, positions.new_zeros(1, 3, 3))
 
 
 def _state(network: NBodyNetwork, tau: Type, n_parts: int) -> Tensor:
@@ -197,35 +192,26 @@ def _state(network: NBodyNetwork, tau: Type, n_parts: int) -> Tensor:
     return network.one_hot.new_zeros(tau.components, n_parts, tau.channels)
 
 
-def _check(found: Prediction, expected: Prediction, network: NBodyNetwork) -> None:
-    """Raise if compiled and eager evaluation differ by more than round-off."""
-    largest = max(float(expected.forces.abs().max()), network.config.energy_scale)
-    bound = TOLERANCE[network.dtype] * largest
-    for name in ("energies", "forces"):
-        difference = float((getattr(found, name) - getattr(expected, name)).abs().max())
-        if not difference <= bound:
-            raise ArithmeticError(f"its {name} differ from eager ones by {difference:.1e} (allowed: {bound:.1e})")
-
-
 def pure_evaluation(
     network: NBodyNetwork, *, create_graph: bool = False, virials: bool = True
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """``evaluate`` as a function of tensors alone (see ``pure_function``).
+    """``potential.evaluate`` as a function of tensors alone (see ``pure_function``).
 
     Args:
         network: the network; its weights are not looked at.
-        create_graph: as of ``evaluate``.
-        virials: as of ``evaluate``.
+        create_graph: see ``evaluate``.
+        virials: see ``evaluate``.
 
     Returns:
         A function of the weights in the order of ``network.parameters()``, the tables of a hierarchy (see
-        ``Hierarchy.tensors``), positions and cells, to the fields of the prediction, one after the other.
+        ``Hierarchy.tensors``), positions, cells and, for networks that give charges, total charges. It returns the
+        tensors that ``Prediction.names`` lists.
     """
 
-    def evaluation(network: NBodyNetwork, tables: list[Tensor], positions: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
-        hierarchy = Hierarchy.from_tensors(tables, len(cells))
-        found = evaluate(network, hierarchy, positions, cells, create_graph=create_graph, virials=virials)
-        return tuple(found.tensors())
+    def evaluation(network: NBodyNetwork, tables: list[Tensor], *geometry: Tensor) -> tuple[Tensor, ...]:
+        hierarchy = Hierarchy.from_tensors(tables, len(geometry[1]))
+        found = evaluate(network, hierarchy, *geometry, create_graph=create_graph, virials=virials).named()
+        return tuple(found[name] for name in Prediction.names(network))
 
     return pure_function(network, evaluation)
 

@@ -1,11 +1,10 @@
-"""The same evaluation again and again: on a GPU as a CUDA graph, whose kernels are launched all at once.
+"""Evaluations of small systems on a GPU, recorded as CUDA graphs: all kernels are launched at once.
 
 A step of a small system is a thousand kernels of some microseconds each, which the host takes longer to launch than the
 device to run. So the second evaluation with tables of the same sizes is recorded; later ones copy what is new to where
 the recorded kernels read, and replay them. Rows of the tables are padded, so that few sizes occur in a run.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,77 +14,76 @@ from torch import Tensor
 
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.potential import Prediction
+from ase_nbody.runtime.fallback import Fallback
 
-MOST_EDGES = 2_000_000  # padded ones included; of larger systems kernels run for longer than launching them takes
-_ROOM = 8  # rows are padded to multiples of this
-_MOST = 8  # sets of sizes that are kept at a time
+MAX_EDGES = 2_000_000  # padded ones included; kernels of larger systems run for longer than launching them takes
+_ROW_MULTIPLE = 8  # rows are padded to multiples of this
+_MAX_RECORDINGS = 8  # sets of sizes that are kept at a time
 
-Evaluation = Callable[[Hierarchy, Tensor, Tensor], Prediction]
+Evaluation = Callable[..., Prediction]  # of a hierarchy and the tensors of its geometry
 
 
 @dataclass
 class _Recording:
-    """What recorded kernels read, and what they write once there is a graph of them."""
+    """What the recorded kernels read, and what they write once there is a graph of them."""
 
     hierarchy: Hierarchy
-    positions: Tensor
-    cells: Tensor
+    geometry: tuple[Tensor, ...]
     warm: bool = False  # evaluated once, so that libraries have set themselves up
     graph: torch.cuda.CUDAGraph | None = None
     found: Prediction | None = None
 
 
-class Replay:
+class CudaGraphs:
     """An evaluation with the same results, recorded where that pays: on a GPU, for systems that are not large.
 
     If recording fails, a warning says why, once, and everything is evaluated kernel by kernel from then on.
 
     Args:
-        evaluate: the evaluation, of a hierarchy, positions and cells. It must not wait for the device.
+        evaluate: takes a hierarchy and tensors of the geometry. It must not wait for the device.
     """
 
     def __init__(self, evaluate: Evaluation) -> None:
         self.evaluate = evaluate
+        self._fallback = Fallback("no CUDA graph")
         self._recordings: dict[tuple[object, ...], _Recording] = {}
         self._last: tuple[Hierarchy, _Recording] | None = None
         self._pool: Any = None
-        self._failed = False
 
-    def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
-        """As the evaluation."""
-        if self._failed or not positions.is_cuda or hierarchy.n_edges > MOST_EDGES:
-            return self.evaluate(hierarchy, positions, cells)
-        with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(positions.device):
-            recording = self._loaded(hierarchy, positions, cells)
+    def __call__(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
+        """The same as ``evaluate``."""
+        if self._fallback.active or not geometry[0].is_cuda or hierarchy.n_edges > MAX_EDGES:
+            return self.evaluate(hierarchy, *geometry)
+        with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(geometry[0].device):
+            recording = self._loaded(hierarchy, geometry)
             if not recording.warm:
                 recording.warm = True
-                return self.evaluate(recording.hierarchy, recording.positions, recording.cells)
+                return self.evaluate(recording.hierarchy, *recording.geometry)
             try:
                 return self._replayed(recording)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                self._failed = True
                 self._recordings, self._last = {}, None
-                warnings.warn(f"no CUDA graph: {str(error).splitlines()[0]}", RuntimeWarning, stacklevel=2)
-                return self.evaluate(hierarchy, positions, cells)
+                self._fallback.take(error)
+                return self.evaluate(hierarchy, *geometry)
 
-    def _loaded(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> _Recording:
-        """The recording for tables of these sizes, with these tables, positions and cells in it."""
+    def _loaded(self, hierarchy: Hierarchy, geometry: tuple[Tensor, ...]) -> _Recording:
+        """The recording for tables of these sizes, with these tables and this geometry in it."""
         if self._last is None or self._last[0] is not hierarchy:
-            padded = replace(concatenate([hierarchy], _ROOM), n_structures=hierarchy.n_structures)
-            sizes = (cells.shape, *(table.shape for table in padded.tensors()))
+            padded = replace(concatenate([hierarchy], _ROW_MULTIPLE), n_structures=hierarchy.n_structures)
+            sizes = (hierarchy.n_structures, *(table.shape for table in padded.tensors()))
             if sizes not in self._recordings:
-                if len(self._recordings) == _MOST:
+                if len(self._recordings) == _MAX_RECORDINGS:
                     self._recordings.clear()
-                self._recordings[sizes] = _Recording(padded, positions.clone(), cells.clone())
+                self._recordings[sizes] = _Recording(padded, tuple(tensor.clone() for tensor in geometry))
             recording = self._recordings[sizes]
             for there, table in zip(recording.hierarchy.tensors(), padded.tensors(), strict=True):
                 there.copy_(table)
             self._last = hierarchy, recording
         recording = self._last[1]
-        recording.positions.copy_(positions)
-        recording.cells.copy_(cells)
+        for there, tensor in zip(recording.geometry, geometry, strict=True):
+            there.copy_(tensor)
         return recording
 
     def _replayed(self, recording: _Recording) -> Prediction:
@@ -94,10 +92,10 @@ class Replay:
             self._pool = self._pool or torch.cuda.graph_pool_handle()  # one for all: only one runs at a time
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool):
-                recording.found = self.evaluate(recording.hierarchy, recording.positions, recording.cells)
+                recording.found = self.evaluate(recording.hierarchy, *recording.geometry)
             recording.graph = graph
         recording.graph.replay()
-        return Prediction.from_tensors([tensor.clone() for tensor in recording.found.tensors()])
+        return Prediction.from_named({name: tensor.clone() for name, tensor in recording.found.named().items()})
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes record for themselves."""

@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import evaluate
-from ase_nbody.runtime.blocks import BlockwiseEvaluation
+from ase_nbody.runtime.runner import Runner
 
 _PEAK = 2.0  # of what is kept for the backward pass: it makes gradients of nearly the same size (measured: 1.9 to 2.2)
 
@@ -62,15 +62,13 @@ def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
     with saved_tensors_hooks(count, lambda tensor: tensor):
         evaluate(copy.deepcopy(network).to(meta), shapes, positions, cells)
     whole = _PEAK * sum(kept.values())
-    evaluation = BlockwiseEvaluation(network)
-    if not evaluation.pays(hierarchy):
+    runner = Runner(network)
+    if not runner.in_blocks(hierarchy, compiled=False):
         return whole
     tables = sum(table.nbytes for table in hierarchy.tensors())  # once more, in the blocks
-    states = sum(
-        (config.l_out + 1) ** 2 * config.channels * len(level.centre)
-        for config, level in zip(network.config.levels, hierarchy.levels, strict=True)
-    )
-    at_once = max(evaluation.size) * (torch.get_num_threads() if network.one_hot.device.type == "cpu" else 1)
+    of_levels = zip(network.taus[1:], hierarchy.levels, strict=True)
+    states = sum(tau.components * tau.channels * len(level.centre) for tau, level in of_levels)
+    at_once = max(runner.n_parts) * (torch.get_num_threads() if network.one_hot.device.type == "cpu" else 1)
     share = min(at_once / len(hierarchy.numbers), 1.0)
     return tables + 2 * states * network.dtype.itemsize + whole * share
 

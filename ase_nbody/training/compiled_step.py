@@ -49,7 +49,8 @@ class CompiledPotential:
         if shapes not in self._compiled:
             return evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())
-        return Prediction.from_tensors(self._compiled[shapes](weights, tables, positions, cells))
+        found = self._compiled[shapes](weights, tables, positions, cells)
+        return Prediction.from_named(dict(zip(Prediction.names(self.network), found, strict=True)))
 
     def _compile(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> Callable[..., tuple[Tensor, ...]]:
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)

@@ -1,11 +1,10 @@
 """Errors of a model, a network or a committee, on labelled structures."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from rich.table import Table
-from torch import Tensor
 
 from ase_nbody.data import Batch, LabelledStructure, collate, prepare
 from ase_nbody.network.network import NBodyNetwork
@@ -82,17 +81,4 @@ def _batches(
     for start in range(0, len(data), step):
         batch = collate(prepare(data[start : start + step], networks[0].config))
         members = [evaluate(member, batch.hierarchy, batch.positions, batch.cells) for member in exact]
-        yield batch, members[0] if len(members) == 1 else _mean(members)
-
-
-def _mean(members: Sequence[Prediction]) -> Prediction:
-    def mean(of: Callable[[Prediction], Tensor]) -> Tensor:
-        return torch.stack([of(member) for member in members]).mean(0)
-
-    return Prediction(
-        energy=mean(lambda member: member.energy),
-        energies=mean(lambda member: member.energies),
-        forces=mean(lambda member: member.forces),
-        virials=mean(lambda member: member.virials),
-        parts=tuple(torch.stack(level).mean(0) for level in zip(*(member.parts for member in members), strict=True)),
-    )
+        yield batch, Prediction.mean(members)

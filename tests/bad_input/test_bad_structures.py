@@ -107,7 +107,7 @@ def test_thousands_of_images_in_a_tiny_cell_are_those_of_a_supercell(network) ->
     tiny = ase.Atoms("C", cell=[[0.8, 0, 0], [0.1, 0.9, 0], [0, -0.2, 0.85]], pbc=True)
     calc = NBodyCalculator(network)
     energy, stress = calc.get_property("energy", tiny), calc.get_property("stress", tiny)
-    hierarchy = calc._verlet[0].hierarchy
+    hierarchy = calc.evaluator.followed[0].hierarchy
     assert hierarchy.levels[0].mask.sum() > 600
     large = tiny * (3, 4, 3)
     assert calc.get_property("energy", large) == pytest.approx(len(large) * energy, rel=1e-9)

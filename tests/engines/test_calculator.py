@@ -13,7 +13,8 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, 
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 
-import ase_nbody.runtime.blocks
+import ase_nbody.runtime.evaluator
+import ase_nbody.runtime.runner
 from ase_nbody import LevelConfig, NBodyCalculator, NBodyNetwork, save_model
 from ase_nbody.potential import evaluate
 
@@ -42,7 +43,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[NBodyNetwork]:
         done.append(network)
         return evaluate(network, *arguments, **keywords)
 
-    monkeypatch.setattr(ase_nbody.runtime.blocks, "evaluate", counted)
+    monkeypatch.setattr(ase_nbody.runtime.runner, "evaluate", counted)
     return done
 
 
@@ -185,7 +186,7 @@ def test_extra_results_need_a_calculation(name: str, calc: NBodyCalculator) -> N
 
 def test_many_at_once_are_what_each_is_alone(members: list[NBodyNetwork], systems: Systems, monkeypatch) -> None:
     """In several batches, of a committee whose members have different hierarchies, in either precision."""
-    monkeypatch.setattr(ase_nbody.engines.calculator, "_AT_ONCE", 12)
+    monkeypatch.setattr(ase_nbody.runtime.evaluator, "BATCH_ATOMS", 12)
     structures = [make() for make in systems.values()]
     together, alone = NBodyCalculator(members), NBodyCalculator(members)
     for atoms, found in zip(structures, together.evaluate(structures), strict=True):

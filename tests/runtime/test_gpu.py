@@ -17,8 +17,7 @@ from ase_nbody import NBodyCalculator, load_model
 from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.hierarchy.neighbours import find_edges
 from ase_nbody.network.config import LevelConfig
-from ase_nbody.runtime import blocks as blockwise
-from ase_nbody.runtime.results import geometry
+from ase_nbody.runtime import blocks, runner
 from ase_nbody.structure import Structure
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.run import train
@@ -52,8 +51,9 @@ def dynamics_of(atoms, calc, temperature=600.0):
 
 def graphs(calc):
     """Recorded graphs of the calculator."""
-    (evaluation,) = calc._evaluations
-    return [one.graph for one in evaluation._small._recordings.values() if one.graph is not None]
+    (of_network,) = calc.evaluator._runners
+    whole = of_network._compiled_whole if of_network.compile else of_network._eager_whole
+    return [one.graph for one in whole._recordings.values() if one.graph is not None]
 
 
 def test_pairs_are_those_of_the_cpu(system):
@@ -93,7 +93,7 @@ def test_a_graph_outlasts_the_neighbour_list(network, systems):
     for _ in range(40):
         dynamics.run(1)
         assert_same(calc.results, everything(here, atoms))
-    (followed,) = calc._verlet
+    (followed,) = calc.evaluator.followed
     assert followed.builds > 4
     assert 0 < len(graphs(calc)) < followed.builds
 
@@ -103,8 +103,8 @@ def test_a_replay_leaves_earlier_results_alone(network, systems):
     for _ in range(3):
         calc.get_property("forces", atoms)
         atoms.rattle(0.01)
-    before = calc.results["forces"].copy(), calc._predictions[0].forces.clone()
-    kept = calc.results["forces"], calc._predictions[0].forces
+    before = calc.results["forces"].copy(), calc._last.predictions[0].forces.clone()
+    kept = calc.results["forces"], calc._last.predictions[0].forces
     calc.get_property("forces", atoms)
     np.testing.assert_array_equal(kept[0], before[0])
     assert torch.equal(kept[1], before[1])
@@ -116,9 +116,9 @@ def test_a_recorded_evaluation_does_not_wait_for_the_device(network, systems):
     for _ in range(3):
         calc.get_property("forces", atoms)
         atoms.rattle(0.01)
-    (followed,) = calc._verlet
-    (evaluation,) = calc._evaluations
-    given = geometry([Structure.from_atoms(atoms)], torch.device("cuda", 0))
+    (followed,) = calc.evaluator.followed
+    (evaluation,) = calc.evaluator._runners
+    given = calc.evaluator._geometry([Structure.from_atoms(atoms)])
     try:
         torch.cuda.set_sync_debug_mode("error")
         evaluation(followed.hierarchy, *given)
@@ -153,8 +153,8 @@ def test_blocks_give_what_the_whole_gives(any_network, systems, monkeypatch):
     atoms = systems["triclinic"]().repeat(2)
     atoms.rattle(0.02, seed=1)
     expected = everything(NBodyCalculator(any_network), atoms)
-    monkeypatch.setitem(blockwise.PARTS, "cuda", (5, 5))
-    monkeypatch.setitem(blockwise.WHOLE, "cuda", 10)
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "cuda", (5, 5))
+    monkeypatch.setitem(runner.WHOLE_ATOMS, "cuda", 10)
     assert_same(everything(NBodyCalculator(any_network, device="cuda"), atoms), expected)
 
 
@@ -177,8 +177,8 @@ def test_compiled_code_is_replayed(make_network, systems, monkeypatch, tmp_path)
         dynamics.run(1)
         assert_same(calc.results, everything(here, atoms))
     assert graphs(calc)
-    monkeypatch.setitem(blockwise.PARTS, "cuda", (5, 5))
-    monkeypatch.setitem(blockwise.WHOLE, "cuda", 10)
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "cuda", (5, 5))
+    monkeypatch.setitem(runner.WHOLE_ATOMS, "cuda", 10)
     assert_same(everything(NBodyCalculator(network, device="cuda", compile=True), atoms), everything(here, atoms))
 
 

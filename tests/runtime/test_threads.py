@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from ase_nbody.potential import Prediction
-from ase_nbody.runtime import blocks as blockwise
-from ase_nbody.runtime.blocks import BlockwiseEvaluation
-from ase_nbody.runtime.results import geometry
+from ase_nbody.runtime import blocks, runner
+from ase_nbody.runtime.runner import Runner
 from ase_nbody.runtime.threads import in_order
-from ase_nbody.structure import Structure
 
 
 @pytest.fixture(params=[2, 3, 8])
@@ -93,13 +91,13 @@ def test_an_error_comes_out_and_ends_the_work(threads):
 
 
 def test_an_evaluation_is_the_same_bit_by_bit_for_any_threads(threads, network, systems, hierarchy_of, monkeypatch):
-    monkeypatch.setitem(blockwise.PARTS, "cpu", (3, 3))
-    monkeypatch.setitem(blockwise.WHOLE, "cpu", 6)
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "cpu", (3, 3))
+    monkeypatch.setitem(runner.WHOLE_ATOMS, "cpu", 6)
     atoms = systems["triclinic"]().repeat(2)
-    given = hierarchy_of(network, atoms), *geometry([Structure.from_atoms(atoms)], torch.device("cpu"))
-    found = BlockwiseEvaluation(network)(*given)
+    given = hierarchy_of(network, atoms), torch.from_numpy(atoms.positions), torch.tensor(atoms.cell.array).unsqueeze(0)
+    found = Runner(network)(*given)
     torch.set_num_threads(1)
-    expected = BlockwiseEvaluation(network)(*given)
+    expected = Runner(network)(*given)
     for name in Prediction.__dataclass_fields__:
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0.0, atol=0.0)
 

@@ -1,0 +1,115 @@
+"""One network, run in whichever way suits the size of a system and the device. All choices are made here.
+
+    system                                     eagerly                        compiled
+    small                                      whole                          one call of native code
+    small, on a GPU                            recorded as a CUDA graph       the same, recorded
+    large (``WHOLE_ATOMS`` and below)          block by block                 block by block, each step native code
+
+Native code is not trusted: its first result, and every thousandth, is compared with eager evaluation. If they differ,
+or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on.
+"""
+
+import torch
+from torch import Tensor
+
+from ase_nbody.hierarchy.tables import Hierarchy
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.runtime.blocks import InBlocks, SplitHierarchy, Steps
+from ase_nbody.runtime.compiled import CompiledSteps, CompiledWhole
+from ase_nbody.runtime.cuda_graph import CudaGraphs
+from ase_nbody.runtime.fallback import Fallback
+from ase_nbody.runtime.threads import torch_threads
+
+WHOLE_ATOMS = {"cpu": 2048, "cuda": 32768}  # of the largest system that is evaluated as a whole, by the kind of device
+# The same for compiled code, for each thread of a CPU: there blocks cost less, and threads share them better.
+WHOLE_ATOMS_COMPILED = 640
+CHECK_EVERY = 1000  # compiled evaluations
+# Largest difference to eager evaluation, relative to the largest force; energies per atom are compared with that force
+# times 1 Angstrom.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+class Runner:
+    """``potential.evaluate`` of one network, with the same results to round-off.
+
+    Args:
+        network: the network, in its final dtype and place. Its weights may change in place; they are not
+            differentiated.
+        compile: evaluate single structures by native code, which is loaded or compiled at the first call. Structures
+            with fewer than two atoms, parts, children or neighbours are evaluated eagerly.
+    """
+
+    def __init__(self, network: NBodyNetwork, *, compile: bool = False) -> None:
+        self.network, self.compile = network, compile
+        self.compiled_calls = 0
+        self._split = SplitHierarchy(network.one_hot.device)
+        self._eager_steps, self._eager_whole = Steps(network), CudaGraphs(self._evaluate_whole)
+        self._compiled_steps, self._compiled = CompiledSteps(network), CompiledWhole(network)
+        self._compiled_whole = CudaGraphs(self._compiled)
+        self._fallback = Fallback("evaluating without compiled code")
+
+    def __call__(
+        self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
+    ) -> Prediction:
+        """See ``potential.evaluate``."""
+        geometry = [positions, cells]
+        if self.network.config.outputs:
+            geometry.append(cells.new_zeros(len(cells)) if total_charges is None else total_charges)
+        if not self.compile or self._fallback.active or not self._compiled.fits(hierarchy):
+            return self._eagerly(hierarchy, *geometry)
+        try:
+            found = self._by_native_code(hierarchy, *geometry)
+            if self.compiled_calls % CHECK_EVERY == 0:
+                _check(found, self._eagerly(hierarchy, *geometry), self.network)
+            self.compiled_calls += 1
+        except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
+            self._fallback.take(error)
+            return self._eagerly(hierarchy, *geometry)
+        return found
+
+    @property
+    def n_parts(self) -> tuple[int, int]:
+        """Parts in a block of the lowest level, and in one of the levels above."""
+        return self._split.n_parts
+
+    def in_blocks(self, hierarchy: Hierarchy, *, compiled: bool) -> bool:
+        """Whether a hierarchy is so large that it is evaluated block by block."""
+        kind = self.network.one_hot.device.type
+        largest = WHOLE_ATOMS.get(kind, WHOLE_ATOMS["cuda"])
+        if compiled and kind == "cpu":
+            largest = min(largest, WHOLE_ATOMS_COMPILED * torch.get_num_threads())
+        return len(hierarchy.numbers) > largest
+
+    def _eagerly(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
+        if self.in_blocks(hierarchy, compiled=False):
+            return self._evaluate_blocks(self._eager_steps, hierarchy, *geometry)
+        return self._eager_whole(hierarchy, *geometry)
+
+    def _by_native_code(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
+        if self.in_blocks(hierarchy, compiled=True):
+            self._compiled_steps.load()
+            return self._evaluate_blocks(self._compiled_steps, hierarchy, *geometry)
+        return self._compiled_whole(hierarchy, *geometry)
+
+    def _evaluate_whole(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
+        return evaluate(self.network, hierarchy, *geometry)
+
+    def _evaluate_blocks(self, steps: Steps, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
+        with torch.inference_mode(False), torch.no_grad(), torch_threads(1) as threads:
+            way = InBlocks(self._split(hierarchy), steps, threads)
+            return evaluate(self.network, hierarchy, *geometry, way=way)
+
+
+def _check(found: Prediction, expected: Prediction, network: NBodyNetwork) -> None:
+    """Raise if compiled and eager evaluation differ by more than round-off.
+
+    Raises:
+        ArithmeticError: they differ; the message says in what and by how much.
+    """
+    largest = max(float(expected.forces.abs().max()), network.config.energy_scale)
+    bound = TOLERANCE[network.dtype] * largest
+    for name in ("energies", "forces"):
+        difference = float((getattr(found, name) - getattr(expected, name)).abs().max())
+        if not difference <= bound:
+            raise ArithmeticError(f"its {name} differ from eager ones by {difference:.1e} (allowed: {bound:.1e})")

@@ -1,16 +1,22 @@
 """The same potential evaluated again, in single precision, and compiled."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from ase_nbody.checks.case import Case, deviation, evaluate
 from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.symmetry import ROUND_OFF
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.hierarchy.build import build_hierarchy
+from ase_nbody.hierarchy.tables import Hierarchy
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.potential import Prediction
 from ase_nbody.potential import evaluate as evaluate_network
+from ase_nbody.runtime.compiled import CompiledWhole
+from ase_nbody.runtime.runner import Runner
 from ase_nbody.structure import Structure
 from ase_nbody.training.compiled_step import CompiledPotential
 
@@ -42,27 +48,74 @@ def single_precision(case: Case) -> Iterator[Finding]:
 
 
 def compiled(case: Case) -> Iterator[Finding]:
-    """The compiled evaluation, as the training uses it, against the eager one. Compiling takes half a minute."""
-    name, measured = "compiled", "energy and forces, compiled and eager"
+    """The native code of ``NBodyCalculator(model, compile=True)`` against eager evaluation, in the calculator's dtype.
+
+    Compiling takes one to three minutes, unless the code is kept from an earlier run.
+    """
+    yield _compiled(case, "compiled", "energies and forces by native code and eagerly", blocks=False)
+
+
+def compiled_blocks(case: Case) -> Iterator[Finding]:
+    """The native code that the calculator uses for large systems, block by block, against eager evaluation."""
+    yield _compiled(case, "compiled blocks", "energies and forces by native code of blocks and eagerly", blocks=True)
+
+
+def compiled_training(case: Case) -> Iterator[Finding]:
+    """The compiled step of a training against the eager one. Compiling takes half a minute."""
+    name, measured = "compiled training", "energy and forces by the compiled step of a training and eagerly"
     if not isinstance(case.calculator, NBodyCalculator):
-        yield not_applicable(name, measured, "not an N-body network")
+        yield not_applicable(name, measured, _NO_NETWORK)
         return
     network = case.calculator.networks[0]
-    structure = Structure.from_atoms(case.rattled())
-    hierarchy = build_hierarchy(structure, network.config.layout)
-    device = next(network.parameters()).device
-    positions = torch.tensor(structure.positions, device=device)
-    cells = torch.tensor(structure.cell, device=device).unsqueeze(0)
-    arguments = (hierarchy.to(device), positions, cells)
-    eager = evaluate_network(network, *arguments)
+    given = _arguments(case, network)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fast = CompiledPotential(network, virials=True, patience=1)(*arguments)
+        found = CompiledPotential(network, virials=True, patience=1)(*given)
     failures = [str(warning.message) for warning in caught if "compiling failed" in str(warning.message)]
     if failures:
         yield not_applicable(name, measured, failures[0])
         return
-    scale = max(1.0, float(eager.forces.abs().max()))
-    energy, forces = ((getattr(fast, of) - getattr(eager, of)).detach().abs().max() for of in ("energy", "forces"))
-    value = max(float(energy) / len(structure), float(forces)) / scale
-    yield Finding(name, measured, value, upper=ROUND_OFF if network.dtype == torch.float64 else SINGLE)
+    yield _compared(name, measured, network, [(found, evaluate_network(network, *given))])
+
+
+_NO_NETWORK = "not an N-body network"
+
+
+def _compiled(case: Case, name: str, measured: str, *, blocks: bool) -> Finding:
+    if not isinstance(case.calculator, NBodyCalculator):
+        return not_applicable(name, measured, _NO_NETWORK)
+    pairs = []
+    for network in case.calculator.networks:
+        given, runner = _arguments(case, network), Runner(network, compile=True)
+        if not CompiledWhole.fits(given[0]):
+            return not_applicable(
+                name, measured, "native code needs two atoms, parts, children and neighbours at least"
+            )
+        try:
+            found = runner.compiled(*given, blocks=blocks)
+        except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return not_applicable(name, measured, f"compiling failed: {reason}")
+        pairs.append((found, evaluate_network(network, *given)))
+    return _compared(name, measured, case.calculator.networks[0], pairs)
+
+
+def _arguments(case: Case, network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Tensor, Tensor]:
+    """What ``potential.evaluate`` takes beside the network."""
+    structure, device = Structure.from_atoms(case.rattled()), network.one_hot.device
+    hierarchy = build_hierarchy(structure, network.config.layout, device=device)
+    positions = torch.tensor(structure.positions, device=device)
+    cells = torch.tensor(structure.cell, device=device).unsqueeze(0)
+    return hierarchy, positions, cells, torch.tensor([structure.charge], device=device)
+
+
+def _compared(
+    name: str, measured: str, network: NBodyNetwork, pairs: Sequence[tuple[Prediction, Prediction]]
+) -> Finding:
+    """The largest difference of energies per atom (by 1 eV) and forces, by the largest force or 1 eV/Angstrom."""
+    worst = 0.0
+    for found, expected in pairs:
+        scale = max(1.0, float(expected.forces.detach().abs().max()))
+        differences = [float((found[of] - expected[of]).detach().abs().max()) for of in ("energies", "forces")]
+        worst = max(worst, max(differences) / scale)
+    return Finding(name, measured, worst, upper=ROUND_OFF if network.dtype == torch.float64 else SINGLE)

@@ -236,13 +236,12 @@ class Evaluator:
             return [self._predict_by(number, hierarchies[self._layout_of[number]], geometry) for number in numbers]
 
     def _geometry(self, structures: Sequence[Structure]) -> list[Tensor]:
-        """Positions of all atoms (N, 3) and cells (B, 3, 3) in Angstrom; total charges (B,) in e if they matter."""
-        arrays = [
+        """Positions of all atoms (N, 3) and cells (B, 3, 3) in Angstrom, total charges (B,) in e."""
+        arrays = (
             np.concatenate([structure.positions for structure in structures]),
             np.concatenate([structure.cell for structure in structures]).reshape(-1, 3, 3),
-        ]
-        if self.outputs:
-            arrays.append(np.array([structure.charge for structure in structures]))
+            np.array([structure.charge for structure in structures], dtype=np.float64),
+        )
         return [torch.from_numpy(array).to(self.device) for array in arrays]
 
     def _predict_by(self, number: int, hierarchy: Hierarchy, geometry: Sequence[Tensor]) -> Prediction:

@@ -53,19 +53,17 @@ class Runner:
         self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
     ) -> Prediction:
         """See ``potential.evaluate``."""
-        geometry = [positions, cells]
-        if self.network.config.outputs:
-            geometry.append(cells.new_zeros(len(cells)) if total_charges is None else total_charges)
-        if not self.compile or self._fallback.active or not self._compiled.fits(hierarchy):
-            return self._eagerly(hierarchy, *geometry)
+        given = (hierarchy, positions, cells, total_charges)
+        if not self.compile or self._fallback.active or not CompiledWhole.fits(hierarchy):
+            return self.eagerly(*given)
         try:
-            found = self._by_native_code(hierarchy, *geometry)
+            found = self.compiled(*given)
             if self.compiled_calls % CHECK_EVERY == 0:
-                _check(found, self._eagerly(hierarchy, *geometry), self.network)
+                _check(found, self.eagerly(*given), self.network)
             self.compiled_calls += 1
         except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
             self._fallback.take(error)
-            return self._eagerly(hierarchy, *geometry)
+            return self.eagerly(*given)
         return found
 
     @property
@@ -81,16 +79,46 @@ class Runner:
             largest = min(largest, WHOLE_ATOMS_COMPILED * torch.get_num_threads())
         return len(hierarchy.numbers) > largest
 
-    def _eagerly(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
-        if self.in_blocks(hierarchy, compiled=False):
+    def eagerly(
+        self,
+        hierarchy: Hierarchy,
+        positions: Tensor,
+        cells: Tensor,
+        total_charges: Tensor | None = None,
+        *,
+        blocks: bool | None = None,
+    ) -> Prediction:
+        """Operation by operation; ``blocks`` says whether block by block, if not ``in_blocks``."""
+        geometry = self._geometry(positions, cells, total_charges)
+        if self.in_blocks(hierarchy, compiled=False) if blocks is None else blocks:
             return self._evaluate_blocks(self._eager_steps, hierarchy, *geometry)
         return self._eager_whole(hierarchy, *geometry)
 
-    def _by_native_code(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
-        if self.in_blocks(hierarchy, compiled=True):
+    def compiled(
+        self,
+        hierarchy: Hierarchy,
+        positions: Tensor,
+        cells: Tensor,
+        total_charges: Tensor | None = None,
+        *,
+        blocks: bool | None = None,
+    ) -> Prediction:
+        """By native code, without a comparison; ``blocks`` as in ``eagerly``.
+
+        Raises:
+            Exception: whatever a compiler can fail with.
+        """
+        geometry = self._geometry(positions, cells, total_charges)
+        if self.in_blocks(hierarchy, compiled=True) if blocks is None else blocks:
             self._compiled_steps.load()
             return self._evaluate_blocks(self._compiled_steps, hierarchy, *geometry)
         return self._compiled_whole(hierarchy, *geometry)
+
+    def _geometry(self, positions: Tensor, cells: Tensor, total_charges: Tensor | None) -> tuple[Tensor, ...]:
+        """The tensors that this network looks at: total charges only if it gives charges."""
+        if not self.network.config.outputs:
+            return positions, cells
+        return positions, cells, cells.new_zeros(len(cells)) if total_charges is None else total_charges
 
     def _evaluate_whole(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
         return evaluate(self.network, hierarchy, *geometry)

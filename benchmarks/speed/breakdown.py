@@ -26,8 +26,8 @@ import ase_nbody.hierarchy.build
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.hierarchy.build import VerletHierarchy
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.runtime.blocks import BlockwiseEvaluation
-from ase_nbody.runtime.compiled import CompiledEvaluation, CompiledSteps
+from ase_nbody.runtime.compiled import CompiledSteps, CompiledWhole
+from ase_nbody.runtime.runner import Runner
 
 STEPS = 20
 ROUNDS = 5
@@ -36,10 +36,10 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("ASE", Calculator, "calculate"),  # copies the atoms
     ("tables", VerletHierarchy, "update"),
     ("neighbours", ase_nbody.hierarchy.build, "find_edges"),
-    ("sums", BlockwiseEvaluation, "__call__"),
+    ("sums", Runner, "eagerly"),
     ("forward", NBodyNetwork, "ascend"),
     ("backward", torch.autograd, "grad"),
-    ("compiled", CompiledEvaluation, "__call__"),
+    ("compiled", CompiledWhole, "__call__"),
     ("compiled", CompiledSteps, "up"),
     ("compiled", CompiledSteps, "down"),
 )

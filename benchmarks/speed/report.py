@@ -21,22 +21,29 @@ PAIRS = (
     ("NequIP", "5 layers, l=3", "record"),
     ("TensorNet", "128 x 2 layers", "small"),
 )
-PARTS_SAY = """ASE: its integrator, and the copy of the atoms that its calculators keep. Calculator: checks and
-conversions. Neighbours: searching pairs. Tables: asking whether the pairs are still valid, and building the tables.
-Sums: pair vectors, and sums to atoms; compiled code is forward, backward and sums in one, but for those between blocks.
-GFLOP: of the matrix products, without what blocks do twice; the share is of what the processor's own matrix product
-reaches in the same precision, over the time of the whole step.
+PARTS_SAY = """The columns:
+
+- ASE: its integrator, and the copy of the atoms that its calculators keep.
+- Calculator: checks and conversions.
+- Neighbours: the search for pairs.
+- Tables: asking whether the pairs are still valid, and building the tables.
+- Sums: pair vectors, and sums to atoms.
+- Compiled: forward, backward and sums in one, except the sums between blocks.
+- GFLOP: those of the matrix products; what blocks do twice counts once.
+- Share of peak: GFLOP over the time of the whole step, divided by what the processor's own matrix product reaches in the same
+  precision.
 """
 PARTS = ("ASE", "calculator", "neighbours", "tables", "forward", "backward", "sums", "compiled", "step")
 HEAD = """# Speed{title}
 
-Energy and forces through ASE: a step of velocity Verlet at 300 K and 0.5 fs, in milliseconds, medians over {rounds}
-rounds in which all models took turns, each in a process of its own. {processor}, torch {torch}, ASE {ase}. All models
-have random weights, which do not matter to the speed, and the species of the structure; the peers' cutoff is 5
-Angstrom, and all that their names do not say is as their packages set it. Ours are the presets `small` and `medium`,
-and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances;
-our neighbour list is built anew when atoms have moved far enough: in 20 steps once for 3BPA, twice for water, not at
-all for silicon. Freed memory stays with every process, as it does in `nbody md`.
+The tables give the time of a step of velocity Verlet at 300 K and 0.5 fs in milliseconds, energy and forces through ASE.
+They are medians over {rounds} rounds, in which all models took turns, each in a process of its own. The machine and
+the libraries: {processor}, torch {torch}, ASE {ase}. All models
+have random weights, which do not matter to the speed, and the species of the structure. The peers' cutoff is 5
+Angstrom, and everything that their names do not say is as their packages set it. Ours are the presets `small` and `medium`,
+and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest distances.
+Our neighbour list is built anew when atoms have moved far enough: in 20 steps once for 3BPA, twice for water, and not at
+all for silicon. Every process keeps the memory that it frees, as `nbody md` does.
 `python benchmarks/speed/run.py{option}` makes this page.
 """
 
@@ -133,8 +140,8 @@ def times(results: Results, dtype: str, threads: str) -> Iterable[str]:
         noted = (pair for pair in zip(columns, found, strict=True) if "note" in pair[1])
         notes += [f"- {model.name}, {structure}: {one['note']}" for structure, one in noted]
     yield table(rows)
-    memory = "the GPU's memory" if threads == "cuda" else "memory of the process, libraries included"
-    yield f"Weights: of the first structure's species. MB: the most {memory}.\n"
+    memory = "memory of the GPU" if threads == "cuda" else "memory of the process, libraries included"
+    yield f"Weights: their number, for the species of the first structure. MB: the most {memory}.\n"
     if notes:
         yield "\n".join(["Left out:\n", *notes]) + "\n"
 

@@ -37,14 +37,15 @@ PARTS = ("ASE", "calculator", "neighbours", "tables", "forward", "backward", "su
 HEAD = """# Speed{title}
 
 The tables give the time in milliseconds of a step of velocity Verlet at 300 K and 0.5 fs, with energy and forces
-through ASE. They are medians over {rounds} rounds, in which all models took turns, each in a process of its own. The machine and
-the libraries: {processor}, torch {torch}, ASE {ase}. All models
-have random weights, which do not matter to the speed, and the species of the structure. The peers' cutoff is 5
-Angstrom, and everything that their names do not say is as their packages set it. Ours are the presets `small` and
+through ASE. They are medians over {rounds} rounds, in which all models took turns, each in a process of its own. The
+machine and the libraries: {processor}, torch {torch}, ASE {ase}.
+
+All models have random weights, which do not matter to the speed, and the species of the structure. The peers' cutoff is
+5 Angstrom, and everything that their names do not say is as their packages set it. Ours are the presets `small` and
 `medium`, and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest
-distances.
-Our neighbour list is built anew when atoms have moved far enough: in 20 steps once for 3BPA, twice for water, and not
-at all for silicon. Every process keeps the memory that it frees, as `nbody md` does.
+distances. Our neighbour list is built anew when atoms have moved far enough: in 20 steps once for 3BPA, twice for
+water, and not at all for silicon. Every process keeps the memory that it frees, as `nbody md` does.
+
 `python benchmarks/speed/run.py{option}` makes this page.
 """
 

@@ -1,7 +1,7 @@
 """Loading compiled code: with torch's own interfaces where they were tested, else with torch's public loader.
 
-Both run the same code and give the same bits. The public loader reads a description of the arguments at every call and
-holds the interpreter's lock while the code runs, so that steps of small systems take longer and threads wait.
+Both run the same code and give the same bits. The public loader holds the interpreter's lock while the code runs, so
+that threads wait for each other.
 """
 
 import ctypes
@@ -54,8 +54,8 @@ def load_code(path: str, device: torch.device) -> Code:
 def _say_once(reason: str) -> None:
     """A line on stderr, as for compiling. It is no warning: nothing is wrong, and a warning could be made an error."""
     print(
-        f"Compiled code is run by torch's public loader, because the faster loader of ase-nbody {reason}. Results are "
-        "the same; steps of small systems take longer, and threads wait for each other.",
+        f"Compiled code is run by torch's public loader, because the loader of ase-nbody {reason}. Results are the "
+        "same, but threads that evaluate at the same time wait for each other.",
         file=sys.stderr,
         flush=True,
     )

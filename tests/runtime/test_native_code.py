@@ -18,11 +18,11 @@ from ase.md.verlet import VelocityVerlet
 from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork, save_model
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.potential import evaluate
-from ase_nbody.runtime import aot, aot_loader, compiled
-from ase_nbody.runtime import blocks as blockwise
+from ase_nbody.runtime import aot, aot_loader, blocks, compiled, runner
 from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, library_path, sizes_of_weights
 from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
-from ase_nbody.runtime.compiled import CompiledEvaluation, programs
+from ase_nbody.runtime.compiled import programs
+from ase_nbody.runtime.runner import Runner
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def assert_equal(found, expected, tolerance=1e-11):
 @pytest.mark.usefixtures("_cached")
 def test_equals_eager_evaluation_on_every_system(system, arguments, small_network):
     given = arguments(system)
-    assert_equal(CompiledEvaluation(small_network)(*given), evaluate(small_network, *given))
+    assert_equal(Runner(small_network, compile=True)(*given), evaluate(small_network, *given))
 
 
 @pytest.mark.usefixtures("_cached")
@@ -83,29 +83,29 @@ def test_one_library_serves_all_sizes(repeats, arguments, small_network):
     crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(repeats)
     crystal.rattle(0.1, seed=0)
     given = arguments(crystal)
-    evaluation = CompiledEvaluation(small_network)
+    evaluation = Runner(small_network, compile=True)
     assert_equal(evaluation(*given), evaluate(small_network, *given))
-    assert evaluation.calls == 1
+    assert evaluation.compiled_calls == 1
 
 
 @pytest.mark.usefixtures("_cached")
 @pytest.mark.parametrize("parts", [1, 3, 7])
 def test_large_systems_are_evaluated_by_compiled_steps(parts, system, arguments, small_network, monkeypatch):
     """Block by block; of blocks with fewer than two parts or rows eagerly."""
-    monkeypatch.setitem(blockwise.PARTS, "cpu", (parts, parts))
-    monkeypatch.setitem(blockwise.WHOLE, "cpu", 2 * parts)
-    monkeypatch.setattr(compiled, "CHECK_EVERY", 10**9)
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "cpu", (parts, parts))
+    monkeypatch.setitem(runner.WHOLE_ATOMS, "cpu", 2 * parts)
+    monkeypatch.setattr(runner, "CHECK_EVERY", 10**9)
     given = arguments(system)
-    evaluation = CompiledEvaluation(small_network)
-    evaluation.calls = 1  # so that it is not checked by itself
+    evaluation = Runner(small_network, compile=True)
+    evaluation.compiled_calls = 1  # so that it is not checked by itself
     assert_equal(evaluation(*given), evaluate(small_network, *given))
-    assert not evaluation._failed
+    assert not evaluation._fallback.active
 
 
 @pytest.mark.usefixtures("_cached")
 def test_wrong_steps_are_noticed_and_abandoned(arguments, small_network, systems, monkeypatch):
-    monkeypatch.setitem(blockwise.PARTS, "cpu", (3, 3))
-    monkeypatch.setitem(blockwise.WHOLE, "cpu", 6)
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "cpu", (3, 3))
+    monkeypatch.setitem(runner.WHOLE_ATOMS, "cpu", 6)
     given = arguments(systems["triclinic"]().repeat(2))
     load = compiled.load_library
 
@@ -114,7 +114,7 @@ def test_wrong_steps_are_noticed_and_abandoned(arguments, small_network, systems
         return lambda *inputs: [1.001 * tensor for tensor in library(*inputs)] if name == "down-1" else library(*inputs)
 
     monkeypatch.setattr(compiled, "load_library", wrong)
-    evaluation = CompiledEvaluation(small_network)
+    evaluation = Runner(small_network, compile=True)
     with pytest.warns(RuntimeWarning, match="differ from eager ones"):
         found = evaluation(*given)
     assert_equal(found, evaluate(small_network, *given))
@@ -203,7 +203,7 @@ def test_a_file_that_no_loader_reads_is_an_error(tmp_path, capsys):
 @pytest.mark.usefixtures("_cached")
 def test_weights_are_read_at_every_call(arguments, small_network, systems):
     network, given = copy.deepcopy(small_network), arguments(systems["triclinic"]())
-    evaluation = CompiledEvaluation(network)
+    evaluation = Runner(network, compile=True)
     before = evaluation(*given)
     with torch.no_grad():
         network.levels[0].read_out.linear.mul_(2.0)
@@ -241,7 +241,7 @@ def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, sy
         return [energy, energies, forces + error, *rest]
 
     monkeypatch.setattr(compiled, "load_library", lambda *_: wrong)
-    evaluation = CompiledEvaluation(small_network)
+    evaluation = Runner(small_network, compile=True)
     with pytest.warns(RuntimeWarning, match="forces differ from eager ones") as caught:
         found = evaluation(*given)
     assert len(caught) == 1
@@ -254,11 +254,11 @@ def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, sy
 @pytest.mark.usefixtures("_cached")
 def test_code_is_checked_again_after_many_calls(arguments, small_network, systems, monkeypatch):
     given = arguments(systems["triclinic"]())
-    evaluation = CompiledEvaluation(small_network)
-    monkeypatch.setattr(compiled, "CHECK_EVERY", 3)
+    evaluation = Runner(small_network, compile=True)
+    monkeypatch.setattr(runner, "CHECK_EVERY", 3)
     evaluation(*given)
-    library = evaluation._library
-    evaluation._library = lambda *inputs: [1.001 * tensor for tensor in library(*inputs)]
+    library = evaluation._compiled._library
+    evaluation._compiled._library = lambda *inputs: [1.001 * tensor for tensor in library(*inputs)]
     evaluation(*given)
     evaluation(*given)
     with pytest.warns(RuntimeWarning, match="differ"):

@@ -37,11 +37,12 @@ class CompiledPotential:
         self._fallback = Fallback("compiling failed, going on without")
 
     def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
-        """The same as ``evaluate(..., create_graph=True)``."""
+        """As ``evaluate(..., create_graph=True)``."""
         tables = hierarchy.tensors()
         shapes = (cells.shape, *(table.shape for table in tables))
         self._seen[shapes] += 1
-        if self._is_due(shapes):
+        due = self._seen[shapes] >= self.patience and len(self._compiled) < self.most
+        if due and shapes not in self._compiled and not self._fallback.active:
             try:
                 self._compiled[shapes] = self._compile(tables, positions, cells)
             except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
@@ -51,12 +52,6 @@ class CompiledPotential:
         weights = list(self.network.parameters())
         found = self._compiled[shapes](weights, tables, positions, cells)
         return Prediction.from_named(dict(zip(Prediction.names(self.network), found, strict=True)))
-
-    def _is_due(self, shapes: tuple[torch.Size, ...]) -> bool:
-        """Whether these shapes are to be compiled now."""
-        if self._fallback.active or shapes in self._compiled or len(self._compiled) >= self.most:
-            return False
-        return self._seen[shapes] >= self.patience
 
     def _compile(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> Callable[..., tuple[Tensor, ...]]:
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)

@@ -1,14 +1,52 @@
-"""A faster way that may fail: a warning says why, once, and the slower way is taken from then on."""
+"""Giving up a faster way of computing something: at its first failure, with one warning that says why."""
 
 import warnings
 
 
 class Fallback:
-    def __init__(self, what: str) -> None:
-        self.what, self.active = what, False
+    """Remembers whether a faster way failed. Copies and pickles remember it too.
 
-    def take(self, error: BaseException) -> None:
-        if not self.active:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(f"{self.what}: {reason}", RuntimeWarning, stacklevel=3)
-        self.active = True
+    Use it around whatever the slower way can do as well::
+
+        if self.fallback.active:
+            return slow()
+        try:
+            return fast()
+        except RuntimeError as error:
+            self.fallback.take(error)
+            return slow()
+
+    Args:
+        notice: what the user is told, without a full stop, such as "evaluating without compiled code". The warning
+            reads "notice: reason".
+
+    Attributes:
+        reason: first line of the error that was met; None as long as the faster way is used.
+    """
+
+    def __init__(self, notice: str) -> None:
+        self.notice = notice
+        self.reason: str | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the faster way has failed, so that the slower one is used."""
+        return self.reason is not None
+
+    def take(self, error: BaseException, *, stacklevel: int = 3) -> None:
+        """Use the slower way from now on. Only the first error is remembered and warned of.
+
+        Args:
+            error: why the faster way failed.
+            stacklevel: see ``warnings.warn``. As it is, the warning names the line that called the function with the
+                ``try``.
+        """
+        if self.active:
+            return
+        self.reason = first_line(error)
+        warnings.warn(f"{self.notice}: {self.reason}", RuntimeWarning, stacklevel=stacklevel)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type if the message is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

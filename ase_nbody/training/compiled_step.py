@@ -12,6 +12,7 @@ from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
 from ase_nbody.runtime.compiled import pure_evaluation
+from ase_nbody.runtime.fallback import Fallback
 
 
 class CompiledPotential:
@@ -20,7 +21,7 @@ class CompiledPotential:
     The energy and its gradient are traced to one graph of plain tensor operations, which is compiled as a whole and
     can be differentiated by the weights. Compiling takes half a minute, so a set of shapes is compiled at its
     ``patience``-th appearance, and never more than ``most`` are; all others are evaluated eagerly, with equal results.
-    If compiling fails, a warning says why, once, and everything is evaluated eagerly.
+    If compiling fails, a warning says why, once, and shapes that are not compiled yet are evaluated eagerly.
 
     Args:
         network: the network, whose weights may change in place.
@@ -33,19 +34,19 @@ class CompiledPotential:
         self.network, self.virials, self.patience, self.most = network, virials, patience, most
         self._seen: Counter[tuple[torch.Size, ...]] = Counter()
         self._compiled: dict[tuple[torch.Size, ...], Callable[..., tuple[Tensor, ...]]] = {}
+        self._fallback = Fallback("compiling failed, going on without")
 
     def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
         """As ``evaluate(..., create_graph=True)``."""
         tables = hierarchy.tensors()
         shapes = (cells.shape, *(table.shape for table in tables))
         self._seen[shapes] += 1
-        if shapes not in self._compiled and self._seen[shapes] >= self.patience and len(self._compiled) < self.most:
+        due = self._seen[shapes] >= self.patience and len(self._compiled) < self.most
+        if due and shapes not in self._compiled and not self._fallback.active:
             try:
                 self._compiled[shapes] = self._compile(tables, positions, cells)
             except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                warnings.warn(f"compiling failed, going on without: {reason}", RuntimeWarning, stacklevel=2)
-                self.most = 0
+                self._fallback.take(error)
         if shapes not in self._compiled:
             return evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())

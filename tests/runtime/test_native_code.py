@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import threading
 import time
 import warnings
@@ -17,11 +18,11 @@ from ase.md.verlet import VelocityVerlet
 from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork, save_model
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.potential import evaluate
-from ase_nbody.runtime import aot as native_code
-from ase_nbody.runtime import blocks as blockwise
-from ase_nbody.runtime import compiled
+from ase_nbody.runtime import aot, aot_loader, blocks, compiled, runner
 from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, library_path, sizes_of_weights
-from ase_nbody.runtime.compiled import CompiledEvaluation, programs
+from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
+from ase_nbody.runtime.compiled import programs
+from ase_nbody.runtime.runner import Runner
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def cache(small_network, tmp_path_factory):
 def _cached(cache, monkeypatch):
     """That cache, and no compiler any more."""
     monkeypatch.setenv("NBODY_CACHE", str(cache))
-    monkeypatch.setattr(native_code, "compile_library", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(aot, "compile_library", lambda *_: pytest.fail("compiled again"))
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def assert_equal(found, expected, tolerance=1e-11):
 @pytest.mark.usefixtures("_cached")
 def test_equals_eager_evaluation_on_every_system(system, arguments, small_network):
     given = arguments(system)
-    assert_equal(CompiledEvaluation(small_network)(*given), evaluate(small_network, *given))
+    assert_equal(Runner(small_network, compile=True)(*given), evaluate(small_network, *given))
 
 
 @pytest.mark.usefixtures("_cached")
@@ -82,29 +83,29 @@ def test_one_library_serves_all_sizes(repeats, arguments, small_network):
     crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(repeats)
     crystal.rattle(0.1, seed=0)
     given = arguments(crystal)
-    evaluation = CompiledEvaluation(small_network)
+    evaluation = Runner(small_network, compile=True)
     assert_equal(evaluation(*given), evaluate(small_network, *given))
-    assert evaluation.calls == 1
+    assert evaluation.compiled_calls == 1
 
 
 @pytest.mark.usefixtures("_cached")
 @pytest.mark.parametrize("parts", [1, 3, 7])
 def test_large_systems_are_evaluated_by_compiled_steps(parts, system, arguments, small_network, monkeypatch):
     """Block by block; of blocks with fewer than two parts or rows eagerly."""
-    monkeypatch.setitem(blockwise.PARTS, "cpu", (parts, parts))
-    monkeypatch.setitem(blockwise.WHOLE, "cpu", 2 * parts)
-    monkeypatch.setattr(compiled, "CHECK_EVERY", 10**9)
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "cpu", (parts, parts))
+    monkeypatch.setitem(runner.WHOLE_ATOMS, "cpu", 2 * parts)
+    monkeypatch.setattr(runner, "CHECK_EVERY", 10**9)
     given = arguments(system)
-    evaluation = CompiledEvaluation(small_network)
-    evaluation.calls = 1  # so that it is not checked by itself
+    evaluation = Runner(small_network, compile=True)
+    evaluation.compiled_calls = 1  # so that it is not checked by itself
     assert_equal(evaluation(*given), evaluate(small_network, *given))
-    assert not evaluation._failed
+    assert not evaluation._fallback.active
 
 
 @pytest.mark.usefixtures("_cached")
 def test_wrong_steps_are_noticed_and_abandoned(arguments, small_network, systems, monkeypatch):
-    monkeypatch.setitem(blockwise.PARTS, "cpu", (3, 3))
-    monkeypatch.setitem(blockwise.WHOLE, "cpu", 6)
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "cpu", (3, 3))
+    monkeypatch.setitem(runner.WHOLE_ATOMS, "cpu", 6)
     given = arguments(systems["triclinic"]().repeat(2))
     load = compiled.load_library
 
@@ -113,16 +114,96 @@ def test_wrong_steps_are_noticed_and_abandoned(arguments, small_network, systems
         return lambda *inputs: [1.001 * tensor for tensor in library(*inputs)] if name == "down-1" else library(*inputs)
 
     monkeypatch.setattr(compiled, "load_library", wrong)
-    evaluation = CompiledEvaluation(small_network)
+    evaluation = Runner(small_network, compile=True)
     with pytest.warns(RuntimeWarning, match="differ from eager ones"):
         found = evaluation(*given)
     assert_equal(found, evaluate(small_network, *given))
 
 
+@pytest.fixture
+def _fresh_loader():
+    """Before and after the test nothing is loaded, and nothing has been said."""
+    load_code.cache_clear()
+    aot_loader._say_once.cache_clear()
+    yield
+    load_code.cache_clear()
+    aot_loader._say_once.cache_clear()
+
+
+@pytest.fixture
+def load_whole(cache, small_network, monkeypatch):
+    """Loads the code of the whole small network, by whichever loader is chosen."""
+    monkeypatch.setenv("NBODY_CACHE", str(cache))
+    path = str(library_path(small_network, "whole"))  # a key of the version of torch that compiled it
+    return lambda: load_code(path, torch.device("cpu"))
+
+
+@pytest.fixture
+def whole_arguments(arguments, small_network, systems):
+    """Weights and tensors that this code takes."""
+    hierarchy, positions, cells = arguments(systems["triclinic"]())
+    return list(small_network.parameters()), [*hierarchy.tensors(), positions, cells]
+
+
+def untested(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "99.1.0+cpu")
+
+
+def without_private_functions(monkeypatch):
+    monkeypatch.delattr(torch._C._aoti, "alloc_tensors_by_stealing_from_void_ptrs")
+
+
+def failing_at_load(monkeypatch):
+    def fail(path):
+        raise RuntimeError("the compiled code failed")
+
+    monkeypatch.setattr(aot_loader, "_CInterface", fail)
+
+
+@pytest.mark.usefixtures("_fresh_loader")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (untested, "was not tested with torch 99.1.0"),
+        (without_private_functions, "fails with torch .*alloc_tensors_by_stealing"),
+        (failing_at_load, "fails with torch .*the compiled code failed"),
+    ],
+)
+def test_both_loaders_give_the_same_bits(change, reason, load_whole, whole_arguments, monkeypatch, capsys):
+    """Torch's public loader serves all versions; where it has to, one sentence on stderr says so once."""
+    assert torch_is_tested(), "add this version to TESTED_TORCH once the tests of this folder pass with it"
+    private, own_kind = load_whole(), aot_loader._CInterface
+    assert isinstance(private, own_kind)
+    expected = private(*whole_arguments)
+    assert capsys.readouterr().err == ""
+
+    change(monkeypatch)
+    for _ in range(2):  # loaded anew, and silently the second time
+        load_code.cache_clear()
+        public = load_whole()
+    said = capsys.readouterr().err
+    assert re.search(reason, said)
+    assert said.count("public loader") == 1
+    found = public(*whole_arguments)
+    assert not isinstance(public, own_kind)
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.usefixtures("_fresh_loader")
+def test_a_file_that_no_loader_reads_is_an_error(tmp_path, capsys):
+    path = tmp_path / "damaged.pt2"
+    path.write_bytes(b"no package")
+    with pytest.raises(Exception, match=r"(?i)zip|archive|package|file"):
+        load_code(str(path), torch.device("cpu"))
+    assert "public loader" not in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("_cached")
 def test_weights_are_read_at_every_call(arguments, small_network, systems):
     network, given = copy.deepcopy(small_network), arguments(systems["triclinic"]())
-    evaluation = CompiledEvaluation(network)
+    evaluation = Runner(network, compile=True)
     before = evaluation(*given)
     with torch.no_grad():
         network.levels[0].read_out.linear.mul_(2.0)
@@ -160,7 +241,7 @@ def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, sy
         return [energy, energies, forces + error, *rest]
 
     monkeypatch.setattr(compiled, "load_library", lambda *_: wrong)
-    evaluation = CompiledEvaluation(small_network)
+    evaluation = Runner(small_network, compile=True)
     with pytest.warns(RuntimeWarning, match="forces differ from eager ones") as caught:
         found = evaluation(*given)
     assert len(caught) == 1
@@ -173,11 +254,11 @@ def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, sy
 @pytest.mark.usefixtures("_cached")
 def test_code_is_checked_again_after_many_calls(arguments, small_network, systems, monkeypatch):
     given = arguments(systems["triclinic"]())
-    evaluation = CompiledEvaluation(small_network)
-    monkeypatch.setattr(compiled, "CHECK_EVERY", 3)
+    evaluation = Runner(small_network, compile=True)
+    monkeypatch.setattr(runner, "CHECK_EVERY", 3)
     evaluation(*given)
-    library = evaluation._library
-    evaluation._library = lambda *inputs: [1.001 * tensor for tensor in library(*inputs)]
+    library = evaluation._compiled._library
+    evaluation._compiled._library = lambda *inputs: [1.001 * tensor for tensor in library(*inputs)]
     evaluation(*given)
     evaluation(*given)
     with pytest.warns(RuntimeWarning, match="differ"):
@@ -205,7 +286,7 @@ def test_of_several_that_need_it_at_once_one_compiles(small_network, monkeypatch
         time.sleep(0.2)
         path.write_bytes(b"code")
 
-    monkeypatch.setattr(native_code, "compile_library", compile_slowly)
+    monkeypatch.setattr(aot, "compile_library", compile_slowly)
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(kept_library, small_network, "whole", lambda _: None) for _ in range(4)]
         paths = {one.result() for one in waiting}

@@ -1,0 +1,120 @@
+"""Kept code is found again as long as nothing changes that it depends on, and never after that."""
+
+import copy
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.runtime.aot_key import PACKAGE, SOURCES, hash_sources, library_key, source_files
+
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+LISTED = {path.relative_to(PACKAGE).as_posix() for path in source_files(PACKAGE)}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the package's sources."""
+    folder = tmp_path_factory.mktemp("copy") / "ase_nbody"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PACKAGE / name, folder / name)
+    return folder
+
+
+def key(package):
+    return hash_sources(package, time.time_ns() + 10**9)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_key_depends_on_the_listed_files_alone(name, package):
+    """Not on the calculator, the commands or the training, which change often."""
+    before, path = key(package), package / name
+    content = path.read_bytes()
+    path.write_bytes(content + b"# a comment\n")
+    after = key(package)
+    path.write_bytes(content)
+    assert (after != before) == (name in LISTED)
+    assert key(package) == before
+
+
+def test_some_files_are_listed_and_some_are_not():
+    assert {"nn/gates.py", "so3/gaunt.py", "potential.py", "network/network.py", "runtime/compiled.py"} <= LISTED
+    assert not LISTED & {"engines/calculator.py", "cli/md.py", "training/run.py", "files/archive.py", "__init__.py"}
+    for name in SOURCES:
+        assert (PACKAGE / name).exists()
+
+
+def test_a_renamed_and_a_new_file_change_the_key(package):
+    before, path = key(package), package / "nn" / "heads.py"
+    renamed = path.rename(path.with_name("tails.py"))
+    assert key(package) != before
+    renamed.rename(path)
+    new = package / "nn" / "new.py"
+    new.write_text("")
+    assert key(package) != before
+    new.unlink()
+    assert key(package) == before
+
+
+def test_an_upgrade_under_a_living_process_is_noticed(package):
+    """The old modules still run, so that code compiled from them must not get the key of the new files."""
+    imported_ns = time.time_ns()
+    time.sleep(0.1)  # file systems look at the clock some hundred times a second
+    path = package / "cli" / "md.py"
+    path.write_bytes(path.read_bytes())
+    hash_sources(package, imported_ns)  # such a file does not matter
+    path = package / "nn" / "gates.py"
+    path.write_bytes(path.read_bytes())
+    with pytest.raises(RuntimeError, match=r"gates\.py has changed since this process started; start it again"):
+        hash_sources(package, imported_ns)
+
+
+def test_the_key_depends_on_configuration_and_dtype_but_not_on_weights(network):
+    config = network.config
+    assert library_key(NBodyNetwork(config)) == library_key(network)
+    changes = ({"repulsion": True}, {"energy_scale": 2.0}, {"isolated_atom_energies": {"H": -13.0}})
+    others = [NBodyNetwork(config.model_copy(update=change)) for change in changes]
+    keys = {library_key(one) for one in (network, *others, copy.deepcopy(network).to(torch.float32))}
+    assert len(keys) == 5
+
+
+# Builds and traces a network without compiling it, and prints the modules of the package whose functions ran meanwhile.
+TRACED = """
+import sys
+from pathlib import Path
+from torch.fx.experimental.proxy_tensor import make_fx
+import ase_nbody
+from ase_nbody import LevelConfig, NBodyConfig, NBodyNetwork
+from ase_nbody.runtime.compiled import programs
+
+tiny = {"channels": 2, "l_max": 1, "hidden": 2, "n_basis": 2, "message_channels": 2}
+levels = (LevelConfig(**tiny, l_out=1), LevelConfig(**tiny, l_out=0, parts="heavy", children="heavy"))
+closest = {"H-C": 0.9}
+config = NBodyConfig(species=("H", "C"), levels=levels, repulsion=True, closest_distances=closest)
+package, files = str(Path(ase_nbody.__file__).parent), set()
+
+def note(frame, event, argument):
+    files.add(frame.f_code.co_filename)
+
+sys.setprofile(note)
+network = NBodyNetwork(config).requires_grad_(False)
+for trace in programs(network, large=True).values():
+    traceable = trace(network)
+    make_fx(traceable.function)([weight.detach() for weight in network.parameters()], traceable.tensors)
+sys.setprofile(None)
+print(*(Path(file).relative_to(package).as_posix() for file in files if file.startswith(package)))
+"""
+
+
+def test_every_module_that_runs_while_a_network_is_traced_is_listed():
+    """In a process of its own, where nothing that ran before is remembered."""
+    result = subprocess.run([sys.executable, "-c", TRACED], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    ran = set(result.stdout.split())
+    assert {"nn/gates.py", "nn/repulsion.py", "so3/clebsch_gordan.py", "potential.py", "runtime/compiled.py"} <= ran
+    assert ran <= LISTED, f"add {sorted(ran - LISTED)} to SOURCES in runtime/aot_key.py: compiled code depends on it"

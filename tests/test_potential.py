@@ -81,7 +81,7 @@ def test_virials_of_the_atoms_are_derivatives_by_their_own_strains(with_repulsio
             mean = 0.5 * (strains[level.centre].unsqueeze(1) + strains[level.atom])
             pairs = pairs + (mean @ pairs.unsqueeze(-1)).squeeze(-1)
             vectors.append(torch.where(level.mask, pairs.movedim(-1, 0), 2.0 * config.radius))
-        return float(sum(part.sum() for part in network(hierarchy, vectors)))
+        return float(sum(part["energy"].sum() for part in network(hierarchy, vectors)))
 
     def of_component(atom, row, column, step):
         strains = torch.zeros(len(positions), 3, 3, dtype=torch.float64)

@@ -1,14 +1,17 @@
 """All that determines a network but its weights."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers, covalent_radii
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import SerializerFunctionWrapHandler as Handler
 
 from ase_nbody.hierarchy.build import LevelLayout, Selection
 
 Parts = Literal["all", "heavy"] | tuple[str, ...]
+# What a network says of its parts beside their energies; sorted, each once.
+Outputs = Annotated[tuple[Literal["charges"], ...], AfterValidator(lambda names: tuple(sorted(set(names))))]
 
 
 class LevelConfig(BaseModel):
@@ -76,6 +79,7 @@ class NBodyConfig(BaseModel):
         closest_distances: closest distance in Angstrom of each pair of species in the training data, ``{"H-O": 0.9}``,
             lighter element first. Pairs that are closer feel less and less of the network, pairs that are missing here
             feel none of it. Measured by the training; if empty, the network is held nowhere.
+        outputs: what the network gives beside the energy. ``"charges"``: partial charges and atomic dipoles.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -89,10 +93,7 @@ class NBodyConfig(BaseModel):
     energy_scale: float = Field(1.0, gt=0.0)
     repulsion: bool = False
     closest_distances: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
-
-    @property
-    def outputs(self):
-        return ()
+    outputs: Outputs = ()
 
     @field_validator("species")
     @classmethod
@@ -127,6 +128,14 @@ class NBodyConfig(BaseModel):
                 "Angstrom, the largest sum of covalent radii; mend the level, or set repulsion: false"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_options(self, serialise: Handler) -> dict[str, Any]:
+        """Options that came later are left out where they are not used, so that checksums of models stay as they are."""
+        content: dict[str, Any] = serialise(self)
+        if not self.outputs:
+            content.pop("outputs", None)
+        return content
 
     def _centres(self, parts: Parts) -> set[str]:
         """Species at which the parts of a level are."""

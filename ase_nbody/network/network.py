@@ -1,4 +1,4 @@
-"""The N-body network: atoms -> environments -> clusters -> system, with an energy read out at every level."""
+"""The N-body network: atoms -> environments -> clusters -> system, with named outputs read at every level."""
 
 from collections.abc import Sequence
 
@@ -7,133 +7,99 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor, nn
 
 from ase_nbody.hierarchy.tables import Hierarchy, Level
-from ase_nbody.network.config import LevelConfig, NBodyConfig
-from ase_nbody.nn.closest_approach import FOLLOWS, ClosestApproach, held_distance
-from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
-from ase_nbody.nn.heads import ReadOut
-from ase_nbody.nn.mixing import Mixing
-from ase_nbody.nn.radial import RadialBasis
+from ase_nbody.network.config import NBodyConfig
+from ase_nbody.network.level import LevelTypes, NBodyLevel
+from ase_nbody.nn.closest_approach import FOLLOWS, ClosestApproach
+from ase_nbody.nn.heads import ReadOut, VectorHead
 from ase_nbody.nn.repulsion import ZBLRepulsion
-from ase_nbody.nn.species import IsolatedAtoms, SpeciesEmbedding, SpeciesGain
+from ase_nbody.nn.species import IsolatedAtoms, SpeciesEmbedding
+from ase_nbody.nn.weights import Plan, Weight, prefixed
 from ase_nbody.so3 import Type
-
-
-class NBodyLevel(nn.Module):
-    """One level: first-order gate over the children, mixing, zeroth-order gate, mixing, read-out.
-
-    With psi the states of the level below, at the part i and its children j:
-
-        A_i = g(z_i) * [ W sum_j R(r_ij) Y(r_ij) ⊗ V psi_j + U psi_i ]       first-order gate
-        psi'_i = W' g'(z_i) * [A_i, d A_i ⊗ A_i, d^2 A_i ⊗ A_i ⊗ A_i, ...]   zeroth-order gate
-        epsilon_i = read-out of the degree-0 fragments of psi'_i
-    """
-
-    def __init__(self, tau: Type, n_species: int, config: LevelConfig) -> None:
-        super().__init__()
-        scalar_children = tau.l_max == 0
-        tau_message = tau if scalar_children else Type(config.message_channels, tau.l_max)
-        n_radial = None if scalar_children else config.n_radial
-        tau_state = Type(config.channels, config.l_max)
-
-        self.all_children = config.children == "all"
-        self.basis = RadialBasis(config.radius, config.n_basis, config.radial_decay, config.mean_children**-0.5)
-        self.message = None if scalar_children else Mixing(tau, tau_message)
-        self.first_order = FirstOrderGate(tau_message, config.l_max, config.n_basis, n_radial)
-        self.aggregate = Mixing(self.first_order.tau_out, tau_state)
-        self.inherit = None if scalar_children else Mixing(tau.truncate(config.l_max), tau_state.truncate(tau.l_max))
-        self.state_gain = SpeciesGain(n_species, tau_state)
-        self.zeroth_order = ZerothOrderGate(tau_state, config.l_out, config.body_order - 1, config.product_decay)
-        self.product_gain = SpeciesGain(n_species, self.zeroth_order.tau_out)
-        self.tau_out = Type(config.channels, self.zeroth_order.tau_out.l_max)
-        self.hand_up = Mixing(self.zeroth_order.tau_out, self.tau_out)
-        self.read_out = ReadOut(n_species, config.channels, config.hidden) if config.read_out else None
-
-    def forward(
-        self,
-        state: Tensor,
-        vectors: Tensor,
-        distance: Tensor,
-        level: Level,
-        species: Tensor,
-        closest: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """State of the level below -> state of this one and energies of its parts ``(P,)``.
-
-        Args:
-            state: state of the level below ``(components, Q, channels)``.
-            vectors: pair vectors ``(3, P, K)`` in Angstrom.
-            distance: their lengths ``(P, K)``.
-            level: the edges.
-            species: of the atoms at the centres, one-hot ``(P, species)``.
-            closest: distances ``(P, K)`` in Angstrom below which the radial functions hold still.
-        """
-        basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (n_basis, P, K)
-        unit = vectors / distance
-        children = state if self.all_children else state.index_select(1, level.children)
-        message = children if self.message is None else self.message(children)
-        aggregated = self.aggregate(self.first_order(message, basis, unit, level))
-        if self.inherit is not None:
-            own = self.inherit(state.index_select(1, level.own))
-            low, high = aggregated.split([own.shape[0], aggregated.shape[0] - own.shape[0]])
-            aggregated = torch.cat([low + own, high])
-        products = self.zeroth_order(self.state_gain(aggregated, species))
-        state = self.hand_up(self.product_gain(products, species))
-        return state, None if self.read_out is None else self.read_out(state[0], species)
 
 
 class NBodyNetwork(nn.Module):
     """Kondor's network from its configuration; float64 until ``.to(torch.float32)``. Knows no units but its scale.
 
-    Weights are drawn from torch's global generator: ``torch.manual_seed`` makes them reproducible.
+    Weights are drawn from torch's global generator: ``torch.manual_seed`` makes them reproducible. Heads of optional
+    outputs are drawn last, so that the other weights do not depend on them.
+
+    Attributes:
+        taus: types of the states, from the atoms up.
+        heads: by number of the level, heads by the name of their output.
     """
 
     one_hot: Tensor
+    embedding: SpeciesEmbedding
 
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()
         self.config = config
-        n_species = len(config.species)
+        self.taus = self.taus_of(config)
         self.isolated_atoms = IsolatedAtoms(config.species, config.isolated_atom_energies)
-        self.embedding = SpeciesEmbedding(n_species, config.embedding or min(n_species, 8))
-        self.levels = nn.ModuleList()
-        self.taus = [self.embedding.tau_out]  # types of the states, from the atoms up
-        for level_config in config.levels:
-            level = NBodyLevel(self.taus[-1], n_species, level_config)
-            self.levels.append(level)
-            self.taus.append(level.tau_out)
+        self.embedding = _embedding(config).build()
+        self.levels = nn.ModuleList(level.build() for level in _levels(config))
+        self.heads = nn.ModuleDict(
+            {
+                str(number): nn.ModuleDict({name: head.build() for name, head in _heads(config, number).items()})
+                for number in range(len(config.levels))
+            }
+            if config.outputs
+            else {}
+        )
         self.closest_approach = ClosestApproach(config.closest_distances) if config.closest_distances else None
         self.repulsion = ZBLRepulsion() if config.repulsion else None
-        one_hot = torch.zeros(len(chemical_symbols), n_species, dtype=torch.float64)
-        one_hot[[atomic_numbers[symbol] for symbol in config.species], range(n_species)] = 1.0
+        one_hot = torch.zeros(len(chemical_symbols), len(config.species), dtype=torch.float64)
+        one_hot[[atomic_numbers[symbol] for symbol in config.species], range(len(config.species))] = 1.0
         self.register_buffer("one_hot", one_hot, persistent=False)
+
+    @staticmethod
+    def taus_of(config: NBodyConfig) -> list[Type]:
+        """Types of the states from the atoms up, without building anything: level n, from 0, makes number n + 1."""
+        taus = [Type(_embedding_channels(config), 0)]
+        for level in config.levels:
+            taus.append(LevelTypes.of(taus[-1], level).handed_up)
+        return taus
+
+    @staticmethod
+    def declared_weights(config: NBodyConfig) -> dict[str, Weight]:
+        """All weights by their names in ``state_dict``, without building anything: they may be terabytes."""
+        declared = prefixed("embedding", _embedding(config).weights())
+        for number, level in enumerate(_levels(config)):
+            declared |= prefixed(f"levels.{number}", level.weights())
+        for number in range(len(config.levels)):
+            for name, head in _heads(config, number).items():
+                declared |= prefixed(f"heads.{number}.{name}", head.weights())
+        return declared
+
+    @staticmethod
+    def output_names(config: NBodyConfig, number: int) -> tuple[str, ...]:
+        """Names of the outputs of a level, its number counting from 0, in the order in which ``ascend`` has them."""
+        return ("energy", *_heads(config, number))
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""
         return self.embedding.weight.dtype
 
-    def forward(self, hierarchy: Hierarchy, vectors: Sequence[Tensor]) -> list[Tensor]:
-        """Energies in eV of the parts of each level, without the isolated-atom energies.
+    def forward(self, hierarchy: Hierarchy, vectors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Outputs of the parts of each level (see ``ascend``).
 
         Args:
             hierarchy: the parts and edges.
             vectors: for each level, the pair vectors (3, P, K) in Angstrom; padded ones longer than the radius.
-
-        Returns:
-            For each level the energies (P,); zero where the level is not read out.
         """
-        species = self.one_hot[hierarchy.numbers]
-        state = self.embedding(species)
-        energies = []
+        one_hot = self.one_hot[hierarchy.numbers]
+        state = self.embedding(one_hot)
+        found = []
         for number, (level, pairs) in enumerate(zip(hierarchy.levels, vectors, strict=True)):
-            state, energy = self.ascend(number, state, pairs, level, hierarchy.numbers, species)
-            energies.append(energy["energy"])
-        return energies
+            state, outputs = self.ascend(number, state, pairs, level, hierarchy.numbers, one_hot)
+            found.append(outputs)
+        return found
 
     def ascend(
-        self, number: int, state: Tensor, vectors: Tensor, level: Level, numbers: Tensor, species: Tensor
+        self, number: int, state: Tensor, vectors: Tensor, level: Level, numbers: Tensor, one_hot: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One level up: states of the parts ``(components, P, channels)`` and their energies in eV (P,).
+        """One level up: states of the parts ``(components, P, channels)``, and what the level says of them.
 
         Args:
             number: which of ``levels``, from 0.
@@ -141,14 +107,53 @@ class NBodyNetwork(nn.Module):
             vectors: pair vectors (3, P, K) in Angstrom.
             level: the edges.
             numbers: atomic numbers of all atoms (N,).
-            species: likewise, one-hot ``(N, species)``.
+            one_hot: species of all atoms, one-hot ``(N, species)``.
+
+        Returns:
+            The states, and outputs by name (see ``output_names``):
+
+            * ``energy`` (P,) in eV, without the isolated-atom energies; zero where the level is not read out.
+            * ``charge`` (P,) in e, before the charge of the system is conserved (see ``nn.charges``).
+            * ``dipole`` (3, P) in e Angstrom, about the parts' centres, where the level hands up a state with l = 1.
         """
         radius, centre, atom = self.config.levels[number].radius, numbers[level.centre], numbers[level.atom]
+        species = one_hot[level.centre]
         closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
         distance = vectors.square().sum(0).sqrt()  # torch.linalg.vector_norm takes ten times as long
-        state, energy = self.levels[number](state, vectors, distance, level, species[level.centre], closest)
+        state, energy = self.levels[number](state, vectors, distance, level, species, closest)
         energies = state.new_zeros(state.shape[1]) if energy is None else self.config.energy_scale * energy
         if self.repulsion is not None and number == 0:
             reach = None if closest is None else FOLLOWS * closest.clamp(max=radius)
             energies = energies + self.repulsion(centre, atom, distance, reach)
-        return state, {"energy": energies}
+        outputs = {"energy": energies}
+        for name, head in self.heads[str(number)].items() if self.heads else ():
+            outputs[name] = head(state[_FRAGMENTS[name]], species)
+        return state, outputs
+
+
+_FRAGMENTS = {"charge": 0, "dipole": slice(1, 4)}  # components of a state that a head looks at: degree 0, degree 1
+
+
+def _heads(config: NBodyConfig, number: int) -> dict[str, Plan]:
+    """Heads of the optional outputs of a level, by the names of the outputs and in their order."""
+    level, tau = config.levels[number], NBodyNetwork.taus_of(config)[number + 1]
+    heads = {}
+    if "charges" in config.outputs and level.read_out:
+        heads["charge"] = Plan(ReadOut, len(config.species), tau.channels, level.hidden)
+        if tau.l_max > 0:
+            heads["dipole"] = Plan(VectorHead, len(config.species), tau.channels)
+    return heads
+
+
+def _levels(config: NBodyConfig) -> list[Plan]:
+    """The levels from below."""
+    pairs = zip(NBodyNetwork.taus_of(config), config.levels, strict=False)  # the last type has no level above it
+    return [Plan(NBodyLevel, below, len(config.species), level) for below, level in pairs]
+
+
+def _embedding(config: NBodyConfig) -> Plan:
+    return Plan(SpeciesEmbedding, len(config.species), _embedding_channels(config))
+
+
+def _embedding_channels(config: NBodyConfig) -> int:
+    return config.embedding or min(len(config.species), 8)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ase_nbody.hierarchy.exchange import gather_children
 from ase_nbody.hierarchy.tables import Level
+from ase_nbody.nn.weights import Weight
 from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type, by_degree, gaunt_matrix
 from ase_nbody.so3.constants import ExactConstants
 
@@ -31,8 +32,13 @@ class ZerothOrderGate(nn.Module):
     def __init__(self, tau: Type, l_out: int, order: int, decay: float = 1.0) -> None:
         super().__init__()
         self.order, self.decay = order, decay
-        self.tau_out = Type(order * tau.channels, min(l_out, order * tau.l_max))
+        self.tau_out = self.result_type(tau, l_out, order)
         self.quadrature = SphereQuadrature(tau.l_max, self.tau_out.l_max, degree=order * tau.l_max)
+
+    @staticmethod
+    def result_type(tau: Type, l_out: int, order: int) -> Type:
+        """Type of the result: the powers side by side, up to the highest degree that they reach."""
+        return Type(order * tau.channels, min(l_out, order * tau.l_max))
 
     def forward(self, state: Tensor) -> Tensor:
         """``(components, parts, channels)`` -> ``(components out, parts, order * channels)``."""
@@ -70,12 +76,23 @@ class FirstOrderGate(ExactConstants):
         super().__init__()
         if n_radial is None and tau_child.l_max > 0:
             raise ValueError(f"children of type {tau_child} need learned radial functions: give n_radial")
-        self.tau_out = Type((n_radial or n_basis) * tau_child.channels, l_max)
+        self.tau_out = self.result_type(tau_child, l_max, n_basis, n_radial)
         self.harmonics = SphericalHarmonics(l_max)
         self.radial: nn.Parameter | None = None
         if n_radial is not None:
-            self.radial = nn.Parameter(torch.randn(l_max + 1, n_basis, n_radial, dtype=torch.float64) / n_basis**0.5)
+            declared = self.weights(tau_child, l_max, n_basis, n_radial)
+            self.radial = nn.Parameter(declared["radial"].normal() / n_basis**0.5)
             self.register_constant("coupling", gaunt_matrix(l_max, tau_child.l_max, l_max))
+
+    @staticmethod
+    def result_type(tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> Type:
+        """Type of the result: one fragment for each radial function and child's fragment."""
+        return Type((n_radial or n_basis) * tau_child.channels, l_max)
+
+    @staticmethod
+    def weights(tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> dict[str, Weight]:
+        """w^l_bn of the learned radial functions, if there are any: ``(degrees, n_basis, n_radial)``."""
+        return {} if n_radial is None else {"radial": Weight((l_max + 1, n_basis, n_radial), matrix=True)}
 
     def forward(self, state: Tensor, basis: Tensor, unit: Tensor, level: Level) -> Tensor:
         """Aggregate over the children.

@@ -1,23 +1,56 @@
-"""Invariant read-out: the energy of a part from its degree-0 fragments."""
+"""Heads: what a part says of itself, from fragments of its state. Scalars from degree 0, vectors from degree 1."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ase_nbody.nn.weights import Weight
 
 
 class ReadOut(nn.Module):
     """epsilon = a(z) . s + b(z) . silu(s W): linear in the scalars s of a part, plus one hidden layer.
 
-    There is no bias, so a part without children has the energy zero and a lone atom its isolated-atom energy.
+    There is no bias, so a part without children has the energy zero and a lone atom its isolated-atom energy. The same
+    form serves for other invariants, such as charges. From scalars of order 1, new weights make outputs of order 0.1.
     """
 
     def __init__(self, n_species: int, channels: int, hidden: int) -> None:
         super().__init__()
-        self.linear = nn.Parameter(0.1 * torch.randn(n_species, channels, dtype=torch.float64) / channels**0.5)
-        self.hidden = nn.Parameter(torch.randn(channels, hidden, dtype=torch.float64) / channels**0.5)
-        self.output = nn.Parameter(0.1 * torch.randn(n_species, hidden, dtype=torch.float64) / hidden**0.5)
+        declared = self.weights(n_species, channels, hidden)
+        self.linear = nn.Parameter(0.1 * declared["linear"].normal() / channels**0.5)
+        self.hidden = nn.Parameter(declared["hidden"].normal() / channels**0.5)
+        self.output = nn.Parameter(0.1 * declared["output"].normal() / hidden**0.5)
+
+    @staticmethod
+    def weights(n_species: int, channels: int, hidden: int) -> dict[str, Weight]:
+        """a, W and b of the equation."""
+        return {
+            "linear": Weight((n_species, channels)),
+            "hidden": Weight((channels, hidden), matrix=True),
+            "output": Weight((n_species, hidden)),
+        }
 
     def forward(self, scalars: Tensor, species: Tensor) -> Tensor:
         """Scalars ``(parts, channels)`` and one-hot species ``(parts, species)`` -> energies ``(parts,)``."""
         hidden = functional.silu(scalars @ self.hidden)
         return (scalars * (species @ self.linear)).sum(-1) + (hidden * (species @ self.output)).sum(-1)
+
+
+class VectorHead(nn.Module):
+    """mu = sum_c w_c(z) psi^1_c: a vector, such as a dipole, from the degree-1 fragments of a part.
+
+    Linear, without a bias: that is all that covariance allows, and the zero state has no vector.
+    """
+
+    def __init__(self, n_species: int, channels: int) -> None:
+        super().__init__()
+        declared = self.weights(n_species, channels)
+        self.weight = nn.Parameter(0.1 * declared["weight"].normal() / channels**0.5)
+
+    @staticmethod
+    def weights(n_species: int, channels: int) -> dict[str, Weight]:
+        """w_c(z): ``(species, channels)``."""
+        return {"weight": Weight((n_species, channels))}
+
+    def forward(self, fragments: Tensor, species: Tensor) -> Tensor:
+        """Degree-1 fragments ``(3, parts, channels)``, one-hot species -> vectors ``(3, parts)``: x, y and z."""
+        return (fragments * (species @ self.weight)).sum(-1)

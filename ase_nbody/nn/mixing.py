@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ase_nbody.nn.weights import Weight
 from ase_nbody.so3 import Type, by_degree
 
 
@@ -22,10 +23,13 @@ class Mixing(nn.Module):
         if tau_out.l_max > tau_in.l_max:
             raise ValueError(f"mixing cannot raise the degree: {tau_in} -> {tau_out}")
         self.tau_in, self.tau_out = tau_in, tau_out
-        self.weight = nn.Parameter(
-            torch.randn(tau_out.l_max + 1, tau_in.channels, tau_out.channels, dtype=torch.float64)
-            / tau_in.channels**0.5
-        )
+        declared = self.weights(tau_in, tau_out)
+        self.weight = nn.Parameter(declared["weight"].normal() / tau_in.channels**0.5)
+
+    @staticmethod
+    def weights(tau_in: Type, tau_out: Type) -> dict[str, Weight]:
+        """W^l for each degree of the output: ``(degrees, channels in, channels out)``."""
+        return {"weight": Weight((tau_out.l_max + 1, tau_in.channels, tau_out.channels), matrix=True)}
 
     def forward(self, state: Tensor) -> Tensor:
         """``(components, parts, channels in)`` -> ``(components, parts, channels out)``."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ase_nbody.nn.weights import Weight
 from ase_nbody.so3 import Type, degrees
 from ase_nbody.so3.constants import ExactConstants
 
@@ -36,8 +37,13 @@ class SpeciesEmbedding(nn.Module):
         super().__init__()
         self.tau_out = Type(channels, 0)
         one_hot = torch.eye(n_species, channels, dtype=torch.float64)
-        spread = torch.randn(n_species, channels, dtype=torch.float64) / channels**0.5
+        spread = self.weights(n_species, channels)["weight"].normal() / channels**0.5
         self.weight = nn.Parameter(one_hot if channels >= n_species else spread)
+
+    @staticmethod
+    def weights(n_species: int, channels: int) -> dict[str, Weight]:
+        """One row for each species."""
+        return {"weight": Weight((n_species, channels))}
 
     def forward(self, species: Tensor) -> Tensor:
         """One-hot species ``(atoms, species)`` -> state ``(1, atoms, channels)``."""
@@ -51,8 +57,13 @@ class SpeciesGain(nn.Module):
 
     def __init__(self, n_species: int, tau: Type) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(tau.l_max + 1, n_species, tau.channels, dtype=torch.float64))
+        self.weight = nn.Parameter(self.weights(n_species, tau)["weight"].ones())
         self.register_buffer("degree", torch.tensor(degrees(tau.l_max)), persistent=False)
+
+    @staticmethod
+    def weights(n_species: int, tau: Type) -> dict[str, Weight]:
+        """g^l_c(z): ``(degrees, species, channels)``."""
+        return {"weight": Weight((tau.l_max + 1, n_species, tau.channels))}
 
     def forward(self, state: Tensor, species: Tensor) -> Tensor:
         """State ``(components, parts, channels)`` and species of the centres ``(parts, species)`` -> state."""

@@ -1,0 +1,68 @@
+"""What weights a layer will have, said before it is built: a configuration may ask for terabytes.
+
+A layer declares its weights in a static method that takes the arguments of its constructor,
+
+    weights(...) -> {"name of the attribute": Weight(shape, matrix)},
+
+and its constructor draws them from that declaration. Whatever needs to know sizes or optimiser groups asks there:
+model files before they are read, the training for its optimisers.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight before it exists.
+
+    Attributes:
+        shape: its sizes.
+        matrix: whether its last two axes are a matrix that Muon may orthogonalise. Tables of species are not.
+    """
+
+    shape: tuple[int, ...]
+    matrix: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of its elements."""
+        return math.prod(self.shape)
+
+    def normal(self) -> Tensor:
+        """Standard normal numbers of this shape, float64, from torch's global generator."""
+        return torch.randn(self.shape, dtype=torch.float64)
+
+    def ones(self) -> Tensor:
+        """Ones of this shape, float64."""
+        return torch.ones(self.shape, dtype=torch.float64)
+
+
+class Plan:
+    """A layer that is not built yet, but knows its weights.
+
+    Args:
+        layer: its class, which declares its weights as described above.
+        arguments: of its constructor.
+    """
+
+    def __init__(self, layer: Any, *arguments: Any) -> None:
+        self._layer, self._arguments = layer, arguments
+
+    def weights(self) -> dict[str, Weight]:
+        """The weights that the layer will have, by name."""
+        declared: dict[str, Weight] = self._layer.weights(*self._arguments)
+        return declared
+
+    def build(self) -> Any:
+        """The layer, with new weights."""
+        return self._layer(*self._arguments)
+
+
+def prefixed(prefix: str, weights: dict[str, Weight]) -> dict[str, Weight]:
+    """The weights of a layer by the names that they have in a module, where the layer is called ``prefix``."""
+    return {f"{prefix}.{name}": weight for name, weight in weights.items()}

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ase_nbody.files.archive import read_card
+from ase_nbody.files.example import example_structure
 
 if TYPE_CHECKING:
     import ase
@@ -76,10 +77,10 @@ def _structures(card: dict[str, object], paths: list[Path], index: str, model: s
     if paths:
         slices = index if ":" in index else f"{index}:{int(index) + 1 or ''}"
         return [atoms for path in paths for atoms in ase.io.read(path, index=slices)]
-    example = card.get("example")
-    if not isinstance(example, dict):
+    example = example_structure(card)
+    if example is None:
         raise ValueError(
             f"the file of model {model!r} holds no example structure: name a structure file, "
             f"nbody check {model} structure.xyz"
         )
-    return [ase.Atoms(**{name: example[name] for name in ("numbers", "positions", "cell", "pbc")})]
+    return [ase.Atoms(example.numbers, example.positions, cell=example.cell, pbc=example.pbc)]

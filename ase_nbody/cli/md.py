@@ -27,6 +27,7 @@ from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun
 from ase_nbody.dynamics.ensembles import draw_velocities, make_dynamics
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.files.archive import read_card
+from ase_nbody.files.example import example_structure
 
 _CHECKS = 10  # steps between looks of the monitor, or fewer, so that every frame is looked at
 
@@ -108,10 +109,10 @@ def _read(structure: str | None, model: str) -> ase.Atoms:
         if not isinstance(atoms, ase.Atoms):
             raise ValueError(f"{structure} holds no single structure")
         return atoms
-    example = read_card(model).get("card", {}).get("example")
+    example = example_structure(read_card(model)["card"])
     if example is None:
         raise ValueError(f"the model {model} has no example structure: name a file, nbody md {model} STRUCTURE")
-    return ase.Atoms(**example)
+    return ase.Atoms(example.numbers, example.positions, cell=example.cell, pbc=example.pbc)
 
 
 def _fingerprint(atoms: ase.Atoms) -> str:

@@ -10,7 +10,11 @@ Entries, each JSON in the metadata of one safetensors file (``tensor_file.py``):
     checksum           SHA-256 of config and weights: the identity of the model
     members            number of networks; since version 3. Several, a committee, share the config, and each weight has
                        them along an additional first dimension.
+    features           names of the optional things that the file uses, sorted; since version 4
     metadata_checksum  SHA-256 of all entries above; since version 2
+
+A file that uses no optional thing is written as version 3. What later releases add is a row of ``FEATURES`` and needs
+no further version: older releases refuse such a file by the name of what they do not know.
 """
 
 import contextlib
@@ -19,6 +23,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -31,10 +36,11 @@ from ase_nbody.files.tensor_file import ModelFileError, pack, read_bounded, unpa
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.nn.weights import Weight
 
 __all__ = ["ModelFileError", "load_members", "load_model", "read_card", "save_model", "shipped_models", "write_whole"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4  # the newest that is read
 UNITS = {"energy": "eV", "length": "Angstrom"}
 SUFFIX = ".nbody"
 MAX_MEMBERS = 64
@@ -49,6 +55,23 @@ _ENTRIES: dict[str, type] = {
 }
 _SINCE_2: dict[str, type] = {"metadata_checksum": str}
 _SINCE_3: dict[str, type] = {"members": int}
+_SINCE_4: dict[str, type] = {"features": list}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An optional thing that a file may use, and how one sees that it does: all that it brings is there.
+
+    Attributes:
+        config: the keys that it brings to the entry ``config``.
+        entries: the entries that it brings, with their types.
+    """
+
+    config: tuple[str, ...] = ()
+    entries: Mapping[str, type] = field(default_factory=dict)
+
+
+FEATURES = {"outputs": Feature(config=("outputs",))}
 
 
 def save_model(
@@ -75,14 +98,16 @@ def save_model(
         raise ValueError("the members of a committee in one file must have one configuration; save them one by one")
     weights = _stack([member.state_dict() for member in networks])
     config = networks[0].config.model_dump(mode="json")
+    features = sorted(name for name, feature in FEATURES.items() if set(feature.config) & config.keys())
     content = {
-        "format": FORMAT_VERSION,
+        "format": 4 if features else 3,
         "config": config,
         "card": dict(card or {}),
         "units": UNITS,
         "versions": {package: metadata.version(package) for package in ("torch", "e3nn", "ase", "numpy")},
         "checksum": checksum(config, weights),
         "members": len(networks),
+        **({"features": features} if features else {}),
     }
     write_whole(path, pack(weights, {**content, "metadata_checksum": _hash(content)}))
     return path
@@ -130,8 +155,10 @@ def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
         upgraded = _upgraded(content)
         config, count = _config(upgraded), upgraded["members"]
         _check_members(count)
-        _check_size(config, count, weights)
+        declared = NBodyNetwork.declared_weights(config)
+        _check_size(declared, count, weights)
         _check_weights(content, weights)
+        _check_shapes(declared, count, weights)
         # Drawing the initial weights, which are overwritten, must not advance the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             network = NBodyNetwork(config)
@@ -152,9 +179,6 @@ def _unstack(weights: Mapping[str, Tensor], count: int) -> list[Mapping[str, Ten
     """The inverse of ``_stack``."""
     if count == 1:
         return [weights]
-    for name, weight in weights.items():
-        if weight.dim() == 0 or len(weight) != count:
-            raise ModelFileError(f"the weight {name[:100]!r} is not that of a committee of {count}")
     return [{name: weight[member] for name, weight in weights.items()} for member in range(count)]
 
 
@@ -214,7 +238,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _check_entries(content: dict[str, Any]) -> None:
+    features = _features(content)
     expected = _ENTRIES | (_SINCE_2 if content["format"] > 1 else {}) | (_SINCE_3 if content["format"] > 2 else {})
+    expected |= _SINCE_4 if content["format"] > 3 else {}
+    for name in features:
+        expected = expected | dict(FEATURES[name].entries)
     if content.keys() != expected.keys():
         raise ModelFileError(f"it has the entries {sorted(content)} instead of {sorted(expected)}")
     for key, kind in expected.items():
@@ -223,6 +251,30 @@ def _check_entries(content: dict[str, Any]) -> None:
     others = {key: value for key, value in content.items() if key != "metadata_checksum"}
     if "metadata_checksum" in content and content["metadata_checksum"] != _hash(others):
         raise ModelFileError("it is damaged: its checksum does not match its entries. Fetch or train it anew.")
+    for name, feature in FEATURES.items():
+        for key in feature.config:
+            if (key in content["config"]) != (name in features):
+                raise ModelFileError(
+                    f"its configuration {'has' if key in content['config'] else 'lacks'} {key!r}, and "
+                    f"{name!r} is {'' if name in features else 'not '}among the features that the file says it uses"
+                )
+
+
+def _features(content: Mapping[str, Any]) -> list[str]:
+    """The names of the optional things that a file says it uses, all of which we know."""
+    if content["format"] < 4 or "features" not in content:
+        return []  # that version 4 lacks them is found with the other entries
+    names = content["features"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ModelFileError("its entry 'features' is not a list of names; a file that uses none is of version 3")
+    if names != sorted(set(names)):
+        raise ModelFileError("the names in its entry 'features' are not sorted, each once")
+    if unknown := [name for name in names if name not in FEATURES]:
+        raise ModelFileError(
+            f"it uses {unknown[0][:100]!r}, which this release does not know; it knows {', '.join(sorted(FEATURES))}. "
+            "Update ase-nbody."
+        )
+    return names
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
@@ -240,11 +292,16 @@ def _config(content: Mapping[str, Any]) -> NBodyConfig:
     levels = content["config"].get("levels")
     _check_levels(levels if isinstance(levels, list) else ())  # first of all, for each takes its time to validate
     try:
-        return NBodyConfig.model_validate_json(json.dumps(content["config"]), strict=True)
+        config = NBodyConfig.model_validate_json(json.dumps(content["config"]), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, ("config", *first["loc"])))
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
+    used = config.model_dump().keys()  # without the options that are empty
+    for name in content.get("features", ()):
+        if not used >= set(FEATURES[name].config):
+            raise ModelFileError(f"it names the feature {name!r} but does not use it")
+    return config
 
 
 def _check_members(count: int) -> None:
@@ -257,9 +314,10 @@ def _check_levels(levels: Sequence[Any]) -> None:
         raise ModelFileError(f"a network of {len(levels)} levels; a model file holds at most {MAX_LEVELS}")
 
 
-def _check_size(config: NBodyConfig, members: int, weights: Mapping[str, Tensor]) -> None:
-    """Refuse before it is built a network whose size is not that of the file."""
-    expected, found = count_weights(config), sum(weight.numel() for weight in weights.values())
+def _check_size(declared: Mapping[str, Weight], members: int, weights: Mapping[str, Tensor]) -> None:
+    """Refuse before it is hashed a file whose size is not that of its networks."""
+    expected = sum(weight.size for weight in declared.values())
+    found = sum(weight.numel() for weight in weights.values())
     if members * expected != found:
         raise ModelFileError(
             f"the configuration describes a network of {expected} weights, but the file holds {found} for {members}: "
@@ -267,30 +325,29 @@ def _check_size(config: NBodyConfig, members: int, weights: Mapping[str, Tensor]
         )
 
 
+def _check_shapes(declared: Mapping[str, Weight], members: int, weights: Mapping[str, Tensor]) -> None:
+    """Refuse before it is built a network whose weights have other names or shapes than those of the file."""
+    missing, foreign = sorted(declared.keys() - weights.keys()), sorted(weights.keys() - declared.keys())
+    if missing or foreign:
+        raise ModelFileError(
+            f"the weights do not fit the configuration. Missing keys: {_first(missing)}; "
+            f"keys that do not belong to it: {_first(foreign)}"
+        )
+    for name, weight in declared.items():
+        shape = tuple(weights[name].shape)
+        if members > 1 and shape[:1] != (members,):
+            raise ModelFileError(f"the weight {name[:100]!r} is not that of a committee of {members}")
+        if (shape[1:] if members > 1 else shape) != weight.shape:
+            raise ModelFileError(f"size mismatch: the weight {name!r} has {list(shape)}, not {list(weight.shape)}")
+
+
+def _first(names: Sequence[str]) -> str:
+    """A few of the names, which may be of any number and length."""
+    return ", ".join(repr(name[:100]) for name in names[:3]) + (", ..." if len(names) > 3 else "") or "none"
+
+
 def _check_weights(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     if content["checksum"] != checksum(content["config"], weights):
         raise ModelFileError("it is damaged: its checksum does not match its contents. Fetch or train it anew.")
     if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
         raise ModelFileError("a weight is NaN or infinite. The training diverged; train it anew.")
-
-
-def count_weights(config: NBodyConfig) -> int:
-    """Number of weights of ``NBodyNetwork(config)``, without building it: a configuration may ask for terabytes."""
-    species = len(config.species)
-    below, degree = config.embedding or min(species, 8), 0  # channels and highest l of the level below
-    total = species * below
-    for level in config.levels:
-        degrees, channels, order = level.l_max + 1, level.channels, level.body_order - 1
-        functions, message = level.n_basis, below
-        if degree > 0:
-            functions, message = level.n_radial, level.message_channels
-            total += (degree + 1) * below * message  # message
-            total += degrees * level.n_basis * functions  # first_order
-            total += min(degree + 1, degrees) * below * channels  # inherit
-        total += degrees * functions * message * channels  # aggregate
-        total += degrees * species * channels  # state_gain
-        below, degree = channels, min(level.l_out, order * level.l_max)
-        total += (degree + 1) * order * channels * (species + channels)  # product_gain, hand_up
-        if level.read_out:
-            total += species * channels + channels * level.hidden + species * level.hidden
-    return total

@@ -131,7 +131,7 @@ class NBodyConfig(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_unused_options(self, serialise: Handler) -> dict[str, Any]:
-        """Options that came later are left out where they are not used, so that checksums of models stay as they are."""
+        """Leave out what came later and is not used, so that files and checksums of such models stay as they are."""
         content: dict[str, Any] = serialise(self)
         if not self.outputs:
             content.pop("outputs", None)

@@ -1,6 +1,7 @@
 """The N-body network: atoms -> environments -> clusters -> system, with named outputs read at every level."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -16,6 +17,9 @@ from ase_nbody.nn.species import IsolatedAtoms, SpeciesEmbedding
 from ase_nbody.nn.weights import Plan, Weight, prefixed
 from ase_nbody.so3 import Type
 
+# Components of a state that the head of an output looks at: those of degree 0, or of degree 1 (x, y and z).
+_FRAGMENTS: dict[str, int | slice] = {"charge": 0, "dipole": slice(1, 4)}
+
 
 class NBodyNetwork(nn.Module):
     """Kondor's network from its configuration; float64 until ``.to(torch.float32)``. Knows no units but its scale.
@@ -25,7 +29,7 @@ class NBodyNetwork(nn.Module):
 
     Attributes:
         taus: types of the states, from the atoms up.
-        heads: by number of the level, heads by the name of their output.
+        heads: for each level, heads of its optional outputs by their names.
     """
 
     one_hot: Tensor
@@ -38,13 +42,9 @@ class NBodyNetwork(nn.Module):
         self.isolated_atoms = IsolatedAtoms(config.species, config.isolated_atom_energies)
         self.embedding = _embedding(config).build()
         self.levels = nn.ModuleList(level.build() for level in _levels(config))
-        self.heads = nn.ModuleDict(
-            {
-                str(number): nn.ModuleDict({name: head.build() for name, head in _heads(config, number).items()})
-                for number in range(len(config.levels))
-            }
-            if config.outputs
-            else {}
+        self.heads = nn.ModuleList(
+            nn.ModuleDict({name: head.build() for name, head in _heads(config, number).items()})
+            for number in range(len(config.levels))
         )
         self.closest_approach = ClosestApproach(config.closest_distances) if config.closest_distances else None
         self.repulsion = ZBLRepulsion() if config.repulsion else None
@@ -126,12 +126,10 @@ class NBodyNetwork(nn.Module):
             reach = None if closest is None else FOLLOWS * closest.clamp(max=radius)
             energies = energies + self.repulsion(centre, atom, distance, reach)
         outputs = {"energy": energies}
-        for name, head in self.heads[str(number)].items() if self.heads else ():
+        heads: Any = self.heads[number]
+        for name, head in heads.items():
             outputs[name] = head(state[_FRAGMENTS[name]], species)
         return state, outputs
-
-
-_FRAGMENTS = {"charge": 0, "dipole": slice(1, 4)}  # components of a state that a head looks at: degree 0, degree 1
 
 
 def _heads(config: NBodyConfig, number: int) -> dict[str, Plan]:

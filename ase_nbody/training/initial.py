@@ -2,7 +2,8 @@
 
 A trained one keeps its function: its architecture, scale, isolated-atom energies and weights stay as they are. Species
 that it does not know join its tables, with the mean of the rows of those that it knows; the embeddings are drawn around
-it, so that new species differ. Closest distances become the smaller of those of the old and the new data.
+it, so that new species differ. Closest distances become the smaller of those of the old and the new data. Outputs that
+it lacks get new heads.
 """
 
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ def _fresh(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBo
             energy_scale=statistics.force_scale,
             repulsion=config.network.repulsion,
             closest_distances=statistics.closest_distances,
+            outputs=config.network.outputs,
         )
     )
 
@@ -71,6 +73,7 @@ def _started(config: TrainingConfig, training: Sequence[LabelledStructure]) -> N
         "embedding": before.embedding.tau_out.channels,
         "isolated_atom_energies": {symbol: energy for symbol, energy in isolated.items() if symbol in species},
         "closest_distances": _closest(before.config, statistics),
+        "outputs": (*before.config.outputs, *config.network.outputs),
     }
     try:
         after = NBodyNetwork(NBodyConfig.model_validate(content))
@@ -116,14 +119,17 @@ def _closest(before: NBodyConfig, statistics: DataStatistics) -> dict[str, float
 
 @torch.no_grad()
 def transfer(before: NBodyNetwork, after: NBodyNetwork) -> None:
-    """Give the weights of a network to one of the same shape that knows more species.
+    """Give the weights of a network to one of the same shape that knows more species, or has more outputs.
 
-    Tables of species, which differ in size, get the old rows at their places and means of them at the new ones.
+    Tables of species, which differ in size, get the old rows at their places and means of them at the new ones. Heads
+    of new outputs stay as they are drawn.
     """
     rows = torch.tensor([after.config.species.index(symbol) for symbol in before.config.species])
     new = [index for index, symbol in enumerate(after.config.species) if symbol not in before.config.species]
     old_weights, embedding = before.state_dict(), after.embedding.weight
     for name, weight in after.state_dict().items():
+        if name not in old_weights:
+            continue
         old = old_weights[name].to(weight)
         if weight.shape == old.shape:
             weight.copy_(old)

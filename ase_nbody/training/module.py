@@ -44,8 +44,9 @@ class NBodyTraining(lightning.LightningModule):
         """The optimisers, each with its schedules."""
         config = self.config
         weights = [(name, weight) for name, weight in self.network.named_parameters() if weight.requires_grad]
-        matrices = [weight for name, weight in weights if is_matrix(name)]
-        others = [weight for name, weight in weights if not is_matrix(name)]
+        declared = NBodyNetwork.declared_weights(self.network.config)
+        matrices = [weight for name, weight in weights if declared[name].matrix]
+        others = [weight for name, weight in weights if not declared[name].matrix]
         optimisers: list[torch.optim.Optimizer]
         if config.optimiser == "muon":
             optimisers = [
@@ -154,10 +155,3 @@ class NBodyTraining(lightning.LightningModule):
 def _several(given: Any) -> list[Any]:
     """What lightning gives as a list, alone, or not at all."""
     return given if isinstance(given, list) else [] if given is None else [given]
-
-
-def is_matrix(name: str) -> bool:
-    """Whether Muon updates the weight of this name: mixings, learned radial functions and hidden layers."""
-    return name.endswith((".radial", ".hidden")) or any(
-        f".{mixing}.weight" in name for mixing in ("message", "aggregate", "inherit", "hand_up")
-    )

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 import ase_nbody.files.archive
-from ase_nbody.files.archive import checksum, load_model, read_card, save_model
+from ase_nbody.files.archive import checksum, load_members, load_model, read_card, save_model
 from ase_nbody.files.tensor_file import ModelFileError
 
-VERSION_1 = Path(__file__).parents[1] / "example_models" / "version_1.nbody"
+EXAMPLES = Path(__file__).parents[1] / "example_models"
 CASES = -(-int(os.environ.get("NBODY_FUZZ", "900")) // 3)  # each of bytes, texts of entries, configurations
 
 
@@ -71,9 +71,11 @@ class Judge:
         )
 
 
-@pytest.fixture(scope="module")
-def judge(tmp_path_factory):
-    judge = Judge(tmp_path_factory.mktemp("fuzz"), load_model(VERSION_1), read_card(VERSION_1)["card"])
+@pytest.fixture(scope="module", params=["version_1", "version_4"])
+def judge(request, tmp_path_factory):
+    """Of a network that is written as version 3, and of one with outputs, written as version 4."""
+    example = EXAMPLES / f"{request.param}.nbody"
+    judge = Judge(tmp_path_factory.mktemp("fuzz"), load_members(example)[0], read_card(example)["card"])
     yield judge
     print(judge.report())
 
@@ -111,8 +113,10 @@ def test_damaged_bytes(judge):
 
 # Leaves that parsers, integers, tables of species and terminals have been seen to stumble over.
 NUMBERS = st.integers() | st.sampled_from([0, -1, 2**31, 2**63, 2**64, 10**12, 10**400]) | st.floats()
-WORDS = st.text(max_size=5) | st.sampled_from(["", "all", "heavy", "H", "X", "\0", "\ud800", "\x1b[2J", "__proto__"])
-ENTRIES = ["format", "config", "card", "units", "versions", "checksum", "members", "metadata_checksum"]
+WORDS = st.text(max_size=5) | st.sampled_from(
+    ["", "all", "charges", "outputs", "heavy", "H", "X", "\0", "\ud800", "\x1b[2J", "__proto__"]
+)
+ENTRIES = ["format", "config", "card", "units", "versions", "checksum", "members", "features", "metadata_checksum"]
 LEAVES = st.none() | st.booleans() | NUMBERS | WORDS
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=8

@@ -11,8 +11,10 @@ from safetensors.torch import load, save
 
 import ase_nbody.files.archive
 from ase_nbody.files.archive import (
+    FEATURES,
     FORMAT_VERSION,
     MAX_LEVELS,
+    Feature,
     checksum,
     load_members,
     load_model,
@@ -20,6 +22,7 @@ from ase_nbody.files.archive import (
     save_model,
 )
 from ase_nbody.files.tensor_file import MAX_HEADER, ModelFileError
+from ase_nbody.network.network import NBodyNetwork
 
 
 @pytest.fixture
@@ -31,10 +34,10 @@ def saved(network, tmp_path):
 def no_network(monkeypatch):
     """Nothing is built: a network may be larger than any memory."""
 
-    def build(config):
+    def build(self, config):
         raise AssertionError("a network was built from a file that should be refused")
 
-    monkeypatch.setattr(ase_nbody.archive, "NBodyNetwork", build)
+    monkeypatch.setattr(NBodyNetwork, "__init__", build)
 
 
 def forge(path, entries=None, weights=None, **texts) -> None:
@@ -47,6 +50,17 @@ def forge(path, entries=None, weights=None, **texts) -> None:
     )
     metadata = {key: json.dumps(value) for key, value in content.items()} | texts
     path.write_bytes(save(weights, metadata))
+
+
+def reforged(path, change) -> None:
+    """Rewrite a file with its entries changed by a function of them. All checksums are made to fit."""
+    content, weights = read_card(path), load(path.read_bytes())
+    change(content)
+    content["checksum"] = checksum(content["config"], weights)
+    content["metadata_checksum"] = ase_nbody.files.archive._hash(
+        {key: value for key, value in content.items() if key != "metadata_checksum"}
+    )
+    path.write_bytes(save(weights, {key: json.dumps(value) for key, value in content.items()}))
 
 
 def with_header(header: str, data: bytes = b"") -> bytes:
@@ -114,6 +128,96 @@ def test_entries_that_do_not_fit(key, value, message, saved, no_network):
     forge(saved, {key: value})
     with pytest.raises(ModelFileError, match=message):
         load_model(saved)
+
+
+@pytest.fixture
+def with_charges(make_network, tmp_path):
+    return save_model(make_network(outputs=("charges",)), tmp_path / "charges.nbody")
+
+
+@pytest.mark.parametrize("kind", ["saved", "with_charges"])
+def test_what_is_forged_without_a_change_loads(kind, request):
+    path = request.getfixturevalue(kind)
+    before = load_model(path)
+    reforged(path, lambda content: None)
+    assert load_model(path).config == before.config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda content: content["config"].update(outputs=["charges"]),
+            "has 'outputs', and .* is not among",
+        ),
+        (lambda content: content["config"].update(outputs=[]), "configuration has 'outputs', and .* is not among"),
+        (lambda content: content.update(format=2), "it has the entries"),
+        (lambda content: content.update(features=["outputs"]), "it has the entries"),
+        (lambda content: content.update(format=4), "it has the entries"),
+        (lambda content: content.update(format=4, features=[]), "'features' is not a list of names; .* version 3"),
+        (
+            lambda content: content.update(format=4, features=["outputs"]),
+            "lacks 'outputs', and .* is among",
+        ),
+    ],
+    ids=["outputs", "empty outputs", "2", "features", "no features", "none", "unused"],
+)
+def test_a_file_of_version_3_uses_no_features(change, message, saved, no_network):
+    reforged(saved, change)
+    with pytest.raises(ModelFileError, match=message):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("features"), "it has the entries"),
+        (lambda content: content.update(format=3), "it has the entries"),
+        (lambda content: (content.update(format=3), content.pop("features")), "has 'outputs', and .* is not among"),
+        (lambda content: content.update(features="outputs"), "'features' is not a list of names"),
+        (lambda content: content.update(features={"outputs": 1}), "'features' is not a list of names"),
+        (lambda content: content.update(features=[]), "'features' is not a list of names"),
+        (lambda content: content.update(features=["outputs", 1]), "'features' is not a list of names"),
+        (lambda content: content.update(features=["outputs", "outputs"]), "not sorted, each once"),
+        (lambda content: content.update(features=["outputs", "heads"]), "not sorted, each once"),
+        (lambda content: content.update(features=["heads", "outputs"]), "it uses 'heads', .* Update ase-nbody"),
+        (lambda content: content.update(features=["\ud800"], coverage={}), "does not know; it knows outputs"),
+        (lambda content: content.update(coverage={}), "it has the entries"),
+        (lambda content: content["config"].update(outputs=[]), "names the feature 'outputs' but does not use it"),
+        (
+            lambda content: content["config"].update(outputs=["dipoles"]),
+            "'config.outputs.0': Input should",
+        ),
+        (lambda content: content["config"].update(outputs="charges"), "'config.outputs'"),
+        (lambda content: content["config"]["levels"][0].update(read_out=False), "weights do not fit the configuration"),
+        (lambda content: content["config"]["levels"][0].update(l_out=0), "weights do not fit the configuration"),
+    ],
+)
+def test_features_that_do_not_fit(change, message, with_charges, no_network):
+    reforged(with_charges, change)
+    with pytest.raises(ModelFileError, match=message):
+        load_model(with_charges)
+
+
+@pytest.mark.parametrize("name", ["saved", "with_charges"])
+def test_a_feature_may_bring_an_entry(name, request, monkeypatch):
+    """What later releases add: a file with it is read, and refused without its entry or of another type."""
+    path = request.getfixturevalue(name)
+    later = {**FEATURES, "coverage": Feature(entries={"coverage": dict})}
+    monkeypatch.setattr(ase_nbody.files.archive, "FEATURES", later)
+    features = sorted({*read_card(path).get("features", []), "coverage"})
+    reforged(path, lambda content: content.update(format=4, features=features, coverage={"atoms": 10}))
+    assert read_card(path)["coverage"] == {"atoms": 10}
+    assert load_model(path).config.outputs == (("charges",) if name == "with_charges" else ())
+    payload = path.read_bytes()
+    for change, message in (
+        (lambda content: content.pop("coverage"), "it has the entries"),
+        (lambda content: content.update(coverage=[]), "its entry 'coverage' is a list, not a dict"),
+    ):
+        path.write_bytes(payload)
+        reforged(path, change)
+        with pytest.raises(ModelFileError, match=message):
+            load_model(path)
 
 
 @pytest.mark.parametrize(
@@ -189,11 +293,20 @@ def _renamed(weights):
     ],
     ids=["missing", "extra", "renamed", "flat", "nan", "inf", "mixed"],
 )
-def test_weights_that_do_not_fit(change, message, saved):
+def test_weights_that_do_not_fit(change, message, saved, no_network):
     weights = load(saved.read_bytes())
     change(weights)
     forge(saved, weights=weights)
     with pytest.raises(ModelFileError, match=message):
+        load_model(saved)
+
+
+def test_weights_of_transposed_shape(saved, no_network):
+    """As many numbers as the network has, under their names, in another shape."""
+    weights = load(saved.read_bytes())
+    name = next(name for name, weight in sorted(weights.items()) if weight.dim() == 2 and len(set(weight.shape)) == 2)
+    forge(saved, weights=weights | {name: weights[name].T.contiguous()})
+    with pytest.raises(ModelFileError, match=f"size mismatch: the weight '{name}' has"):
         load_model(saved)
 
 

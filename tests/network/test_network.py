@@ -190,6 +190,7 @@ def test_weights_are_float64_until_they_are_changed(make_config):
             "repulsion needs level 1",
         ),
         ({"species": ["H"], "levels": []}, "levels"),
+        ({"species": ["H"], "outputs": ["spins"]}, "outputs"),
         ({"species": ["H"], "levels": [{"radius": 0.0}]}, "radius"),
         ({"species": ["H"], "levels": [{"radius": float("nan")}]}, "radius"),
         ({"species": ["H"], "levels": [{"radius": float("inf")}]}, "radius"),
@@ -213,6 +214,12 @@ def test_configuration_is_immutable(make_config):
         make_config().energy_scale = 2.0
 
 
+def test_outputs_are_sorted_and_unique_and_left_out_where_there_are_none():
+    assert NBodyConfig(species=("H",), outputs=["charges", "charges"]).outputs == ("charges",)
+    for dumped in (NBodyConfig(species=("H",)).model_dump(), NBodyConfig(species=("H",)).model_dump(mode="json")):
+        assert "outputs" not in dumped
+
+
 def test_species_are_sorted_and_unique():
     assert NBodyConfig(species=("O", "H", "C", "H")).species == ("H", "C", "O")
 
@@ -222,6 +229,7 @@ def test_cutoff_and_reach(three_levels):
     assert three_levels.config.reach == 3.4 + 2.9 + 3.9
 
 
-def test_configuration_survives_json(make_config):
-    config = make_config(repulsion=True, embedding=3)
+@pytest.mark.parametrize("outputs", [(), ("charges",)])
+def test_configuration_survives_json(outputs, make_config):
+    config = make_config(repulsion=True, embedding=3, outputs=outputs)
     assert NBodyConfig.model_validate_json(config.model_dump_json()) == config

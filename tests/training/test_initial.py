@@ -224,3 +224,60 @@ def test_shipped_models_are_named_as_they_are(tmp_path):
     network = TrainingConfig.from_yaml(tmp_path / "a.yaml").network
     assert network.start_from == "ethanol"
     assert network.levels == load_members("ethanol")[0].config.levels
+
+
+def test_a_model_gets_new_heads_for_outputs_that_it_lacks(config, model, tmp_path):
+    """Its own weights stay, also those of heads that it has; both are drawn anew with another seed only."""
+    few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
+    before = load_model(model)
+    settings = config(few, outputs=["charges"], training={"dtype": "float64"})
+    network = build_network(settings, split(settings)[0])
+    assert network.config.outputs == ("charges",)
+    weights = network.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in before.state_dict().items())
+    heads = weights_of(network, "heads.")
+    assert heads.keys() == weights.keys() - before.state_dict().keys()
+    assert all(head.any() for head in heads.values())
+
+    charged = save_model(network, tmp_path / "charged.nbody")
+    settings = config(few, start_from=charged.name, training={"seed": 5, "dtype": "float64"})
+    assert settings.network.outputs == ("charges",)
+    again = build_network(settings, split(settings)[0])
+    assert all(torch.equal(weights[name], weight) for name, weight in again.state_dict().items())
+    with pytest.raises(ConfigError, match=r"network\.outputs lacks charges, which the model"):
+        config(few, start_from=charged.name, outputs=[])
+
+
+def test_species_that_join_get_the_mean_of_the_heads(config, alloys, model, tmp_path):
+    few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
+    settings = config(few, outputs=["charges"], training={"dtype": "float64"})
+    charged = build_network(settings, split(settings)[0])
+    settings = config(
+        alloys, start_from=save_model(charged, tmp_path / "charged.nbody").name, training={"dtype": "float64"}
+    )
+    network = build_network(settings, split(settings)[0])
+    assert network.config.species == ("H", "C", "O", "Al", "Ni", "Cu")
+    for name, weight in weights_of(network, "heads.").items():
+        old = charged.state_dict()[name]
+        if not name.endswith("hidden"):
+            assert torch.equal(weight[[0, 1, 2, 5]], old)
+            old = old.mean(0)
+            weight = weight[3]
+        torch.testing.assert_close(weight, old)
+
+
+@pytest.mark.parametrize("outputs", [[], ["charges"]])
+def test_a_fresh_network_has_the_outputs_of_the_configuration(outputs, config, tiny):
+    few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
+    levels = [{**tiny}, {**tiny, "parts": "heavy", "l_out": 0}]
+    settings = config(few, start_from=None, levels=levels, outputs=outputs)
+    assert build_network(settings, split(settings)[0]).config.outputs == tuple(outputs)
+
+
+def test_heads_can_be_trained_alone(config, model):
+    """All levels frozen: the heads of new outputs are what is left."""
+    few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
+    settings = config(few, outputs=["charges"], freeze={"levels": [1, 2], "embedding": True})
+    network = build_network(settings, split(settings)[0])
+    free = {name for name, weight in network.named_parameters() if weight.requires_grad}
+    assert free == weights_of(network, "heads.").keys()

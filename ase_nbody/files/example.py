@@ -1,0 +1,68 @@
+"""The example structure in the card of a model: what the model is for, checked as if a stranger had written it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from ase_nbody.files.tensor_file import ModelFileError
+from ase_nbody.structure import Structure, StructureError
+
+MAX_ATOMS = 1000
+_KEYS = ("numbers", "positions", "cell", "pbc")
+
+
+def example_structure(card: Mapping[str, Any]) -> Structure | None:
+    """The structure under ``example`` in a card, or None if there is none.
+
+    Args:
+        card: the entry ``card`` of a model file. Its ``example`` has ``numbers`` (atomic numbers), ``positions`` and
+            ``cell`` (three numbers each, in Angstrom), and ``pbc`` (three times true or false).
+
+    Raises:
+        ModelFileError: the example is no such structure, has none or more than 1000 atoms, or cannot be evaluated; the
+            message names the entry.
+    """
+    example = card.get("example")
+    if example is None:
+        return None
+    if not isinstance(example, Mapping) or set(example) != set(_KEYS):
+        found = sorted(map(repr, example))[:10] if isinstance(example, Mapping) else type(example).__name__
+        raise _refusal("example", f"a table of {', '.join(_KEYS)}, not {str(found)[:200]}")
+    numbers, pbc = example["numbers"], example["pbc"]
+    if not isinstance(numbers, list) or not 1 <= len(numbers) <= MAX_ATOMS:
+        raise _refusal("example.numbers", f"a list of 1 to {MAX_ATOMS} atomic numbers")
+    if not all(type(number) is int and 1 <= number < len(chemical_symbols) for number in numbers):
+        raise _refusal("example.numbers", f"atomic numbers, from 1 to {len(chemical_symbols) - 1}")
+    if not isinstance(pbc, list) or len(pbc) != 3 or not all(type(periodic) is bool for periodic in pbc):
+        raise _refusal("example.pbc", "a list of three times true or false")
+    structure = Structure(
+        numbers=np.array(numbers, dtype=np.int64),
+        positions=_vectors("example.positions", example["positions"], len(numbers)),
+        cell=_vectors("example.cell", example["cell"], 3),
+        pbc=np.array(pbc, dtype=np.bool_),
+    )
+    try:
+        structure.check()
+    except StructureError as error:
+        raise ModelFileError(f"the model's card has an 'example' that cannot be evaluated: {error}") from error
+    return structure
+
+
+def _vectors(entry: str, rows: Any, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The rows of an entry as an array (count, 3) of finite numbers."""
+    well_formed = isinstance(rows, list) and len(rows) == count and all(isinstance(row, list) for row in rows)
+    if not well_formed or not all(len(row) == 3 and all(type(x) in (int, float) for x in row) for row in rows):
+        raise _refusal(entry, f"a list of {count} times three numbers")
+    try:
+        vectors = np.array(rows, dtype=np.float64)
+    except OverflowError:  # an integer beyond float64
+        vectors = np.full((count, 3), np.inf)
+    if not np.isfinite(vectors).all():
+        raise _refusal(entry, "finite numbers only")
+    return vectors
+
+
+def _refusal(entry: str, expected: str) -> ModelFileError:
+    return ModelFileError(f"the model's card has an entry {entry!r} that is wrong: expected {expected}")

@@ -1,20 +1,6 @@
 """Model files ``*.nbody``: weights of a network or a committee, and JSON. Files of strangers are safe to load.
 
-Entries, each JSON in the metadata of one safetensors file (``tensor_file.py``):
-
-    format             version of the format, an integer
-    config             ``NBodyConfig``
-    card               what the model is: data, theory, errors, licence, ...
-    units              ``UNITS``
-    versions           packages that wrote the file
-    checksum           SHA-256 of config and weights: the identity of the model
-    members            number of networks; since version 3. Several, a committee, share the config, and each weight has
-                       them along an additional first dimension.
-    features           names of the optional things that the file uses, sorted; since version 4
-    metadata_checksum  SHA-256 of all entries above; since version 2
-
-A file that uses no optional thing is written as version 3. What later releases add is a row of ``FEATURES`` and needs
-no further version: older releases refuse such a file by the name of what they do not know.
+What the entries of a file mean and how they are checked is in ``entries.py``.
 """
 
 import contextlib
@@ -23,55 +9,31 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
+from ase_nbody.files.entries import (
+    UNITS,
+    check_entries,
+    check_levels,
+    config_of,
+    features_of,
+    metadata_checksum,
+    upgraded,
+)
 from ase_nbody.files.tensor_file import ModelFileError, pack, read_bounded, unpack
 from ase_nbody.files.writing import write_whole
-from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.weights import Weight
 
 __all__ = ["ModelFileError", "load_members", "load_model", "read_card", "save_model", "shipped_models", "write_whole"]
 
-FORMAT_VERSION = 4  # the newest that is read
-UNITS = {"energy": "eV", "length": "Angstrom"}
 SUFFIX = ".nbody"
 MAX_MEMBERS = 64
-MAX_LEVELS = 8  # building a level takes some hundredths of a second, however few weights it has
-_ENTRIES: dict[str, type] = {
-    "format": int,
-    "config": dict,
-    "card": dict,
-    "units": dict,
-    "versions": dict,
-    "checksum": str,
-}
-_SINCE_2: dict[str, type] = {"metadata_checksum": str}
-_SINCE_3: dict[str, type] = {"members": int}
-_SINCE_4: dict[str, type] = {"features": list}
-
-
-@dataclass(frozen=True)
-class Feature:
-    """An optional thing that a file may use, and how one sees that it does: all that it brings is there.
-
-    Attributes:
-        config: the keys that it brings to the entry ``config``.
-        entries: the entries that it brings, with their types.
-    """
-
-    config: tuple[str, ...] = ()
-    entries: Mapping[str, type] = field(default_factory=dict)
-
-
-FEATURES = {"outputs": Feature(config=("outputs",))}
 
 
 def save_model(
@@ -93,12 +55,12 @@ def save_model(
     path = Path(path)
     networks = [network] if isinstance(network, NBodyNetwork) else list(network)
     _check_members(len(networks))
-    _check_levels(networks[0].config.levels)
+    check_levels(networks[0].config.levels)
     if any(member.config != networks[0].config for member in networks):
         raise ValueError("the members of a committee in one file must have one configuration; save them one by one")
     weights = _stack([member.state_dict() for member in networks])
     config = networks[0].config.model_dump(mode="json")
-    features = sorted(name for name, feature in FEATURES.items() if set(feature.config) & config.keys())
+    features = features_of(config)
     content = {
         "format": 4 if features else 3,
         "config": config,
@@ -109,7 +71,7 @@ def save_model(
         "members": len(networks),
         **({"features": features} if features else {}),
     }
-    write_whole(path, pack(weights, {**content, "metadata_checksum": _hash(content)}))
+    write_whole(path, pack(weights, {**content, "metadata_checksum": metadata_checksum(content)}))
     return path
 
 
@@ -121,10 +83,6 @@ def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode(errors="backslashreplace"))
         digest.update(weight.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
@@ -152,8 +110,8 @@ def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
     path = find_model(name)
     with _naming(path):
         content, weights = _read(path)
-        upgraded = _upgraded(content)
-        config, count = _config(upgraded), upgraded["members"]
+        present = upgraded(content)
+        config, count = config_of(present), present["members"]
         _check_members(count)
         declared = NBodyNetwork.declared_weights(config)
         _check_size(declared, count, weights)
@@ -226,92 +184,13 @@ def _naming(path: Path) -> Iterator[None]:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Entries and weights of a file of a version that we know, in our units; the weights are as yet unverified."""
     content, weights = unpack(read_bounded(path))
-    version = content.get("format")
-    if type(version) is not int or version < 1:  # True is an int, but not a version
-        raise ModelFileError("it has no entry 'format' with the version of the format: a file of another program")
-    if version > FORMAT_VERSION:
-        raise ModelFileError(f"format version {version}; this release reads up to {FORMAT_VERSION}. Update ase-nbody.")
-    _check_entries(content)
-    if content["units"] != UNITS:
-        raise ModelFileError(f"it has the units {content['units']}; this release reads {UNITS}")
+    check_entries(content)
     return content, weights
-
-
-def _check_entries(content: dict[str, Any]) -> None:
-    features = _features(content)
-    expected = _ENTRIES | (_SINCE_2 if content["format"] > 1 else {}) | (_SINCE_3 if content["format"] > 2 else {})
-    expected |= _SINCE_4 if content["format"] > 3 else {}
-    for name in features:
-        expected = expected | dict(FEATURES[name].entries)
-    if content.keys() != expected.keys():
-        raise ModelFileError(f"it has the entries {sorted(content)} instead of {sorted(expected)}")
-    for key, kind in expected.items():
-        if not isinstance(content[key], kind):
-            raise ModelFileError(f"its entry {key!r} is a {type(content[key]).__name__}, not a {kind.__name__}")
-    others = {key: value for key, value in content.items() if key != "metadata_checksum"}
-    if "metadata_checksum" in content and content["metadata_checksum"] != _hash(others):
-        raise ModelFileError("it is damaged: its checksum does not match its entries. Fetch or train it anew.")
-    for name, feature in FEATURES.items():
-        for key in feature.config:
-            if (key in content["config"]) != (name in features):
-                raise ModelFileError(
-                    f"its configuration {'has' if key in content['config'] else 'lacks'} {key!r}, and "
-                    f"{name!r} is {'' if name in features else 'not '}among the features that the file says it uses"
-                )
-
-
-def _features(content: Mapping[str, Any]) -> list[str]:
-    """The names of the optional things that a file says it uses, all of which we know."""
-    if content["format"] < 4 or "features" not in content:
-        return []  # that version 4 lacks them is found with the other entries
-    names = content["features"]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ModelFileError("its entry 'features' is not a list of names; a file that uses none is of version 3")
-    if names != sorted(set(names)):
-        raise ModelFileError("the names in its entry 'features' are not sorted, each once")
-    if unknown := [name for name in names if name not in FEATURES]:
-        raise ModelFileError(
-            f"it uses {unknown[0][:100]!r}, which this release does not know; it knows {', '.join(sorted(FEATURES))}. "
-            "Update ase-nbody."
-        )
-    return names
-
-
-def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """The entries as the present version has them. What an older one lacks is added here, and nowhere else."""
-    config = content["config"]
-    if content["format"] < 2:
-        config = {"closest_distances": {}, **config}
-    if isinstance(levels := config.get("levels"), list):
-        decays = {"product_decay": 1.0, "radial_decay": 1.0}  # what networks had before these could be chosen
-        config = {**config, "levels": [{**decays, **level} if isinstance(level, dict) else level for level in levels]}
-    return {"members": 1, **content, "config": config, "format": FORMAT_VERSION}
-
-
-def _config(content: Mapping[str, Any]) -> NBodyConfig:
-    levels = content["config"].get("levels")
-    _check_levels(levels if isinstance(levels, list) else ())  # first of all, for each takes its time to validate
-    try:
-        config = NBodyConfig.model_validate_json(json.dumps(content["config"]), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, ("config", *first["loc"])))
-        raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
-    used = config.model_dump().keys()  # without the options that are empty
-    for name in content.get("features", ()):
-        if not used >= set(FEATURES[name].config):
-            raise ModelFileError(f"it names the feature {name!r} but does not use it")
-    return config
 
 
 def _check_members(count: int) -> None:
     if isinstance(count, bool) or not 1 <= count <= MAX_MEMBERS:
         raise ModelFileError(f"a committee of {count} networks; a model file holds 1 to {MAX_MEMBERS}")
-
-
-def _check_levels(levels: Sequence[Any]) -> None:
-    if len(levels) > MAX_LEVELS:
-        raise ModelFileError(f"a network of {len(levels)} levels; a model file holds at most {MAX_LEVELS}")
 
 
 def _check_size(declared: Mapping[str, Weight], members: int, weights: Mapping[str, Tensor]) -> None:

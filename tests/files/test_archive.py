@@ -13,8 +13,6 @@ from safetensors.torch import load_file
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.files.archive import (
-    FEATURES,
-    FORMAT_VERSION,
     checksum,
     find_model,
     load_members,
@@ -23,6 +21,7 @@ from ase_nbody.files.archive import (
     save_model,
     shipped_models,
 )
+from ase_nbody.files.entries import FEATURES, FORMAT_VERSION
 from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.files.writing import write_whole
 from ase_nbody.hierarchy.build import build_hierarchy

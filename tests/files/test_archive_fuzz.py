@@ -1,6 +1,7 @@
 """Damaged and forged model files: each is refused with our error, or loads what was saved.
 
-``NBODY_FUZZ=10000 pytest tests/test_archive_fuzz.py -rP`` tries ten thousand files and prints what became of them.
+``NBODY_FUZZ=10000 pytest tests/files/test_archive_fuzz.py -rP`` tries ten thousand files and prints what
+became of them.
 """
 
 import json
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 import ase_nbody.files.archive
+import ase_nbody.files.entries
 from ase_nbody.files.archive import checksum, load_members, load_model, read_card, save_model
+from ase_nbody.files.entries import metadata_checksum
 from ase_nbody.files.tensor_file import ModelFileError
 
 EXAMPLES = Path(__file__).parents[1] / "example_models"
@@ -134,7 +137,7 @@ def forged(content, weights, texts=None) -> bytes:
     """A file whose checksums fit, unless its entries are such that they have none."""
     content = {**content, "checksum": checksum(content["config"], weights)}
     content.pop("metadata_checksum")
-    content["metadata_checksum"] = ase_nbody.files.archive._hash(content)
+    content["metadata_checksum"] = metadata_checksum(content)
     return save(weights, {key: json.dumps(value) for key, value in content.items()} | (texts or {}))
 
 
@@ -186,11 +189,11 @@ def test_configurations_of_any_content(judge, data):
     judge.longest = max(judge.longest, time.process_time() - began)
 
 
-@pytest.mark.parametrize("broken", ["checksum", "_hash"])
+@pytest.mark.parametrize("broken", ["checksum", "metadata_checksum"])
 def test_a_reader_that_trusts_is_caught(broken, judge, monkeypatch):
     """The judge itself: without a checksum some damage goes unnoticed by all other checks, and is found here."""
-    stored = judge.content["checksum" if broken == "checksum" else "metadata_checksum"]
-    monkeypatch.setattr(ase_nbody.archive, broken, lambda *arguments: stored)
+    module = ase_nbody.files.archive if broken == "checksum" else ase_nbody.files.entries
+    monkeypatch.setattr(module, broken, lambda *arguments: judge.content[broken])
     payload = judge.original.read_bytes()
     last = bytearray(payload)
     last[-8] ^= 1  # the least significant bit of a weight

@@ -10,17 +10,15 @@ import torch
 from safetensors.torch import load, save
 
 import ase_nbody.files.archive
+import ase_nbody.files.entries
 from ase_nbody.files.archive import (
-    FEATURES,
-    FORMAT_VERSION,
-    MAX_LEVELS,
-    Feature,
     checksum,
     load_members,
     load_model,
     read_card,
     save_model,
 )
+from ase_nbody.files.entries import FEATURES, FORMAT_VERSION, MAX_LEVELS, Feature, metadata_checksum
 from ase_nbody.files.tensor_file import MAX_HEADER, ModelFileError
 from ase_nbody.network.network import NBodyNetwork
 
@@ -45,7 +43,7 @@ def forge(path, entries=None, weights=None, **texts) -> None:
     weights = load(path.read_bytes()) if weights is None else weights
     content = {**read_card(path), **(entries or {})}
     content["checksum"] = checksum(content["config"], weights)
-    content["metadata_checksum"] = ase_nbody.files.archive._hash(
+    content["metadata_checksum"] = metadata_checksum(
         {key: value for key, value in content.items() if key != "metadata_checksum"}
     )
     metadata = {key: json.dumps(value) for key, value in content.items()} | texts
@@ -57,7 +55,7 @@ def reforged(path, change) -> None:
     content, weights = read_card(path), load(path.read_bytes())
     change(content)
     content["checksum"] = checksum(content["config"], weights)
-    content["metadata_checksum"] = ase_nbody.files.archive._hash(
+    content["metadata_checksum"] = metadata_checksum(
         {key: value for key, value in content.items() if key != "metadata_checksum"}
     )
     path.write_bytes(save(weights, {key: json.dumps(value) for key, value in content.items()}))
@@ -204,7 +202,7 @@ def test_a_feature_may_bring_an_entry(name, request, monkeypatch):
     """What later releases add: a file with it is read, and refused without its entry or of another type."""
     path = request.getfixturevalue(name)
     later = {**FEATURES, "coverage": Feature(entries={"coverage": dict})}
-    monkeypatch.setattr(ase_nbody.files.archive, "FEATURES", later)
+    monkeypatch.setattr(ase_nbody.files.entries, "FEATURES", later)
     features = sorted({*read_card(path).get("features", []), "coverage"})
     reforged(path, lambda content: content.update(format=4, features=features, coverage={"atoms": 10}))
     assert read_card(path)["coverage"] == {"atoms": 10}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ase_nbody.hierarchy.tables import Hierarchy, Level
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.level import LevelTypes, NBodyLevel
+from ase_nbody.nn.charges import AtomicMasses
 from ase_nbody.nn.closest_approach import FOLLOWS, ClosestApproach
 from ase_nbody.nn.heads import ReadOut, VectorHead
 from ase_nbody.nn.repulsion import ZBLRepulsion
@@ -48,6 +49,7 @@ class NBodyNetwork(nn.Module):
         )
         self.closest_approach = ClosestApproach(config.closest_distances) if config.closest_distances else None
         self.repulsion = ZBLRepulsion() if config.repulsion else None
+        self.atomic_masses = AtomicMasses()
         one_hot = torch.zeros(len(chemical_symbols), len(config.species), dtype=torch.float64)
         one_hot[[atomic_numbers[symbol] for symbol in config.species], range(len(config.species))] = 1.0
         self.register_buffer("one_hot", one_hot, persistent=False)
@@ -75,6 +77,11 @@ class NBodyNetwork(nn.Module):
     def output_names(config: NBodyConfig, number: int) -> tuple[str, ...]:
         """Names of the outputs of a level, its number counting from 0, in the order in which ``ascend`` has them."""
         return ("energy", *_heads(config, number))
+
+    @property
+    def masses(self) -> Tensor:
+        """Atomic masses in u by atomic number (119,), float64: dipole moments are about centres of mass."""
+        return self.atomic_masses.table
 
     @property
     def dtype(self) -> torch.dtype:

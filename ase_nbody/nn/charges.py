@@ -1,13 +1,25 @@
-"""Partial charges and the dipole moment of a molecule, from what its parts say. No parameters.
+"""Partial charges and the dipole moment of a molecule, from what its parts say. Nothing here is learnt.
 
 Charges are in e, dipoles in e Angstrom, all in float64. The heads of the network give raw charges, whose sum is
 anything, and atomic dipoles; here charge is conserved and the moment of the whole molecule is formed.
 """
 
 import torch
+from ase.data import atomic_masses
 from torch import Tensor
 
 from ase_nbody.hierarchy.reduction import sum_by_structure
+from ase_nbody.so3.constants import ExactConstants
+
+
+class AtomicMasses(ExactConstants):
+    """Standard atomic masses in u by atomic number (119,), ``table``; float64 whatever the dtype of the network."""
+
+    table: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(torch.float64)
+        self.register_constant("table", atomic_masses)
 
 
 def conserved_charges(raw: Tensor, structure: Tensor, total_charge: Tensor) -> Tensor:

@@ -24,11 +24,8 @@ from ase_nbody.files.archive import (
 from ase_nbody.files.entries import FEATURES, FORMAT_VERSION
 from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.files.writing import write_whole
-from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.nn.charges import conserved_charges, molecular_dipole
-from ase_nbody.potential import pair_vectors
-from ase_nbody.structure import Structure
+from ase_nbody.potential import Prediction
 
 FILES = Path(__file__).parents[1] / "example_models"
 VERSION_1 = FILES / "version_1.nbody"
@@ -135,33 +132,13 @@ def test_a_file_of_the_first_release_can_be_saved_in_the_present_format(tmp_path
     assert load_model(again).config == first.config
 
 
-def charges_and_dipole(network, atoms):
-    """Partial charges (N,) in e and the dipole moment (3,) in e Angstrom of a neutral molecule."""
-    hierarchy = build_hierarchy(Structure.from_atoms(atoms), network.config.layout)
-    positions, cells = torch.from_numpy(atoms.positions), torch.zeros(1, 3, 3, dtype=torch.float64)
-    vectors = [
-        pair_vectors(level, config.radius, positions, cells, hierarchy.structure)
-        for level, config in zip(hierarchy.levels, network.config.levels, strict=True)
-    ]
-    raw, dipoles = torch.zeros(len(atoms), dtype=torch.float64), torch.zeros(3, len(atoms), dtype=torch.float64)
-    for level, outputs in zip(hierarchy.levels, network(hierarchy, vectors), strict=True):
-        if "charge" in outputs:
-            raw.index_add_(0, level.centre, outputs["charge"])
-        if "dipole" in outputs:
-            dipoles.index_add_(1, level.centre, outputs["dipole"])
-    charges = conserved_charges(raw, hierarchy.structure, torch.zeros(1))
-    masses = torch.from_numpy(atoms.get_masses())
-    return charges, molecular_dipole(charges, dipoles, positions, masses, hierarchy.structure, 1)[0]
-
-
-def test_charges_and_dipole_of_version_4():
+def test_charges_and_dipole_of_version_4(predict):
     path = FILES / "version_4.nbody"
     system = json.loads(path.with_suffix(".json").read_text())["methanol"]
     atoms = ase.Atoms(system["numbers"], system["positions"])
-    found = [charges_and_dipole(member, atoms) for member in load_members(path)]
-    charges, dipole = (torch.stack(each).mean(0) for each in zip(*found, strict=True))
-    np.testing.assert_allclose(charges, system["charges"], rtol=0, atol=1e-10)
-    np.testing.assert_allclose(dipole, system["dipole"], rtol=0, atol=1e-10)
+    found = Prediction.mean([predict(member, atoms) for member in load_members(path)])
+    np.testing.assert_allclose(found["charges"], system["charges"], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found["dipole"][0], system["dipole"], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("version", range(3, FORMAT_VERSION + 1))

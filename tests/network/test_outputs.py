@@ -6,7 +6,6 @@ import torch
 
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.nn.charges import conserved_charges, molecular_dipole
 from ase_nbody.potential import pair_vectors
 from ase_nbody.testing import random_rotation
 
@@ -41,20 +40,12 @@ def outputs_of(hierarchy_of):
 
 
 @pytest.fixture
-def molecular(outputs_of):
+def molecular(predict):
     """A function from a network, a molecule and its charge to charges (N,) and the dipole moment (3,)."""
 
     def find(network, atoms, total=0.0):
-        hierarchy, levels = outputs_of(network, atoms)
-        raw, moments = torch.zeros(len(atoms), dtype=torch.float64), torch.zeros(3, len(atoms), dtype=torch.float64)
-        for level, outputs in zip(hierarchy.levels, levels, strict=True):
-            if "charge" in outputs:
-                raw.index_add_(0, level.centre, outputs["charge"])
-            if "dipole" in outputs:
-                moments.index_add_(1, level.centre, outputs["dipole"])
-        charges = conserved_charges(raw, hierarchy.structure, torch.tensor([total]))
-        masses, positions = torch.from_numpy(atoms.get_masses()), torch.from_numpy(atoms.positions)
-        return charges, molecular_dipole(charges, moments, positions, masses, hierarchy.structure, 1)[0]
+        prediction = predict(network, atoms, total_charges=torch.tensor([total], dtype=torch.float64))
+        return prediction["charges"], prediction["dipole"][0]
 
     return find
 
@@ -132,3 +123,17 @@ def test_new_charges_are_of_order_a_tenth(make_config, outputs_of):
     largest = max(float(each["charge"].abs().max()) for each in outputs)
     assert 0.01 < largest < 3.0
     assert float(outputs[1]["dipole"].abs().max()) < 3.0
+
+
+def test_charges_of_a_network_in_float32(charged, predict):
+    """A network in float32 gives charges and moments in float64 that differ by round-off."""
+    single = NBodyNetwork(charged.config)
+    single.load_state_dict(charged.state_dict())
+    single = single.to(torch.float32).requires_grad_(False)
+    assert single.masses.dtype == torch.float64
+    atoms = ase.build.molecule("CH3CH2OH")
+    one, other = predict(single, atoms), predict(charged, atoms)
+    for name in ("charges", "dipole"):
+        assert one[name].dtype == torch.float64
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-4)
+    assert float(one["charges"].sum()) == pytest.approx(0.0, abs=1e-13)

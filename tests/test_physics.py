@@ -264,7 +264,7 @@ def test_a_cutoff_that_is_not_smooth_would_be_noticed(crossing, monkeypatch):
 
     for module in ("radial", "repulsion"):
         monkeypatch.setattr(f"ase_nbody.nn.{module}.cutoff_function", kinked)
-    monkeypatch.setattr("ase_nbody.network.network.held_distance", broken_line)
+    monkeypatch.setattr("ase_nbody.network.level.held_distance", broken_line)
     with pytest.raises(AssertionError, match="jumps"):
         assert_smooth(crossing)
 

@@ -21,6 +21,7 @@ SOURCES = (
     "hierarchy/exchange.py",
     "hierarchy/reduction.py",
     "hierarchy/tables.py",
+    "network/level.py",
     "network/network.py",
     "potential.py",
     "runtime/aot.py",

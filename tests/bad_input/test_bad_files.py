@@ -193,11 +193,11 @@ def test_debug_may_stand_anywhere(place: int, monkeypatch) -> None:
 @parametrize(
     ("error", "line"),
     [
-        (KeyError("lost"), "error: KeyError ('lost'). This was not foreseen; --debug shows where it happened."),
-        (RuntimeError("two\nlines"), "error: RuntimeError (two lines). This was not foreseen;"),
-        (ValueError(""), "error: ValueError (no details). This was not foreseen;"),
+        (KeyError("lost"), "error: KeyError ('lost'). This is unexpected; --debug shows where it happened."),
+        (RuntimeError("two\nlines"), "error: RuntimeError (two lines). This is unexpected;"),
+        (ValueError(""), "error: ValueError (no details). This is unexpected;"),
         (ValueError("[/bold] [red]"), "error: [/bold] [red]"),
-        (MemoryError(), "error: out of memory (no details): take smaller structures"),
+        (MemoryError(), "error: out of memory (no details): use smaller structures"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "error: out of memory (Default"),
         (OSError(28, os.strerror(28), "a.nbody"), "error: there is no room to write ([Errno 28] No space left on"),
     ],

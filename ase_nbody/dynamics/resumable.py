@@ -222,7 +222,7 @@ def _results(calculator: Any) -> dict[str, Any]:
 
 
 def _describe(dynamics: MolecularDynamics) -> dict[str, Any]:
-    """What a continued run must share with the original: the integrator's settings, and the atoms except their state."""
+    """What a continued run must share with the original: its settings, and the atoms except their state."""
     atoms = dynamics.atoms
     return {
         **settings_of(dynamics),

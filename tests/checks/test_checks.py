@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from ase_nbody.checks import CHECKS, run_checks
-from ase_nbody.checks.dimers import FALL, HOLE, DimerCurve
+from ase_nbody.checks.dimers import MAX_FALL_EV, MAX_HOLE_EV, DimerCurve
 
 
 def test_a_good_potential_passes_every_check(pair_potential, structure):
@@ -187,9 +187,9 @@ def test_a_network_may_come_to_rest_on_the_way_into_a_well(depth, too_deep):
     curve = DimerCurve("H-H", distances, energies, shortest_bond=0.95, rest=0.92, seen=True, jumps={})
     assert curve.hole[0] == pytest.approx(0.0)
     assert curve.fall == pytest.approx(depth, abs=0.02)
-    assert (curve.fall > FALL) == too_deep
+    assert (curve.fall > MAX_FALL_EV) == too_deep
     hole = DimerCurve("H-H", distances, energies - 0.3 * (np.abs(distances - 0.8) < 0.05), 0.95, 0.92, True, {})
-    assert hole.hole[0] > HOLE
+    assert hole.hole[0] > MAX_HOLE_EV
 
 
 def test_atoms_that_collide_and_atoms_that_fly_off(pair_potential, structures, failures):

@@ -107,7 +107,9 @@ def test_spread_of_a_committee(methanol, network, make_network):
     methanol.get_forces()
     spread = np.linalg.norm(methanol.calc.forces_spread, axis=1)
     NBodyMonitor(methanol, max_spread=1.01 * spread.max())()
-    with pytest.raises(DynamicsStopped, match=rf"spread on atom {spread.argmax()} .* is {spread.max():.4g} .*labelled"):
+    with pytest.raises(
+        DynamicsStopped, match=rf"spread on atom {spread.argmax()} .* is {spread.max():.4g} .*label this structure"
+    ):
         NBodyMonitor(methanol, max_spread=0.99 * spread.max())()
 
 

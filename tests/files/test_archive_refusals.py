@@ -19,7 +19,7 @@ from ase_nbody.files.archive import (
     read_card,
     save_model,
 )
-from ase_nbody.files.tensor_file import MAX_HEADER, ModelFileError
+from ase_nbody.files.tensor_file import MAX_HEADER_BYTES, ModelFileError
 
 
 @pytest.fixture
@@ -234,10 +234,10 @@ def test_a_network_of_too_many_levels(count, saved, no_network):
         load_model(saved)
 
 
-@pytest.mark.parametrize("claimed", [2**63, 2**64 - 1, 10**12, MAX_HEADER + 1])
+@pytest.mark.parametrize("claimed", [2**63, 2**64 - 1, 10**12, MAX_HEADER_BYTES + 1])
 def test_a_header_that_claims_to_be_huge(claimed, saved):
     payload = claimed.to_bytes(8, "little") + saved.read_bytes()[8:]
-    saved.write_bytes(payload + bytes(max(0, MAX_HEADER + 9 - len(payload))))
+    saved.write_bytes(payload + bytes(max(0, MAX_HEADER_BYTES + 9 - len(payload))))
     with pytest.raises(ModelFileError, match=r"ends within its header|in the header; allowed are"):
         load_model(saved)
 

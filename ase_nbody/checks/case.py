@@ -64,7 +64,7 @@ def make_case(
     temperature: float = 300.0,
     steps: int = 500,
 ) -> Case:
-    """Make the case of a calculator and a structure. An N-body network adds its species, radii and closest distances."""
+    """Make the case of a calculator and a structure. N-body networks add species, radii and closest distances."""
     atoms = atoms.copy()
     atoms.set_constraint()
     case = Case(calculator, atoms, float32, tuple(sorted(set(atoms.symbols))), temperature=temperature, steps=steps)

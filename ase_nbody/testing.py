@@ -136,7 +136,7 @@ def assert_stress_consistent(
 
 
 def energy_along(atoms: ase.Atoms, displacement: NDArray[np.float64]) -> Callable[[float], float]:
-    """The energy in eV of ``atoms`` as a function of the multiple of ``displacement`` (N, 3) in Angstrom that they move."""
+    """The energy in eV of ``atoms`` as a function of how far they move, in multiples of ``displacement`` (N, 3)."""
     moved = atoms.copy()
     moved.set_constraint()
     moved.calc = atoms.calc

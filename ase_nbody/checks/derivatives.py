@@ -18,7 +18,7 @@ VACUUM_ANGSTROM = 10.0  # on each side of a cluster in a box
 
 def forces(case: Case) -> Iterator[Finding]:
     """F = -dE/dx, tested for up to 30 random components, and along a displacement of all atoms at once."""
-    atoms = _ready(case)
+    atoms = _rattled(case)
     given = evaluate(case.calculator, atoms).forces
     rng = np.random.default_rng(0)
     chosen = rng.choice(given.size, size=min(MAX_COMPONENTS, given.size), replace=False)
@@ -43,7 +43,7 @@ def stress(case: Case) -> Iterator[Finding]:
     if virial is None:
         yield not_applicable("stress", measured, _no_stress(case, "stress"))
         return
-    atoms = _ready(case)
+    atoms = _rattled(case)
     given = evaluate(case.calculator, atoms).virial
     assert given is not None  # the structure had a virial before it was rattled
     errors = []
@@ -100,7 +100,7 @@ def _bent(cluster: ase.Atoms, virials: Array, seed: int) -> float:
     return abs(derivative(energy_along(cluster, displacement), STEP_ANGSTROM) - expected)
 
 
-def _ready(case: Case) -> ase.Atoms:
+def _rattled(case: Case) -> ase.Atoms:
     atoms = case.rattled()
     atoms.calc = case.calculator
     return atoms

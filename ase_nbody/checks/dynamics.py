@@ -99,7 +99,7 @@ def _run_nve(case: Case, calculator: BaseCalculator, factor: float) -> tuple[Arr
 def hot_run(case: Case) -> Iterator[Finding]:
     """Langevin dynamics at twice the temperature of the training data: atoms must neither collide nor fly off."""
     if len(case.atoms) == 1 and not case.atoms.pbc.any():
-        yield not_applicable("hot NVT", "closest approach of two atoms", "a single atom meets nobody")
+        yield not_applicable("hot NVT", "closest approach of two atoms", "a single atom meets no other")
         return
     target = 2 * case.temperature
     atoms = _hot(case, case.calculator, target)

@@ -12,7 +12,7 @@ from ase_nbody.files.writing import write_whole
 
 try:
     import fcntl
-except ImportError:  # Windows: there, nobody notices that two runs share a folder
+except ImportError:  # on Windows, two runs in one folder go unnoticed
     fcntl = None  # type: ignore[assignment]
 
 

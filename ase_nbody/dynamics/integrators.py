@@ -61,7 +61,7 @@ def memory_of(dynamics: MolecularDynamics) -> Memory:
     if type(dynamics) not in MEMORY:
         known = ", ".join(kind.__name__ for kind in MEMORY)
         raise TypeError(
-            f"nobody has listed what {type(dynamics).__name__} remembers from step to step; listed are {known}. "
+            f"MEMORY does not list what {type(dynamics).__name__} remembers from step to step; it lists {known}. "
             "Use one of these, or add its attributes to ase_nbody.dynamics.integrators.MEMORY."
         )
     return MEMORY[type(dynamics)]

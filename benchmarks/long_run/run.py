@@ -98,7 +98,7 @@ def report(records: NDArray) -> None:
     print(f"  drift of the total energy  {drift(records):.5f} +- {jackknife(drift, records):.5f} meV/atom/ps")
     print(
         f"  resident memory            {memory[-1] - settled[0, 2]:+.1f} MB "
-        f"from step {settled[0, 0]:.0f} to the end, {memory.max():.0f} MB at the most"
+        f"from step {settled[0, 0]:.0f} to the end, at most {memory.max():.0f} MB"
     )
     print(f"  open files                 {files[0]:.0f} at the beginning, {files[-1]:.0f} at the end")
     print(

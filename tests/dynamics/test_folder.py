@@ -78,7 +78,7 @@ def test_unknown_integrators_and_impossible_intervals_are_refused(dynamics_of, t
 
     andersen = Andersen(atoms, 0.5 * units.fs, temperature_K=300, andersen_prob=0.1, rng=np.random.default_rng(0))
     for dynamics, name in ((Own(atoms, 0.05), "Own"), (andersen, "Andersen")):
-        with pytest.raises(TypeError, match=f"what {name} remembers from step to step; listed are VelocityVerlet"):
+        with pytest.raises(TypeError, match=f"what {name} remembers from step to step; it lists VelocityVerlet"):
             ResumableRun(dynamics, tmp_path)
     for keywords in ({"interval": 0}, {"interval": 5, "checkpoint": 12}, {"interval": 5, "checkpoint": -5}):
         with pytest.raises(ValueError, match="give a positive number of steps between frames and a multiple"):

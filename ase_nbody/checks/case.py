@@ -17,7 +17,7 @@ RATTLE_ANGSTROM = 0.03  # standard deviation of random displacements, which let 
 
 @dataclass(frozen=True)
 class Case:
-    """A calculator on a structure.
+    """A calculator, a structure, and what the checks need to know about both.
 
     Attributes:
         calculator: the calculator to check; any ASE calculator with energy and forces in float64.
@@ -149,6 +149,6 @@ def deviation(actual: Evaluation, expected: Evaluation) -> tuple[float, str]:
         if one is None or other is None:
             continue
         size = float(np.abs(np.asarray(one) - other).max(initial=0.0)) / scale
-        if not size <= worst:  # NaN too
+        if not size <= worst:  # NaN counts as larger
             worst, where = size, name
     return worst, f"largest in {where}"

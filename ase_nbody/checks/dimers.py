@@ -63,9 +63,10 @@ class DimerCurve:
 
     @property
     def hole(self) -> tuple[float, float]:
-        """How far the energy drops below what it has reached on the way in from the well, in eV, and where.
+        """The depth in eV of the deepest hole on the way inwards from the well, and its distance in Angstrom.
 
-        The well is the first minimum downhill from the shortest bond: within the way to ``rest``, or anywhere beyond.
+        A hole is as deep as the energy falls below the highest value that it has reached on the way. The well is the
+        first minimum that one reaches downhill from the shortest bond: inwards at most to ``rest``, outwards anywhere.
         """
         outer, inner = np.searchsorted(self.distances, [self.shortest_bond, self.rest])
         well = int(outer)

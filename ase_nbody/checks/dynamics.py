@@ -68,7 +68,7 @@ def _conservation(case: Case, calculator: BaseCalculator, precision: str) -> Ite
     energies = (4.0 * half - whole) / 3.0
     # The window suppresses vibrations that are cut at the ends of the run.
     slope = float(np.polyfit(times, energies, 1, w=np.sqrt(np.hanning(len(times))))[0])
-    lines = (("at the usual time step", whole), ("without the error of its square", energies))
+    lines = (("at the usual time step", whole), ("without the error of the time step", energies))
     plot = Plot(
         "time / ps",
         f"total energy / meV per atom, {precision}",

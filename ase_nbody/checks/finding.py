@@ -18,7 +18,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves that show where a number comes from.
+    """The curves from which a number follows.
 
     Attributes:
         x_label: quantity and unit of the abscissa.
@@ -37,7 +37,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the table.
+    """The result of a check, one row of the table.
 
     Attributes:
         check: name of the check, which ``--only`` accepts.

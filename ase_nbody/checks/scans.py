@@ -86,7 +86,9 @@ def _suspects(grid: Array, samples: Array, known: Iterable[float]) -> list[tuple
     found = disagreement(samples, h)
     nearby = np.pad(found, ((4, 4), (0, 0)), mode="edge")
     contrast = found / (nearby[:-8] + nearby[8:] + 1e-9)
-    suspects = [(2, place) for place in known if grid[3] < place < grid[-4]]  # the curvature shows any kink
+    suspects = [
+        (2, place) for place in known if grid[3] < place < grid[-4]
+    ]  # 2: a kink of any order shows in the curvature
     for quantity, left in enumerate(contrast.T):
         for _ in range(_SUSPECTS_PER_QUANTITY):
             spike = int(left.argmax())

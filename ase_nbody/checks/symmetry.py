@@ -24,7 +24,7 @@ def inversion(case: Case) -> Iterator[Finding]:
 
 
 def permutation(case: Case) -> Iterator[Finding]:
-    """Atoms in another order have the same energy and carry their forces along."""
+    """Another order of the atoms changes neither the energy nor the force on each atom."""
     atoms = case.rattled()
     order = np.random.default_rng(0).permutation(len(atoms))
     expected = evaluate(case.calculator, atoms).of_atoms(order)

@@ -20,7 +20,7 @@ def check(
         list[Path] | None, typer.Argument(help="Structure files; default: the example in the model file.")
     ] = None,
     index: Annotated[str, typer.Option(help="Which frames of each file, in ASE's notation.")] = "0",
-    only: Annotated[list[str] | None, typer.Option(help="Only this check (repeatable).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run only this check; may be repeated.")] = None,
     compiled: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Check the compiled evaluation, too; it takes half a minute.")
     ] = True,

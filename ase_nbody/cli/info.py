@@ -39,7 +39,7 @@ def _overview(members: list[NBodyNetwork], content: Mapping[str, Any]) -> dict[s
     config = {key: value for key, value in content["config"].items() if key not in ("species", "levels")}
     return {
         "elements": ", ".join(network.config.species),
-        **({"committee of": f"{len(members)} networks, each of the weights below"} if len(members) > 1 else {}),
+        **({"committee of": f"{len(members)} networks, each with the weights below"} if len(members) > 1 else {}),
         "weights": f"{sum(weight.numel() for weight in network.parameters()):,}",
         "influence ends at": f"{network.config.reach:g} Angstrom",
         **{key.replace("_", " "): value for key, value in config.items()},

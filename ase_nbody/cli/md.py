@@ -58,7 +58,7 @@ def md(
     compile: Annotated[
         bool, typer.Option("--compile", help="Use native code; compiling takes a minute, once.")
     ] = False,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; more than 1 pays for large systems.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; more than 1 help with large systems.")] = 1,
     max_temperature: Annotated[float | None, typer.Option(help="K; default: ten times the target; nve: 5000.")] = None,
     max_force: Annotated[float, typer.Option(help="eV/Angstrom.")] = 50.0,
     max_spread: Annotated[float | None, typer.Option(help="Force spread of a committee, eV/Angstrom.")] = None,
@@ -112,7 +112,7 @@ def _read(structure: str | None, model: str) -> ase.Atoms:
     if structure is not None:
         atoms = ase.io.read(structure)
         if not isinstance(atoms, ase.Atoms):
-            raise ValueError(f"{structure} holds no single structure")
+            raise ValueError(f"{structure} must hold a structure, but ASE reads something else from it")
         return atoms
     example = read_card(model).get("card", {}).get("example")
     if example is None:
@@ -121,7 +121,7 @@ def _read(structure: str | None, model: str) -> ase.Atoms:
 
 
 def _fingerprint(atoms: ase.Atoms) -> str:
-    """SHA-256 of the structure that a run starts from."""
+    """The SHA-256 checksum of the structure that a run starts from."""
     digest = hashlib.sha256()
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta()):
         digest.update(array.tobytes())

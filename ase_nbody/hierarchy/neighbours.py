@@ -150,7 +150,7 @@ def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDAr
             not periodic.
     """
     box = complete_cell(structure)
-    coordinates = np.linalg.solve(box.T, structure.positions.T)  # in lattice vectors; along a unit vector if aperiodic
+    coordinates = np.linalg.solve(box.T, structure.positions.T)  # in lattice vectors, or in Angstrom if not periodic
     wraps = np.where(structure.pbc[:, None], np.floor(coordinates), 0.0)
     coordinates -= wraps
     moved = bool(wraps.any())
@@ -209,7 +209,7 @@ def complete_cell(structure: Structure) -> NDArray[np.float64]:
     cell = np.where(structure.pbc[:, None], structure.cell, 0.0)
     if structure.pbc.all():
         return cell
-    _, _, across = np.linalg.svd(cell)  # the last rows span what the periodic vectors do not
+    _, _, across = np.linalg.svd(cell)  # the last rows span the directions that the periodic vectors do not
     cell[~structure.pbc] = across[int(structure.pbc.sum()) :]
     return cell
 

@@ -60,7 +60,7 @@ class ProximityWatch:
             self._tell(structure, np.sqrt(square))
 
     def _watch(self, structure: Structure) -> None:
-        """Choose the pairs to watch."""
+        """Choose the pairs to watch in the structure and in those that follow it."""
         numbers = structure.numbers
         present = np.unique(numbers)
         self._reach = float(self._limits[np.ix_(present, present)].max(initial=0.0))

@@ -87,9 +87,9 @@ def _measure_pairs(
     data: Sequence[LabelledStructure], levels: Sequence[LevelConfig]
 ) -> tuple[tuple[float, ...], dict[str, float]]:
     """Mean number of children per part and level; closest distance of each pair of species."""
-    layout = [level.layout for level in levels]
-    edges, parts = np.zeros(len(layout)), np.zeros(len(layout))
+    edges, parts = np.zeros(len(levels)), np.zeros(len(levels))
     closest = np.full((len(chemical_symbols), len(chemical_symbols)), np.inf)
+    layout = [level.layout for level in levels]
     for frame in data:
         numbers = frame.structure.numbers
         pairs = find_pairs(frame.structure, max(level.radius for level in layout))

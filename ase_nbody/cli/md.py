@@ -116,7 +116,7 @@ def _read(structure: str | None, model: str) -> ase.Atoms:
         return atoms
     example = read_card(model).get("card", {}).get("example")
     if example is None:
-        raise ValueError(f"the model {model} has no example structure: name a file, as in nbody md {model} STRUCTURE")
+        raise ValueError(f"the model {model} has no example structure: name a file, nbody md {model} STRUCTURE")
     return ase.Atoms(**example)
 
 

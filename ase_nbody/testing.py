@@ -1,6 +1,7 @@
-"""Checks of physics for tests: covariance of a layer, forces and stress of any ASE calculator against its energy.
+"""Assertions for tests: a layer is covariant; forces and stress of an ASE calculator are derivatives of its energy.
 
-Each raises ``AssertionError`` with the deviation found. Finite differences are of fourth order and reach 1e-6 relative.
+Each assertion raises ``AssertionError`` and says how large the deviation is. Finite differences are of fourth order and
+reach a relative error of 1e-6.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,21 +15,21 @@ from torch import Tensor
 
 from ase_nbody.so3 import rotation_matrix
 
-# f'(0) = (8 [f(h) - f(-h)] - [f(2h) - f(-2h)]) / 12 h + O(h^4)
+# (multiple of h, weight): f'(0) = (8 [f(h) - f(-h)] - [f(2h) - f(-2h)]) / 12 h + O(h^4)
 _STENCIL = ((1, 8.0 / 12.0), (-1, -8.0 / 12.0), (2, -1.0 / 12.0), (-2, 1.0 / 12.0))
 
 
 def derivative(function: Callable[[float], float], step: float) -> float:
-    """f'(0) by central differences of fourth order, from the values at two multiples of ``step`` to either side."""
+    """f'(0) by central differences of fourth order, from the values at one and two steps on either side of 0."""
     return sum(weight * function(multiple * step) for multiple, weight in _STENCIL) / step
 
 
 def random_rotation(seed: int, improper: bool = False) -> Tensor:
-    """Rotation matrix (3, 3) in float64, uniformly distributed and fixed by ``seed``.
+    """A random rotation matrix (3, 3) in float64, from the uniform distribution.
 
     Args:
         seed: the same seed gives the same rotation; torch's global random numbers are not touched.
-        improper: determinant -1 instead of +1, a rotation times the inversion.
+        improper: give a rotation times the inversion, with determinant -1 instead of +1.
     """
     orthogonal, upper = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     orthogonal *= np.sign(np.diag(upper))  # makes the distribution uniform
@@ -47,30 +48,33 @@ def assert_covariant(
     representation: Callable[[int, Tensor], Tensor] = rotation_matrix,
     rtol: float = 1e-10,
 ) -> None:
-    """Check f(D(R) psi, R v) = D(R) f(psi, v): turning before the function is turning after it.
+    """Check f(D(R) psi, R v) = D(R) f(psi, v): turning the arguments turns the result.
 
     Args:
-        function: called as ``function(state, vectors)``, with those two of them that are not None.
-        state: components first, ``((l_max_in + 1)^2, ...)``, float64.
+        function: called as ``function(state, vectors)``, without those that are None.
+        state: psi, components first, ``((l_max_in + 1)^2, ...)``, float64.
         l_max_in: highest degree of ``state``.
-        l_max_out: highest degree of the result, ``((l_max_out + 1)^2, ...)``.
-        vectors: (..., 3), turned together with the state.
+        l_max_out: highest degree of the result, whose shape is ``((l_max_out + 1)^2, ...)``.
+        vectors: v (..., 3), turned together with the state.
         rotations: matrices (3, 3) in float64; default: a proper and an improper random one, and the inversion.
-        representation: how the result is expected to transform, (l_max, R) -> D(R). A test of a test gives a wrong one.
+        representation: the expected D(R) of the result, as a function of (l_max, R). To show that a test can fail, give
+            a wrong one.
         rtol: allowed deviation relative to the largest component of the result.
 
     Raises:
-        AssertionError: the function is not covariant, or its result is zero everywhere and so shows nothing.
+        AssertionError: the function is not covariant, or its result is zero everywhere and shows nothing.
     """
     if rotations is None:
         rotations = [random_rotation(0), random_rotation(1, improper=True), -torch.eye(3, dtype=torch.float64)]
     given = [argument for argument in (state, vectors) if argument is not None]
     value = function(*given)
     if value.shape[0] != (l_max_out + 1) ** 2:
-        raise AssertionError(f"l_max_out = {l_max_out} has {(l_max_out + 1) ** 2} components, got {value.shape[0]}")
+        raise AssertionError(f"l_max_out = {l_max_out} means {(l_max_out + 1) ** 2} components, got {value.shape[0]}")
     scale = float(value.detach().abs().amax()) if value.numel() else 0.0
     if not scale > 0.0:
-        raise AssertionError("the result is zero everywhere, which is covariant but shows nothing: give another state")
+        raise AssertionError(
+            "the result is zero everywhere, which is covariant but shows nothing: use another state or other vectors"
+        )
     for rotation in rotations:
         turned = [] if state is None else [torch.tensordot(rotation_matrix(l_max_in, rotation), state, dims=1)]
         turned += [] if vectors is None else [vectors @ rotation.T]
@@ -88,7 +92,7 @@ def assert_conservative(calculator: BaseCalculator, atoms: ase.Atoms, rtol: floa
 
     Args:
         calculator: any ASE calculator in float64; its own state changes.
-        atoms: the system, left as it is. Constraints are disregarded.
+        atoms: the system; it stays as it is, and its constraints do not count.
         rtol: allowed deviation relative to the largest force component.
         step: step of the differences in Angstrom.
 
@@ -100,9 +104,9 @@ def assert_conservative(calculator: BaseCalculator, atoms: ase.Atoms, rtol: floa
     forces = atoms.get_forces(apply_constraint=False)
     numeric = np.zeros_like(forces)
     for atom, axis in np.ndindex(forces.shape):
-        way = np.zeros_like(forces)
-        way[atom, axis] = 1.0
-        numeric[atom, axis] = -derivative(energy_along(atoms, way), step)
+        displacement = np.zeros_like(forces)
+        displacement[atom, axis] = 1.0
+        numeric[atom, axis] = -derivative(energy_along(atoms, displacement), step)
     _assert_close("forces in eV/Angstrom", forces, numeric, rtol)
 
 
@@ -113,9 +117,9 @@ def assert_stress_consistent(
 
     Args:
         calculator: any ASE calculator in float64; its own state changes.
-        atoms: the system, left as it is. Constraints are disregarded.
+        atoms: the system; it stays as it is, and its constraints do not count.
         rtol: allowed deviation relative to the largest stress component.
-        step: step of the strain.
+        step: step of the differences, a strain.
 
     Raises:
         AssertionError: the stress differs from the differences.
@@ -131,27 +135,30 @@ def assert_stress_consistent(
     _assert_close("stress in eV/Angstrom^3", stress, numeric, rtol)
 
 
-def energy_along(atoms: ase.Atoms, way: NDArray[np.float64]) -> Callable[[float], float]:
-    """Energy in eV of a copy of ``atoms``, by how many multiples of ``way`` (N, 3) in Angstrom they have moved."""
+def energy_along(atoms: ase.Atoms, displacement: NDArray[np.float64]) -> Callable[[float], float]:
+    """The energy in eV of ``atoms`` as a function of how far they move, in multiples of ``displacement`` (N, 3)."""
     moved = atoms.copy()
     moved.set_constraint()
     moved.calc = atoms.calc
 
-    def energy(distance: float) -> float:
-        moved.positions = atoms.positions + distance * way
+    def energy(multiple: float) -> float:
+        moved.positions = atoms.positions + multiple * displacement
         return _energy(moved)
 
     return energy
 
 
 def energy_strained(atoms: ase.Atoms, strain: NDArray[np.float64]) -> Callable[[float], float]:
-    """Energy in eV of a copy of ``atoms`` and their cell under multiples of the symmetric part of ``strain`` (3, 3)."""
+    """A function that gives the energy in eV of ``atoms`` and their cell under a multiple of a strain.
+
+    Only the symmetric part of ``strain`` (3, 3) counts.
+    """
     deformed = atoms.copy()
     deformed.set_constraint()
     deformed.calc = atoms.calc
 
-    def energy(size: float) -> float:
-        deformation = np.eye(3) + 0.5 * size * (strain + strain.T)
+    def energy(multiple: float) -> float:
+        deformation = np.eye(3) + 0.5 * multiple * (strain + strain.T)
         deformed.set_cell(atoms.cell.array @ deformation)
         deformed.positions = atoms.positions @ deformation
         return _energy(deformed)
@@ -160,7 +167,7 @@ def energy_strained(atoms: ase.Atoms, strain: NDArray[np.float64]) -> Callable[[
 
 
 def _energy(atoms: ase.Atoms) -> float:
-    """The energy that the forces are the gradient of."""
+    """The energy whose negative gradient the forces are."""
     return atoms.get_potential_energy(force_consistent="free_energy" in atoms.calc.implemented_properties)
 
 

@@ -1,4 +1,4 @@
-"""Checks of a potential: one table of what was measured, the bound, passed or failed, for any ASE calculator.
+"""Checks of a potential, for any ASE calculator. One table shows each measured value, its bound and the outcome.
 
 >>> from ase.calculators.emt import EMT
 >>> findings = list(run_checks(EMT(), [atoms]))  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""A case: a calculator, a structure, and what the checks have to know of both. And its evaluation, in full."""
+"""A case is a calculator, a structure, and what the checks need to know about both. This file also evaluates it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from ase_nbody.engines.calculator import NBodyCalculator
 
 Array = NDArray[np.float64]
-RATTLE = 0.03  # Angstrom: by this the atoms are moved at random, so that no force vanishes by symmetry
+RATTLE_ANGSTROM = 0.03  # standard deviation of random displacements, which let no force vanish by symmetry
 
 
 @dataclass(frozen=True)
 class Case:
-    """A calculator on a structure.
+    """A calculator, a structure, and what the checks need to know about both.
 
     Attributes:
-        calculator: what is checked; any ASE calculator with energy and forces, in float64.
+        calculator: the calculator to check; any ASE calculator with energy and forces in float64.
         atoms: the structure, without calculator and constraints.
-        float32: the same potential in single precision, if there is one.
-        species: chemical symbols whose pairs are scanned as dimers.
-        radii: cutoff radii in Angstrom, where they are known.
-        closest: closest distance in Angstrom of pairs like ``"H-C"`` in the training data, where it is known.
-        temperature: of the training data in K; the hot run has twice as much.
-        steps: length of the runs of molecular dynamics, in usual time steps.
+        float32: the same potential in single precision, or None.
+        species: chemical symbols; the dimers of all their pairs are scanned.
+        radii: cutoff radii in Angstrom; empty if they are unknown.
+        closest: closest distance in Angstrom of pairs like ``"H-C"`` in the training data; empty if it is unknown.
+        temperature: of the training data in K; the hot run is twice as hot.
+        steps: length of the runs of molecular dynamics in usual time steps.
     """
 
     calculator: BaseCalculator
@@ -41,15 +41,15 @@ class Case:
 
     @property
     def label(self) -> str:
-        """Formula of the structure."""
+        """The formula of the structure."""
         return self.atoms.get_chemical_formula()
 
     @property
     def outer(self) -> float:
-        """Distance in Angstrom to which scans go: beyond all cutoffs."""
+        """The distance in Angstrom at which scans end, beyond all cutoffs."""
         return max(self.radii, default=11.0) + 1.0
 
-    def rattled(self, size: float = RATTLE, seed: int = 0) -> ase.Atoms:
+    def rattled(self, size: float = RATTLE_ANGSTROM, seed: int = 0) -> ase.Atoms:
         """The structure with its atoms moved at random by ``size`` Angstrom (standard deviation)."""
         atoms = self.atoms.copy()
         atoms.positions += np.random.default_rng(seed).normal(scale=size, size=atoms.positions.shape)
@@ -64,7 +64,7 @@ def make_case(
     temperature: float = 300.0,
     steps: int = 500,
 ) -> Case:
-    """The case of a calculator and a structure; of an N-body network all that the checks can use is looked up."""
+    """Make the case of a calculator and a structure. N-body networks add species, radii and closest distances."""
     atoms = atoms.copy()
     atoms.set_constraint()
     case = Case(calculator, atoms, float32, tuple(sorted(set(atoms.symbols))), temperature=temperature, steps=steps)
@@ -83,14 +83,14 @@ def make_case(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that a calculator says of a structure; None for what it does not give. Units: eV, Angstrom.
+    """All results of a calculator for a structure; None stands for a quantity that it does not offer.
 
     Attributes:
-        energy: per atom, the one that the forces are the gradient of.
-        forces: (N, 3).
-        energies: per-atom energies (N,).
-        virial: stress times volume per atom (3, 3).
-        virials: per-atom stresses times volume (N, 3, 3).
+        energy: in eV per atom; minus its gradient is the forces.
+        forces: in eV/Angstrom (N, 3).
+        energies: per-atom energies in eV (N,).
+        virial: stress times volume, divided by the number of atoms, in eV (3, 3).
+        virials: per-atom stresses times volume in eV (N, 3, 3).
     """
 
     energy: float
@@ -100,18 +100,20 @@ class Evaluation:
     virials: Array | None
 
     def turned(self, matrix: Array) -> "Evaluation":
-        """What is expected of the structure turned by an orthogonal matrix (3, 3)."""
-        virial, virials = (None if of is None else matrix @ of @ matrix.T for of in (self.virial, self.virials))
+        """The results that the structure should have after it was turned by an orthogonal matrix (3, 3)."""
+        virial = None if self.virial is None else matrix @ self.virial @ matrix.T
+        virials = None if self.virials is None else matrix @ self.virials @ matrix.T
         return Evaluation(self.energy, self.forces @ matrix.T, self.energies, virial, virials)
 
     def of_atoms(self, order: NDArray[np.int64]) -> "Evaluation":
-        """What is expected of the atoms in another order, or of several copies of them."""
-        energies, virials = (None if of is None else of[order] for of in (self.energies, self.virials))
+        """The results that the atoms should have in another order, or several copies of them."""
+        energies = None if self.energies is None else self.energies[order]
+        virials = None if self.virials is None else self.virials[order]
         return Evaluation(self.energy, self.forces[order], energies, self.virial, virials)
 
 
 def evaluate(calculator: BaseCalculator, atoms: ase.Atoms) -> Evaluation:
-    """Ask for everything that the calculator has; stresses of systems that are periodic in three directions."""
+    """Ask the calculator for everything it offers; for stresses only if the system is periodic in three directions."""
     atoms = atoms.copy()
     has = set(calculator.implemented_properties)
     found = {name: calculator.get_property(name, atoms) for name in ("forces", "energies") if name in has}
@@ -126,7 +128,7 @@ def evaluate(calculator: BaseCalculator, atoms: ase.Atoms) -> Evaluation:
 def energy_and_forces(calculator: BaseCalculator, structures: Sequence[ase.Atoms]) -> Array:
     """Energies in eV and all force components in eV/Angstrom of structures of one size (n, 1 + components).
 
-    An ``NBodyCalculator`` evaluates several side by side, any other one by one.
+    An ``NBodyCalculator`` evaluates the structures side by side, any other calculator one by one.
     """
     if isinstance(calculator, NBodyCalculator) and len(structures) > 1:
         return np.array([np.append(found["energy"], found["forces"]) for found in calculator.evaluate(structures)])
@@ -135,10 +137,10 @@ def energy_and_forces(calculator: BaseCalculator, structures: Sequence[ase.Atoms
 
 
 def deviation(actual: Evaluation, expected: Evaluation) -> tuple[float, str]:
-    """The largest deviation of any component, and in what.
+    """The largest deviation of any component, and a note that names the quantity.
 
-    Energies (per atom, eV), forces (eV/Angstrom) and virials (eV) alike are measured by the largest force, or by
-    1 eV/Angstrom where that is larger: by what matters to the motion, not by the energies' arbitrary zero.
+    Deviations of energies (per atom, eV), forces (eV/Angstrom) and virials (eV) are all divided by the largest force,
+    or by 1 eV/Angstrom if that is larger. Forces matter to the motion; the zero of the energies is arbitrary.
     """
     scale = max(1.0, float(np.abs(expected.forces).max(initial=0.0)))
     worst, where = 0.0, "none"
@@ -147,6 +149,6 @@ def deviation(actual: Evaluation, expected: Evaluation) -> tuple[float, str]:
         if one is None or other is None:
             continue
         size = float(np.abs(np.asarray(one) - other).max(initial=0.0)) / scale
-        if not size <= worst:  # NaN too
+        if not size <= worst:  # NaN counts as larger
             worst, where = size, name
     return worst, f"largest in {where}"

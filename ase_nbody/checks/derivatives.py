@@ -1,4 +1,4 @@
-"""Derivatives: forces, stress and per-atom stresses against differences of the energy."""
+"""Derivatives: compare forces, stress and per-atom stresses with finite differences of the energy."""
 
 from collections.abc import Iterator
 
@@ -10,56 +10,64 @@ from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.symmetry import ROUND_OFF
 from ase_nbody.testing import derivative, energy_along, energy_strained
 
-DIFFERENCES = 1e-6  # what differences of fourth order reach
-STEP, STRAIN = 1e-3, 1e-4  # Angstrom and 1
-MOST = 30  # components of the forces that are tested one by one
-VACUUM = 10.0  # Angstrom on each side of a cluster in a box
+DIFFERENCES = 1e-6  # relative error that differences of fourth order reach
+STEP_ANGSTROM, STRAIN_STEP = 1e-3, 1e-4
+MAX_COMPONENTS = 30  # components of the forces that are tested one by one
+VACUUM_ANGSTROM = 10.0  # on each side of a cluster in a box
 
 
 def forces(case: Case) -> Iterator[Finding]:
-    """F = -dE/dx, for up to 30 components drawn at random, and along a displacement of all atoms at once."""
-    atoms = _ready(case)
+    """F = -dE/dx, tested for up to 30 random components, and along a displacement of all atoms at once."""
+    atoms = _rattled(case)
     given = evaluate(case.calculator, atoms).forces
     rng = np.random.default_rng(0)
-    chosen = rng.choice(given.size, size=min(MOST, given.size), replace=False)
-    ways = [np.eye(1, given.size, component).reshape(given.shape) for component in chosen]
-    ways.append(rng.choice([-1.0, 1.0], size=given.shape) / np.sqrt(given.size))
-    errors = [abs((given * way).sum() + derivative(energy_along(atoms, way), STEP)) for way in ways]
+    chosen = rng.choice(given.size, size=min(MAX_COMPONENTS, given.size), replace=False)
+    directions = [np.eye(1, given.size, component).reshape(given.shape) for component in chosen]
+    directions.append(rng.choice([-1.0, 1.0], size=given.shape) / np.sqrt(given.size))
+    errors = [
+        abs((given * direction).sum() + derivative(energy_along(atoms, direction), STEP_ANGSTROM))
+        for direction in directions
+    ]
     value = max(errors) / max(1.0, np.abs(given).max())
-    yield Finding("forces", "differences of the energy", value, upper=DIFFERENCES, note=f"{len(ways)} directions")
+    note = f"{len(directions)} directions"
+    yield Finding("forces", "differences of the energy", value, upper=DIFFERENCES, note=note)
 
 
 def stress(case: Case) -> Iterator[Finding]:
-    """Stress = dE/d(strain) / V, for six strains; measured as virials per atom in eV, by the largest or 1 eV."""
+    """Stress = dE/d(strain) / V, tested for six strains.
+
+    Errors are those of the virial per atom in eV, divided by its largest component or by 1 eV if that is larger.
+    """
     measured = "differences of the energy, all six strains"
     virial = evaluate(case.calculator, case.atoms).virial
     if virial is None:
         yield not_applicable("stress", measured, _no_stress(case, "stress"))
         return
-    atoms = _ready(case)
+    atoms = _rattled(case)
     given = evaluate(case.calculator, atoms).virial
-    assert given is not None  # as above
+    assert given is not None  # the structure had a virial before it was rattled
     errors = []
     for row, column in zip(*np.triu_indices(3), strict=True):
         strain = np.zeros((3, 3))
         strain[row, column] = 1.0
-        errors.append(abs(derivative(energy_strained(atoms, strain), STRAIN) / len(atoms) - given[row, column]))
+        slope = derivative(energy_strained(atoms, strain), STRAIN_STEP) / len(atoms)
+        errors.append(abs(slope - given[row, column]))
     yield Finding("stress", measured, max(errors) / max(1.0, np.abs(given).max()), upper=DIFFERENCES)
 
 
 def stresses(case: Case) -> Iterator[Finding]:
-    """Per-atom stresses: their sum is the stress, and each is the response to the strain at its atom.
+    """Per-atom stresses sum to the stress, and each of them is the response to the strain at its atom.
 
-    A cluster in a box with vacuum all round is bent, not strained evenly: its atoms move by u_a = C_abc x_b x_c / 2
-    with C symmetric, which makes the strain e_ab = C_abc x_c. A pair vector r_ij then becomes
-    (1 + (e_i + e_j) / 2) r_ij exactly, so that dE = sum_i W_i : e_i if each W_i has half the virial of its pairs.
+    To test the second, a cluster in a box with vacuum on all sides is bent instead of strained evenly. Its atoms move
+    by u_a = C_abc x_b x_c / 2 with C symmetric, so the strain at x is e_ab = C_abc x_c. A pair vector r_ij then becomes
+    (1 + (e_i + e_j) / 2) r_ij exactly. Hence dE = sum_i W_i : e_i if each W_i holds half of the virial of its pairs.
     """
     whole = "their sum and the stress, as virial per atom"
     bent = "differences of the energy of a bent cluster"
     given = evaluate(case.calculator, case.atoms)
     cluster = case.rattled()
     cluster.pbc = False
-    cluster.center(vacuum=VACUUM)
+    cluster.center(vacuum=VACUUM_ANGSTROM)
     cluster.positions -= cluster.cell.array.sum(axis=0) / 2
     cluster.pbc, cluster.calc = True, case.calculator
     virials = evaluate(case.calculator, cluster).virials
@@ -80,19 +88,19 @@ def stresses(case: Case) -> Iterator[Finding]:
 
 
 def _bent(cluster: ase.Atoms, virials: Array, seed: int) -> float:
-    """Deviation in eV of the energy's response to a bend of at most 1 (times the step)."""
+    """Error in eV of the energy's response to a random bend, whose largest strain is 1 per unit of the step."""
     tensor = np.random.default_rng(seed).normal(size=(3, 3, 3))
     tensor = tensor + np.transpose(tensor, (1, 2, 0)) + np.transpose(tensor, (2, 0, 1))
     tensor = tensor + np.transpose(tensor, (1, 0, 2))  # now symmetric under all six permutations
     centred = cluster.positions
     strains = np.einsum("abc,ic->iab", tensor, centred)
     size = max(np.abs(strains).max(), 1e-12)
-    way = 0.5 * np.einsum("abc,ib,ic->ia", tensor, centred, centred) / size
+    displacement = 0.5 * np.einsum("abc,ib,ic->ia", tensor, centred, centred) / size
     expected = np.einsum("iab,iab->", virials, strains) / size
-    return abs(derivative(energy_along(cluster, way), STEP) - expected)
+    return abs(derivative(energy_along(cluster, displacement), STEP_ANGSTROM) - expected)
 
 
-def _ready(case: Case) -> ase.Atoms:
+def _rattled(case: Case) -> ase.Atoms:
     atoms = case.rattled()
     atoms.calc = case.calculator
     return atoms

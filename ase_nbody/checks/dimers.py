@@ -1,12 +1,12 @@
-"""Dimer curves of all pairs of species: smooth, with a repulsive wall and no holes in it.
+"""Dimer curves of all pairs of species: they must be smooth, and have a repulsive wall without holes.
 
 Molecular dynamics does not stay where the training data were. Two atoms that come too close must be pushed apart: the
 energy has to rise from the well inwards, all the way and high enough.
 
-Where the closest distance of the training data is known, an N-body network comes to rest just within it
-(``nn.closest_approach``). Atoms that were never closer than they are without a bond may still attract each other there,
-as two of hydrogen do: the well is then where the network rests. How far the energy falls on that way is bounded by
-itself.
+If a network knows the closest distance r_0 in the training data, its radial functions stop following the distance just
+inside r_0 (``nn.closest_approach``). Two atoms that the data show only without a bond between them, such as two
+hydrogen atoms, may still attract each other at r_0. The well then lies where the radial functions rest. A bound of its
+own limits how far the energy may fall on the way there.
 """
 
 from collections.abc import Iterator
@@ -19,23 +19,32 @@ from ase.data import atomic_numbers, covalent_radii
 from ase_nbody.checks.case import Array, Case, energy_and_forces
 from ase_nbody.checks.finding import Curve, Finding, Plot
 from ase_nbody.checks.scans import Jump, find_jumps
-from ase_nbody.checks.smoothness import SPACING, jump_findings
+from ase_nbody.checks.smoothness import SPACING_ANGSTROM, jump_findings
 from ase_nbody.nn.closest_approach import FOLLOWS, RESTS
 
-INNERMOST = 0.3  # of the sum of covalent radii, where the wall is measured
-BONDS = 0.7  # of the sum of covalent radii: no bond is shorter. Where the closest distance seen is known, 0.95 of that
-WALL = 5.0  # eV above the separated atoms: 58 kT at 1000 K. Two lithium nuclei repel each other by 8 eV there
-HOLE = 0.1  # eV: kT at 1000 K. Such a dip holds nobody
-FALL = 0.5  # eV while the network comes to rest: a bond of 13 eV/Angstrom, the steepest there is, over 0.04 Angstrom
-DEEPEST = -18.0  # eV; the strongest bond of two atoms, that of CO, has 11.2, by GFN1-xTB 17.4, by GFN2-xTB 15.1
-FAR = 50.0  # Angstrom: separated atoms
+# Distances as fractions of the sum of the covalent radii:
+WALL_DISTANCE = 0.3  # where the scan begins and the wall is measured
+SHORTEST_BOND = 0.7  # no bond is shorter; where the closest distance in the data is known, 0.95 of that takes its place
+# Energies in eV:
+MIN_WALL_EV = 5.0  # above the separated atoms: 58 kT at 1000 K. Two lithium nuclei repel each other by 8 eV there
+MAX_HOLE_EV = 0.1  # about kT at 1000 K: no atom stays in such a hole
+MAX_FALL_EV = 0.5  # between FOLLOWS and RESTS: the steepest bond there is, 13 eV/Angstrom, over 0.04 Angstrom
+MIN_ENERGY_EV = -18.0  # the strongest bond of two atoms, that of CO, has 11.2 eV (GFN1-xTB: 17.4, GFN2-xTB: 15.1)
+SEPARATED_ANGSTROM = 50.0  # distance of separated atoms
 
 
 @dataclass(frozen=True)
 class DimerCurve:
-    """Energies in eV of a dimer, relative to the separated atoms, by distance in Angstrom (n,).
+    """The energy of a dimer as a function of the distance.
 
-    No bond is shorter than ``shortest_bond``; the network rests from ``rest`` inwards, both in Angstrom.
+    Attributes:
+        pair: the two species, ``"H-C"``.
+        distances: in Angstrom (n,), ascending.
+        energies: in eV relative to the separated atoms (n,).
+        shortest_bond: no bond is shorter than this, in Angstrom.
+        rest: the radial functions rest from here inwards, in Angstrom; ``shortest_bond`` where they never rest.
+        seen: False if the training data are known to have no such pair.
+        jumps: the largest jumps of the curve by quantity (``scans.find_jumps``).
     """
 
     pair: str
@@ -48,15 +57,16 @@ class DimerCurve:
 
     @property
     def fall(self) -> float:
-        """How far the energy falls in eV, inwards from the shortest bond to where the network rests."""
+        """How far the energy falls in eV, inwards from the shortest bond to where the radial functions rest."""
         outer, inner = np.searchsorted(self.distances, [self.shortest_bond, self.rest])
         return float(self.energies[outer] - self.energies[inner : outer + 1].min())
 
     @property
     def hole(self) -> tuple[float, float]:
-        """How far the energy drops below what it has reached on the way in from the well, in eV, and where.
+        """The depth in eV of the deepest hole on the way inwards from the well, and its distance in Angstrom.
 
-        The well is the first minimum downhill from the shortest bond: within the way to ``rest``, or anywhere beyond.
+        A hole is as deep as the energy falls below the highest value that it has reached on the way. The well is the
+        first minimum that one reaches downhill from the shortest bond: inwards at most to ``rest``, outwards anywhere.
         """
         outer, inner = np.searchsorted(self.distances, [self.shortest_bond, self.rest])
         well = int(outer)
@@ -71,90 +81,95 @@ class DimerCurve:
 
     @property
     def wall(self) -> float:
-        """Energy at the innermost distance in eV."""
+        """The energy in eV at the innermost distance."""
         return float(self.energies[0])
 
     @property
     def depth(self) -> tuple[float, float]:
-        """The lowest energy in eV, and where."""
+        """The lowest energy in eV, and the distance in Angstrom where the curve has it."""
         lowest = int(self.energies.argmin())
         return float(self.energies[lowest]), float(self.distances[lowest])
 
 
 def pairs_of(case: Case) -> list[tuple[str, str]]:
-    """All pairs of the species, each with the lighter element first."""
+    """All pairs of the species of a case, each with the lighter element first."""
     species = sorted(case.species, key=atomic_numbers.__getitem__)
     return [(first, second) for index, first in enumerate(species) for second in species[index:]]
 
 
 def contact(first: str, second: str) -> float:
-    """Sum of the covalent radii in Angstrom."""
+    """The sum of the covalent radii in Angstrom."""
     return float(covalent_radii[atomic_numbers[first]] + covalent_radii[atomic_numbers[second]])
 
 
 def dimer(first: str, second: str, distance: float) -> ase.Atoms:
-    """Two atoms, aside of all axes: of what is zero by symmetry nothing is learnt."""
+    """Two atoms at a distance in Angstrom, along no axis: components that vanish by symmetry would test nothing."""
     return ase.Atoms([first, second], [np.zeros(3), distance * np.array([0.48, 0.6, 0.64])])
 
 
 def scan(case: Case, first: str, second: str) -> DimerCurve:
-    """The curve of two species, from 0.3 of the sum of covalent radii to beyond the cutoff."""
+    """Scan the curve of two species, from 0.3 of the sum of the covalent radii to beyond the cutoff."""
 
     def path(places: Array) -> Array:
         return energy_and_forces(case.calculator, [dimer(first, second, place) for place in places])
 
     radius, name = contact(first, second), f"{first}-{second}"
     closest = case.closest.get(name)
-    grid = np.arange(INNERMOST * radius, case.outer, SPACING)
+    grid = np.arange(WALL_DISTANCE * radius, case.outer, SPACING_ANGSTROM)
     samples = path(grid)
-    known = (*case.radii, radius) if closest is None else (*case.radii, radius, FOLLOWS * closest, RESTS * closest)
+    known = [*case.radii, radius]
+    if closest is None:
+        shortest_bond = rest = SHORTEST_BOND * radius
+    else:
+        shortest_bond, rest = FOLLOWS * closest, RESTS * closest
+        known += [shortest_bond, rest]
     return DimerCurve(
-        name,
-        grid,
-        samples[:, 0] - path(np.array([FAR]))[0, 0],
-        BONDS * radius if closest is None else FOLLOWS * closest,
-        BONDS * radius if closest is None else RESTS * closest,
-        not case.closest or closest is not None,
-        find_jumps(path, grid, samples, known),
+        pair=name,
+        distances=grid,
+        energies=samples[:, 0] - path(np.array([SEPARATED_ANGSTROM]))[0, 0],
+        shortest_bond=shortest_bond,
+        rest=rest,
+        seen=not case.closest or closest is not None,
+        jumps=find_jumps(path, grid, samples, known),
     )
 
 
 def dimer_curves(case: Case) -> Iterator[Finding]:
-    """The lowest wall, the deepest hole and fall, the lowest energy and the largest jumps of all pairs."""
+    """The lowest wall, deepest hole, largest fall, lowest energy and largest jumps among all pairs of species."""
     curves = [scan(case, *pair) for pair in pairs_of(case)]
     lines = tuple(Curve(curve.pair, tuple(curve.distances), tuple(curve.energies)) for curve in curves)
-    plot = Plot("distance / Angstrom", "energy of the dimer / eV", lines, y_range=(DEEPEST, 25.0))
+    plot = Plot("distance / Angstrom", "energy of the dimer / eV", lines, y_range=(MIN_ENERGY_EV, 25.0))
     weakest = min(curves, key=lambda curve: _number(curve.wall, -np.inf))
     yield Finding(
         "dimers",
-        f"wall at {INNERMOST:g} of the covalent radii",
+        f"wall at {WALL_DISTANCE:g} of the covalent radii",
         weakest.wall,
         "eV",
-        lower=WALL,
-        note=_list("low", [curve for curve in curves if not curve.wall >= WALL]) or _named(weakest),
+        lower=MIN_WALL_EV,
+        note=_list("low", [curve for curve in curves if not curve.wall >= MIN_WALL_EV]) or _named(weakest),
         plot=plot,
     )
     deepest = max(curves, key=lambda curve: _number(curve.hole[0], np.inf))
-    holes = [curve for curve in curves if not curve.hole[0] <= HOLE]
+    holes = [curve for curve in curves if not curve.hole[0] <= MAX_HOLE_EV]
     yield Finding(
         "dimers",
         "deepest hole inwards from the well",
         deepest.hole[0],
         "eV",
-        upper=HOLE,
+        upper=MAX_HOLE_EV,
         note=", ".join(f"{_named(curve)} {curve.hole[0]:.3g} eV at {curve.hole[1]:.2f} Angstrom" for curve in holes),
     )
     if case.closest:
         steepest = max(curves, key=lambda curve: _number(curve.fall, np.inf))
         measured = "fall of the energy while the network comes to rest"
-        yield Finding("dimers", measured, steepest.fall, "eV", upper=FALL, note=_named(steepest))
+        yield Finding("dimers", measured, steepest.fall, "eV", upper=MAX_FALL_EV, note=_named(steepest))
     lowest = min(curves, key=lambda curve: _number(curve.depth[0], -np.inf))
     yield Finding(
         "dimers",
         "lowest energy",
         lowest.depth[0],
         "eV",
-        lower=DEEPEST,
+        lower=MIN_ENERGY_EV,
         note=f"{_named(lowest)} at {lowest.depth[1]:.2f} Angstrom",
     )
     yield from jump_findings("dimers", {f"{curve.pair} at": curve.jumps for curve in curves})
@@ -169,5 +184,5 @@ def _list(word: str, curves: list[DimerCurve]) -> str:
 
 
 def _number(value: float, instead: float) -> float:
-    """The value, or what makes a NaN the worst."""
+    """The value, or for NaN the value ``instead``, which makes it the worst."""
     return instead if np.isnan(value) else value

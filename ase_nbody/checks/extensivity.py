@@ -10,17 +10,17 @@ from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.symmetry import ROUND_OFF
 from ase_nbody.engines.calculator import NBodyCalculator
 
-FAR = 50.0  # Angstrom: how far apart copies are set where the cutoff is not known
+FAR_ANGSTROM = 50.0  # distance between copies if the cutoff is unknown
 
 
 def far_copies(case: Case) -> Iterator[Finding]:
-    """A structure and a distorted copy just beyond the cutoff do not know of each other."""
+    """A structure and a distorted copy just beyond the cutoff do not influence each other."""
     name, measured = "far copies", "energy and forces of two structures side by side"
     if case.atoms.pbc.all():
         yield not_applicable(name, measured, "periodic in all directions: there is no place for a copy")
         return
     one, other = case.rattled(seed=0), case.rattled(seed=1)
-    gap = max(case.radii) + 0.01 if case.radii else FAR
+    gap = max(case.radii) + 0.01 if case.radii else FAR_ANGSTROM
     both = evaluate(case.calculator, _beside(one, other, gap))
     parts = [evaluate(case.calculator, atoms) for atoms in (one, other)]
     forces = np.concatenate([part.forces for part in parts])
@@ -31,15 +31,15 @@ def far_copies(case: Case) -> Iterator[Finding]:
 
 
 def _beside(one: ase.Atoms, other: ase.Atoms, gap: float) -> ase.Atoms:
-    """Both structures, with a gap between them along a direction that is not periodic."""
-    way = np.linalg.svd(one.cell.array[one.pbc])[2][-1] if one.pbc.any() else np.array([0.0, 0.0, 1.0])
+    """Both structures, with a gap of that many Angstrom between them along a direction that is not periodic."""
+    direction = np.linalg.svd(one.cell.array[one.pbc])[2][-1] if one.pbc.any() else np.array([0.0, 0.0, 1.0])
     moved = other.copy()
-    moved.positions += (gap + (one.positions @ way).max() - (other.positions @ way).min()) * way
+    moved.positions += (gap + (one.positions @ direction).max() - (other.positions @ direction).min()) * direction
     return one + moved
 
 
 def supercell(case: Case) -> Iterator[Finding]:
-    """A cell repeated has the energy and the forces of its copies."""
+    """A repeated cell has the energy and the forces of its copies."""
     name, measured = "supercell", "energy and forces of a repeated cell"
     if not case.atoms.pbc.any():
         yield not_applicable(name, measured, "not periodic")
@@ -53,7 +53,7 @@ def supercell(case: Case) -> Iterator[Finding]:
 
 
 def parts(case: Case) -> Iterator[Finding]:
-    """Per-atom energies sum to the energy; so do the energies of all parts and of the isolated atoms."""
+    """The per-atom energies sum to the energy, and so do the energies of all parts plus those of the isolated atoms."""
     atoms = case.rattled()
     whole = evaluate(case.calculator, atoms)
     scale, size = max(1.0, np.abs(whole.forces).max()), len(atoms)
@@ -75,6 +75,6 @@ def parts(case: Case) -> Iterator[Finding]:
 
 
 def _isolated(calculator: NBodyCalculator, atoms: ase.Atoms) -> float:
-    """Energy in eV of all atoms far apart, the mean of a committee."""
+    """The energy in eV of all atoms when they are far apart; for a committee, the mean of its members."""
     tables = [network.config.isolated_atom_energies for network in calculator.networks]
     return sum(table.get(symbol, 0.0) for table in tables for symbol in atoms.symbols) / len(tables)

@@ -1,4 +1,4 @@
-"""What a check finds: a number beside its bound, passed or failed, or the reason why there is none. Immutable."""
+"""What a check finds: a number with its bound and outcome, or the reason why there is none. Findings are immutable."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ Outcome = Literal["passed", "failed", "not applicable"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of a line in a plot."""
+    """The points of one line in a plot."""
 
     label: str
     x: tuple[float, ...]
@@ -18,14 +18,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves that show where a number comes from.
+    """The curves from which a number follows.
 
     Attributes:
         x_label: quantity and unit of the abscissa.
         y_label: quantity and unit of the ordinate.
         curves: the lines.
-        y_range: lowest and highest ordinate shown; default: all.
-        log: both axes logarithmic.
+        y_range: lowest and highest ordinate shown; None shows all.
+        log: whether both axes are logarithmic.
     """
 
     x_label: str
@@ -37,17 +37,17 @@ class Plot:
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the table.
+    """The result of a check, one row of the table.
 
     Attributes:
-        check: name of the check, as ``--only`` takes it.
+        check: name of the check, which ``--only`` accepts.
         measured: what was measured, in words.
-        value: the number; None where the check does not apply, for the reason in ``note``.
-        unit: its unit; empty for a ratio.
-        lower: least value that passes.
-        upper: greatest value that passes.
+        value: the number; None if the check does not apply, and then ``note`` has the reason.
+        unit: unit of the value; empty for a ratio.
+        lower: smallest value that passes.
+        upper: largest value that passes.
         note: where the value was found, or why there is none.
-        plot: the curves behind it.
+        plot: the curves that the value comes from.
         system: formula of the structure; the runner fills it in.
     """
 
@@ -63,14 +63,14 @@ class Finding:
 
     @property
     def outcome(self) -> Outcome:
-        """Passed within the bounds; a value that is not a number fails."""
+        """A value within the bounds has passed, any other has failed, NaN included."""
         if self.value is None:
             return "not applicable"
         return "passed" if self.lower <= self.value <= self.upper else "failed"
 
     @property
     def bound(self) -> str:
-        """The bounds in words: ``<= 1e-10``."""
+        """The bounds as text: ``<= 1e-10``."""
         if self.value is None:
             return ""
         if math.isinf(self.lower):
@@ -78,7 +78,7 @@ class Finding:
         return f">= {self.lower:g}" if math.isinf(self.upper) else f"{self.lower:g} ... {self.upper:g}"
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON holds it, without the curves; infinite bounds and values that are no numbers are null."""
+        """The row for JSON, without the curves. Infinite bounds become null, and so do values that are not finite."""
         row = asdict(self) | {"outcome": self.outcome}
         del row["plot"]
         return {
@@ -87,5 +87,5 @@ class Finding:
 
 
 def not_applicable(check: str, measured: str, reason: str) -> Finding:
-    """The row of a check that the calculator or the structure has no use for."""
+    """The row of a check that does not apply to the calculator or the structure."""
     return Finding(check, measured, None, note=reason)

@@ -1,4 +1,4 @@
-"""The findings as a table for people and as one HTML file that needs no network."""
+"""The findings as a table on the terminal, and as one HTML file that opens without a network."""
 
 import os
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ _HEAD = ("check", "structure", "measured", "value", "bound", "outcome", "note")
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """One line: how many passed, failed, were not applicable."""
+    """One line that counts the findings which passed, failed or were not applicable."""
     outcomes = [finding.outcome for finding in findings]
     return ", ".join(f"{outcomes.count(kind)} {kind}" for kind in ("passed", "failed", "not applicable"))
 
 
 def print_table(findings: Sequence[Finding], title: str = "", console: Console | None = None) -> None:
-    """Print the table; to a file or a pipe in lines of 160 characters."""
+    """Print the table. In a file or a pipe, its lines are 160 characters wide."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=160)
@@ -62,7 +62,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
 
 
 def _draw(plot: Plot) -> bytes:
-    """The plot as PNG."""
+    """Draw the plot and return it as a PNG image."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""All checks, one after the other."""
+"""The list of all checks, and ``run_checks``, which runs them one after the other."""
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,7 +23,12 @@ Progress = Callable[[str, int, int], None]
 
 
 class Check(NamedTuple):
-    """A check, and whether it is made on every structure or on the first alone, because it is slow or needs none."""
+    """A check.
+
+    Attributes:
+        function: runs the check.
+        every: run it on every structure; False for checks that are slow or need no structure, which use the first one.
+    """
 
     function: Callable[[Case], Iterator[Finding]]
     every: bool = True
@@ -61,21 +66,22 @@ def run_checks(
     steps: int = 500,
     progress: Progress | None = None,
 ) -> Iterator[Finding]:
-    """Check a calculator, yielding each finding as soon as it is there.
+    """Check a calculator, and yield each finding as soon as it is known.
 
     Args:
-        calculator: any ASE calculator with energy and forces, in float64; its own state changes.
-        structures: what it is checked on; they are left as they are. Slow checks are made on the first alone.
-        only: names of the checks to make, of ``CHECKS``; default: all.
+        calculator: any ASE calculator with energy and forces in float64; its own state changes.
+        structures: the structures to check it on; they stay as they are. Slow checks use only the first one.
+        only: names of the checks to run, out of ``CHECKS``; empty runs all.
         without: names of checks to leave out.
-        float32: the same potential in single precision; of an ``NBodyCalculator`` it is made here.
+        float32: the same potential in single precision; for an ``NBodyCalculator`` this function makes it.
         temperature: of the training data in K.
-        steps: length of the runs of molecular dynamics, each of 0.5 fs where there is hydrogen and up to 2 fs else.
-        progress: called before each check with its name, the number of checks done and of all.
+        steps: length of the runs of molecular dynamics; a step takes 0.5 fs with hydrogen, else up to 2 fs.
+        progress: called before each check with its name, the number of finished checks and the number of all checks.
 
     Raises:
-        ValueError: no structure, an empty one, or an unknown check.
-        whatever the calculator raises on the structures as they are given; what it raises later is a failed finding.
+        ValueError: there is no structure, a structure has no atoms, or a check is unknown.
+        Exception: whatever the calculator raises on the given structures. An error that it raises later, on a changed
+            structure, becomes a failed finding.
     """
     _require(structures, only, without)
     cases = [
@@ -94,9 +100,9 @@ def run_checks(
 def _findings(name: str, case: Case) -> list[Finding]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExtrapolationWarning)  # checks go where no data are, on purpose
+            warnings.simplefilter("ignore", ExtrapolationWarning)  # checks leave the training data on purpose
             findings = list(CHECKS[name].function(case))
-    except Exception as error:  # whatever a calculator can raise on a structure that it cannot cope with
+    except Exception as error:  # a calculator may raise anything on a structure that it cannot handle
         reason = (str(error).strip() or "no message").splitlines()[0]
         return [Finding(name, "evaluation", float("nan"), upper=0.0, note=f"{type(error).__name__}: {reason}")]
     return findings
@@ -105,8 +111,8 @@ def _findings(name: str, case: Case) -> list[Finding]:
 def _require(structures: Sequence[ase.Atoms], only: Collection[str], without: Collection[str]) -> None:
     unknown = [name for name in (*only, *without) if name not in CHECKS]
     if unknown:
-        raise ValueError(f"no check is called {', '.join(map(repr, unknown))}; there are {', '.join(CHECKS)}")
+        raise ValueError(f"no check is called {', '.join(map(repr, unknown))}; the checks are {', '.join(CHECKS)}")
     if not structures:
-        raise ValueError("no structure to check the calculator on: give at least one")
+        raise ValueError("there is no structure to check the calculator on: give at least one")
     if any(len(atoms) == 0 for atoms in structures):
         raise ValueError("a structure without atoms shows nothing: leave it out")

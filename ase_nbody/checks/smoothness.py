@@ -1,4 +1,4 @@
-"""Smoothness: no jump of the energy, its slope or its curvature as atoms come and go through the cutoffs."""
+"""Smoothness: energy, slope and curvature do not jump when atoms cross the cutoffs."""
 
 from collections.abc import Iterator
 
@@ -9,54 +9,54 @@ from ase_nbody.checks.case import Array, Case, energy_and_forces
 from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.scans import QUANTITIES, Jump, find_jumps
 
-BOUND = 1e-4  # of how much the quantity changes within 0.25 Angstrom
-SPACING = 0.02  # Angstrom
+MAX_JUMP = 1e-4  # as a fraction of how much the quantity changes within 0.25 Angstrom
+SPACING_ANGSTROM = 0.02
 
 
 def leaving_atom(case: Case) -> Iterator[Finding]:
-    """The outermost atom leaves the molecule or the surface; a crystal is opened to have one."""
+    """Pull the outermost atom out of the molecule or surface; a crystal is cut open to have a surface."""
     if len(case.atoms) == 1 and not case.atoms.pbc.any():
         for quantity in QUANTITIES:
             yield not_applicable("leaving atom", measured(quantity), "a single atom has nothing to leave")
         return
-    atoms, leaver, way = _with_surface(case)
+    atoms, leaver, direction = _with_surface(case)
     start = atoms.positions[leaver].copy()
 
     def moved(distance: float) -> ase.Atoms:
-        atoms.positions[leaver] = start + distance * way
+        atoms.positions[leaver] = start + distance * direction
         return atoms
 
-    def path(places: Array) -> Array:  # one after the other, as the calculator follows moving atoms
+    def path(places: Array) -> Array:  # one by one, so that the calculator follows a moving atom as in dynamics
         return np.concatenate([energy_and_forces(case.calculator, [moved(place)]) for place in places])
 
-    grid = np.arange(0.0, case.outer, SPACING)
+    grid = np.arange(0.0, case.outer, SPACING_ANGSTROM)
     found = find_jumps(path, grid, path(grid))
     yield from jump_findings("leaving atom", {f"atom {leaver} away by": found})
 
 
 def _with_surface(case: Case) -> tuple[ase.Atoms, int, Array]:
-    """The structure with a surface, its outermost atom and the way out."""
+    """The structure with a surface, the index of its outermost atom and the direction out (3,)."""
     atoms = case.rattled()
     if atoms.pbc.all():
         atoms.pbc = (True, True, False)
     if atoms.pbc.any():
-        way = np.linalg.svd(atoms.cell.array[atoms.pbc])[2][-1]
+        direction = np.linalg.svd(atoms.cell.array[atoms.pbc])[2][-1]
     else:
-        out = atoms.positions - atoms.positions.mean(axis=0)
-        way = out[np.linalg.norm(out, axis=1).argmax()]
-        way = way / np.linalg.norm(way)
-    return atoms, int((atoms.positions @ way).argmax()), way
+        from_middle = atoms.positions - atoms.positions.mean(axis=0)
+        direction = from_middle[np.linalg.norm(from_middle, axis=1).argmax()]
+        direction = direction / np.linalg.norm(direction)
+    return atoms, int((atoms.positions @ direction).argmax()), direction
 
 
 def jump_findings(check: str, found: dict[str, dict[str, Jump]]) -> Iterator[Finding]:
-    """The largest jumps of value, slope and curvature of several scans, by what they are called in the note."""
+    """The largest jumps of value, slope and curvature in several scans; the keys of ``found`` name them in the note."""
     for quantity in QUANTITIES:
         scan = max(found, key=lambda name: found[name][quantity].size)
         jump = found[scan][quantity]
         note = f"{scan} {jump.place:.4g} Angstrom" if jump.size > 0.0 else "none was found"
-        yield Finding(check, measured(quantity), jump.size, upper=BOUND, note=note)
+        yield Finding(check, measured(quantity), jump.size, upper=MAX_JUMP, note=note)
 
 
 def measured(quantity: str) -> str:
-    """What a row of smoothness says."""
-    return f"jump of the energy's {quantity}, by its change within 0.25 Angstrom"
+    """The words for the jump of a quantity in the table."""
+    return f"jump of the energy's {quantity}, divided by its change within 0.25 Angstrom"

@@ -1,4 +1,4 @@
-"""Symmetries: turning, mirroring, renumbering or moving a structure changes nothing but the frame of reference."""
+"""Symmetries: turning, mirroring, renumbering or moving a structure changes only the frame of reference."""
 
 from collections.abc import Iterator
 
@@ -8,23 +8,23 @@ from ase_nbody.checks.case import Array, Case, Evaluation, deviation, evaluate
 from ase_nbody.checks.finding import Finding
 from ase_nbody.testing import random_rotation
 
-ROUND_OFF = 1e-10
+ROUND_OFF = 1e-10  # as a fraction of the largest force
 
 
 def rotation(case: Case) -> Iterator[Finding]:
-    """Energies stay, forces and stresses turn along: R(E, F, sigma) = (E, R F, R sigma R^T)."""
+    """A rotation leaves energies as they are, and turns forces and stresses: R(E, F, sigma) = (E, R F, R sigma R^T)."""
     for seed in (0, 1):
         yield _turned(case, "rotation", f"random rotation {seed + 1}", random_rotation(seed).numpy())
 
 
 def inversion(case: Case) -> Iterator[Finding]:
-    """The same for the inversion, and for a rotation times the inversion."""
+    """The same law as for rotations holds for the inversion, and for a rotation times the inversion."""
     yield _turned(case, "inversion", "inversion", -np.eye(3))
     yield _turned(case, "inversion", "random improper rotation", random_rotation(1, improper=True).numpy())
 
 
 def permutation(case: Case) -> Iterator[Finding]:
-    """Atoms in another order have the same energy and carry their forces along."""
+    """Another order of the atoms changes neither the energy nor the force on each atom."""
     atoms = case.rattled()
     order = np.random.default_rng(0).permutation(len(atoms))
     expected = evaluate(case.calculator, atoms).of_atoms(order)
@@ -32,7 +32,7 @@ def permutation(case: Case) -> Iterator[Finding]:
 
 
 def translation(case: Case) -> Iterator[Finding]:
-    """Moving everything changes nothing; nor does moving an atom by lattice vectors, where there are any."""
+    """Moving all atoms together changes nothing, and moving one atom by lattice vectors does not either."""
     atoms = case.rattled()
     expected = evaluate(case.calculator, atoms)
     moved = atoms.copy()

@@ -1,4 +1,4 @@
-"""The command line ``nbody``: one file a command. Errors are one readable line, tracebacks come with ``--debug``."""
+"""The command line ``nbody``, one file for each command. An error is one readable line, ``--debug`` a traceback."""
 
 import errno
 import sys
@@ -19,7 +19,7 @@ from ase_nbody.cli.pack import pack
 from ase_nbody.cli.train import train
 from ase_nbody.runtime.memory import is_out_of_memory, keep_freed_memory
 
-_INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+_EXIT_CODE_INTERRUPTED = 130  # shells use it after Ctrl-C
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="N-body networks for ASE."
@@ -42,13 +42,13 @@ def options(
 
 
 def main() -> None:
-    """Entry point: run the command; an error becomes one readable line and exit code 1, an interrupt exit code 130."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # which may stand anywhere
+    """Run the command. An error becomes one readable line and exit code 1, an interrupt becomes exit code 130."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # it may stand anywhere
     keep_freed_memory()
     try:
         app(args=arguments)
     except SystemExit as end:
-        if end.code == _INTERRUPTED:
+        if end.code == _EXIT_CODE_INTERRUPTED:
             _tell("interrupted")
         raise
     except Exception as error:
@@ -63,14 +63,18 @@ def _tell(kind: str, message: str = "") -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """What went wrong, in one line. Errors of ours name their cure; others get one, or are called by their type."""
+    """What went wrong, in one line.
+
+    Our own errors say what to do. This function adds advice to others where it can, and otherwise names their type.
+    """
     message = " ".join(str(error).split())
     if is_out_of_memory(error) and not isinstance(error, CalculatorError):
-        return f"out of memory ({message or 'no details'}): take smaller structures, fewer of them, or float32."
+        return f"out of memory ({message or 'no details'}): use smaller structures, fewer of them, or float32."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"there is no room to write ({message}): make some, or write elsewhere. Finished files are as they were."
+        return (
+            f"there is no room to write ({message}): free some space, or write elsewhere. "
+            "Files that were complete before are unchanged."
+        )
     if isinstance(error, ValueError | OSError | CalculatorError | ImportError) and message:
         return message
-    return (
-        f"{type(error).__name__} ({message or 'no details'}). This was not foreseen; --debug shows where it happened."
-    )
+    return f"{type(error).__name__} ({message or 'no details'}). This is unexpected; --debug shows where it happened."

@@ -1,4 +1,4 @@
-"""``nbody check``: is a model a potential that one can simulate with?"""
+"""``nbody check``: can one simulate with a model?"""
 
 import json
 from pathlib import Path
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 def check(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
     structures: Annotated[
-        list[Path] | None, typer.Argument(help="Structure files; default: the example that the model file holds.")
+        list[Path] | None, typer.Argument(help="Structure files; default: the example in the model file.")
     ] = None,
-    index: Annotated[str, typer.Option(help="Which frames of each file, as ASE writes slices.")] = "0",
-    only: Annotated[list[str] | None, typer.Option(help="Only this check (repeatable).")] = None,
+    index: Annotated[str, typer.Option(help="Which frames of each file, in ASE's notation.")] = "0",
+    only: Annotated[list[str] | None, typer.Option(help="Run only this check; may be repeated.")] = None,
     compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Check the compiled evaluation; takes half a minute.")
+        bool, typer.Option("--compile/--no-compile", help="Check the compiled evaluation, too; it takes half a minute.")
     ] = True,
     steps: Annotated[
-        int, typer.Option(help="Length of the runs of molecular dynamics; a step has 0.5 to 2 fs.", min=50)
+        int, typer.Option(help="Steps in each run of molecular dynamics; a step takes 0.5 to 2 fs.", min=50)
     ] = 500,
     temperature: Annotated[
-        float | None, typer.Option(help="Of the training data, in K; default: the model's, or 300.")
+        float | None, typer.Option(help="Temperature of the training data in K; default: the model's, or 300.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
 ) -> None:
-    """Check symmetries, derivatives, smoothness, repulsion, extensivity and dynamics; exit code 1 if any fails."""
+    """Check symmetries, derivatives, smoothness, repulsion, extensivity and dynamics; exit with 1 if a check fails."""
     from ase_nbody.checks import print_table, require_plots, run_checks, summary, write_html
     from ase_nbody.engines.calculator import NBodyCalculator
 
@@ -71,7 +71,7 @@ def check(
 
 
 def _structures(card: dict[str, object], paths: list[Path], index: str, model: str) -> "list[ase.Atoms]":
-    """The given structures, or the example of the model file."""
+    """The structures in the given files, or the example in the model file."""
     import ase.io
 
     if paths:

@@ -1,4 +1,4 @@
-"""``nbody compile``: the native code of a model, made before it is needed."""
+"""``nbody compile``: make the native code of a model before a calculation needs it."""
 
 from typing import Annotated
 
@@ -11,10 +11,10 @@ def compile(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
     dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32; repeat for both.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    large: Annotated[bool, typer.Option("--large", help="Also the code for systems of more than 768 atoms.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Compile anew what is there already.")] = False,
+    large: Annotated[bool, typer.Option("--large", help="Also compile for systems of more than 768 atoms.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compile again what has been compiled before.")] = False,
 ) -> None:
-    """Compile a model to native code, which NBodyCalculator(model, compile=True) then finds at once."""
+    """Compile a model to native code; NBodyCalculator(model, compile=True) then loads it without delay."""
     from ase_nbody.engines.calculator import NBodyCalculator
     from ase_nbody.runtime.aot import kept_library
     from ase_nbody.runtime.compiled import programs

@@ -1,4 +1,4 @@
-"""``nbody info``: what is in a model file, after all of it was read and its checksums were verified."""
+"""``nbody info``: show what is in a model file, after reading all of it and verifying its checksums."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from rich.text import Text
 from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.network.network import NBodyNetwork
 
-_MOST = 12  # entries of a list that are shown; --json shows all
+_MAX_ENTRIES = 12  # a longer list is shown as its length; --json shows all
 
 
 def info(
@@ -39,7 +39,7 @@ def _overview(members: list[NBodyNetwork], content: Mapping[str, Any]) -> dict[s
     config = {key: value for key, value in content["config"].items() if key not in ("species", "levels")}
     return {
         "elements": ", ".join(network.config.species),
-        **({"committee of": f"{len(members)} networks, each of the weights below"} if len(members) > 1 else {}),
+        **({"committee of": f"{len(members)} networks, each with the weights below"} if len(members) > 1 else {}),
         "weights": f"{sum(weight.numel() for weight in network.parameters()):,}",
         "influence ends at": f"{network.config.reach:g} Angstrom",
         **{key.replace("_", " "): value for key, value in config.items()},
@@ -60,7 +60,7 @@ def _pairs(title: str, entries: Mapping[str, Any]) -> Table:
 
 
 def _is_error_table(value: Any) -> bool:
-    """Whether a card's entry is a table of errors by quantity, as the training writes them."""
+    """Whether an entry of the card is a table of errors by quantity, in the form that the training writes."""
     return (
         isinstance(value, dict)
         and bool(value)
@@ -76,7 +76,7 @@ def _errors(title: str, errors: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _levels(levels: list[dict[str, Any]]) -> Table:
-    """One column a level, from below."""
+    """A table with one column for each level, the lowest first."""
     table = Table("levels", *(str(number) for number in range(1, len(levels) + 1)), title_justify="left")
     for key in levels[0]:
         table.add_row(_text(key.replace("_", " ")), *(_text(level.get(key)) for level in levels))
@@ -84,11 +84,14 @@ def _levels(levels: list[dict[str, Any]]) -> Table:
 
 
 def _text(value: Any) -> Text:
-    """A value for people. A file's words must not steer the terminal: what is not printable is shown as an escape."""
+    """A value in a form for people.
+
+    Text from a file must not control the terminal, so characters that are not printable appear as escapes.
+    """
     if isinstance(value, dict):
         return Text(", ").join(Text(" ").join((_text(key), _text(member))) for key, member in value.items())
     if isinstance(value, list | tuple):
-        if len(value) > _MOST:
+        if len(value) > _MAX_ENTRIES:
             return Text(f"({len(value)} entries)")
         return Text(", ").join(map(_text, value))
     shown = f"{value:.6g}" if isinstance(value, float) else str(value)

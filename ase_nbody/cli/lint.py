@@ -1,4 +1,4 @@
-"""``nbody lint``: what would spoil a training, before it starts."""
+"""``nbody lint``: find what would spoil a training before it starts."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from rich.table import Table
 from ase_nbody.cli.keys import KeysOption, parse_keys
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
-_SHOWN = 8  # frame numbers in a line; --json has all
+_MAX_FRAME_NUMBERS = 8  # shown in a line; --json shows all
 
 
 def lint(
@@ -20,7 +20,7 @@ def lint(
     key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Say in words what is wrong with training data; exit code 1 if it would spoil a training."""
+    """Say in words what is wrong with training data; exit with 1 if it would spoil a training."""
     from ase_nbody.data import read_labelled
     from ase_nbody.data.lint import lint as find_remarks
 
@@ -41,5 +41,5 @@ def lint(
 def _frames(frames: tuple[int, ...]) -> str:
     if not frames:
         return ""
-    more = f", ... ({len(frames)} in all)" if len(frames) > _SHOWN else ""
-    return f" Frames {', '.join(map(str, frames[:_SHOWN]))}{more}."
+    more = f", ... ({len(frames)} in all)" if len(frames) > _MAX_FRAME_NUMBERS else ""
+    return f" Frames {', '.join(map(str, frames[:_MAX_FRAME_NUMBERS]))}{more}."

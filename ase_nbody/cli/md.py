@@ -1,4 +1,4 @@
-"""``nbody md``: molecular dynamics with a model, resumable after a kill, stopped when it goes wrong."""
+"""``nbody md``: run molecular dynamics with a model. A killed run can be resumed; one that goes wrong is stopped."""
 
 import hashlib
 import json
@@ -29,32 +29,38 @@ from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.files.archive import read_card
 from ase_nbody.files.example import example_structure
 
-_CHECKS = 10  # steps between looks of the monitor, or fewer, so that every frame is looked at
+_MAX_MONITOR_INTERVAL = 10  # steps between calls of the monitor; fewer if that is needed for it to see every frame
+_NS_PER_DAY = 0.0864  # 1 fs per second
 
 
 def md(
-    model: Annotated[str, typer.Argument(help="Model file or shipped model; a committee: several, with commas.")],
+    model: Annotated[str, typer.Argument(help="Model file or shipped model; several with commas: a committee.")],
     structure: Annotated[str | None, typer.Argument(help="File that ASE reads; default: the model's example.")] = None,
     ensemble: Annotated[
-        str, typer.Option(help="nve; nvt or langevin, bussi, nose-hoover; npt (isotropic).")
+        str, typer.Option(help="nve; nvt (or langevin), bussi, nose-hoover; npt (isotropic).")
     ] = "langevin",
-    temperature: Annotated[float, typer.Option(min=0.0, help="K; of the start, and of the thermostat.")] = 300.0,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="K, of the initial velocities and the thermostat.")
+    ] = 300.0,
     pressure: Annotated[float, typer.Option(help="GPa, for npt.")] = 0.0,
     timestep: Annotated[float, typer.Option(min=1e-6, help="fs.")] = 0.5,
     ps: Annotated[float | None, typer.Option(help="Length of the run in ps; default: 1.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Length of the run in steps, instead of --ps.")] = None,
     interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 20,
     checkpoint: Annotated[
-        int | None, typer.Option(min=1, help="Steps a kill may lose; default: ten intervals.")
+        int | None,
+        typer.Option(min=1, help="Steps between checkpoints, which a kill may lose; default: ten intervals."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of velocities and thermostat.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of velocities and thermostat.")] = 0,
     relax: Annotated[bool, typer.Option("--relax", help="Relax the atoms first, to 0.05 eV/Angstrom.")] = False,
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("md"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
-    compile: Annotated[bool, typer.Option("--compile", help="Evaluate by native code; a minute, once.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; more than 1 pays for large systems.")] = 1,
-    max_temperature: Annotated[float | None, typer.Option(help="K; default: ten times the target, nve 5000.")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Use native code; compiling takes a minute, once.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; more than 1 help with large systems.")] = 1,
+    max_temperature: Annotated[float | None, typer.Option(help="K; default: ten times the target; nve: 5000.")] = None,
     max_force: Annotated[float, typer.Option(help="eV/Angstrom.")] = 50.0,
     max_spread: Annotated[float | None, typer.Option(help="Force spread of a committee, eV/Angstrom.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")] = False,
@@ -62,7 +68,7 @@ def md(
 ) -> None:
     """Run molecular dynamics: trajectory.extxyz, table.csv and checkpoint.json in a folder.
 
-    A run that is killed continues with the same command and --resume; a finished one is prolonged likewise.
+    To continue a killed run, repeat the command with --resume. The same prolongs a finished run.
     """
     length = _length(ps, steps, timestep, interval)
     models = [model] if Path(model).is_file() else model.split(",")
@@ -84,30 +90,30 @@ def md(
         draw_velocities(atoms, temperature, rng)
     dynamics = make_dynamics(atoms, ensemble, timestep=timestep, temperature=temperature, pressure=pressure, rng=rng)
     bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
-    dynamics.attach(NBodyMonitor(dynamics, **bounds), interval=math.gcd(interval, _CHECKS))
+    dynamics.attach(NBodyMonitor(dynamics, **bounds), interval=math.gcd(interval, _MAX_MONITOR_INTERVAL))
     every = checkpoint or 10 * interval
     with ResumableRun(dynamics, output, interval=interval, checkpoint=every, resume=resume, settings=settings) as run:
         raise typer.Exit(_follow(run, length, timestep, as_json))
 
 
 def _length(ps: float | None, steps: int | None, timestep: float, interval: int) -> int:
-    """Steps of the run: given, or whole intervals that cover the time."""
+    """Steps of the run: ``steps`` if given, or else the whole intervals that cover ``ps``."""
     if ps is not None and steps is not None:
         raise ValueError("--ps and --steps both set the length of the run: give one of them")
     if steps is not None:
         return steps
     picoseconds = 1.0 if ps is None else ps
     if not 0.0 <= picoseconds < math.inf:
-        raise ValueError(f"--ps is a length of at least 0 ps, got {picoseconds}")
+        raise ValueError(f"--ps must be a length of at least 0 ps, got {picoseconds}")
     return math.ceil(round(1000 * picoseconds / timestep / interval, 6)) * interval
 
 
 def _read(structure: str | None, model: str) -> ase.Atoms:
-    """The structure in a file, its last frame, or the example in the model's card."""
+    """The last frame of a structure file, or without a file the example in the model's card."""
     if structure is not None:
         atoms = ase.io.read(structure)
         if not isinstance(atoms, ase.Atoms):
-            raise ValueError(f"{structure} holds no single structure")
+            raise ValueError(f"{structure} must hold a structure, but ASE reads something else from it")
         return atoms
     example = example_structure(read_card(model)["card"])
     if example is None:
@@ -116,7 +122,7 @@ def _read(structure: str | None, model: str) -> ase.Atoms:
 
 
 def _fingerprint(atoms: ase.Atoms) -> str:
-    """SHA-256 of the structure that a run starts from."""
+    """The SHA-256 checksum of the structure that a run starts from."""
     digest = hashlib.sha256()
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta()):
         digest.update(array.tobytes())
@@ -125,11 +131,17 @@ def _fingerprint(atoms: ase.Atoms) -> str:
 
 def _relax(atoms: ase.Atoms) -> None:
     if not BFGS(atoms, logfile=None).run(fmax=0.05, steps=500):
-        raise ValueError("the structure did not relax to 0.05 eV/Angstrom in 500 steps: does the model know it?")
+        raise ValueError(
+            "the structure did not relax to 0.05 eV/Angstrom in 500 steps: does the model know such structures?"
+        )
 
 
 def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> int:
-    """Run to the end, an interruption or a stop by the monitor, show the progress, report; the exit code."""
+    """Run to the end, to an interruption or until the monitor stops the run. Show the progress and print a report.
+
+    Returns:
+        The exit code.
+    """
     console = Console(stderr=True)
     began, first = time.monotonic(), run.dynamics.nsteps
     reason, code = None, 0
@@ -143,7 +155,7 @@ def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> in
         except CalculatorError as error:
             reason, code = f"stopped at step {run.dynamics.nsteps}: {error}", 1
     made = run.dynamics.nsteps - first
-    speed = made * timestep * 0.0864 / (time.monotonic() - began)  # fs per second -> ns per day
+    speed = made * timestep * _NS_PER_DAY / (time.monotonic() - began)
     report = {"steps": run.dynamics.nsteps, "resumed at": run.resumed_at, "ns per day": speed, "stopped": reason}
     _report(console, run, report, as_json)
     return code
@@ -158,7 +170,7 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
         typer.echo(json.dumps(report, indent=2))
         return
     if report["stopped"]:
-        kept = f"All is kept up to step {report['last frame']}; the same command with --resume goes on from there."
+        kept = f"All is kept up to step {report['last frame']}; the same command with --resume continues from there."
         for line, style in ((report["stopped"], "bold red"), (kept, None)):
             console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
     typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K", nl=False)
@@ -168,7 +180,7 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
 
 @contextmanager
 def _stopped_by_signals(run: ResumableRun) -> Iterator[list[int]]:
-    """Let SIGINT and SIGTERM end the run after the next frame, a second one at once; the list of those received."""
+    """Let SIGINT and SIGTERM end the run after the next frame, and a second one at once. Yield the signals received."""
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
@@ -176,7 +188,7 @@ def _stopped_by_signals(run: ResumableRun) -> Iterator[list[int]]:
         if len(received) > 1:
             raise KeyboardInterrupt
         run.stop()
-        # Not by print: the signal may have come in the middle of one.
+        # Not ``print``: the signal may have interrupted one.
         os.write(2, b"Interrupted: running to the next frame. Interrupt again to stop at once.\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -188,15 +200,15 @@ def _stopped_by_signals(run: ResumableRun) -> Iterator[list[int]]:
 
 
 class _Speed(ProgressColumn):
-    """Speed in ns per day."""
+    """The speed in ns per day."""
 
     def render(self, task: Task) -> Text:
-        """Empty until it is known."""
-        return Text(f"{task.speed * task.fields['timestep'] * 0.0864:.2f} ns/day" if task.speed else "")
+        """Show the speed; empty until it is known."""
+        return Text(f"{task.speed * task.fields['timestep'] * _NS_PER_DAY:.2f} ns/day" if task.speed else "")
 
 
 class _Bar:
-    """A bar with temperature, speed and the time that is left; nothing where no terminal looks."""
+    """A progress bar with temperature, speed and remaining time. Without a terminal it shows nothing."""
 
     def __init__(self, console: Console, steps: int, timestep: float, first: int, quiet: bool) -> None:
         columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} steps  {task.description}"))

@@ -1,4 +1,4 @@
-"""``nbody pack``: several models in one file, a committee."""
+"""``nbody pack``: join several models in one file, as a committee."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,12 @@ import typer
 
 
 def pack(
-    models: Annotated[list[str], typer.Argument(help="Model files, trained alike but from other seeds.")],
+    models: Annotated[list[str], typer.Argument(help="Model files, trained in the same way but from different seeds.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
 ) -> None:
-    """Pack models into one committee, whose spread tells where none of them can be trusted."""
+    """Pack models into one committee; where its members disagree, none of them can be trusted."""
     from ase_nbody.files.committee import pack_models
 
     if output.exists():
-        raise FileExistsError(f"{output} exists; choose another name or move it away")
+        raise FileExistsError(f"{output} exists; choose another name or move the file away")
     typer.echo(f"Wrote {pack_models(models, output)}")

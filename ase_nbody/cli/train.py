@@ -1,4 +1,4 @@
-"""``nbody train``: from data to a model file."""
+"""``nbody train``: train a model on data and write it to a model file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,15 +9,17 @@ import typer
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file (see docs/training.md), or just the data: mine.extxyz.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries in place of those of the file.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries that replace those of the file.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run after its last epoch.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a killed training after its last complete epoch.")
+    ] = False,
     seeds: Annotated[
-        int, typer.Option(min=1, max=64, help="Train so many networks, which differ in their seed, as a committee.")
+        int, typer.Option(min=1, max=64, help="Networks to train as a committee; they differ in their seed.")
     ] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
 ) -> None:
-    """Train a model on structures with energies and forces, and stresses where there are any."""
+    """Train a model on structures with energies and forces, and with stresses if the data have them."""
     import torch
 
     from ase_nbody.training.config import TrainingConfig
@@ -33,12 +35,12 @@ def train(
             train_committee(options, seeds, resume=resume)
         else:
             train_in_stages(options, resume=resume)
-    except SystemExit as end:  # lightning's answer to Ctrl-C, where ours is another exit code
+    except SystemExit as end:  # lightning exits on Ctrl-C with a code that is not ours
         raise KeyboardInterrupt from end
 
 
 def _require_device(name: str) -> None:
-    """Refuse a device that is not there before the data are read."""
+    """Refuse a device that is not available, before the data are read."""
     import torch
 
     from ase_nbody.training.config import ConfigError

@@ -7,7 +7,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ase_nbody.data.reading import DataError, LabelledStructure
-from ase_nbody.hierarchy.build import select
+from ase_nbody.hierarchy.build import members
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.network.config import LevelConfig
 
@@ -89,17 +89,15 @@ def _measure_pairs(
     """Mean number of children per part and level; closest distance of each pair of species."""
     edges, parts = np.zeros(len(levels)), np.zeros(len(levels))
     closest = np.full((len(chemical_symbols), len(chemical_symbols)), np.inf)
+    layout = [level.layout for level in levels]
     for frame in data:
         numbers = frame.structure.numbers
-        pairs = find_pairs(frame.structure, max(level.radius for level in levels))
+        pairs = find_pairs(frame.structure, max(level.radius for level in layout))
         np.minimum.at(closest, (numbers[pairs.first], numbers[pairs.second]), pairs.distance)
-        below = np.ones(len(numbers), dtype=bool)
-        for index, level in enumerate(levels):
-            above = select(numbers, level.layout.parts)
-            children = below & select(numbers, level.layout.children)
-            edges[index] += np.sum(above[pairs.first] & children[pairs.second] & (pairs.distance <= level.radius))
-            parts[index] += above.sum()
-            below = above
+        for index, chosen in enumerate(members(numbers, layout)):
+            near = pairs.distance <= layout[index].radius
+            edges[index] += np.sum(chosen.above[pairs.first] & chosen.children[pairs.second] & near)
+            parts[index] += chosen.above.sum()
     found = np.argwhere(np.triu(np.isfinite(closest)))
     distances = {f"{chemical_symbols[i]}-{chemical_symbols[j]}": round(float(closest[i, j]), 4) for i, j in found}
     return tuple(float(max(1.0, mean)) for mean in edges / np.maximum(parts, 1.0)), distances

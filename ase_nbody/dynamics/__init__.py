@@ -1,4 +1,4 @@
-"""Molecular dynamics with ASE's integrators: runs that survive a kill, and a monitor that stops what has gone wrong."""
+"""Molecular dynamics with ASE's integrators: runs that survive a kill, and a monitor that stops a run gone wrong."""
 
 from ase_nbody.dynamics.files import ResumeError
 from ase_nbody.dynamics.monitor import DynamicsStopped, NBodyMonitor

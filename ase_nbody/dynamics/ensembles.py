@@ -1,4 +1,4 @@
-"""ASE's integrators by the name of what they hold constant, with the coupling that is usual for each."""
+"""ASE's integrators, chosen by the name of their ensemble or thermostat, each with its usual coupling."""
 
 from typing import Literal, get_args
 
@@ -16,9 +16,9 @@ from ase.md.verlet import VelocityVerlet
 Ensemble = Literal["nve", "nvt", "langevin", "bussi", "nose-hoover", "npt"]
 ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
 
-FRICTION = 0.01  # 1/fs, of Langevin: energy is exchanged within about 50 fs
-BUSSI_TIME = 100.0  # fs
-CHAIN_STEPS, BAROSTAT_STEPS = 100, 1000  # periods of the Nose-Hoover chains in time steps
+LANGEVIN_FRICTION_PER_FS = 0.01  # exchanges energy within about 50 fs
+BUSSI_TIME_FS = 100.0
+THERMOSTAT_PERIOD_STEPS, BAROSTAT_PERIOD_STEPS = 100, 1000  # of the Nose-Hoover chains
 
 
 def make_dynamics(
@@ -30,25 +30,26 @@ def make_dynamics(
     pressure: float = 0.0,
     rng: np.random.Generator,
 ) -> MolecularDynamics:
-    """An integrator of ASE for atoms with a calculator and momenta.
+    """Make an ASE integrator for ``atoms``.
 
-    Where no constraint is set and the integrator allows it, the centre of mass is held (``FixCom``, set on ``atoms``),
-    so that the temperature counts 3 N - 3 momenta. The Nose-Hoover chains of ASE count 3 N and hold nothing.
+    If the atoms have no constraint and the integrator allows one, this function holds the centre of mass: it sets
+    ``FixCom`` on ``atoms``, and the temperature then counts 3 N - 3 momenta. ASE's Nose-Hoover chains count all 3 N
+    and do not hold the centre of mass.
 
     Args:
-        atoms: the system.
+        atoms: the system, with a calculator and momenta.
         ensemble: ``"nve"``, ``"nvt"`` (the same as ``"langevin"``), ``"bussi"``, ``"nose-hoover"``, or ``"npt"``
             (isotropic; Martyna, Tobias, Klein).
         timestep: in fs.
-        temperature: in K; of no meaning for ``"nve"``.
-        pressure: in GPa, for ``"npt"``.
-        rng: random numbers of the stochastic thermostats.
+        temperature: in K; ``"nve"`` ignores it.
+        pressure: in GPa; only ``"npt"`` uses it.
+        rng: gives the random numbers of the stochastic thermostats.
 
     Raises:
-        ValueError: an unknown ensemble, or one that these atoms cannot be in.
+        ValueError: the ensemble is unknown, or these atoms cannot be in it.
     """
     if ensemble not in ENSEMBLES:
-        raise ValueError(f"the ensemble is one of {', '.join(ENSEMBLES)}, got {ensemble!r}")
+        raise ValueError(f"the ensemble must be one of {', '.join(ENSEMBLES)}, got {ensemble!r}")
     if ensemble == "npt":
         _check_npt(atoms)
     elif ensemble != "nose-hoover" and not atoms.constraints and len(atoms) > 1:
@@ -58,18 +59,21 @@ def make_dynamics(
         case "nve":
             return VelocityVerlet(atoms, step)
         case "bussi":
-            return Bussi(atoms, step, **kelvin, taut=BUSSI_TIME * units.fs, rng=rng)
+            return Bussi(atoms, step, **kelvin, taut=BUSSI_TIME_FS * units.fs, rng=rng)
         case "nose-hoover":
-            return NoseHooverChainNVT(atoms, step, **kelvin, tdamp=CHAIN_STEPS * step)
+            return NoseHooverChainNVT(atoms, step, **kelvin, tdamp=THERMOSTAT_PERIOD_STEPS * step)
         case "npt":
-            times = {"tdamp": CHAIN_STEPS * step, "pdamp": BAROSTAT_STEPS * step}
+            times = {"tdamp": THERMOSTAT_PERIOD_STEPS * step, "pdamp": BAROSTAT_PERIOD_STEPS * step}
             return IsotropicMTKNPT(atoms, step, **kelvin, pressure_au=pressure * units.GPa, **times)
-    # fixcm does not sample the canonical ensemble (its docstring); FixCom does.
-    return Langevin(atoms, step, **kelvin, friction=FRICTION / units.fs, fixcm=False, rng=rng)
+    # ``fixcm=True`` does not sample the canonical ensemble (see ASE's docstring of Langevin); ``FixCom`` does.
+    return Langevin(atoms, step, **kelvin, friction=LANGEVIN_FRICTION_PER_FS / units.fs, fixcm=False, rng=rng)
 
 
 def draw_velocities(atoms: ase.Atoms, temperature: float, rng: np.random.Generator) -> None:
-    """Maxwell-Boltzmann velocities at ``temperature`` in K, without drift, and rotation of what is not periodic."""
+    """Give the atoms Maxwell-Boltzmann velocities at ``temperature`` in K.
+
+    Without constraints the atoms do not drift; if no direction is periodic either, they do not rotate.
+    """
     thermalize_momenta(atoms, temperature, rng=rng)
     if len(atoms) > 1 and not atoms.constraints:
         Stationary(atoms, preserve_temperature=False)
@@ -80,9 +84,11 @@ def draw_velocities(atoms: ase.Atoms, temperature: float, rng: np.random.Generat
 def _check_npt(atoms: ase.Atoms) -> None:
     if not atoms.pbc.all():
         raise ValueError(
-            f"npt needs a system that is periodic in three directions, this one has pbc = {atoms.pbc.tolist()}: "
-            "take an nvt ensemble, or set cell and pbc"
+            f"npt needs a system that is periodic in three directions, but this one has pbc = {atoms.pbc.tolist()}: "
+            "choose an nvt ensemble, or set cell and pbc"
         )
     if atoms.constraints:
         names = ", ".join(type(constraint).__name__ for constraint in atoms.constraints)
-        raise ValueError(f"npt cannot hold constraints, the structure has {names}: remove them or take nvt")
+        raise ValueError(
+            f"npt does not work with constraints, but the structure has {names}: remove them or choose nvt"
+        )

@@ -1,4 +1,4 @@
-"""The files of a run that a kill at any moment leaves in order: growing ones, the checkpoint, a lock on the folder."""
+"""Files that stay consistent when a run is killed at any moment: growing files, a checkpoint and a folder lock."""
 
 import os
 import zlib
@@ -12,25 +12,26 @@ from ase_nbody.files.writing import write_whole
 
 try:
     import fcntl
-except ImportError:  # Windows: that two runs share a folder is not noticed there
+except ImportError:  # on Windows, two runs in one folder go unnoticed
     fcntl = None  # type: ignore[assignment]
 
 
 class ResumeError(ValueError):
-    """A run that cannot be started or continued in its folder; the message says why and what to do."""
+    """A run cannot start or continue in its folder; the message says why and what to do."""
 
 
 class GrowingFile:
-    """A file that is only appended to. Length and CRC-32 of its good part are known and kept in the checkpoint.
+    """A file that only ever grows.
 
-    What lies beyond the good part, left by a kill in the middle of an ``append``, is cut away.
+    The checkpoint keeps the length and the CRC-32 checksum of the part that was written completely. A kill in the
+    middle of an ``append`` leaves bytes behind that part; ``cut_back`` removes them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.length, self.checksum = path, 0, 0
 
     def append(self, payload: bytes) -> None:
-        """Write ``payload`` behind the good part and wait until the disk has it."""
+        """Write ``payload`` after the complete part and wait until it is on the disk."""
         if not payload:
             return
         with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
@@ -43,14 +44,14 @@ class GrowingFile:
         self.checksum = zlib.crc32(payload, self.checksum)
 
     def state(self) -> dict[str, int]:
-        """What ``cut_back`` needs to know."""
+        """Length in bytes and checksum, from which ``cut_back`` restores the file."""
         return {"length": self.length, "crc32": self.checksum}
 
     def cut_back(self, state: Mapping[str, int]) -> None:
-        """Make the file what it was when ``state`` was taken.
+        """Cut the file back to what it was when ``state`` was taken.
 
         Raises:
-            ResumeError: it is shorter now, or its beginning has changed.
+            ResumeError: the file is shorter now, or its beginning has changed.
         """
         self.length, self.checksum = state["length"], state["crc32"]
         if not self.length:
@@ -61,16 +62,16 @@ class GrowingFile:
                 while chunk := file.read(min(1 << 20, self.length - found)):
                     found, checksum = found + len(chunk), zlib.crc32(chunk, checksum)
         if found < self.length or checksum != self.checksum:
-            damage = f"has only {found} of them left" if found < self.length else "has other contents now"
+            damage = f"has only {found} bytes now" if found < self.length else "has other contents now"
             raise ResumeError(
-                f"{self.path} was {self.length} bytes long at the checkpoint and {damage}: it was changed since. "
+                f"{self.path} was {self.length} bytes long at the checkpoint and {damage}: something changed it since. "
                 "Put the original back, or start the run in another folder."
             )
         os.truncate(self.path, self.length)
 
 
 class Checkpoint:
-    """The file with the state of a run: JSON, in which arrays and floats keep their last bit. Never a torn one."""
+    """The state of a run in a JSON file. Arrays and floats keep their last bit; the file is never half-written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +81,7 @@ class Checkpoint:
         write_whole(self.path, encode(dict(state)).encode())
 
     def read(self) -> dict[str, Any] | None:
-        """The state, or None if there is no file.
+        """Return the state, or None if there is no file.
 
         Raises:
             ResumeError: the file is not a checkpoint.
@@ -95,34 +96,35 @@ class Checkpoint:
             ) from error
         if not isinstance(state, dict) or state.get("format") != 1:
             raise ResumeError(
-                f"{self.path} is not a checkpoint of format 1, which this release reads. Take another folder."
+                f"{self.path} is not a checkpoint of format 1, the only one that this release reads. "
+                "Start the run in another folder."
             )
         return state
 
     def remove_leftovers(self) -> None:
-        """Remove what kills during ``write`` have left beside the file."""
+        """Remove the temporary files that kills during ``write`` left beside the checkpoint."""
         for path in self.path.parent.glob(f".{self.path.name}.*"):
             path.unlink()
 
 
 class FolderLock:
-    """One run at a time in a folder. The lock is the process's: it ends with it, however that ends.
+    """A lock that lets only one run at a time use a folder. It ends with its process, however the process ends.
 
     Raises:
-        ResumeError: another process runs in the folder.
+        ResumeError: another process uses the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / ".lock", "a")  # noqa: SIM115 (held as long as the lock)
+        self._file = open(folder / ".lock", "a")  # noqa: SIM115 (stays open as long as the lock is held)
         if fcntl is None:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            raise ResumeError(f"another run is going on in {folder}: wait for it, or take another folder") from error
+            raise ResumeError(f"another run is using {folder}: wait until it ends, or choose another folder") from error
 
     def release(self) -> None:
-        """Let others in."""
+        """Let other runs use the folder."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""What is written of a step: a frame for the trajectory and a row for the table."""
+"""What a run writes about a step: a frame of the trajectory and a row of the table."""
 
 import io
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from ase.md.md import MolecularDynamics
 
 
 def has_stress(atoms: ase.Atoms) -> bool:
-    """Whether the atoms fill space and their calculator knows the stress."""
+    """Whether the atoms are periodic in three directions and their calculator offers the stress."""
     return bool(atoms.pbc.all()) and "stress" in atoms.calc.implemented_properties
 
 
 def has_spread(calculator: Any) -> bool:
-    """Whether a calculator is a committee: it offers ``forces_spread`` and, where it lists networks, has several."""
+    """Whether a calculator is a committee: it offers ``forces_spread``, and if it lists networks, has more than one."""
     networks = getattr(calculator, "networks", None)
     return hasattr(type(calculator), "forces_spread") and (networks is None or len(networks) > 1)
 
 
 def frame(dynamics: MolecularDynamics) -> str:
-    """The step in extended XYZ: positions, momenta, forces (without constraints), energy, stress, time."""
+    """The step as text in extended XYZ: positions, momenta, unconstrained forces, energy, stress and time."""
     atoms = dynamics.atoms
     results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
     if has_stress(atoms):
@@ -38,10 +38,10 @@ def frame(dynamics: MolecularDynamics) -> str:
 
 
 def row(dynamics: MolecularDynamics) -> dict[str, float]:
-    """The step's observables by the name of their column, which ends in the unit.
+    """The observables of the step. Each key is the name of a column and ends in the unit.
 
-    Volume and pressure (kinetic part included) of systems that are periodic in three directions; the spread of a
-    committee: over the atoms, the largest standard deviation of the force vector.
+    Volume and pressure (with the kinetic part) are there for systems that are periodic in three directions. The spread
+    is there for committees: it is the largest standard deviation of a force vector over all atoms.
     """
     atoms = dynamics.atoms
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
@@ -62,10 +62,10 @@ def row(dynamics: MolecularDynamics) -> dict[str, float]:
 
 
 def csv_line(values: Sequence[Any]) -> str:
-    """One line of the table; floats with all their digits."""
+    """One line of the table; floats keep all their digits."""
     return ",".join(map(str, values)) + "\n"
 
 
 def time_fs(dynamics: MolecularDynamics) -> float:
-    """Time in fs since step 0, free of round-off that would lengthen the table."""
+    """Time in fs since step 0, rounded so that round-off does not fill the table with digits."""
     return round(dynamics.get_time() / units.fs, 9)

@@ -1,7 +1,7 @@
-"""What ASE's integrators remember from step to step, beyond positions, momenta and cell: attribute by attribute.
+"""Which attributes of ASE's integrators carry over from step to step, besides positions, momenta and cell.
 
-A thermostat's variables are named here, class by class, because a forgotten one would not show: the run would go on,
-only not as the same trajectory. Checked for each class by a bit-equal continuation (ASE 3.29).
+This file names the variables of every thermostat, class by class, because a forgotten one would go unnoticed: the run
+would continue, but on another trajectory. For each class a test continues a run and compares every bit (ASE 3.29).
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from ase.md.verlet import VelocityVerlet
 
 @dataclass(frozen=True)
 class Memory:
-    """The attributes of an integrator, dotted where they are a part's.
+    """The names of an integrator's attributes; a dotted name is an attribute of its thermostat or barostat.
 
     Attributes:
-        settings: fixed by the constructor; a run that is continued must have the same ones.
-        variables: changed by the steps. ``rng`` stands for the state of a numpy random generator.
+        settings: the constructor fixes them; a continued run must have the same ones.
+        variables: the steps change them. ``rng`` stands for the state of a numpy random generator.
     """
 
     settings: tuple[str, ...]
@@ -55,27 +55,27 @@ def memory_of(dynamics: MolecularDynamics) -> Memory:
     """The attributes that make up the state of ``dynamics``.
 
     Raises:
-        TypeError: an integrator whose state is not known here. A subclass may remember more than its parent: it is not
-            taken for it.
+        TypeError: ``MEMORY`` does not list this integrator. A subclass needs an entry of its own, because it may
+            remember more than its parent.
     """
     if type(dynamics) not in MEMORY:
         known = ", ".join(kind.__name__ for kind in MEMORY)
         raise TypeError(
-            f"it is not known what {type(dynamics).__name__} remembers from step to step; known are {known}. "
-            "Take one of these, or add its attributes to ase_nbody.dynamics.integrators.MEMORY."
+            f"MEMORY does not list what {type(dynamics).__name__} remembers from step to step; it lists {known}. "
+            "Use one of these, or add its attributes to ase_nbody.dynamics.integrators.MEMORY."
         )
     return MEMORY[type(dynamics)]
 
 
 def settings_of(dynamics: MolecularDynamics) -> dict[str, Any]:
-    """Class and fixed parameters, in ASE's units: what must agree for a run to be continued."""
+    """Class and fixed parameters in ASE's units, which a continued run must share with the original."""
     settings = {name: attrgetter(name)(dynamics) for name in memory_of(dynamics).settings}
     return {"integrator": type(dynamics).__name__, **settings}
 
 
 def get_variables(dynamics: MolecularDynamics) -> dict[str, Any]:
-    """A copy of all variables, of types that JSON by ``ase.io.jsonio`` gives back to the last bit."""
-    return {name: _copy(attrgetter(name)(dynamics)) for name in memory_of(dynamics).variables}
+    """A copy of all variables, in types that ``ase.io.jsonio`` restores from JSON to the last bit."""
+    return {name: _to_json(attrgetter(name)(dynamics)) for name in memory_of(dynamics).variables}
 
 
 def set_variables(dynamics: MolecularDynamics, variables: Mapping[str, Any]) -> None:
@@ -85,11 +85,12 @@ def set_variables(dynamics: MolecularDynamics, variables: Mapping[str, Any]) -> 
         if attribute == "rng":
             _set_state(dynamics.rng, variables[name])
         else:
-            setattr(attrgetter(path)(dynamics) if path else dynamics, attribute, _original(variables[name]))
+            owner = attrgetter(path)(dynamics) if path else dynamics
+            setattr(owner, attribute, _from_json(variables[name]))
 
 
 def target_temperature(dynamics: MolecularDynamics) -> float | None:
-    """Temperature in K that a thermostat of ASE holds, the highest one of several; None where there is none."""
+    """The temperature in K that the thermostat holds (the highest if it has several), or None without a thermostat."""
     for name in ("temp", "_thermostat._kT"):
         try:
             return float(np.max(attrgetter(name)(dynamics))) / units.kB
@@ -98,22 +99,22 @@ def target_temperature(dynamics: MolecularDynamics) -> float | None:
     return None
 
 
-def _copy(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
-    if isinstance(value, np.generic):  # JSON would make a Python float of it, whose powers may round differently
+    if isinstance(value, np.generic):  # JSON would turn it into a Python float, whose powers may round differently
         return {"scalar": np.array([value])}
     if isinstance(value, float):
         return value
     return _get_state(value)
 
 
-def _original(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     return value["scalar"][0] if isinstance(value, dict) else value
 
 
 def _get_state(rng: Any) -> dict[str, Any]:
-    """State of a ``numpy.random.Generator``, of a ``RandomState`` or of the module ``numpy.random``."""
+    """The state of a ``numpy.random.Generator``, a ``RandomState`` or the module ``numpy.random``."""
     if isinstance(rng, np.random.Generator):
         return dict(rng.bit_generator.state)
     return dict(rng.get_state(legacy=False))

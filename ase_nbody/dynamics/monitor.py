@@ -1,4 +1,4 @@
-"""``NBodyMonitor``: ends a run of molecular dynamics that has left what its potential can describe, and says why."""
+"""``NBodyMonitor``: ends a run of molecular dynamics that its potential can no longer describe, and says why."""
 
 from typing import Any, NoReturn
 
@@ -15,17 +15,17 @@ from ase_nbody.dynamics.integrators import target_temperature
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
 from ase_nbody.structure import Structure
 
-_BOND = 1.3  # bonds are up to this times the sum of covalent radii long
-_HOTTEST = 5000.0  # K, where no thermostat sets a target
-_UNSTABLE = "Look at the frames before it; take a shorter time step, relax first, or train the model on such frames."
+_LONGEST_BOND = 1.3  # as a multiple of the sum of the covalent radii
+_MAX_TEMPERATURE_K = 5000.0  # where no thermostat sets a target
+_ADVICE = "Look at the frames before it; use a shorter time step, relax first, or train the model on such frames."
 
 
 class DynamicsStopped(RuntimeError):
-    """A run that a monitor has ended; the message says at which step, what it saw, and what to do."""
+    """A monitor has ended the run; the message says at which step, what the monitor saw, and what to do."""
 
 
 class NBodyMonitor:
-    """Checks that a run is still sound. Works with every ASE calculator, costs no evaluation.
+    """Checks that a run is still sound. It works with every ASE calculator and costs no evaluation.
 
     >>> dynamics.attach(NBodyMonitor(dynamics), interval=10)  # doctest: +SKIP
 
@@ -33,21 +33,22 @@ class NBodyMonitor:
 
     - a position, momentum, force or the energy is NaN or infinite;
     - the temperature or the force on an atom is beyond its bound;
-    - the force spread of a committee is beyond its bound: the models disagree, none of them knows this structure;
+    - the force spread of a committee is beyond its bound: the models disagree, so none of them knows this structure;
     - two atoms are closer than ``min_distance``;
-    - a piece that was bound to the rest when the monitor was made (by bonds of up to 1.3 times the covalent radii) is
-      now farther than ``max_gap`` from everything else. Molecules that were apart at the start may drift apart.
+    - a piece that was bound to the rest when the monitor was made (by bonds of up to 1.3 times the sum of the covalent
+      radii) is now farther than ``max_gap`` from everything else. Molecules that were apart at the start may drift
+      apart.
 
     Args:
-        source: the dynamics, or the atoms; the messages name the step only of the former.
+        source: the dynamics or the atoms; messages name the step only if it is the dynamics.
         max_temperature: in K; default: ten times the thermostat's target, 5000 K without a thermostat.
-        max_force: length of the force vector in eV/Angstrom; None: no bound.
-        max_spread: length of the standard deviation of the force vector over the committee in eV/Angstrom.
-        min_distance: in Angstrom.
-        max_gap: in Angstrom; None: pieces may fly off.
+        max_force: length of a force vector in eV/Angstrom; None sets no bound.
+        max_spread: standard deviation of a force vector over the committee in eV/Angstrom; None sets no bound.
+        min_distance: in Angstrom; None sets no bound.
+        max_gap: in Angstrom; None lets pieces fly off.
 
     Raises:
-        ValueError: ``max_spread`` for a calculator that is not a committee.
+        ValueError: ``max_spread`` is given, but the calculator is not a committee.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class NBodyMonitor:
         self.atoms: ase.Atoms = source if isinstance(source, ase.Atoms) else source.atoms
         if max_temperature is None:
             target = None if self.dynamics is None else target_temperature(self.dynamics)
-            max_temperature = 10 * target if target else _HOTTEST
+            max_temperature = 10 * target if target else _MAX_TEMPERATURE_K
         if max_spread is not None and not has_spread(self.atoms.calc):
             raise ValueError(
                 f"max_spread = {max_spread} eV/Angstrom needs a committee, but {type(self.atoms.calc).__name__} is a "
-                "single model. Give several: NBodyCalculator(['a.nbody', 'b.nbody']), or leave max_spread out."
+                "single model. Give it several, NBodyCalculator(['a.nbody', 'b.nbody']), or leave max_spread out."
             )
         self.max_temperature, self.max_force, self.max_spread = max_temperature, max_force, max_spread
         self.min_distance, self.max_gap = min_distance, max_gap
@@ -83,10 +84,10 @@ class NBodyMonitor:
         self._check_finite()
         self._check_temperature()
         forces = self.atoms.get_forces(apply_constraint=False)
-        remedy = "A time step that is too long or overlapping atoms make such forces. " + _UNSTABLE
+        remedy = "Such forces come from a time step that is too long or from overlapping atoms. " + _ADVICE
         self._check_vectors("the force", "max_force", forces, self.max_force, remedy)
         if self.max_spread is not None:
-            remedy = "The models of the committee disagree: add this structure, labelled, to the training data."
+            remedy = "The models of the committee disagree: label this structure and add it to the training data."
             self._check_vectors(
                 "the committee's force spread", "max_spread", self.atoms.calc.forces_spread, self.max_spread, remedy
             )
@@ -97,14 +98,14 @@ class NBodyMonitor:
 
     def _check_finite(self) -> None:
         quantities = {"position": self.atoms.positions, "momentum": self.atoms.get_momenta()}
-        for name in (*quantities, "force"):  # forces last: most calculators cannot cope with positions that are NaN
+        for name in (*quantities, "force"):  # forces last: most calculators fail if a position is NaN
             values = quantities[name] if name in quantities else self.atoms.get_forces(apply_constraint=False)
             broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
             if len(broken):
-                self._stop(f"the {name} of {self._name(*broken)} is not finite. {_UNSTABLE}")
+                self._stop(f"the {name} of {self._name(*broken)} is not finite. {_ADVICE}")
         energy = self.atoms.get_potential_energy()
         if not np.isfinite(energy):
-            self._stop(f"the energy is {energy} eV. {_UNSTABLE}")
+            self._stop(f"the energy is {energy} eV. {_ADVICE}")
 
     def _check_temperature(self) -> None:
         temperature = self.atoms.get_temperature()
@@ -112,7 +113,7 @@ class NBodyMonitor:
             kinetic = np.square(self.atoms.get_momenta()).sum(axis=1) / self.atoms.get_masses()
             self._stop(
                 f"the temperature is {temperature:.4g} K, beyond the bound of {self.max_temperature:.4g} K "
-                f"(max_temperature); the hottest is {self._name(kinetic.argmax())}. {_UNSTABLE}"
+                f"(max_temperature); the hottest is {self._name(kinetic.argmax())}. {_ADVICE}"
             )
 
     def _check_vectors(
@@ -133,11 +134,11 @@ class NBodyMonitor:
             names = self._name(pairs.first[closest], pairs.second[closest])
             self._stop(
                 f"{names} are {pairs.distance[closest]:.4g} Angstrom apart, closer than {bound:.4g} Angstrom "
-                f"(min_distance). {_UNSTABLE}"
+                f"(min_distance). {_ADVICE}"
             )
 
     def _check_fragments(self, bound: float) -> None:
-        """A fragment of the start whose atoms now belong to two groups with a gap between them has lost a piece."""
+        """Stop if a fragment of the start has lost a piece: a gap now separates its atoms into two groups."""
         group = _connected(len(self.atoms), self._pairs(bound))
         for fragment in self.fragments or ():
             if len(set(group[fragment])) > 1:
@@ -146,14 +147,14 @@ class NBodyMonitor:
                 piece = fragment[group[fragment] == smallest]
                 self._stop(
                     f"{self._name(*piece)} flew off: bound at the start, now farther than {bound:.4g} Angstrom from "
-                    f"everything else (max_gap). If that is chemistry, take max_gap=None; if not: {_UNSTABLE}"
+                    f"everything else (max_gap). If the chemistry allows that, set max_gap=None; if not: {_ADVICE}"
                 )
 
     def _pairs(self, cutoff: float) -> Pairs:
         return find_pairs(Structure.from_atoms(self.atoms), cutoff)
 
     def _name(self, *atoms: Any) -> str:
-        """Atoms by index and symbol, the first few of many."""
+        """The atoms by index and symbol; only the first six of a long list."""
         names = [f"{atom} ({self.atoms.symbols[atom]})" for atom in atoms[:6]]
         return f"atom{'s' * (len(atoms) > 1)} {', '.join(names)}" + ", ..." * (len(atoms) > len(names))
 
@@ -163,8 +164,8 @@ class NBodyMonitor:
 
 
 def _fragments(atoms: ase.Atoms) -> list[NDArray[np.int64]]:
-    """Atoms of each fragment of more than one atom, by bonds of the covalent radii."""
-    radii = _BOND * covalent_radii[atoms.numbers]
+    """The atoms of each fragment that has more than one atom; the covalent radii tell which atoms are bonded."""
+    radii = _LONGEST_BOND * covalent_radii[atoms.numbers]
     pairs = find_pairs(Structure.from_atoms(atoms), 2 * radii.max(initial=0.0))
     bound = pairs.distance <= radii[pairs.first] + radii[pairs.second]
     bonds = Pairs(pairs.first[bound], pairs.second[bound], pairs.shift[bound], pairs.distance[bound])
@@ -174,6 +175,6 @@ def _fragments(atoms: ase.Atoms) -> list[NDArray[np.int64]]:
 
 
 def _connected(n_atoms: int, pairs: Pairs) -> NDArray[np.int64]:
-    """For each atom, the index of the group that it is connected with by pairs (N,)."""
+    """For each atom the index of its group (N,); atoms that a chain of pairs connects are one group."""
     graph = coo_array((np.ones(len(pairs)), (pairs.first, pairs.second)), shape=(n_atoms, n_atoms))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)

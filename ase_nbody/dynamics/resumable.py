@@ -16,10 +16,10 @@ from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, Resume
 from ase_nbody.dynamics.frames import csv_line, frame, row
 from ase_nbody.dynamics.integrators import get_variables, set_variables, settings_of
 
-_RESULTS = ("energy", "free_energy", "forces", "stress")  # what integrators and frames ask of a calculator
+_RESULTS = ("energy", "free_energy", "forces", "stress")  # what integrators and frames ask a calculator for
 
 
-class _Kept(NamedTuple):
+class _Unsaved(NamedTuple):
     """What the next checkpoint will write: text for trajectory and table, and the state at the last frame."""
 
     frames: str = ""
@@ -33,27 +33,30 @@ class ResumableRun:
     >>> with ResumableRun(dynamics, "run", interval=20, resume=True) as run:  # doctest: +SKIP
     ...     run.run_to(10_000)
 
-    A script makes atoms and integrator as if for a new run; when one is resumed, its state replaces theirs. The resumed
-    run is that which was never broken, to the last bit, on the same machine and number of threads: the checkpoint has
-    all that the integrator remembers, and the calculator's neighbour lists, whose age decides in which order terms are
-    added, are built anew after every frame. (Of calculators without a method ``forget``, only those whose results
-    depend on nothing but the structure continue to the last bit, others to round-off.)
+    A script makes atoms and integrator as if for a new run. If the folder holds a run and ``resume`` is True, the state
+    of that run replaces theirs.
+
+    On the same machine and with the same number of threads, the resumed run equals the unbroken one to the last bit.
+    Two things ensure that: the checkpoint holds everything that the integrator remembers, and the calculator builds
+    its neighbour lists anew after every frame (the age of a list decides in which order terms are added). A calculator
+    without a method ``forget`` continues to the last bit only if its results depend on nothing but the structure;
+    otherwise it continues to round-off.
 
     The folder holds ``trajectory.extxyz``, ``table.csv`` (columns named with their unit) and ``checkpoint.json``.
 
     Args:
-        dynamics: integrator, one of ``integrators.MEMORY``, of atoms with a calculator.
-        folder: where the files are, one run in each; made if need be.
+        dynamics: integrator of a class that ``integrators.MEMORY`` lists; its atoms have a calculator.
+        folder: where the files are, one run in each folder; made if it does not exist.
         interval: steps between frames.
-        checkpoint: steps between checkpoints, with which the frames are written, hence what a kill can lose; a
-            multiple of ``interval``, the default.
-        resume: continue the run in the folder, if there is one. Otherwise a run that is there is not touched.
-        settings: JSON-able; what else must agree for a run to be continued.
+        checkpoint: steps between checkpoints. Frames reach the disk with the checkpoint, so a kill can lose this many
+            steps. A multiple of ``interval``; default: ``interval``.
+        resume: continue the run in the folder if there is one. Otherwise a run that is there is not touched.
+        settings: JSON-able; further settings that a continued run must share with the original.
 
     Raises:
-        ResumeError: the folder holds a run and ``resume`` is False, or another run goes on in it, or the run there has
-            other atoms, integrator, calculator or settings, or its files were changed.
-        TypeError: an integrator whose state is not known.
+        ResumeError: the folder holds a run and ``resume`` is False; or another run is using the folder; or the run
+            there has other atoms, integrator, calculator or settings; or somebody changed its files.
+        TypeError: ``integrators.MEMORY`` does not list the integrator.
     """
 
     def __init__(
@@ -71,37 +74,37 @@ class ResumableRun:
         if interval < 1 or self.checkpoint_interval < 1 or self.checkpoint_interval % interval:
             raise ValueError(
                 f"a checkpoint every {checkpoint} steps does not go with a frame every {interval} steps: "
-                "give a positive number of steps and a multiple of it"
+                "give a positive number of steps between frames and a multiple of it between checkpoints"
             )
         self.settings = {**_describe(dynamics), "steps between frames": interval, **(settings or {})}
         self.trajectory = GrowingFile(self.folder / "trajectory.extxyz")
         self.table = GrowingFile(self.folder / "table.csv")
         self._checkpoint = Checkpoint(self.folder / "checkpoint.json")
-        self._kept = _Kept()
+        self._unsaved = _Unsaved()
         self._stopping = False
         self._lock = FolderLock(self.folder)
         try:
-            self.resumed_at = self._claim(resume)
+            self.resumed_at = self._start_or_resume(resume)
         except BaseException:
             self.close()
             raise
 
     def run_to(self, steps: int) -> bool:
-        """Run until the integrator has made ``steps`` steps in all, those before a kill included.
+        """Run until the integrator has made ``steps`` steps in all, including those before a kill.
 
         Returns:
-            Whether it got there: False after ``stop``. The last frame is in the checkpoint in both cases.
+            True if the run got there, False if ``stop`` ended it. The checkpoint holds the last frame in both cases.
 
         Raises:
             ValueError: ``steps`` is not a whole number of intervals.
-            DynamicsStopped, CalculationFailed, ...: what the integrator, the calculator or a monitor raise. The run can
+            DynamicsStopped, CalculationFailed, ...: raised by a monitor, the calculator or the integrator. The run can
                 be resumed from the last checkpoint.
         """
         if (steps - self.dynamics.nsteps) % self.interval:
             near = steps // self.interval * self.interval
             raise ValueError(
-                f"{steps} steps are not a whole number of frames, one every {self.interval} steps; take {near} or "
-                f"{near + self.interval}"
+                f"{steps} steps are not a whole number of intervals between frames, each {self.interval} steps long; "
+                f"take {near} or {near + self.interval}"
             )
         if not self.table.length:
             self._take_frame()
@@ -111,7 +114,7 @@ class ResumableRun:
             try:
                 self.dynamics.run(self.interval)
             except BaseException:
-                self._save()  # up to the last frame, the state of which was kept
+                self._save()  # up to the last frame
                 raise
             self._take_frame()
             if self.dynamics.nsteps % self.checkpoint_interval == 0:
@@ -120,7 +123,7 @@ class ResumableRun:
         return bool(self.dynamics.nsteps >= steps)
 
     def stop(self) -> None:
-        """End ``run_to`` after the next frame. May be called from a signal handler or an observer."""
+        """End ``run_to`` after the next frame. A signal handler or an observer may call it."""
         self._stopping = True
 
     def read_table(self) -> NDArray[np.void]:
@@ -139,34 +142,34 @@ class ResumableRun:
     ) -> None:
         self.close()
 
-    def _claim(self, resume: bool) -> int | None:
-        """Start a run in the folder or continue the one there; the step it is continued at, None for a new run."""
+    def _start_or_resume(self, resume: bool) -> int | None:
+        """Start a run in the folder or resume the one there. Return the step it resumes at, None for a new run."""
         self._checkpoint.remove_leftovers()
         saved = self._checkpoint.read()
         if saved is None:
             for file in (self.trajectory, self.table):
                 if file.path.exists():
-                    raise ResumeError(f"{file.path} is there, but no checkpoint to resume from: take another folder")
-            # Before any other file, so that these never stand without it, whenever the process is killed.
-            self._kept = _Kept(state=self._state())
+                    raise ResumeError(f"{file.path} exists, but no checkpoint to resume from: choose another folder")
+            # The checkpoint comes before the other files: whenever a kill comes, they are never without it.
+            self._unsaved = _Unsaved(state=self._state())
             self._save()
             return None
         if not resume:
             raise ResumeError(
-                f"{self.folder} holds a run of {saved['step']} steps: continue it with resume, or take another folder"
+                f"{self.folder} holds a run of {saved['step']} steps: continue it with resume, or choose another folder"
             )
         self._restore(saved)
         return int(saved["step"])
 
     def _take_frame(self) -> None:
-        """Keep the frame, its row and its state until the next checkpoint."""
+        """Keep the present frame, its row and its state until the next checkpoint."""
         values = row(self.dynamics)
-        header = "" if self.table.length or self._kept.rows else csv_line(list(values))
-        rows = self._kept.rows + header + csv_line(list(values.values()))
-        self._kept = _Kept(self._kept.frames + frame(self.dynamics), rows, self._state())
+        header = "" if self.table.length or self._unsaved.rows else csv_line(list(values))
+        rows = self._unsaved.rows + header + csv_line(list(values.values()))
+        self._unsaved = _Unsaved(self._unsaved.frames + frame(self.dynamics), rows, self._state())
 
     def _state(self) -> dict[str, Any]:
-        """A copy of all that the rest of the run depends on."""
+        """A copy of everything that the rest of the run depends on."""
         atoms = self.dynamics.atoms
         atoms.get_forces()
         return {
@@ -179,17 +182,20 @@ class ResumableRun:
         }
 
     def _save(self) -> None:
-        """Write what was kept, the checkpoint last: a kill in between leaves the old one, to which files are cut."""
-        if self._kept.state is None:
+        """Write what is unsaved, the checkpoint last.
+
+        A kill in between leaves the old checkpoint, and the next run cuts the files back to it.
+        """
+        if self._unsaved.state is None:
             return
-        self.trajectory.append(self._kept.frames.encode())
-        self.table.append(self._kept.rows.encode())
+        self.trajectory.append(self._unsaved.frames.encode())
+        self.table.append(self._unsaved.rows.encode())
         files = {file.path.name: file.state() for file in (self.trajectory, self.table)}
-        self._checkpoint.write({"format": 1, "settings": self.settings, "files": files, **self._kept.state})
-        self._kept = _Kept()
+        self._checkpoint.write({"format": 1, "settings": self.settings, "files": files, **self._unsaved.state})
+        self._unsaved = _Unsaved()
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        """Put atoms, integrator, calculator and files into the state of a checkpoint."""
+        """Put atoms, integrator, calculator and files into the saved state."""
         _refuse_differences(self.folder, saved["settings"], self.settings)
         atoms = self.dynamics.atoms
         atoms.set_cell(saved["cell"], apply_constraint=False)
@@ -200,7 +206,7 @@ class ResumableRun:
         forces = atoms.get_forces(apply_constraint=False)
         if saved["results"]:
             _refuse_other_forces(self.folder, saved["results"]["forces"], forces)
-        _results(atoms.calc).update(saved["results"])  # the same to round-off, of a list of another age
+        _results(atoms.calc).update(saved["results"])  # equal to round-off; they came from a list of another age
         for file in (self.trajectory, self.table):
             file.cut_back(saved["files"][file.path.name])
 
@@ -211,12 +217,12 @@ class ResumableRun:
 
 
 def _results(calculator: Any) -> dict[str, Any]:
-    """A calculator's cache of the last results, nothing for one that is not ASE's ``Calculator``."""
+    """The calculator's cache of its last results; empty if it is not an ASE ``Calculator``."""
     return calculator.results if isinstance(calculator, Calculator) else {}
 
 
 def _describe(dynamics: MolecularDynamics) -> dict[str, Any]:
-    """What must agree for a run to be continued: the integrator's settings and all of the atoms but their state."""
+    """What a continued run must share with the original: its settings, and the atoms except their state."""
     atoms = dynamics.atoms
     return {
         **settings_of(dynamics),
@@ -232,17 +238,21 @@ def _refuse_differences(folder: Path, before: Mapping[str, Any], now: Mapping[st
     if changed:
         details = "; ".join(f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}" for name in changed)
         raise ResumeError(
-            f"the run in {folder} has other settings: {details}. Resume it with the same ones, or take another folder."
+            f"the run in {folder} has other settings: {details}. "
+            "Resume it with the same settings, or choose another folder."
         )
 
 
 def _refuse_other_forces(folder: Path, before: NDArray[np.float64], now: NDArray[np.float64]) -> None:
-    """A changed model would continue smoothly, as another trajectory. The tolerance is that of single precision."""
+    """Refuse a changed model, which would continue without an error, but on another trajectory.
+
+    The tolerance allows for single precision.
+    """
     deviation = np.abs(before - now)
     if not (deviation <= 1e-3 + 1e-3 * np.abs(before)).all():
         raise ResumeError(
             f"the calculator gives forces that differ by up to {deviation.max():.3g} eV/Angstrom from those of the run "
-            f"in {folder}. Resume it with the model it was begun with, or take another folder."
+            f"in {folder}. Resume it with the model that it began with, or choose another folder."
         )
 
 

@@ -1,4 +1,4 @@
-"""Committees: several networks that learnt the same, in one model file. Where they differ, none can be trusted."""
+"""Committees: several networks in one model file, trained on the same data. Where they disagree, trust none."""
 
 import os
 from collections.abc import Sequence
@@ -13,15 +13,16 @@ def pack_models(
 ) -> Path:
     """Write the networks of several model files as one committee.
 
-    Its card has what the cards of all agree on, and under ``members`` what each says beside that, and its checksum.
+    The card of the committee holds the entries that all cards share. Its entry ``members`` lists for each file its
+    checksum and its other entries.
 
     Args:
-        models: files or names of shipped models, of one configuration; committees among them are joined.
+        models: files or names of shipped models, all with one configuration; a committee adds all of its members.
         path: the file to write.
-        card: entries beside or in place of those.
+        card: further entries of the card, which replace those of the same name.
 
     Raises:
-        ValueError: fewer than two files, or they differ in more than their weights.
+        ValueError: there are fewer than two files, or they differ in more than their weights.
         FileNotFoundError, ModelFileError: see ``load_model``.
     """
     if len(models) < 2:
@@ -38,9 +39,9 @@ def pack_models(
     contents = [read_card(model) for model in models]
     cards = [content["card"] for content in contents]
     shared = {key: value for key, value in cards[0].items() if all(other.get(key) == value for other in cards)}
-    own = [
-        {"checksum": content["checksum"], **{key: value for key, value in content["card"].items() if key not in shared}}
-        for content in contents
-    ]
+    own = []
+    for content in contents:
+        others = {key: value for key, value in content["card"].items() if key not in shared}
+        own.append({"checksum": content["checksum"], **others})
     networks = [network for group in members for network in group]
     return save_model(networks, path, {**shared, "members": own, **(card or {})})

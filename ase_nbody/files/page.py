@@ -1,4 +1,4 @@
-"""Reports: one HTML file each, pictures included, that opens without a network."""
+"""Write a report as one HTML file, with its pictures inside, that opens without a network."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ tr { border-bottom: 1px solid #ddd; } img { max-width: 100%; } figure { margin: 
 
 
 def require_plots() -> None:
-    """Refuse before the work what could not be drawn after it.
+    """Check that figures can be drawn. Call this before the long work whose results they show.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -29,24 +29,24 @@ def require_plots() -> None:
 
 
 def page(title: str, *parts: str) -> bytes:
-    """A whole HTML file of parts that are HTML already."""
+    """A complete HTML file from parts that are HTML."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     body = f"<h1>{escape(title)}</h1>{''.join(parts)}"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
 
 
 def heading(text: str) -> str:
-    """A section begins."""
+    """The heading of a section."""
     return f"<h2>{escape(text)}</h2>"
 
 
 def paragraph(text: str) -> str:
-    """Running text."""
+    """A paragraph of text."""
     return f"<p>{escape(text)}</p>"
 
 
 def bullets(items: Iterable[str]) -> str:
-    """A list."""
+    """A bulleted list."""
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 
@@ -63,13 +63,13 @@ def _line(tag: str, cells: Sequence[object], style: str) -> str:
 
 
 def png(figure: "Figure") -> bytes:
-    """A matplotlib figure as PNG."""
+    """Render a matplotlib figure as a PNG image."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
 
 
 def picture(image: bytes, caption: str) -> str:
-    """A PNG within the page."""
+    """A figure with a PNG image, which the page itself contains."""
     source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
     return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'

@@ -1,9 +1,12 @@
 """Files of tensors and JSON, read as if a stranger had made them: nothing is executed, time and memory are bounded.
 
-The layout is that of safetensors (huggingface.co/docs/safetensors): eight bytes with the length of a header, the header
-(JSON: type, shape and place of each tensor, and ``__metadata__``, strings by name, here JSON each), the tensors' bytes.
-The library reads the tensors; here is what it leaves open: which files are opened at all, how large they may be, and
-JSON that means the same to every reader (no duplicate keys, no NaN, no abyss of brackets). Knows no networks.
+The layout is that of safetensors (huggingface.co/docs/safetensors). Eight bytes hold the length of a header. The header
+is JSON and holds the type, shape and place of each tensor, and named strings under ``__metadata__``; here each of these
+strings is JSON again. The bytes of the tensors follow.
+
+The library safetensors reads the tensors. This file adds what the library leaves open: which files are opened at all,
+how large they may be, and that JSON means the same to every reader (no duplicate keys, no NaN, no deep nesting). It
+knows nothing about networks.
 """
 
 import json
@@ -19,29 +22,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-MAX_FILE = 64 * 2**20  # bytes: a hundred times our largest model, and hashed in a fraction of a second
-MAX_HEADER = 64 * 2**10  # bytes: fifteen times that of our models
-MAX_DEPTH = 16  # brackets within brackets
+MAX_FILE_BYTES = 64 * 2**20  # a hundred times our largest model; hashing takes a fraction of a second
+MAX_HEADER_BYTES = 64 * 2**10  # fifteen times the header of our models
+MAX_JSON_DEPTH = 16  # levels of brackets
 DTYPES = {"F32": torch.float32, "F64": torch.float64}
 
 
 class ModelFileError(ValueError):
-    """A file that is not a model we can read; the message says why and what to do."""
+    """The file is not a model that this release can read; the message says why and what to do."""
 
 
 def read_bounded(path: Path) -> bytes:
-    """The bytes of a regular file of at most ``MAX_FILE``. They are a copy: nobody can change or cut them any more.
+    """Read a regular file of at most ``MAX_FILE_BYTES`` bytes. Later changes of the file do not affect the result.
 
     Raises:
-        FileNotFoundError, PermissionError: as for every file.
-        ModelFileError: the file is too large, or not a file (a pipe, a device).
+        OSError: the file does not exist, or this user may not read it, or the disk fails.
+        ModelFileError: the file is too large, or it is a pipe or a device.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ModelFileError(f"{path} is a pipe or a device; give a model file")
-            payload = file.read(MAX_FILE + 1) if status.st_size <= MAX_FILE else b""
+            payload = file.read(MAX_FILE_BYTES + 1) if status.st_size <= MAX_FILE_BYTES else b""
     except PermissionError as error:
         raise PermissionError(f"{path} may not be read by this user; ask its owner for permission to read") from error
     except FileNotFoundError:
@@ -49,20 +52,23 @@ def read_bounded(path: Path) -> bytes:
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error.strerror}). Check the disk, or copy the file again.") from error
     size = max(status.st_size, len(payload))
-    if size > MAX_FILE:
-        raise ModelFileError(f"{path} has {size / 2**20:,.0f} MiB; a model file has at most {MAX_FILE / 2**20:.0f} MiB")
+    if size > MAX_FILE_BYTES:
+        raise ModelFileError(
+            f"{path} has {size / 2**20:,.0f} MiB; a model file has at most {MAX_FILE_BYTES / 2**20:.0f} MiB"
+        )
     return payload
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would be waited for
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # without it, opening a pipe would wait for a writer
 
 
 def pack(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
-    """The bytes of a file with these tensors and JSON-able entries, all of which ``unpack`` accepts.
+    """The bytes of a file with these tensors and JSON-able entries. ``unpack`` accepts them.
 
     Raises:
-        TypeError, ValueError: an entry is not JSON: an unknown type, NaN or infinity, or nested too deep.
+        TypeError: an entry has a type that JSON does not know.
+        ValueError: an entry holds NaN or infinity, or is nested too deep.
     """
     metadata = {key: json.dumps(value, allow_nan=False) for key, value in content.items()}
     payload = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, metadata)
@@ -71,18 +77,18 @@ def pack(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
 
 
 def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The entries, parsed, and the tensors of a file, all in one of ``DTYPES``.
+    """The parsed entries and the tensors of a file. All tensors have the same dtype, one of ``DTYPES``.
 
     Raises:
-        ModelFileError: the bytes are something else, or less or more than the header says.
+        ModelFileError: the bytes are not such a file, or fewer or more than the header says.
     """
     length = int.from_bytes(payload[:8], "little")
     if len(payload) < 8 or length > len(payload) - 8:
-        raise ModelFileError("it ends within its header. It is cut short, or a file of another kind.")
-    if length > MAX_HEADER or len(payload) > MAX_FILE:
+        raise ModelFileError("it ends within its header. It was cut short, or it is a file of another kind.")
+    if length > MAX_HEADER_BYTES or len(payload) > MAX_FILE_BYTES:
         raise ModelFileError(
             f"it has {len(payload):,} bytes, {length:,} of them in the header; "
-            f"allowed are {MAX_FILE:,} and {MAX_HEADER:,}"
+            f"allowed are {MAX_FILE_BYTES:,} and {MAX_HEADER_BYTES:,}"
         )
     try:
         header = parse_json(payload[8 : 8 + length].decode())
@@ -93,7 +99,8 @@ def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ModelFileError(f"its header is not one of safetensors with JSON entries: {error}") from error
     if len(found) != 1 or not found <= DTYPES.keys():
         raise ModelFileError(
-            f"weights of one floating-point type ({', '.join(DTYPES)}) expected, found {sorted(map(str, found))}"
+            f"it must hold weights of one floating-point type ({' or '.join(DTYPES)}), "
+            f"but it holds {', '.join(sorted(map(str, found))) or 'none'}"
         )
     try:
         return content, load(payload)
@@ -102,18 +109,19 @@ def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def parse_json(text: str) -> Any:
-    """JSON that means the same to every reader.
+    """Parse JSON, and accept only what means the same to every reader.
 
     Raises:
-        ValueError: not JSON, a key twice in an object, NaN or infinity, or more than ``MAX_DEPTH`` levels of brackets.
+        ValueError: the text is not JSON, or has a key twice in one object, NaN, infinity, or more than
+            ``MAX_JSON_DEPTH`` levels of brackets.
     """
     if not isinstance(text, str):
-        raise ValueError(f"text expected, got {type(text).__name__}")
+        raise ValueError(f"expected text, got {type(text).__name__}")
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         raise ValueError("brackets are nested too deep") from None
-    _check_depth(value, MAX_DEPTH)
+    _check_depth(value, MAX_JSON_DEPTH)
     return value
 
 
@@ -134,6 +142,6 @@ def _finite(number: str) -> float:
 def _check_depth(value: Any, left: int) -> None:
     if isinstance(value, dict | list):
         if not left:
-            raise ValueError(f"brackets are nested deeper than {MAX_DEPTH} levels")
+            raise ValueError(f"brackets are nested deeper than {MAX_JSON_DEPTH} levels")
         for member in value.values() if isinstance(value, dict) else value:
             _check_depth(member, left - 1)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files that appear complete or not at all."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, payload: bytes) -> None:
-    """Replace the file at ``path`` by ``payload`` atomically: a killed or full disk leaves the old file as it was."""
+    """Replace the file at ``path`` atomically. If the process is killed or the disk is full, the old file remains."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

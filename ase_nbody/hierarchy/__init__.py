@@ -1,8 +1,12 @@
-"""The hierarchy of a system: atoms -> environments -> clusters -> ..., as index sets only.
+"""The hierarchy of a system: atoms -> environments -> clusters -> ..., as tables of indices.
 
-Kondor 2018, section 2: a composition scheme is a directed acyclic graph whose leaves are the atoms. *Which* parts exist
-depends on the chemical composition alone, never on the geometry, and a child's weight fades to zero smoothly at the
-part's radius (``nn.radial``); so the energy is a smooth function of the positions, and too many children do no harm.
+It is the composition scheme of Kondor 2018 (section 2), a directed acyclic graph. Its leaves are the atoms, and each
+inner node is a part of the system: an atom with its surroundings. The children of a part are parts of the level below
+that lie within the radius of the part.
+
+Which parts exist depends on the atomic numbers alone, never on the geometry. The weight of a child fades smoothly to
+zero at the radius (``nn.radial``). So the energy is a smooth function of the positions, and it does no harm to list
+more children than lie within the radius.
 """
 
 from ase_nbody.hierarchy.build import LevelLayout, Selection, VerletHierarchy, build_hierarchy, select

@@ -1,6 +1,6 @@
-"""Building hierarchies: which parts a level has, its edges, and lists that follow a moving structure."""
+"""Build hierarchies: choose the parts of each level, find their children, and follow a structure that moves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_nbody.hierarchy.neighbours import Edges, find_edges, still_valid
-from ase_nbody.hierarchy.tables import Hierarchy, Level, group_rows, row_positions
+from ase_nbody.hierarchy.tables import Hierarchy, Level, row_positions
 from ase_nbody.structure import Structure
 
 Selection = str | tuple[int, ...]
@@ -17,13 +17,13 @@ Selection = str | tuple[int, ...]
 
 @dataclass(frozen=True)
 class LevelLayout:
-    """Which parts a level has, and which of the parts below may be their children.
+    """The rule by which the composition scheme gets one of its levels.
 
     Attributes:
-        parts: atoms at the centres of the parts: ``"all"``, ``"heavy"`` (all but hydrogen), or atomic numbers; they
-            must be centres of parts of the level below.
-        children: likewise, the parts below that count as children.
-        radius: distance in Angstrom at which a child's weight has faded to zero.
+        parts: which atoms are centres of parts: ``"all"``, ``"heavy"`` (all but hydrogen), or atomic numbers. Each of
+            these atoms must be the centre of a part of the level below as well.
+        children: which parts of the level below may be children, by their central atoms and in the same notation.
+        radius: distance in Angstrom at which the weight of a child has faded to zero.
     """
 
     parts: Selection
@@ -32,7 +32,7 @@ class LevelLayout:
 
 
 def select(numbers: NDArray[np.int64], selection: Selection) -> NDArray[np.bool_]:
-    """Which atoms of the given atomic numbers (N,) a selection means."""
+    """Mask (N,) of the atoms that a selection chooses by their atomic ``numbers`` (N,)."""
     if isinstance(selection, str):
         if selection == "all":
             return np.ones(len(numbers), dtype=np.bool_)
@@ -42,73 +42,96 @@ def select(numbers: NDArray[np.int64], selection: Selection) -> NDArray[np.bool_
     return np.isin(numbers, list(selection))
 
 
-def build_level(edges: Edges, above: Tensor, below: Tensor, children: Tensor) -> Level:
-    """One level.
+@dataclass(frozen=True)
+class Members:
+    """The atoms that are centres of parts, as masks (N,).
+
+    Attributes:
+        above: centres of the parts of this level.
+        below: centres of the parts of the level below; for the first level, all atoms.
+        children: centres of those parts of the level below that may be children.
+    """
+
+    above: NDArray[np.bool_]
+    below: NDArray[np.bool_]
+    children: NDArray[np.bool_]
+
+
+def members(numbers: NDArray[np.int64], layout: Sequence[LevelLayout]) -> Iterator[Members]:
+    """Apply the rules of a layout to atoms: for each level, which atoms are centres of its parts and of the children.
 
     Args:
-        edges: the pairs that may become edges.
-        above: whether an atom has a part of this level (N,).
-        below: whether an atom has a part of the level below (N,); all of ``above`` and ``children`` have.
-        children: whether an atom's part below may be a child (N,).
+        numbers: atomic numbers (N,); the choice of parts depends on nothing else.
+        layout: the levels, the lowest first.
+    """
+    below = np.ones(len(numbers), dtype=np.bool_)
+    for level in layout:
+        above = select(numbers, level.parts)
+        yield Members(above, below, children=below & select(numbers, level.children))
+        below = above
+
+
+def build_level(edges: Edges, above: Tensor, below: Tensor, children: Tensor) -> Level:
+    """Build one level: every edge leads from a part to a child, a part of the level below.
+
+    Args:
+        edges: the pairs of atoms that may become edges.
+        above: which atoms are centres of parts of this level (N,).
+        below: which atoms are centres of parts of the level below (N,), including all of ``above`` and ``children``.
+        children: which atoms are centres of parts that may be children (N,).
     """
     part_of, part_below, child_of = (atoms.cumsum(0) - 1 for atoms in (above, below, children))
     centre = above.nonzero().squeeze(1)
     wanted = above.index_select(0, edges.first) & children.index_select(0, edges.second)
     kept = edges if wanted.all() else edges.select(wanted.nonzero().squeeze(1))
-    child = child_of.index_select(0, kept.second)
-    row, mask = row_positions(part_of.index_select(0, kept.first), len(centre))
-    parents, parents_mask = group_rows(child, row, int(children.sum()))
-    ends = torch.stack([child, kept.second, *kept.shift.unbind(1)])
-    tables = ends.new_zeros(len(ends), mask.numel()).index_copy_(1, row, ends).unflatten(1, mask.shape)
-    return Level(
+    place, mask = row_positions(part_of.index_select(0, kept.first), len(centre))
+    ends = torch.stack([kept.second, *kept.shift.unbind(1)])  # (4, E)
+    tables = ends.new_zeros(len(ends), mask.numel()).index_copy_(1, place, ends).unflatten(1, mask.shape)
+    return Level.from_edges(
         centre=centre,
         own=part_below[centre],
         children=part_below[children],
-        child=tables[0],
-        atom=tables[1],
-        shift=tables[2:],
+        place=place,
+        child=child_of.index_select(0, kept.second),
+        atom=tables[0],
+        shift=tables[1:],
         mask=mask,
-        parents=parents.T.contiguous(),
-        parents_mask=parents_mask.T.contiguous(),
     )
 
 
-@torch.inference_mode(False)  # tables made in a caller's inference mode could not be differentiated
+@torch.inference_mode(False)  # tables made in inference mode could not take part in a differentiation later
 def build_hierarchy(
     structure: Structure, layout: Sequence[LevelLayout], skin: float = 0.0, device: torch.device | str = "cpu"
 ) -> Hierarchy:
-    """The hierarchy of one structure.
+    """Build the hierarchy of one structure.
 
     Args:
         structure: the system.
-        layout: the levels from below.
-        skin: distance in Angstrom beyond a level's radius up to which children are listed.
-        device: where pairs are searched and the hierarchy is kept.
+        layout: the levels, the lowest first.
+        skin: children are listed up to this distance in Angstrom beyond the radius of their level.
+        device: where the pairs are searched for and where the hierarchy is kept.
 
     Raises:
         StructureError: see ``find_pairs``.
     """
     edges = find_edges(structure, max(level.radius for level in layout) + skin, device)
-    below = np.ones(len(structure), dtype=np.bool_)
     levels = []
-    for level in layout:
-        above = select(structure.numbers, level.parts)
-        children = below & select(structure.numbers, level.children)
-        chosen = (torch.from_numpy(atoms).to(device) for atoms in (above, below, children))
-        levels.append(build_level(edges.within(level.radius + skin), *chosen))
-        below = above
+    for level, chosen in zip(layout, members(structure.numbers, layout), strict=True):
+        masks = (torch.from_numpy(mask).to(device) for mask in (chosen.above, chosen.below, chosen.children))
+        levels.append(build_level(edges.within(level.radius + skin), *masks))
     numbers = torch.tensor(structure.numbers, device=device)
     return Hierarchy(numbers, torch.zeros_like(numbers), 1, tuple(levels))
 
 
 class VerletHierarchy:
-    """A hierarchy that follows a moving structure: rebuilt only when a child may have come within a radius unlisted.
+    """A hierarchy that follows a moving structure.
 
-    Keyed on its own copy of the geometry it was built for, not on what a caller says has changed.
+    It is built anew only if a child that is not listed may have come within a radius. To decide this, it compares the
+    structure with its own copy of the one that it was built for, and does not rely on what a caller says has changed.
 
     Args:
-        layout: the levels from below.
-        skin: extra distance in Angstrom up to which children are listed; 0 rebuilds at every step.
+        layout: the levels, the lowest first.
+        skin: children are listed up to this distance in Angstrom beyond the radius; 0 builds anew at every step.
         device: where the hierarchy is kept.
     """
 
@@ -120,17 +143,21 @@ class VerletHierarchy:
 
     @property
     def hierarchy(self) -> Hierarchy:
-        """The hierarchy of the last update."""
+        """The hierarchy of the last update.
+
+        Raises:
+            RuntimeError: there was no update yet.
+        """
         if self._hierarchy is None:
             raise RuntimeError("no hierarchy was built yet: call update(structure) first")
         return self._hierarchy
 
     def forget(self) -> None:
-        """Let go of the hierarchy: the next update builds one."""
+        """Drop the hierarchy, so that the next update builds one anew."""
         self._hierarchy = self._built_for = None
 
     def update(self, structure: Structure) -> Hierarchy:
-        """The hierarchy of ``structure``, a reused one where that is safe."""
+        """Return the hierarchy of ``structure``. The last one is reused if it still lists all children."""
         cutoff = max(level.radius for level in self.layout)
         if (
             self._hierarchy is None

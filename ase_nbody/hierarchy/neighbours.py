@@ -1,4 +1,4 @@
-"""Pairs of atoms within a cutoff, found by vesin, and the criterion by which a list with a skin stays valid."""
+"""Find pairs of atoms within a cutoff (with vesin), and decide whether a list with a skin is still valid."""
 
 import contextlib
 import math
@@ -13,25 +13,23 @@ from vesin import NeighborList
 
 from ase_nbody.structure import Structure, StructureError
 
-# In a sphere of 6 Angstrom there is room for 1500 protons at the distance of those in H2; ten times that is an error.
-MOST_NEIGHBOURS = 15_000
-_COMPACT = 10.0  # cutoffs from end to end: up to there a molecule is searched as it is
-
-
-_KINDS = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
+# A sphere of 6 Angstrom has room for 1500 protons as close as those in H2; ten times as many must be an error.
+MAX_NEIGHBOURS = 15_000
+_MAX_EXTENT_IN_CUTOFFS = 10.0  # a molecule that is no longer than this is searched as it is, without ``compact``
+_DTYPES = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """All ordered pairs (i, j) closer than a cutoff, periodic images included, sorted by i, j and shift.
+    """All ordered pairs (i, j) closer than a cutoff, with periodic images, sorted by i, j and shift.
 
     The pair vector is ``positions[second] + shift @ cell - positions[first]``.
 
     Attributes:
-        first: index of the centre i (E,), ascending.
-        second: index of the neighbour j (E,).
+        first: index of the atom i (E,), ascending.
+        second: index of its neighbour j (E,).
         shift: lattice translation of j in whole lattice vectors (E, 3).
-        distance: length of the pair vector in Angstrom (E,), when the pairs were found.
+        distance: length of the pair vector in Angstrom (E,) in the structure that was searched.
     """
 
     first: NDArray[np.int64]
@@ -45,7 +43,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Edges:
-    """The same as tensors on any device, attribute by attribute."""
+    """The same as ``Pairs``, with tensors on any device."""
 
     first: Tensor
     second: Tensor
@@ -53,35 +51,35 @@ class Edges:
     distance: Tensor
 
     def within(self, cutoff: float) -> "Edges":
-        """The pairs that were closer than ``cutoff`` Angstrom."""
+        """The pairs whose distance is at most ``cutoff`` Angstrom."""
         near = self.distance <= cutoff
         return self if near.all() else self.select(near.nonzero().squeeze(1))
 
     def select(self, which: Tensor) -> "Edges":
-        """Some of the pairs, by their numbers."""
+        """The pairs with the given indices."""
         return Edges(*(tensor.index_select(0, which) for tensor in self.tensors()))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All attributes in order."""
+        """All attributes in their order."""
         return self.first, self.second, self.shift, self.distance
 
 
 def find_pairs(structure: Structure, cutoff: float) -> Pairs:
-    """All ordered pairs within ``cutoff`` Angstrom, several images of a neighbour where the cell is small.
+    """All ordered pairs within ``cutoff`` Angstrom. In a small cell, a neighbour may occur with several images.
 
     Raises:
-        StructureError: there are far more pairs than atoms of any material can have, before memory is spent on them.
+        StructureError: the atoms have far more neighbours than those of any material; raised before memory is spent.
     """
     return Pairs(*(tensor.numpy() for tensor in find_edges(structure, cutoff).tensors()))
 
 
 def find_edges(structure: Structure, cutoff: float, device: torch.device | str = "cpu") -> Edges:
-    """``find_pairs`` on a device; what it does not find there is searched for on the CPU."""
+    """Same as ``find_pairs``, with tensors on a device. If the search fails on a GPU, the CPU does it."""
     if len(structure) == 0 or (len(structure) == 1 and not structure.pbc.any()):
         none = torch.zeros(0, dtype=torch.int64, device=device)
         return Edges(none, none, none.new_zeros(0, 3), none.double())
     spread = np.ptp(structure.positions, axis=0)
-    if not structure.pbc.any() and (spread < _COMPACT * cutoff).all():
+    if not structure.pbc.any() and (spread < _MAX_EXTENT_IN_CUTOFFS * cutoff).all():
         _refuse_crowds(structure, spread + 1.5 * cutoff, cutoff)
         found = _search(structure.positions, np.zeros((3, 3)), cutoff, torch.device(device), periodic=False)
         return _sorted(*found, len(structure)).within(cutoff)
@@ -100,22 +98,28 @@ def _search(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs (E, 2), shifts (E, 3) and distances (E,) in no particular order.
 
-    With mixed boundaries vesin compares every cell with every other; a periodic box with a gap has the same pairs.
+    The box is periodic in all directions or in none: with mixed boundaries vesin would compare every grid cell with
+    every other, and a periodic box with a gap has the same pairs.
     """
     search = NeighborList(cutoff=radius, full_list=True)
     if device.type == "cuda":
         here = (torch.tensor(array, device=device) for array in (positions, box))
-        # RuntimeError: more neighbours than it has room for there, or no CUDA runtime that it can load.
+        # RuntimeError: vesin finds more neighbours than it has room for, or no CUDA runtime that it can load.
         with contextlib.suppress(RuntimeError):
             pairs, shift, distance = search.compute(*here, periodic=periodic, quantities="PSd")
             return pairs.view(torch.int64), shift.long(), distance
     found = search.compute(positions, box, periodic=periodic, quantities="PSd")
-    pairs, shift, distance = (torch.from_numpy(array.astype(kind)) for array, kind in zip(found, _KINDS, strict=True))
+    pairs, shift, distance = (
+        torch.from_numpy(array.astype(dtype)) for array, dtype in zip(found, _DTYPES, strict=True)
+    )
     return pairs.to(device), shift.to(device), distance.to(device)
 
 
 def _sorted(pairs: Tensor, shift: Tensor, distance: Tensor, n_atoms: int) -> Edges:
-    """The pairs by i, j and shift, in one order whatever the search did: that of one number for each pair."""
+    """The pairs sorted by i, j and shift, so that their order does not depend on the search.
+
+    One integer key for each pair holds i, j and the shift.
+    """
     edges = Edges(pairs[:, 0], pairs[:, 1], shift, distance)
     if not len(distance):
         return edges
@@ -128,22 +132,25 @@ def _sorted(pairs: Tensor, shift: Tensor, distance: Tensor, n_atoms: int) -> Edg
 
 
 def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """An equivalent of the structure, no larger than it must be, for a search that spends a grid on its extent.
+    """Shrink the empty space of a structure without changing its close pairs.
 
-    Along periodic directions atoms are wrapped into the cell. Along all directions empty stretches, also the one around
-    the cell's end, are cut to ``gap``: pairs closer than that keep their vectors, all others stay farther apart,
-    however far pieces have flown apart and however wide the cell is.
+    The search lays a grid over the extent of the structure, so flying fragments or a wide cell would cost memory. Along
+    periodic directions this function wraps the atoms into the cell. Along all directions it cuts empty stretches to
+    ``gap``, including the stretch across the end of the cell. Pairs closer than ``gap`` keep their vectors; all others
+    stay farther apart than ``gap``.
 
     Args:
         structure: the system.
-        gap: longest empty stretch in Angstrom that is left.
+        gap: longest empty stretch in Angstrom that remains.
 
     Returns:
-        Positions (N, 3); how many lattice vectors each atom was moved back (N, 3); vectors (3, 3) of a box that is
-        periodic in all directions, with a gap where the structure is not.
+        positions: in Angstrom (N, 3).
+        wraps: by how many lattice vectors each atom was moved back (N, 3).
+        box: vectors in Angstrom (3, 3) of a box that is periodic in all directions, with a gap where the structure is
+            not periodic.
     """
     box = complete_cell(structure)
-    coordinates = np.linalg.solve(box.T, structure.positions.T)  # in lattice vectors; along a unit vector if aperiodic
+    coordinates = np.linalg.solve(box.T, structure.positions.T)  # in lattice vectors, or in Angstrom if not periodic
     wraps = np.where(structure.pbc[:, None], np.floor(coordinates), 0.0)
     coordinates -= wraps
     moved = bool(wraps.any())
@@ -163,28 +170,28 @@ def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDAr
 
 
 def _heights(cell: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distances in Angstrom between opposite faces of a cell (3,)."""
+    """The distances in Angstrom between opposite faces of a cell (3,)."""
     return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
 
 
 def _refuse_crowds(structure: Structure, extents: NDArray[np.float64], cutoff: float) -> None:
-    """Refuse what would fill the memory with pairs. Their number is estimated, as if the atoms filled the extents."""
+    """Refuse a structure whose pairs would fill the memory. The estimate assumes that the atoms fill the extents."""
     sizes = np.where(structure.pbc, extents, np.maximum(extents - 1.5 * cutoff, 2.0 * cutoff))
     neighbours = len(structure) * math.prod((2.0 * cutoff / sizes).tolist()) * math.pi / 6.0
-    if neighbours > MOST_NEIGHBOURS:
+    if neighbours > MAX_NEIGHBOURS:
         lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(structure.cell, axis=1))
         raise StructureError(
             f"each atom would have about {neighbours:.1g} neighbours within {cutoff:.3g} Angstrom (allowed: "
-            f"{MOST_NEIGHBOURS}): {len(structure)} atoms in a cell with vectors of {lengths} Angstrom are too crowded. "
+            f"{MAX_NEIGHBOURS}): {len(structure)} atoms in a cell with vectors of {lengths} Angstrom are too crowded. "
             "Check atoms.cell and atoms.positions, which are in Angstrom (1 nm = 10 Angstrom), and the skin."
         )
 
 
 def _search_radius(extents: NDArray[np.float64], cutoff: float) -> float:
-    """The cutoff, or more for flat systems whose grid of cells vesin would coarsen to nothing in the thin direction.
+    """The radius in Angstrom to search with: the cutoff, or more for large flat systems.
 
-    vesin 0.6 allows 1e5 grid cells, shrinks finer grids by one factor in all directions, and divides by zero where less
-    than one cell is left.
+    vesin 0.6 allows 1e5 grid cells. It coarsens a finer grid by one factor in all directions, and divides by zero if
+    less than one cell is left in a thin direction. A larger radius makes the grid coarse enough from the start.
     """
     radius = cutoff
     while True:
@@ -195,23 +202,24 @@ def _search_radius(extents: NDArray[np.float64], cutoff: float) -> float:
 
 
 def complete_cell(structure: Structure) -> NDArray[np.float64]:
-    """The cell, with unit vectors across the periodic ones in the directions that are not periodic (3, 3).
+    """The cell (3, 3), in which unit vectors across the periodic ones replace the vectors that are not periodic.
 
-    Their length does not matter: no pair is shifted along them.
+    Their length does not matter, because no pair is shifted along them.
     """
     cell = np.where(structure.pbc[:, None], structure.cell, 0.0)
     if structure.pbc.all():
         return cell
-    _, _, across = np.linalg.svd(cell)  # the last rows span what the periodic vectors do not
+    _, _, across = np.linalg.svd(cell)  # the last rows span the directions that the periodic vectors do not
     cell[~structure.pbc] = across[int(structure.pbc.sum()) :]
     return cell
 
 
 def still_valid(before: Structure, after: Structure, cutoff: float, skin: float) -> bool:
-    """Whether pairs found for ``before`` within ``cutoff + skin`` hold all pairs of ``after`` within ``cutoff``.
+    """Whether the pairs of ``before`` within ``cutoff + skin`` include all pairs of ``after`` within ``cutoff``.
 
-    With the strain F between the cells and displacements d_i beyond it, a pair that was not listed is now at least
-    sigma_min(F) (cutoff + skin) - 2 max|d_i| apart. For an unchanged cell this is Verlet's 2 max|d_i| < skin.
+    Let F be the deformation between the cells, sigma_min(F) its smallest singular value, and d_i the displacement of
+    atom i beyond F. A pair that was not listed is now at least sigma_min(F) (cutoff + skin) - 2 max|d_i| apart. If the
+    cell has not changed, this gives Verlet's criterion 2 max|d_i| < skin.
     """
     if not (_same(before.numbers, after.numbers) and _same(before.pbc, after.pbc)):
         return False
@@ -226,5 +234,5 @@ def still_valid(before: Structure, after: Structure, cutoff: float, skin: float)
 
 
 def _same(before: NDArray[Any], after: NDArray[Any]) -> bool:
-    """Whether arrays of one kind have the same bits: of few atoms in a tenth of ``array_equal``'s time."""
+    """Whether two arrays of one dtype have the same bits. On few atoms it is ten times as fast as ``array_equal``."""
     return before.tobytes() == after.tobytes()

@@ -1,8 +1,8 @@
-"""The hierarchy of a system: atoms -> environments -> clusters -> ..., as index sets only.
+"""The tables of a hierarchy (see ``ase_nbody.hierarchy``): ``Level``, ``Hierarchy``, and batches of hierarchies.
 
-Kondor 2018, section 2: a composition scheme is a directed acyclic graph whose leaves are the atoms. *Which* parts exist
-depends on the chemical composition alone, never on the geometry, and a child's weight fades to zero smoothly at the
-part's radius (``nn.radial``); so the energy is a smooth function of the positions, and too many children do no harm.
+A node nu of the composition scheme (Kondor 2018, section 2) is a part P_nu of the system. Here a part is a row of a
+table, and its edges to its children are the columns. All parts of a level have equally long rows; a mask tells which
+edges are real. Dense tables let a gate treat all parts of a level in one operation.
 """
 
 import functools
@@ -16,20 +16,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Level:
-    """The parts of one level and the edges to the children, parts of the level below, that each is made of.
+    """The P parts of one level, and the edges from each part to its children, which are parts of the level below.
 
-    P parts with K edges each at the most; shorter rows are padded. C parts of the level below may be children.
+    A part has at most K edges; shorter rows are padded. C parts of the level below may be children, and each of them
+    is the child of at most M parts.
 
     Attributes:
-        centre: atom at the centre of each part (P,).
-        own: part of the level below with the same centre (P,).
-        children: parts of the level below that may be children (C,), ascending.
-        child: which of the ``children`` is at the end of each edge (P, K).
-        atom: atom at the centre of that child (P, K).
-        shift: lattice translation of the child in whole lattice vectors (3, P, K).
-        mask: True where an edge is real (P, K); the other tables are 0 elsewhere.
-        parents: for each of the ``children``, the edges ``p * K + k`` that end there (M, C). By it, derivatives that
-            flow from the edges to the children are gathered, not scattered: deterministic on every device.
+        centre: the atom at the centre of each part (P,).
+        own: the part of the level below that has the same centre (P,).
+        children: the parts of the level below that may be children (C,), ascending.
+        child: index into ``children`` of the child at the end of each edge (P, K).
+        atom: the atom at the centre of that child (P, K).
+        shift: lattice translation of that child in whole lattice vectors (3, P, K).
+        mask: True where an edge is real (P, K); ``child``, ``atom`` and ``shift`` are 0 elsewhere.
+        parents: for each of the ``children`` the places ``p * K + k`` of the edges that end there (M, C). With this
+            table, derivatives that flow from edges to children are gathered and not scattered, so they are
+            deterministic on every device.
         parents_mask: True where an entry of ``parents`` is real (M, C); ``parents`` is 0 elsewhere.
     """
 
@@ -43,6 +45,44 @@ class Level:
     parents: Tensor
     parents_mask: Tensor
 
+    @classmethod
+    def from_edges(
+        cls,
+        *,
+        centre: Tensor,
+        own: Tensor,
+        children: Tensor,
+        place: Tensor,
+        child: Tensor,
+        atom: Tensor,
+        shift: Tensor,
+        mask: Tensor,
+    ) -> "Level":
+        """Make a level from the list of its E real edges, and add the table of parents.
+
+        Args:
+            centre: as in ``Level`` (P,).
+            own: as in ``Level`` (P,).
+            children: as in ``Level`` (C,).
+            place: the place ``p * K + k`` of each real edge in the tables (E,), ascending.
+            child: index into ``children`` of the child at the end of each real edge (E,).
+            atom: as in ``Level`` (P, K).
+            shift: as in ``Level`` (3, P, K).
+            mask: as in ``Level`` (P, K).
+        """
+        parents, parents_mask = group_rows(child, place, len(children))
+        return cls(
+            centre=centre,
+            own=own,
+            children=children,
+            child=child.new_zeros(mask.numel()).scatter_(0, place, child).view(mask.shape),
+            atom=atom,
+            shift=shift,
+            mask=mask,
+            parents=parents.T.contiguous(),
+            parents_mask=parents_mask.T.contiguous(),
+        )
+
     def tensors(self) -> list[Tensor]:
         """All tables in the order of the attributes."""
         return [getattr(self, name) for name in Level.__dataclass_fields__]
@@ -50,13 +90,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """All levels of one structure or of a batch of them, from environments up.
+    """All levels of one structure, or of a batch of structures.
 
     Attributes:
         numbers: atomic numbers (N,).
         structure: index of the structure that each atom belongs to (N,), ascending.
-        n_structures: number of structures B.
-        levels: the levels, from below.
+        n_structures: the number B of structures.
+        levels: the levels, the lowest first.
     """
 
     numbers: Tensor
@@ -66,22 +106,22 @@ class Hierarchy:
 
     @functools.cached_property
     def n_edges(self) -> int:
-        """Edges of all levels, padded ones included."""
+        """The number of edges of all levels, including padded ones."""
         return sum(level.mask.numel() for level in self.levels)
 
     def to(self, device: torch.device) -> "Hierarchy":
-        """The same on another device; itself if it is there already."""
+        """The same hierarchy on a device; ``self`` if it is there already."""
         if self.numbers.device == device:
             return self
         return Hierarchy.from_tensors([table.to(device) for table in self.tensors()], self.n_structures)
 
     def tensors(self) -> list[Tensor]:
-        """All tables in a fixed order, from which ``from_tensors`` makes the same hierarchy."""
+        """All tables in a fixed order; ``from_tensors`` makes the same hierarchy from them."""
         return [self.numbers, self.structure, *(table for level in self.levels for table in level.tensors())]
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor], n_structures: int) -> "Hierarchy":
-        """The hierarchy of the tables that ``tensors`` lists."""
+        """Make the hierarchy whose ``tensors`` these are."""
         numbers, structure, *tables = tensors
         width = len(Level.__dataclass_fields__)
         levels = tuple(Level(*tables[start : start + width]) for start in range(0, len(tables), width))
@@ -89,10 +129,15 @@ class Hierarchy:
 
 
 def row_positions(group: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
-    """Where items, sorted by their ``group`` (E,), stand in a dense table (n_groups, M) with a row for each group.
+    """Place items in a dense table that has one row for each group.
+
+    Args:
+        group: the group of each item (E,), ascending.
+        n_groups: the number of groups.
 
     Returns:
-        Positions ``row * M + column`` (E,), and the mask of the table.
+        The place ``row * M + column`` of each item (E,), and the mask of the table (n_groups, M), which is True at
+        these places. M is the size of the largest group.
     """
     count = group.bincount(minlength=n_groups)
     width = int(count.max()) if n_groups else 0
@@ -101,7 +146,10 @@ def row_positions(group: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
 
 
 def group_rows(group: Tensor, value: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
-    """Dense table (n_groups, M) of the ``value`` (E,) of each ``group`` (E,), padded with 0, and its mask."""
+    """Dense table (n_groups, M) whose rows hold the ``value`` (E,) of the items of each ``group`` (E,), and its mask.
+
+    The rows are padded with 0.
+    """
     order = stable_order(group)
     position, mask = row_positions(group.index_select(0, order), n_groups)
     table = value.new_zeros(mask.numel()).scatter_(0, position, value.index_select(0, order))
@@ -109,18 +157,22 @@ def group_rows(group: Tensor, value: Tensor, n_groups: int) -> tuple[Tensor, Ten
 
 
 def stable_order(group: Tensor) -> Tensor:
-    """The order (E,) by ``group`` (E,), equal ones as they stand. On a CPU numpy sorts four times as fast as torch."""
+    """The order (E,) that sorts ``group`` (E,); items of one group stay in their order.
+
+    On a CPU numpy sorts four times as fast as torch.
+    """
     if group.device.type != "cpu":
         return group.argsort(stable=True)
-    number = len(group)
-    return torch.from_numpy(np.sort(group.numpy() * number + np.arange(number)) % max(number, 1))
+    n_items = len(group)
+    keys = group.numpy() * n_items + np.arange(n_items)  # unique, and sorted by group and then by item
+    return torch.from_numpy(np.sort(keys) % max(n_items, 1))
 
 
 @torch.inference_mode(False)
 def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarchy:
-    """One hierarchy that holds all given ones side by side; indices are shifted, rows padded to one width.
+    """One hierarchy that holds all given ones side by side. Indices are shifted and rows are padded to one width.
 
-    Widths are rounded up to a ``multiple``, so that batches of similar structures have few different shapes.
+    Widths are rounded up to a ``multiple``, so that batches of similar structures have only a few different shapes.
     """
     atoms = np.cumsum([0] + [len(hierarchy.numbers) for hierarchy in hierarchies])
     below = atoms
@@ -163,7 +215,7 @@ def round_up(width: int, multiple: int) -> int:
 
 
 def _stack_rows(tables: list[Tensor], multiple: int) -> Tensor:
-    """Concatenate along the first dimension, padding the second with zeros to the widest, rounded up."""
+    """Concatenate tables along the first dimension; pad the second with zeros to the largest width, rounded up."""
     if tables[0].dim() == 1:
         return torch.cat(tables)
     width = round_up(max(table.shape[1] for table in tables), multiple)

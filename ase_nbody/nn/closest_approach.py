@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from ase.data import atomic_numbers
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_nbody.so3.constants import ExactConstants
@@ -37,6 +38,19 @@ def held_distance(distance: Tensor, closest: Tensor) -> Tensor:
     return torch.where(distance < follows, 0.5 * (follows + rests) + (follows - rests) * integral, distance)
 
 
+def pair_table(distances: Mapping[str, float]) -> NDArray[np.float64]:
+    """Symmetric table of the distances by two atomic numbers (Z, Z); infinite for pairs that are not given.
+
+    Args:
+        distances: in Angstrom by pair of species, ``{"H-O": 0.9}``.
+    """
+    table = np.full((len(atomic_numbers), len(atomic_numbers)), np.inf)
+    for pair, distance in distances.items():
+        first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
+        table[first, second] = table[second, first] = distance
+    return table
+
+
 class ClosestApproach(ExactConstants):
     """r_0 of each pair of species; infinite for pairs that were never seen. No parameters."""
 
@@ -45,11 +59,7 @@ class ClosestApproach(ExactConstants):
     def __init__(self, distances: Mapping[str, float]) -> None:
         """``distances``: r_0 in Angstrom by pair, ``{"H-O": 0.9}``."""
         super().__init__()
-        table = np.full((len(atomic_numbers), len(atomic_numbers)), np.inf)
-        for pair, distance in distances.items():
-            first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
-            table[first, second] = table[second, first] = distance
-        self.register_constant("table", table)
+        self.register_constant("table", pair_table(distances))
 
     def forward(self, first: Tensor, second: Tensor, radius: float) -> Tensor:
         """r_0 in Angstrom (parts, K) of centres (parts,) and neighbours (parts, K), given by atomic number.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ase_nbody.hierarchy.tables import Hierarchy, Level, group_rows
+from ase_nbody.hierarchy.tables import Hierarchy, Level
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Block, Descent, System, down, up
 from ase_nbody.runtime.threads import in_order
@@ -42,17 +42,15 @@ def _block(level: Level, parts: slice) -> Block:
     needed = torch.zeros(int(ends.max()) + 1 if len(ends) else 0, dtype=torch.bool, device=ends.device)
     needed[ends] = True
     rows, place = needed.nonzero().squeeze(1), (needed.cumsum(0) - 1).index_select(0, ends)
-    parents, parents_mask = group_rows(place[: len(below)], edges, len(rows))
-    here = Level(
+    here = Level.from_edges(
         centre=level.centre[parts],
         own=place[len(below) :],
         children=torch.arange(len(rows), device=rows.device),
-        child=place.new_zeros(mask.numel()).scatter_(0, edges, place[: len(below)]).view(mask.shape),
+        place=edges,
+        child=place[: len(below)],
         atom=level.atom[parts, :width].contiguous(),
         shift=level.shift[:, parts, :width].contiguous(),
         mask=mask,
-        parents=parents.T.contiguous(),
-        parents_mask=parents_mask.T.contiguous(),
     )
     return Block(here, rows)
 

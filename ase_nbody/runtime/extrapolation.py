@@ -1,51 +1,55 @@
-"""Atoms closer together than any in the training data: noticed at little cost, and told once."""
+"""Notice atoms that are closer together than any in the training data, at little cost, and warn once."""
 
 import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
 from ase_nbody.hierarchy.neighbours import find_pairs, still_valid
+from ase_nbody.nn.closest_approach import pair_table
 from ase_nbody.structure import Structure
 
-CLOSEST_SHARE = 0.9  # of the closest distance in the training data: hot molecular dynamics stays above it
-UNSEEN_SHARE = 1.5  # of the sum of the covalent radii, for species that never met: there they begin to bond
-_SKIN = 1.0  # Angstrom that a pair beyond its limit may lose before the pairs to watch are chosen anew
+# The limit for a pair of species that the data have, as a fraction of their closest distance. Hot dynamics stays above.
+SEEN_LIMIT = 0.9
+# The limit for species that never met in the data, as a fraction of the sum of covalent radii: there bonds begin.
+UNSEEN_LIMIT = 1.5
+# Pairs up to this far beyond their limits are watched as well, so that the list of pairs stays valid for a while.
+_SKIN_ANGSTROM = 1.0
 
 
 class ExtrapolationWarning(UserWarning):
-    """The model is asked about atoms closer together than any that it was trained on."""
+    """The structure has atoms that are closer together than any that the model was trained on."""
 
 
 class ProximityWatch:
-    """Warns, once, of a pair that is too close for the training data; and once of one whose species never met there.
+    """Warns once about a pair that is closer than in the training data, and once about species that never met there.
 
-    Watched are only the pairs that may come too close before the next search for neighbours, which are the bonds.
+    It watches only the pairs that may come too close before the next search for neighbours; these are the bonds.
 
     Args:
-        tables: for each network of a committee its ``closest_distances`` in Angstrom; the most cautious one counts. An
-            empty one, as in files of older releases, says nothing.
+        tables: the ``closest_distances`` in Angstrom of each network of a committee; for each pair of species the
+            largest distance counts. An empty table, as in files of older releases, is ignored.
     """
 
     def __init__(self, tables: Sequence[Mapping[str, float]]) -> None:
-        known = [_by_numbers(table) for table in tables if table]
+        known = [pair_table(table) for table in tables if table]
         self._closest = np.max(known, axis=0) if known else np.zeros((1, 1))  # infinite for species that never met
-        radii = UNSEEN_SHARE * (covalent_radii[:, None] + covalent_radii)[: len(self._closest), : len(self._closest)]
-        self._limits = np.where(np.isinf(self._closest), radii, CLOSEST_SHARE * self._closest)
+        radii = UNSEEN_LIMIT * (covalent_radii[:, None] + covalent_radii)[: len(self._closest), : len(self._closest)]
+        self._limits = np.where(np.isinf(self._closest), radii, SEEN_LIMIT * self._closest)
         self._active = bool(known)
         self._watched_for: Structure | None = None
 
     def check(self, structure: Structure) -> None:
-        """Warn of the structure's closest pair below its limit. The species must be those of the networks.
+        """Warn about the pair of the structure that is farthest below its limit. The networks must know all species.
 
-        Raises:
-            ExtrapolationWarning: as a warning.
+        Warns:
+            ExtrapolationWarning: a pair is below its limit, and there was no such warning before.
         """
         if not self._active:
             return
-        if self._watched_for is None or not still_valid(self._watched_for, structure, self._reach, _SKIN):
+        if self._watched_for is None or not still_valid(self._watched_for, structure, self._reach, _SKIN_ANGSTROM):
             self._watch(structure)
         positions = structure.positions
         vectors = positions.take(self._second, 0) - positions.take(self._first, 0)
@@ -56,19 +60,19 @@ class ProximityWatch:
             self._tell(structure, np.sqrt(square))
 
     def _watch(self, structure: Structure) -> None:
-        """Choose the pairs to watch."""
+        """Choose the pairs to watch in the structure and in those that follow it."""
         numbers = structure.numbers
         present = np.unique(numbers)
         self._reach = float(self._limits[np.ix_(present, present)].max(initial=0.0))
-        pairs = find_pairs(structure, self._reach + _SKIN)
+        pairs = find_pairs(structure, self._reach + _SKIN_ANGSTROM)
         limit = self._limits[numbers[pairs.first], numbers[pairs.second]]
-        near = (pairs.first <= pairs.second) & (pairs.distance < limit + _SKIN) & (limit > 0.0)
+        near = (pairs.first <= pairs.second) & (pairs.distance < limit + _SKIN_ANGSTROM) & (limit > 0.0)
         self._first, self._second, self._limit = pairs.first[near], pairs.second[near], limit[near]
         self._shift, self._square_limit = pairs.shift[near].astype(np.float64), self._limit**2
         self._watched_for = structure
 
     def _tell(self, structure: Structure, distance: NDArray[np.float64]) -> None:
-        """Warn of the pair that is closest for its species, of those seen and of those never seen; then no more."""
+        """Warn about the worst pair among species that met in the data, and among those that never met, once each."""
         numbers = structure.numbers
         closest = self._closest[numbers[self._first], numbers[self._second]]
         for seen in (True, False):
@@ -91,14 +95,5 @@ def _sentence(numbers: NDArray[np.int64], ends: tuple[int, int], distance: float
         known = f"closer than any {first} and {second} in the training data ({closest:.3g} Angstrom)"
     return (
         f"{where}, {known}: energies and forces are guesses there. "
-        "Check the structure and the time step, or train on such structures. This is said once."
+        "Check the structure and the time step, or train on such structures. This warning comes only once."
     )
-
-
-def _by_numbers(table: Mapping[str, float]) -> NDArray[np.float64]:
-    """Closest distances in Angstrom by two atomic numbers; infinite for species that never met."""
-    matrix = np.full((len(chemical_symbols),) * 2, np.inf)
-    for pair, distance in table.items():
-        first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
-        matrix[first, second] = matrix[second, first] = distance
-    return matrix

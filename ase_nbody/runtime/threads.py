@@ -1,7 +1,8 @@
-"""Several blocks at a time: threads that each evaluate a block of their own.
+"""Evaluate several blocks at a time: each thread takes a block of its own.
 
-Torch's threads share the loops of one operation and wait for each other at its end; the operations of a block are too
-short for that. Blocks do not wait for each other, and are evaluated by one thread as by many: bit by bit the same.
+Torch's own threads share the loop of one operation and wait for each other at its end. The operations of a block are
+too short for that, but blocks need not wait for each other. One thread and many threads give the same results, bit by
+bit.
 """
 
 import collections
@@ -21,10 +22,13 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def torch_threads(number: int | None) -> Iterator[int]:
-    """Operations of this thread use so many of torch's threads within (None: as before); gives how many before.
+    """Let operations of this thread use ``number`` of torch's threads inside the context; None changes nothing.
 
-    After an operation that they shared, torch's threads go on for milliseconds, waiting for the next one, on processors
-    that a block could use: so ``in_order`` wants one thread around it, and to be told how many there are.
+    Set one thread around ``in_order``, and pass the number that this context yields to it. Otherwise torch's threads,
+    after an operation that they shared, spin for milliseconds on processors that blocks could use.
+
+    Yields:
+        The number of threads before.
     """
     before = torch.get_num_threads()
     if number is None or number == before:
@@ -38,14 +42,20 @@ def torch_threads(number: int | None) -> Iterator[int]:
 
 
 def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Generator[Result, None, None]:
-    """``map`` by this and other threads, ``threads`` in all; fewer items have several of torch's threads each.
+    """Same as ``map``, but several threads work on the items. Results come in the order of the items.
 
-    This thread works on items while the next result is not there. Gradient modes of torch are each thread's own, so the
-    function must set those that it needs. To be closed, if it is left before its end.
+    While the next result is not ready, the calling thread works on items as well. Every thread has its own gradient
+    modes of torch, so the function must set those that it needs. Close the generator if you leave it early.
+
+    Args:
+        function: called once for each item.
+        items: the work.
+        threads: how many threads to use, including this one. If there are fewer items than threads, each item gets
+            several of torch's threads.
     """
     workers = max(min(threads, len(items)), 1)
     share = threads // workers
-    waiting = iter(range(len(items)))  # gives each number to one thread only
+    waiting = iter(range(len(items)))  # shared by the threads: each index goes to only one of them
     results: list[Future[Result]] = [Future() for _ in items]
 
     def work(number: int) -> None:
@@ -53,7 +63,7 @@ def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads:
             results[number].set_result(function(items[number]))
         except BaseException as error:
             results[number].set_exception(error)
-            collections.deque(waiting, maxlen=0)  # nothing is begun after an error
+            _exhaust(waiting)  # after an error, no thread begins another item
 
     def work_on() -> None:
         for number in waiting:
@@ -67,21 +77,28 @@ def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads:
                     work(number)
             yield result.result()
     finally:
-        collections.deque(waiting, maxlen=0)
+        _exhaust(waiting)
         wait(helpers)
+
+
+def _exhaust(iterator: Iterator[int]) -> None:
+    collections.deque(iterator, maxlen=0)
 
 
 @functools.lru_cache(maxsize=8)
 def _pool(process: int, size: int, share: int) -> ThreadPoolExecutor:
-    """Threads that work with a share of torch's threads each. A forked process has none of its parent's."""
+    """A pool of threads, each of which may use ``share`` of torch's threads.
+
+    The process id is part of the key, because a forked process does not have the threads of its parent.
+    """
     all_started, before = threading.Barrier(size), torch.get_num_threads()
 
     def start(_: int) -> None:
-        torch.get_num_threads()  # else torch would set it anew at the first operation
+        torch.get_num_threads()  # without this, torch would overwrite the number at the first operation
         torch.set_num_threads(share)
         all_started.wait()
 
     pool = ThreadPoolExecutor(size, thread_name_prefix="nbody")
     list(pool.map(start, range(size)))
-    torch.set_num_threads(before)  # for threads that are yet to come
+    torch.set_num_threads(before)  # the setting also counts for threads that start later
     return pool

@@ -1,12 +1,12 @@
-"""Make frames of a molecule hotter than its training data, labelled by the theory of rMD17, to see what is left there.
+"""Make frames of a molecule that are hotter than its training data, to see how far the accuracy of a model reaches.
 
     python benchmarks/accuracy/hotter.py FILE OUTPUT.extxyz [--temperatures 600 900 1200] [--frames 10]
     nbody evaluate MODEL OUTPUT_600K.extxyz
 
-Starts from the first frame of FILE. The structures come from Langevin dynamics by GFN1-xTB, a method that no training
-here uses, 100 fs apart after 1 ps; PBE/def2-SVP labels them (pyscf, density fitting, grid level 4 with its response),
-which agrees with rMD17's own forces to 0.6 meV/Angstrom. Needs ``pip install tblite pyscf``; a quarter of a minute for
-a frame of ethanol on a busy core.
+The first frame of FILE is the start of Langevin dynamics with GFN1-xTB, a method that no training here uses. After 1 ps
+a frame is taken every 100 fs. The theory of rMD17 labels the frames: PBE/def2-SVP, by pyscf with density fitting, grid
+level 4 and the response of the grid, agrees with rMD17's own forces to 0.6 meV/Angstrom. This needs
+``pip install tblite pyscf``; a frame of ethanol takes a quarter of a minute on a busy core.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ase_nbody.training.tight_binding import tight_binding
 
 
 def structures(start: Atoms, temperature: float, frames: int) -> list[Atoms]:
-    """Structures of molecular dynamics at a temperature in K."""
+    """Structures from molecular dynamics at a temperature in K."""
     atoms, rng = Atoms(start.numbers, start.positions), np.random.default_rng(int(temperature))
     atoms.calc = tight_binding("GFN1-xTB")
     thermalize_momenta(atoms, temperature, rng=rng)
@@ -38,15 +38,13 @@ def structures(start: Atoms, temperature: float, frames: int) -> list[Atoms]:
 
 
 def label(atoms: Atoms) -> Atoms:
-    """The structure with energy and forces by PBE/def2-SVP."""
+    """Give the structure its energy and forces by PBE/def2-SVP."""
     pairs = list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True))
     field = dft.RKS(gto.M(atom=pairs, basis="def2-svp", verbose=0)).density_fit()
     field.xc, field.grids.level, field.conv_tol = "pbe", 4, 1e-9
     energy = field.kernel() * units.Hartree
     if not field.converged:
-        raise ArithmeticError(
-            f"the self-consistent field of a frame at {atoms.info['temperature']} K has not converged"
-        )
+        raise ArithmeticError(f"the self-consistent field of a frame at {atoms.info['temperature']} K did not converge")
     gradient = field.nuc_grad_method()
     gradient.grid_response = True
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=-gradient.kernel() * units.Hartree / units.Bohr)

@@ -1,4 +1,4 @@
-"""Errors of a trained peer on ``test.xyz`` of a folder, as JSON; runs in the peer's environment (see ``peers.py``)."""
+"""Print the errors of a trained peer on ``test.xyz`` of a folder as JSON. It runs in the peer's environment."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator
 
 
 def calculator(peer: str, folder: Path) -> tuple[Calculator, int]:
-    """The trained model and the number of its weights."""
+    """Load the trained model, and return it with the number of its weights."""
     if peer == "mace":
         from mace.calculators import MACECalculator
 

@@ -2,11 +2,11 @@
 
     python benchmarks/accuracy/peers.py TASK PEER --environments FOLDER [--epochs N] [--threads N]
 
-TASK is the name of a configuration here, whose split is used; PEER is ``mace`` or ``nequip``, installed in an
-environment of its own in FOLDER. MACE has 64 scalar channels and correlation 3 (Adam, EMA, second stage), NequIP 4
-layers of l <= 1 with 32 features (Adam, EMA, cosine): the sizes that the benchmark of speed compares with ours. Both
-see energies, forces and stresses, and are given about the CPU time that ours takes. Test frames are used for the last
-evaluation only.
+TASK is the name of a configuration in this folder; the peer gets the same split of the data. PEER is ``mace`` or
+``nequip`` and is installed in an environment of its own in FOLDER. MACE has 64 scalar channels and correlation 3 (Adam,
+EMA, second stage), NequIP has 4 layers of l <= 1 with 32 features (Adam, EMA, cosine). These are the sizes that the
+benchmark of speed compares with ours. Both learn energies, forces and stresses, and get about the CPU time that our
+training takes. Test frames are used only for the last evaluation.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from environments import build  # noqa: E402
 
 
 def write(frames: list[LabelledStructure], path: Path) -> None:
-    """Frames with the keys that MACE asks for; NequIP's configuration names them too."""
+    """Write frames with the keys that MACE expects; NequIP's configuration names them as well."""
     images = []
     for frame in frames:
         there = frame.structure
@@ -42,7 +42,7 @@ def write(frames: list[LabelledStructure], path: Path) -> None:
 
 
 def mace(python: Path, folder: Path, species: list[str], radius: float, epochs: int) -> list[str]:
-    """The command that trains MACE; stage two is the last quarter."""
+    """The command that trains MACE. The last quarter of the epochs is its second stage."""
     options = {
         "name": "model", "train_file": "train.xyz", "valid_file": "validation.xyz", "E0s": "average",
         "model": "MACE", "num_interactions": 2, "num_channels": 64, "max_L": 0, "correlation": 3, "r_max": radius,
@@ -59,7 +59,7 @@ def mace(python: Path, folder: Path, species: list[str], radius: float, epochs: 
 
 
 def nequip(python: Path, folder: Path, species: list[str], radius: float, epochs: int) -> list[str]:
-    """The command that trains NequIP, whose configuration is written to the folder."""
+    """Write NequIP's configuration to the folder, and return the command that trains it."""
     loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 2}
     package = "nequip.data.transforms"
     config = {
@@ -134,7 +134,7 @@ def nequip(python: Path, folder: Path, species: list[str], radius: float, epochs
     return [str(python.with_name("nequip-train")), "-cp", str(folder), "-cn", "nequip", f"hydra.run.dir={folder}"]
 
 
-PEERS = {"mace": (mace, 28), "nequip": (nequip, 30)}  # the command and its epochs
+PEERS = {"mace": (mace, 28), "nequip": (nequip, 30)}  # the command and the number of epochs
 
 
 def main() -> None:
@@ -163,7 +163,7 @@ def main() -> None:
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     evaluation = [str(python), str(HERE / "peer_errors.py"), options.peer, str(folder)]
     said = subprocess.run(evaluation, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
-    errors = json.loads(said.splitlines()[-1])  # the packages print too
+    errors = json.loads(said.splitlines()[-1])  # the packages print other lines before it
     print(json.dumps({**errors, "CPU-minutes": round((spent.ru_utime + spent.ru_stime) / 60)}, indent=1))
 
 

@@ -1,10 +1,10 @@
-"""Train and evaluate every task of the field's tables, and print ours beside what others published.
+"""Train and evaluate every task of the field's tables, and compare our errors with published ones.
 
     python benchmarks/accuracy/run.py [TASK ...] [--threads N]
 
-Each task has its configuration ``TASK.yaml`` here, which ``nbody train`` takes by itself. Runs go to
-``runs/accuracy/``; one that is there is not trained again, one that was killed goes on. Test frames are used for the
-last evaluation only. The table is printed as Markdown after each task, with what there is so far.
+Each task has a configuration ``TASK.yaml`` in this folder, which ``nbody train`` accepts as it is. Runs go to
+``runs/accuracy/``. A finished run is not trained again, and a killed one continues. Test frames are used only for the
+last evaluation. After each task, the rows of the table so far are printed as Markdown.
 """
 
 import argparse
@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def train(task: str, seeds: int, threads: int) -> Path:
-    """Train the task, unless that was done, and return its model."""
+    """Train the task unless its model exists, and return the path of the model."""
     config = HERE / f"{task}.yaml"
     output = Path(TrainingConfig.from_yaml(config).output)
     model = output / "model.nbody"
@@ -41,7 +41,7 @@ def train(task: str, seeds: int, threads: int) -> Path:
 
 
 def row(task: dict[str, Any], model: Path) -> list[str]:
-    """The task's line of the table."""
+    """The row of a task in the table."""
     card = read_card(model)["card"]
     errors = card["test errors"]
     energy, forces = (errors[quantity][task["measure"]] for quantity in (task.get("energy", "energy"), "forces"))
@@ -62,7 +62,7 @@ def row(task: dict[str, Any], model: Path) -> list[str]:
 
 
 def verdict(ours: tuple[float, float], peers: Collection[list[float]]) -> str:
-    """Whether energy and forces are below the least that any of the peers has."""
+    """Whether our errors of energy and forces are below the smallest that any of the peers published."""
     least = [min(column) for column in zip(*peers, strict=True)]
     return ", ".join(
         "beaten" if found < best else "equal" if found == best else "missed"

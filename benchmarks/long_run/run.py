@@ -1,10 +1,10 @@
-"""A long run of ethanol at constant energy: does the energy drift, does anything pile up, do the steps slow down?
+"""A long run of ethanol at constant energy: does the energy drift, does memory grow, do the steps slow down?
 
     python benchmarks/long_run/run.py [--model NAME] [--steps N] [--output FOLDER]
 
-Velocity Verlet at 300 K with 0.5 fs from the relaxed molecule, through ASE, on one thread. Every 50 steps the total
-energy, the resident memory, the open files and the CPU time are noted; they are written to long_run.csv and drawn in
-long_run.png. Units: fs, K, meV per atom, MB. Reads /proc, so it needs Linux.
+The run starts from the relaxed molecule and uses ASE's velocity Verlet at 300 K with 0.5 fs on one thread. Every 50
+steps it records the total energy, the resident memory, the number of open files and the CPU time. The records go to
+long_run.csv and are drawn in long_run.png. Units: fs, K, meV per atom, MB. It reads /proc, so it needs Linux.
 """
 
 import argparse
@@ -27,68 +27,78 @@ from numpy.typing import NDArray
 
 from ase_nbody import NBodyCalculator
 
-TEMPERATURE = 300.0  # K
-TIMESTEP = 0.5  # fs
-EVERY = 50  # steps between records
-SETTLED = 1000  # steps after which memory is to be flat: allocators and caches have filled by then
+TEMPERATURE_K = 300.0
+TIMESTEP_FS = 0.5
+STEPS_BETWEEN_RECORDS = 50
+SETTLING_STEPS = 1000  # after these, memory must not grow: allocators and caches have filled by then
 COLUMNS = ("step", "energy_meV_per_atom", "memory_MB", "open_files", "cpu_ms_per_step")
 
 
 def ethanol(model: str) -> ase.Atoms:
-    """The relaxed molecule with velocities of a mean temperature of 300 K, without drift and rotation."""
+    """The relaxed molecule with velocities for a mean temperature of 300 K, without drift and rotation."""
     atoms = molecule("CH3CH2OH")
     atoms.calc = NBodyCalculator(model)
     BFGS(atoms, logfile=None).run(fmax=0.01, steps=500)
-    thermalize_momenta(atoms, TEMPERATURE, rng=np.random.default_rng(0))
+    thermalize_momenta(atoms, TEMPERATURE_K, rng=np.random.default_rng(0))
     Stationary(atoms, preserve_temperature=False)
     ZeroRotation(atoms, preserve_temperature=False)
-    # From the minimum, half of the kinetic energy becomes potential: start with twice the mean of 3 N - 6 vibrations.
-    kinetic = (3 * len(atoms) - 6) * units.kB * TEMPERATURE
+    # At the minimum there is no potential energy, and half of the kinetic energy becomes potential: start with twice
+    # the mean of 3 N - 6 vibrations.
+    kinetic = (3 * len(atoms) - 6) * units.kB * TEMPERATURE_K
     atoms.set_momenta(atoms.get_momenta() * np.sqrt(kinetic / atoms.get_kinetic_energy()))
     return atoms
 
 
 def resident_memory() -> float:
-    """Memory of this process that is in RAM, in MB."""
+    """The memory of this process that is in RAM, in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def run(atoms: ase.Atoms, steps: int) -> NDArray:
-    """The records (samples, columns), in a table that does not grow."""
-    dynamics = VelocityVerlet(atoms, TIMESTEP * units.fs)
-    records = np.zeros((steps // EVERY, len(COLUMNS)))
+    """Run, and return the records (samples, columns). The table has its full size from the start, so it cannot grow."""
+    dynamics = VelocityVerlet(atoms, TIMESTEP_FS * units.fs)
+    records = np.zeros((steps // STEPS_BETWEEN_RECORDS, len(COLUMNS)))
     start = atoms.get_total_energy()
     for row, record in enumerate(records):
         began = time.process_time()
-        dynamics.run(EVERY)
-        duration = 1e3 * (time.process_time() - began) / EVERY
+        dynamics.run(STEPS_BETWEEN_RECORDS)
+        duration = 1e3 * (time.process_time() - began) / STEPS_BETWEEN_RECORDS
         energy = 1e3 * (atoms.get_total_energy() - start) / len(atoms)
-        record[:] = (row + 1) * EVERY, energy, resident_memory(), len(os.listdir("/proc/self/fd")), duration
+        record[:] = (
+            (row + 1) * STEPS_BETWEEN_RECORDS,
+            energy,
+            resident_memory(),
+            len(os.listdir("/proc/self/fd")),
+            duration,
+        )
     return records
 
 
 def drift(records: NDArray) -> float:
-    """Slope of the total energy by linear regression, in meV/atom/ps."""
-    return float(np.polyfit(records[:, 0] * TIMESTEP / 1000, records[:, 1], 1)[0])
+    """The drift of the total energy in meV/atom/ps, by linear regression."""
+    return float(np.polyfit(records[:, 0] * TIMESTEP_FS / 1000, records[:, 1], 1)[0])
 
 
 def jackknife(statistic: Callable[[NDArray], float], records: NDArray, blocks: int = 10) -> float:
-    """Standard error of a statistic of a time series: blocks longer than its memory are left out in turn."""
+    """Standard error of a statistic of a time series, by leaving out blocks in turn.
+
+    The blocks must be longer than the correlation time of the series.
+    """
     parts = np.array_split(records, blocks)
     without = [statistic(np.concatenate(parts[:i] + parts[i + 1 :])) for i in range(blocks)]
     return float(np.sqrt((blocks - 1) * np.var(without)))
 
 
 def report(records: NDArray) -> None:
-    """Print what was found."""
+    """Print drift, memory, open files and CPU time."""
     steps, _, memory, files, duration = records.T
     tenth = max(1, len(records) // 10)
-    settled = records[steps >= SETTLED] if steps[-1] > SETTLED else records
-    print(f"{steps[-1]:.0f} steps of {TIMESTEP} fs:")
+    settled = records[steps >= SETTLING_STEPS] if steps[-1] > SETTLING_STEPS else records
+    print(f"{steps[-1]:.0f} steps of {TIMESTEP_FS} fs:")
     print(f"  drift of the total energy  {drift(records):.5f} +- {jackknife(drift, records):.5f} meV/atom/ps")
     print(
         f"  resident memory            {memory[-1] - settled[0, 2]:+.1f} MB "
-        f"from step {settled[0, 0]:.0f} to the end, {memory.max():.0f} MB at the most"
+        f"from step {settled[0, 0]:.0f} to the end, at most {memory.max():.0f} MB"
     )
     print(f"  open files                 {files[0]:.0f} at the beginning, {files[-1]:.0f} at the end")
     print(
@@ -98,9 +108,9 @@ def report(records: NDArray) -> None:
 
 
 def draw(records: NDArray, path: Path) -> None:
-    """Energy, memory and time of a step over the run."""
+    """Draw energy, memory and time per step over the run."""
     steps, energies, memory, _, duration = records.T
-    picoseconds = steps * TIMESTEP / 1000
+    picoseconds = steps * TIMESTEP_FS / 1000
     figure, axes = pyplot.subplots(3, sharex=True, figsize=(7, 6), layout="constrained")
     axes[0].plot(picoseconds, energies, lw=0.5)
     axes[0].plot(picoseconds, np.polyval(np.polyfit(picoseconds, energies, 1), picoseconds), color="C3")
@@ -120,8 +130,8 @@ def main() -> None:
         "--output", type=Path, default=Path(__file__).parents[2] / "docs", help="folder (default: docs)"
     )
     options = parser.parse_args()
-    if options.steps < SETTLED:
-        parser.error(f"--steps {options.steps} is too short to tell anything: give at least {SETTLED}")
+    if options.steps < SETTLING_STEPS:
+        parser.error(f"--steps {options.steps} is too short to tell anything: give at least {SETTLING_STEPS}")
 
     matplotlib.use("Agg")  # pictures go to files, so no screen is needed
     torch.set_num_threads(1)  # a molecule this small keeps one core busy

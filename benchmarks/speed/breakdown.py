@@ -1,9 +1,10 @@
-"""Where the time of our step goes: ASE, neighbours, tables, forward, backward; and the share of the processor's peak.
+"""Measure where the time of our step goes: ASE, neighbours, tables, forward, backward; and what the processor could do.
 
     python benchmarks/speed/breakdown.py STRUCTURE SIZE DTYPE THREADS DEVICE
 
-Prints one line of JSON: milliseconds per step of each part, eager and compiled (where forward, backward and sums are
-one), GFLOP of the matrix products of one evaluation, and the measured peak of the processor's own matrix product.
+It prints one line of JSON: milliseconds per step of each part, eager and compiled (compiled code is forward, backward
+and sums in one); the GFLOP of the matrix products of one evaluation; and the measured peak of the processor's own
+matrix product in GFLOP/s.
 """
 
 import contextlib
@@ -47,7 +48,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
 
 @contextlib.contextmanager
 def timed() -> Iterator[Counter[str]]:
-    """Within, seconds are counted that pass in each of the ``PARTS``, without those in parts that it calls."""
+    """Count the seconds inside the context that each of the ``PARTS`` takes, without the parts that it calls."""
     spent: Counter[str] = Counter()
     inner = [0.0]
 
@@ -76,7 +77,7 @@ def timed() -> Iterator[Counter[str]]:
 
 
 def break_down(task: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds per step of each part: the best of some rounds."""
+    """Milliseconds per step of each part, in the fastest of several rounds."""
     atoms, _ = prepare(task)
     steps = stepper(atoms)
     steps(1)
@@ -91,9 +92,10 @@ def break_down(task: dict[str, Any]) -> dict[str, float]:
 
 
 class Products(TorchDispatchMode):
-    """Counts the floating-point operations of matrix products within; torch's own counter knows no autograd.grad.
+    """Inside the context, counts the floating-point operations of matrix products.
 
-    Not those on the device "meta", where the calculator foresees what memory a large system needs: they are not done.
+    Torch's own counter does not work with ``autograd.grad``. Operations on the device "meta" do not count, because
+    nothing computes them: the calculator uses them to estimate the memory that a large system needs.
     """
 
     flops = 0
@@ -116,7 +118,7 @@ def products(task: dict[str, Any]) -> float:
 
 
 def peak(dtype: str, device: str) -> float:
-    """GFLOP/s of the product of two large matrices: the best of some."""
+    """GFLOP/s of the product of two large matrices, the best of several."""
     size = 8192 if device == "cuda" else 1536
     matrix = torch.rand(size, size, dtype=getattr(torch, dtype), device=device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None

@@ -1,4 +1,4 @@
-"""A model that takes part, and the process that steps it."""
+"""The models that take part, and the process that runs the steps of one of them."""
 
 import contextlib
 import json
@@ -16,18 +16,19 @@ MODULES = {
     "NequIP": ("make_nequip", "nequip"),
     "TensorNet": ("make_tensornet", "torchmd-net"),
 }
-# Of all processes, as ``nbody`` does for itself: pages given back to the system are cleared when they are taken again.
+# For all processes, as ``nbody`` does for itself: memory that is freed stays with the process. The system would clear
+# pages that a process returns and takes again, and that takes time.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(2**27)}
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is timed.
+    """A model that is timed.
 
     Attributes:
-        package: a key of ``MODULES``, which names the module that makes its calculator and its environment.
-        size: as that module understands it.
-        way: ``eager``, ``compiled``, or ``cuEquivariance``, with NVIDIA's kernels, on a GPU only.
+        package: a key of ``MODULES``, which gives the module that makes the calculator, and the environment.
+        size: a size that this module knows.
+        way: ``eager``, ``compiled``, or ``cuEquivariance`` (with NVIDIA's kernels, only on a GPU).
     """
 
     package: str
@@ -36,7 +37,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """As the tables name it."""
+        """The name in the tables."""
         return self.package + f" {self.size}" + ("" if self.way == "eager" else f", {self.way}")
 
 
@@ -64,9 +65,9 @@ class Contender:
     """A process that holds a model and a structure.
 
     Args:
-        python: interpreter of the environment.
-        task: as ``worker.py`` wants it.
-        log: file for what the process prints.
+        python: the interpreter of the environment.
+        task: the argument of ``worker.py``, which describes the entries.
+        log: the file that gets the output of the process.
     """
 
     def __init__(self, python: Path, task: dict[str, Any], log: Path) -> None:
@@ -83,10 +84,10 @@ class Contender:
         )
 
     def answer(self, patience: float) -> dict[str, Any]:
-        """The next answer.
+        """Wait for the next answer and return it.
 
         Raises:
-            Failure: it did not come within ``patience`` seconds, or is an error.
+            Failure: the answer did not come within ``patience`` seconds, or it is an error.
         """
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], patience)[0]:
@@ -98,9 +99,9 @@ class Contender:
         return found
 
     def steps(self, number: int, patience: float) -> dict[str, Any]:
-        """Take so many steps: seconds per step, and the most memory so far in MB."""
+        """Take ``number`` steps, and return the seconds per step and the largest memory so far in MB."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and the answer says so
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, and ``answer`` reports that
             self.process.stdin.write(f"{number}\n")
             self.process.stdin.flush()
         return self.answer(patience)

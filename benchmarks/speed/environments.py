@@ -1,4 +1,4 @@
-"""The peers' environments: one each, with the versions of torch and ASE that we run with ourselves."""
+"""Make an environment for each peer, with the versions of torch and ASE that our own environment has."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ PACKAGES = {"mace": "mace-torch==0.3.16", "nequip": "nequip==0.19.1", "torchmd-n
 
 
 def build(folder: Path) -> dict[str, Path | str]:
-    """The interpreter of each environment, made in the folder if it is not there, or the reason why there is none."""
+    """The interpreter of each environment, or the reason why there is none. Missing ones are made in the folder."""
     return {
         name: folder / name / "bin" / "python" if ready(name, folder) else install(name, folder) for name in PACKAGES
     }
@@ -24,14 +24,14 @@ def ready(name: str, folder: Path) -> bool:
 
 
 def install(name: str, folder: Path) -> Path | str:
-    """Make the environment; its interpreter, or why it cannot be made."""
+    """Make the environment, and return its interpreter, or the reason why it cannot be made."""
     print(f"Installing {PACKAGES[name]} in {folder / name}", flush=True)
     python = folder / name / "bin" / "python"
     torch = f"torch=={version('torch').partition('+')[0]}"
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     for command in (
         [sys.executable, "-m", "venv", str(folder / name)],
-        [*pip, torch],  # first: other packages are built with it
+        [*pip, torch],  # first, because other packages are built with it
         [*pip, PACKAGES[name], torch, f"ase=={version('ase')}"],
     ):
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""MACE with random weights; all that is not in its name as ``mace_run_train`` sets it by default."""
+"""MACE with random weights. Settings that are not in its name are the defaults of ``mace_run_train``."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from mace.calculators import MACECalculator
 
 
 def make(size: str, way: str, dtype: str, device: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
-    """The calculator and the number of its weights; ``size`` is the hidden irreps, ``128x0e + 128x1o`` for instance."""
-    from e3nn import o3  # only now: mace has told torch to load its constants
+    """The calculator and the number of its weights. ``size`` names the hidden irreps, such as ``128x0e + 128x1o``."""
+    from e3nn import o3  # imported late: mace must first tell torch to load e3nn's constants
 
     torch.manual_seed(0)
     torch.set_default_dtype(getattr(torch, dtype))

@@ -1,4 +1,4 @@
-"""Our calculator with random weights; speed does not depend on them."""
+"""Our calculator with random weights, on which the speed does not depend."""
 
 import warnings
 from importlib import resources
@@ -17,16 +17,17 @@ def make(size: str, way: str, dtype: str, device: str, species: list[str], folde
     """The calculator and the number of its weights.
 
     Args:
-        size: ``small``, ``medium`` or ``large``, a preset of ``nbody train``, or ``record``, the network that holds the
-            records for molecules (``benchmarks/accuracy/3bpa.yaml``).
+        size: a preset of ``nbody train`` (``small``, ``medium`` or ``large``), or ``record``, the network that holds
+            the records for molecules (``benchmarks/accuracy/3bpa.yaml``).
         way: ``eager`` or ``compiled``.
         dtype: ``float32`` or ``float64``.
         device: ``cpu`` or ``cuda``.
         species: chemical symbols.
-        folder: not used: our compiled code is kept in the user's cache.
+        folder: not used, because our compiled code is kept in the user's cache.
     """
+    # These warnings announce a slower way. Its times must not stand for those of the way that was asked for.
     for slower in ("evaluating without compiled code", "no CUDA graph"):
-        warnings.filterwarnings("error", slower)  # its times must not pass for those of what was asked for
+        warnings.filterwarnings("error", slower)
     torch.manual_seed(0)
     model = NBodyNetwork(network_config(size, species))
     calculator = NBodyCalculator(model, dtype=dtype, device=device, compile=way == "compiled")
@@ -34,7 +35,7 @@ def make(size: str, way: str, dtype: str, device: str, species: list[str], folde
 
 
 def network_config(size: str, species: list[str]) -> NBodyConfig:
-    """The configuration as a training leaves it: with repulsion and closest distances."""
+    """The configuration that a training would make, with repulsion and closest distances."""
     if size == "record":
         content = (Path(__file__).parents[1] / "accuracy" / "3bpa.yaml").read_text()
     else:

@@ -1,4 +1,4 @@
-"""NequIP with random weights, compiled ahead of time as ``nequip-compile --mode aotinductor --target ase`` does it."""
+"""NequIP with random weights, compiled ahead of time as by ``nequip-compile --mode aotinductor --target ase``."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ SIZES = {
 
 
 def make(size: str, way: str, dtype: str, device: str, species: list[str], folder: Path) -> tuple[Calculator, int]:
-    """The calculator and the number of its weights; compiled code is kept in the ``folder``."""
+    """The calculator and the number of its weights. The ``folder`` keeps compiled code."""
     set_global_state()
     model = NequIPGNNModel(
         seed=0,
@@ -40,7 +40,7 @@ def make(size: str, way: str, dtype: str, device: str, species: list[str], folde
         transforms = basic_transforms(model.metadata, 5.0, species, mapping)
         return NequIPCalculator(model.to(device), device=device, transforms=transforms), parameters
     if way == "cuEquivariance":
-        import cuequivariance_torch  # noqa: F401  registers the operations that the library calls
+        import cuequivariance_torch  # noqa: F401  (the import registers operations that the compiled code calls)
 
         model = modify(model, [{"modifier": "enable_CuEquivariance"}])
     library = folder / f"{size}-{way}-{dtype}-{device}-{''.join(species)}-{torch.__version__}.nequip.pt2"
@@ -51,7 +51,7 @@ def make(size: str, way: str, dtype: str, device: str, species: list[str], folde
 
 
 def example(model: torch.nn.Module, species: list[str]) -> AtomicDataDict.Type:
-    """Some structure to trace the model with."""
+    """A structure to trace the model with."""
     names = [species[i % len(species)] for i in range(8)]
     cube = [(i, j, k) for i in range(2) for j in range(2) for k in range(2)]
     data = from_ase(Atoms(names, positions=2.5 * torch.tensor(cube).numpy(), cell=[5.0] * 3, pbc=True))

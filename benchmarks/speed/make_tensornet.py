@@ -1,4 +1,4 @@
-"""TensorNet of torchmd-net with random weights, in the shortest ASE calculator: the package brings none."""
+"""TensorNet of torchmd-net with random weights, in a minimal ASE calculator, because the package has none."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from torchmdnet.models.model import create_model
 
 SIZES = {"128 x 2 layers": {"embedding_dimension": 128, "num_layers": 2}}
-DEFAULTS = {  # as torchmd-train sets them, but for the room for neighbours
+DEFAULTS = {  # those of torchmd-train, except for ``max_num_neighbors``
     "model": "tensornet",
     "num_rbf": 32,
     "rbf_type": "expnorm",
@@ -29,7 +29,7 @@ DEFAULTS = {  # as torchmd-train sets them, but for the room for neighbours
 
 
 class TensorNetCalculator(Calculator):
-    """Energy and forces."""
+    """Gives energy and forces."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
@@ -43,7 +43,7 @@ class TensorNetCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Evaluate both."""
+        """Evaluate energy and forces."""
         super().calculate(atoms, properties, system_changes)
         here = {"dtype": self.dtype, "device": self.device}
         numbers = torch.tensor(self.atoms.numbers, device=self.device)

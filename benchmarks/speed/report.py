@@ -1,4 +1,4 @@
-"""docs/speed.md and docs/speed.png from the results of ``run.py``."""
+"""Make docs/speed.md and docs/speed.png from the results of ``run.py``."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ matplotlib.use("Agg")  # pictures go to files, so no screen is needed
 from contender import MODELS, Model
 from matplotlib import pyplot
 
-# A peer, and that of our networks which is compared with it.
+# A peer and its size, and the size of our network that is compared with it.
 PAIRS = (
     ("MACE", "256x0e+256x1o+256x2e", "record"),
     ("MACE", "128x0e+128x1o", "medium"),
@@ -21,7 +21,7 @@ PAIRS = (
     ("NequIP", "5 layers, l=3", "record"),
     ("TensorNet", "128 x 2 layers", "small"),
 )
-PARTS_SAY = """The columns:
+PARTS_LEGEND = """The columns:
 
 - ASE: its integrator, and the copy of the atoms that its calculators keep.
 - Calculator: checks and conversions.
@@ -53,7 +53,7 @@ Results = dict[str, Any]
 
 
 def write(results: Results) -> str:
-    """The page."""
+    """The page in Markdown."""
     groups = sorted({tuple(key.split("|")[1:]) for key in results if key.count("|") == 2})
     gpu = threads_against_size(results) == "cuda"
     texts = {"title": " on a GPU", "option": " --device cuda"} if gpu else {"title": "", "option": ""}
@@ -76,24 +76,24 @@ def write(results: Results) -> str:
 
 
 def rounds(results: Results) -> str:
-    """How many there were; fewer of what is slow."""
+    """The number of rounds, as a range if slow models had fewer."""
     groups = (found.values() for key, found in results.items() if key.count("|") == 2)
     counts = {len(one["samples"]) for group in groups for one in group if one.get("samples")}
     return " to ".join(str(count) for count in sorted({min(counts, default=0), max(counts, default=0)}))
 
 
 def where(threads: str) -> str:
-    """In words, what is computed on."""
+    """The words for the threads or the GPU."""
     return "on the GPU" if threads == "cuda" else f"{threads} thread{'s' if threads != '1' else ''}"
 
 
 def threads_against_size(results: Results) -> str:
-    """Of the timings that show what the size does."""
+    """The threads (or ``cuda``) of the timings against the number of atoms."""
     return "cuda" if any(key.endswith("|cuda") for key in results) else "1"
 
 
 def structures(results: Results, dtype: str, threads: str) -> list[str]:
-    """The structures for which peers were asked too."""
+    """The structures on which peers were timed as well."""
     suffix = f"|{dtype}|{threads}"
     keys = [
         key for key, found in results.items() if key.endswith(suffix) and any("NBody" not in name for name in found)
@@ -102,31 +102,31 @@ def structures(results: Results, dtype: str, threads: str) -> list[str]:
 
 
 def _place(structure: str) -> tuple[int, int]:
-    """By kind and number of atoms."""
+    """The key that sorts structures by kind and number of atoms."""
     kind, *atoms = structure.split()
     return ("3BPA", "water", "silicon").index(kind), int(*atoms)
 
 
 def median(found: dict[str, Any] | None) -> float | None:
-    """Milliseconds per step, if there are any."""
+    """The median of the milliseconds per step, or None without samples."""
     return 1e3 * statistics.median(found["samples"]) if found and found.get("samples") else None
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """With so many digits, or nothing."""
+    """The value with ``digits`` digits; empty for None."""
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.{digits}g}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first row is the head."""
+    """A table in Markdown, whose head is the first row."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
 def times(results: Results, dtype: str, threads: str) -> Iterable[str]:
-    """Milliseconds per step, number of weights and peak memory; then what is missing, and why."""
+    """The table of milliseconds per step, weights and peak memory, and a list of what is missing and why."""
     columns = structures(results, dtype, threads)
     groups = [results[f"{structure}|{dtype}|{threads}"] for structure in columns]
     rows = [["ms per step", *columns, "weights", "MB"]]
@@ -134,7 +134,7 @@ def times(results: Results, dtype: str, threads: str) -> Iterable[str]:
     for model in MODELS:
         found = [group.get(model.name, {}) for group in groups]
         if not any(found):
-            continue  # not asked for (``--models``)
+            continue  # ``--models`` left it out
         done = [one for one in found if one.get("samples")]
         weights = f"{done[0]['parameters']:,}" if done else ""
         memory = " ... ".join(f"{limit(one['memory'] for one in done):.0f}" for limit in (min, max)) if done else ""
@@ -149,14 +149,14 @@ def times(results: Results, dtype: str, threads: str) -> Iterable[str]:
 
 
 def fastest(group: dict[str, Any], package: str, size: str) -> float | None:
-    """Milliseconds per step of a model, in whichever way is fastest."""
+    """Milliseconds per step of a model in its fastest way."""
     times = {model: median(group.get(model.name)) for model in MODELS}
     ways = (time for model, time in times.items() if (model.package, model.size) == (package, size))
     return min((way for way in ways if way is not None), default=None)
 
 
 def ratios(results: Results, dtype: str, threads: str) -> Iterable[str]:
-    """The peers' times over ours, each compiled where that is faster."""
+    """The table of the peers' times divided by ours, each in its fastest way."""
     columns = structures(results, dtype, threads)
     rows = [["peer's time / ours", *columns]]
     for package, size, ours in PAIRS:
@@ -171,7 +171,7 @@ def ratios(results: Results, dtype: str, threads: str) -> Iterable[str]:
 
 
 def gains(results: Results, dtype: str, threads: str) -> Iterable[str]:
-    """The times on one thread over those on several."""
+    """The table of the times on one thread divided by those on several."""
     columns = structures(results, dtype, threads)
     rows = [[f"1 thread / {where(threads)}", *columns]]
     for model in MODELS:
@@ -186,8 +186,8 @@ def gains(results: Results, dtype: str, threads: str) -> Iterable[str]:
 
 
 def breakdowns(results: Results) -> Iterable[str]:
-    """Milliseconds of each part of our step, and the matrix products' share of the peak."""
-    yield PARTS_SAY
+    """The table of milliseconds in each part of our step, and of the share of the peak that matrix products reach."""
+    yield PARTS_LEGEND
     rows = [["ms per step", *PARTS, "GFLOP", "share of peak"]]
     for key, found in results.items():
         if not key.startswith("breakdown|") or "note" in found:
@@ -202,7 +202,7 @@ def breakdowns(results: Results) -> Iterable[str]:
 
 
 def curve(results: Results, name: str) -> list[tuple[int, float]]:
-    """Number of atoms and milliseconds per step of a model in water."""
+    """The numbers of atoms and milliseconds per step of a model in water, sorted."""
     case = f"float32|{threads_against_size(results)}"
     points = []
     for key, group in results.items():
@@ -214,7 +214,7 @@ def curve(results: Results, name: str) -> list[tuple[int, float]]:
 
 
 def sizes(results: Results) -> Iterable[str]:
-    """Microseconds per atom of our networks in water."""
+    """The table of our times per step and per atom in water."""
     names = [Model("NBody", size, "compiled").name for size in ("small", "medium", "record")]
     curves = [dict(curve(results, name)) for name in names]
     case = f"water, float32, {where(threads_against_size(results))}"
@@ -226,7 +226,7 @@ def sizes(results: Results) -> Iterable[str]:
 
 
 def accuracies(found: dict[str, Any]) -> Iterable[str]:
-    """Errors of our sizes on one task, and the published ones of the peers."""
+    """The table of the errors of our sizes on one task, with the published errors of the peers."""
     tasks = yaml.safe_load((Path(__file__).parents[1] / "accuracy" / "published.yaml").read_text())
     yield "Acetylacetone at 300 K, 450 frames to learn from and 50 for validation; RMSE on the same test frames.\n"
     rows = [["network", "energy / meV", "forces / (meV/Å)"]]
@@ -238,7 +238,7 @@ def accuracies(found: dict[str, Any]) -> Iterable[str]:
 
 
 def draw(results: Results, path: Path) -> None:
-    """Milliseconds per step in water against the number of atoms."""
+    """Draw the milliseconds per step in water against the number of atoms."""
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
     for model in MODELS:
         if points := curve(results, model.name):

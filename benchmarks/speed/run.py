@@ -1,17 +1,17 @@
-"""Time a step of molecular dynamics beside the field's other equivariant networks, and write docs/speed.md of it.
+"""Time a step of molecular dynamics with our networks and other equivariant networks, and write docs/speed.md.
 
     python benchmarks/speed/run.py [--quick] [--device cuda] [--rounds N] [--environments FOLDER]
 
-Builds an environment for each peer, makes every model with random weights (speed does not depend on them), and times
-velocity Verlet steps through ASE at 300 K. All models are stepped in turn, round by round, each in its own process:
-machines are shared and noisy, and what disturbs one disturbs all. Medians over the rounds are shown. What takes too
-long, needs too much memory or cannot be installed is left out, and the table says why.
+This program builds an environment for each peer, makes every model with random weights (the speed does not depend on
+them), and times steps of velocity Verlet through ASE at 300 K. The models take turns, round by round, each in a process
+of its own: machines are shared and noisy, and so a disturbance hits all models. The page shows medians over the
+rounds. A model that takes too long, needs too much memory or cannot be installed is left out, and the page says why.
 
-On a GPU (``--device cuda``, page docs/speed_gpu.md) in float32 only, and NVIDIA's cuEquivariance takes part too.
+On a GPU (``--device cuda``, page docs/speed_gpu.md) only float32 is timed, and NVIDIA's cuEquivariance takes part.
 
-What is finished is kept in ``speed.json`` in the folder, and the page is written anew each time: a run that was
-killed goes on; delete the file to begin anew. Models that do not fit into the memory side by side are timed one after
-the other, each beside those of ours that it is compared with (``--models``): the rounds of all runs count.
+``speed.json`` in the folder keeps finished results, and after each of them the page is written anew. A run that was
+killed continues; delete the file to start over. If models do not fit into the memory together, time them one after the
+other with ``--models``, each together with those of ours that it is compared with; the rounds of all runs count.
 """
 
 import argparse
@@ -39,17 +39,19 @@ ROOT = Path(__file__).resolve().parents[2]
 STRUCTURES = ("3BPA", "water 192", "water 1536", "silicon 216", "silicon 1728")
 STRUCTURES_ON_GPU = ("3BPA", "water 1536", "water 12288", "water 98304")
 CASES = (("float32", 1), ("float32", 2), ("float64", 1), ("float64", 2))  # dtype and threads
-LARGER = tuple(f"water {192 * cells**3}" for cells in (3, 4, 6, 8))  # ours alone, up to 98,304 atoms
-LARGEST = {Model("NBody", size, "compiled") for size in ("small", "medium", "record")}
-STEPS = 20  # in a round, for ours, whose neighbour list is built as often as it must be; half as many of slow ones
-SLOW = 5.0  # seconds per step
-ROUND = 2.0  # seconds of a round, for the peers, who search at every step: so many steps as fit, at the most STEPS
-ACCURACY = {"small": "acac_small", "medium": "acac_medium", "record": "acac"}  # tasks of benchmarks/accuracy
-BUDGET = 120.0  # seconds after which a model is not asked for another round
+LARGER_STRUCTURES = tuple(f"water {192 * cells**3}" for cells in (3, 4, 6, 8))  # up to 98,304 atoms; only for these:
+MODELS_ON_LARGER = {Model("NBody", size, "compiled") for size in ("small", "medium", "record")}
+# Our models build their neighbour list only when they must, so they need a fixed number of steps in a round; half as
+# many if a step is slow. The peers search at every step, so they take only as many steps as fit into their time.
+STEPS_PER_ROUND = 20
+SLOW_STEP_S = 5.0
+PEERS_ROUND_S = 2.0
+TIME_PER_MODEL_S = 120.0  # after this, a model gets no more rounds
+ACCURACY_TASKS = {"small": "acac_small", "medium": "acac_medium", "record": "acac"}  # of benchmarks/accuracy
 
 
 def time_together(structure: str, dtype: str, threads: int, models: list[Model], options: Any) -> dict[str, Any]:
-    """Results of all models for one structure, by name: samples in seconds per step, or a note why there are none."""
+    """The results of all models for one structure, by name: seconds per step, or a note why there are none."""
     results: dict[str, Any] = {}
     contenders: dict[Model, tuple[Contender, int]] = {}
 
@@ -72,7 +74,7 @@ def time_together(structure: str, dtype: str, threads: int, models: list[Model],
             results[model.name] = {"note": str(error)}
     for _ in range(options.rounds):
         for model, (one, number) in list(contenders.items()):
-            if number * sum(results[model.name]["samples"]) > BUDGET:
+            if number * sum(results[model.name]["samples"]) > TIME_PER_MODEL_S:
                 continue
             try:
                 found = one.steps(number, options.patience)
@@ -88,7 +90,7 @@ def time_together(structure: str, dtype: str, threads: int, models: list[Model],
 
 
 def launch(model: Model, task: dict[str, Any], options: Any) -> Contender:
-    """A contender that prepares itself."""
+    """Start the process of a model, which prepares itself."""
     module, environment = MODULES[model.package]
     python = options.interpreters[environment]
     if isinstance(python, str):
@@ -100,7 +102,7 @@ def launch(model: Model, task: dict[str, Any], options: Any) -> Contender:
 
 
 def await_ready(one: Contender, model: Model, options: Any) -> tuple[int, dict[str, Any]]:
-    """How many steps the contender takes in a round, and the head of its results."""
+    """Wait until a contender is ready. Return its number of steps in a round, and its results, without samples yet."""
     try:
         ready = one.answer(options.patience if model.way == "compiled" else 60.0 + 4.0 * options.limit)
         seconds = one.steps(1, 60.0 + 2.0 * options.limit)["seconds"]
@@ -109,13 +111,15 @@ def await_ready(one: Contender, model: Model, options: Any) -> tuple[int, dict[s
     except Failure:
         one.close()
         raise
-    ours, theirs = STEPS if seconds < SLOW else STEPS // 2, min(STEPS, max(1, int(ROUND / seconds)))
-    number = ours if model.package == "NBody" else theirs
+    if model.package == "NBody":
+        number = STEPS_PER_ROUND if seconds < SLOW_STEP_S else STEPS_PER_ROUND // 2
+    else:
+        number = min(STEPS_PER_ROUND, max(1, int(PEERS_ROUND_S / seconds)))
     return number, {"parameters": ready["parameters"], "samples": []}
 
 
 def merged(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Results of an earlier run and of one with other models: those of both have the rounds of both."""
+    """Join the results of an earlier run and of this one. A model in both has the rounds of both."""
     for name, one in found.items():
         old = before.get(name, {})
         if old.get("samples") and one.get("samples"):
@@ -124,7 +128,7 @@ def merged(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 
 def break_down(structure: str, size: str, dtype: str, threads: int, device: str) -> dict[str, Any]:
-    """What ``breakdown.py`` says, in a process of its own."""
+    """Run ``breakdown.py`` in a process of its own, and return what it prints."""
     program = Path(__file__).with_name("breakdown.py")
     command = [sys.executable, str(program), structure, size, dtype, str(threads), device]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **KEEP_MEMORY})
@@ -134,9 +138,9 @@ def break_down(structure: str, size: str, dtype: str, threads: int, device: str)
 
 
 def accuracies() -> dict[str, Any]:
-    """Errors of our sizes on the same test frames, of those that ``benchmarks/accuracy/run.py`` has trained."""
+    """The errors of our sizes on the same test frames, if ``benchmarks/accuracy/run.py`` has trained them."""
     found = {}
-    for size, task in ACCURACY.items():
+    for size, task in ACCURACY_TASKS.items():
         model = ROOT / "runs" / "accuracy" / task / "model.nbody"
         if model.is_file():
             errors = read_card(model)["card"]["test errors"]
@@ -146,7 +150,11 @@ def accuracies() -> dict[str, Any]:
 
 
 def jobs(options: Any) -> Iterator[tuple[str, set[str], Callable[[], dict[str, Any]]]]:
-    """All that is measured, the most telling first: keys of the results, what is in them, and what finds them."""
+    """All measurements, the most important ones first.
+
+    Yields:
+        The key of the results, the names of the models that must be in them, and the function that measures them.
+    """
     on_gpu = options.device == "cuda"
     chosen = [model for model in MODELS if re.search(options.models, model.name)]
     chosen = [model for model in chosen if on_gpu or model.way != "cuEquivariance"]
@@ -165,17 +173,19 @@ def jobs(options: Any) -> Iterator[tuple[str, set[str], Callable[[], dict[str, A
             job = partial(break_down, structure, size, dtype, threads, options.device)
             yield f"breakdown|{structure}|{dtype}|{size}", set(), job
         if dtype == "float32" and not options.quick and not on_gpu:
-            largest = [model for model in chosen if model in LARGEST]
-            yield from (timing(structure, dtype, threads, largest) for structure in LARGER)
+            ours = [model for model in chosen if model in MODELS_ON_LARGER]
+            yield from (timing(structure, dtype, threads, ours) for structure in LARGER_STRUCTURES)
 
 
 def parse() -> Any:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="27 and 192 atoms, one thread, float32; nothing in docs/")
+    parser.add_argument(
+        "--quick", action="store_true", help="27 and 192 atoms, one thread, float32; do not write to docs/"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--models", default="", metavar="REGEX", help="only those whose names it is found in")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only what it is found in, as keys of the results")
-    parser.add_argument("--at-once", action="store_true", help="let models prepare side by side, on many cores")
+    parser.add_argument("--models", default="", metavar="REGEX", help="only models whose names match")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only results whose keys match")
+    parser.add_argument("--at-once", action="store_true", help="let all models prepare at the same time, on many cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per step beyond which a model is left out")
     parser.add_argument("--patience", type=float, default=3600.0, help="seconds that a model may take to compile")
@@ -207,14 +217,14 @@ def main() -> None:
     for key, wanted, job in jobs(options):
         if re.search(options.only, key) and (key not in results or not wanted <= set(results[key])):
             keep(key, merged(results.get(key, {}), job()))
-        if not options.quick:  # what there is so far
+        if not options.quick:  # a page of the results so far
             page.write_text(write(results))
             draw(results, page.with_suffix(".png"))
     print(write(results) if options.quick else f"Wrote {page} and its picture")
 
 
 def processor(device: str) -> str:
-    """The name of what computes."""
+    """The name of the processor or the GPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]

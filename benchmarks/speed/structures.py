@@ -1,4 +1,4 @@
-"""The structures that are timed, made of nothing but ASE."""
+"""The structures that are timed, made with ASE alone."""
 
 import ase
 import numpy as np
@@ -6,7 +6,7 @@ from ase.build import bulk, molecule
 
 
 def structure(name: str) -> ase.Atoms:
-    """The structure of a name: ``"3BPA"``, or kind and number of atoms: ``"water 192"``, ``"silicon 1728"``."""
+    """Make the structure of a name: ``"3BPA"``, or kind and number of atoms, as in ``"water 192"``."""
     if name == "3BPA":
         return benzyloxypyridinamine()
     kind, _, number = name.partition(" ")
@@ -22,7 +22,7 @@ def structure(name: str) -> ase.Atoms:
 
 
 def benzyloxypyridinamine() -> ase.Atoms:
-    """3-(benzyloxy)pyridin-2-amine, 3BPA, C12H12N2O: small molecules joined, not relaxed."""
+    """3-(benzyloxy)pyridin-2-amine (3BPA, C12H12N2O), joined from small molecules and not relaxed."""
     atoms = join(molecule("C5H5N"), 10, molecule("H2O"), 1.36, turn=270.0)
     atoms = join(atoms, 7, molecule("NH3"), 1.36, turn=0.0)
     atoms = join(atoms, 10, molecule("CH4"), 1.43, turn=300.0)
@@ -30,14 +30,14 @@ def benzyloxypyridinamine() -> ase.Atoms:
 
 
 def join(atoms: ase.Atoms, hydrogen: int, other: ase.Atoms, length: float, turn: float) -> ase.Atoms:
-    """Replace a hydrogen atom by another molecule without its last atom, a hydrogen.
+    """Replace a hydrogen atom of a molecule by another molecule, which loses its last atom, a hydrogen.
 
     Args:
         atoms: the molecule that stays where it is.
-        hydrogen: which of its atoms goes.
+        hydrogen: index of its atom that is replaced.
         other: the molecule that is moved.
-        length: of the new bond in Angstrom.
-        turn: angle in degrees by which the other is turned around the bond.
+        length: length of the new bond in Angstrom.
+        turn: angle in degrees by which the other molecule is turned around the bond.
     """
     here, there = (_bonded(one, index) for one, index in ((atoms, hydrogen), (other, len(other) - 1)))
     bond = atoms.positions[hydrogen] - atoms.positions[here]
@@ -50,5 +50,5 @@ def join(atoms: ase.Atoms, hydrogen: int, other: ase.Atoms, length: float, turn:
 
 
 def _bonded(atoms: ase.Atoms, index: int) -> int:
-    """The atom nearest to another."""
+    """The index of the atom nearest to a given one."""
     return int(np.argsort(atoms.get_distances(index, range(len(atoms))))[1])

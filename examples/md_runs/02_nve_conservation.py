@@ -12,19 +12,23 @@ from ase import units
 from ase.md.verlet import VelocityVerlet
 from common import command_line, draw_velocities, ethanol, jackknife, pyplot, sample, save
 
-TEMPERATURE = 300.0  # K
-BOUND = 0.01  # meV/atom/ps
-TIMESTEPS = (0.25, 0.5, 1.0)  # fs, to see the fluctuation fall
+TEMPERATURE_K = 300.0
+MAX_DRIFT = 0.01  # meV/atom/ps
+TIMESTEPS_FS = (0.25, 0.5, 1.0)  # they show how the fluctuation falls
 
 
 def run_nve(minimum: ase.Atoms, timestep: float, picoseconds: float, folder: Path, resume: bool) -> np.ndarray:
-    """Columns: time in ps, total energy in meV/atom from the start on, temperature in K; a row about every 2 fs."""
+    """Run from the minimum, and return a row about every 2 fs.
+
+    Columns: time in ps, total energy in meV/atom relative to the start, temperature in K.
+    """
     atoms = minimum.copy()
     atoms.calc = minimum.calc
     vibrations = 3 * len(atoms) - 6  # the molecule neither moves nor rotates as a whole
-    draw_velocities(atoms, TEMPERATURE)
-    # From the minimum, half of the kinetic energy becomes potential: start with twice the mean.
-    kinetic = vibrations * units.kB * TEMPERATURE
+    draw_velocities(atoms, TEMPERATURE_K)
+    # At the minimum there is no potential energy, and half of the kinetic energy becomes potential: start with twice
+    # the mean.
+    kinetic = vibrations * units.kB * TEMPERATURE_K
     atoms.set_momenta(atoms.get_momenta() * np.sqrt(kinetic / atoms.get_kinetic_energy()))
 
     dynamics = VelocityVerlet(atoms, timestep * units.fs)
@@ -36,24 +40,24 @@ def run_nve(minimum: ase.Atoms, timestep: float, picoseconds: float, folder: Pat
 
 
 def slope(run: np.ndarray) -> float:
-    """Drift of the energy by linear regression, in meV/atom/ps."""
+    """Drift of the energy in meV/atom/ps, by linear regression."""
     return np.polyfit(run[:, 0], run[:, 1], 1)[0]
 
 
 def fluctuation(run: np.ndarray) -> float:
-    """Root-mean-square deviation of the energy from its regression line, in meV/atom."""
+    """Root-mean-square deviation of the energy from its regression line in meV/atom."""
     times, energies, _ = run.T
     return (energies - np.polyval(np.polyfit(times, energies, 1), times)).std()
 
 
 def verdict(drift: float, error: float, picoseconds: float) -> str:
     if picoseconds < 1.0:
-        return "TOO SHORT to judge the drift: take at least --ps 1."
-    if abs(drift) + 2 * error < BOUND:
-        return f"PASS: the drift is below {BOUND} meV/atom/ps, with two standard errors to spare."
-    if abs(drift) - 2 * error > BOUND:
-        return f"FAIL: the drift is above {BOUND} meV/atom/ps."
-    return f"TOO SHORT to tell whether the drift is below {BOUND} meV/atom/ps: take a longer --ps."
+        return "TOO SHORT to judge the drift: use at least --ps 1."
+    if abs(drift) + 2 * error < MAX_DRIFT:
+        return f"PASS: the drift is below {MAX_DRIFT} meV/atom/ps, with two standard errors to spare."
+    if abs(drift) - 2 * error > MAX_DRIFT:
+        return f"FAIL: the drift is above {MAX_DRIFT} meV/atom/ps."
+    return f"TOO SHORT to tell whether the drift is below {MAX_DRIFT} meV/atom/ps: use a longer --ps."
 
 
 def plot(run: np.ndarray, timesteps: np.ndarray, fluctuations: np.ndarray) -> pyplot.Figure:
@@ -80,7 +84,7 @@ def main() -> None:
     parser = command_line(__doc__, model="ethanol")
     parser.add_argument("--ps", type=float, help="length of the run (default: 10, or 0.15 with --quick)")
     parser.add_argument("--timestep", type=float, default=0.5, help="in fs (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on after a kill")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was killed")
     options = parser.parse_args()
     picoseconds = options.ps or (0.15 if options.quick else 10.0)
 
@@ -97,7 +101,7 @@ def main() -> None:
     print(f"Drift of the total energy: {drift:.5f} +- {error:.5f} meV/atom/ps.")
     print(verdict(drift, error, picoseconds))
 
-    timesteps = np.array(TIMESTEPS)
+    timesteps = np.array(TIMESTEPS_FS)
     short = 0.03 if options.quick else 0.5
     runs = [run_nve(atoms, step, short, folder / f"{step:g}_fs", options.resume) for step in timesteps]
     fluctuations = np.array([fluctuation(run) for run in runs])

@@ -1,7 +1,7 @@
-"""Conformers and vibrations of ethanol: is the model right around its minima, and how far from its reference data?
+"""Conformers and vibrations of ethanol: is the model right near its minima, and how far is it from its reference data?
 
-Relax trans and gauche, take harmonic frequencies by finite differences of the forces, and set them beside experiment.
-Where rMD17 is at hand, set energies and forces beside the reference too. Units: eV, Angstrom, cm^-1.
+Relax trans and gauche, compute harmonic frequencies by finite differences of the forces, and compare them with
+experiment. If rMD17 is available, compare energies and forces with the reference as well. Units: eV, Angstrom, cm^-1.
 """
 
 import tempfile
@@ -16,20 +16,20 @@ from common import CONFORMERS, command_line, ethanol, pyplot, save
 
 from ase_nbody import NBodyCalculator
 
-# Fundamentals of trans-ethanol in cm^-1, by their symmetry under reflection in the plane of the heavy atoms. They are
-# anharmonic; the O-H stretch was taken in a matrix. NIST CCCBDB, Standard Reference Database 101, release 22 (2022).
-EXPERIMENT = {
+# Fundamentals of trans-ethanol, by their symmetry under reflection in the plane of the heavy atoms. They are
+# anharmonic; the O-H stretch was measured in a matrix. NIST CCCBDB, Standard Reference Database 101, release 22 (2022).
+EXPERIMENT_PER_CM = {
     "A'": (3653, 2984, 2939, 2900, 1490, 1464, 1412, 1371, 1256, 1091, 1028, 888, 417),
     "A''": (2991, 2910, 1446, 1275, 1161, 812, 251, 200),
 }
-GAUCHE_ABOVE_TRANS = 5  # meV, zero-point energies included: R. Kakar, C. Quade, J. Chem. Phys. 72, 4300 (1980)
-FREE = 6  # motions and rotations of the molecule as a whole: wavenumbers near zero
+GAUCHE_ABOVE_TRANS_MEV = 5  # with zero-point energies: R. Kakar, C. Quade, J. Chem. Phys. 72, 4300 (1980)
+FREE_MODES = 6  # translations and rotations of the whole molecule: their wavenumbers are near zero
 UNITS = {"energy": "eV", "forces": "eV per Angstrom"}
 REFERENCE = Path(__file__).resolve().parents[3] / "shared/data/rmd17_ethanol/test.extxyz"
 
 
 def vibrations(atoms: ase.Atoms) -> VibrationsData:
-    """Harmonic vibrations from central differences of the forces over 0.005 Angstrom."""
+    """Harmonic vibrations, from central differences of the forces with a step of 0.005 Angstrom."""
     with tempfile.TemporaryDirectory() as folder:
         differences = Vibrations(atoms, name=f"{folder}/vibrations", delta=0.005)
         differences.run()
@@ -37,37 +37,37 @@ def vibrations(atoms: ase.Atoms) -> VibrationsData:
 
 
 def wavenumbers(data: VibrationsData) -> np.ndarray:
-    """In cm^-1, ascending; imaginary ones negative."""
+    """Wavenumbers in cm^-1, ascending; imaginary ones are negative."""
     frequencies = data.get_frequencies()
     return frequencies.real - frequencies.imag
 
 
 def zero_point(data: VibrationsData) -> float:
-    """Zero-point energy in eV."""
-    return 0.5 * units.invcm * wavenumbers(data)[FREE:].sum()
+    """The zero-point energy in eV."""
+    return 0.5 * units.invcm * wavenumbers(data)[FREE_MODES:].sum()
 
 
 def symmetries(atoms: ase.Atoms, data: VibrationsData) -> np.ndarray:
-    """A' or A'' for each mode of trans: in A'' modes, the atoms of the plane z = 0 move out of it."""
+    """A' or A'' for each mode of trans: in A'' modes, the atoms in the plane z = 0 move out of the plane."""
     moves = np.square(data.get_modes()[:, np.abs(atoms.positions[:, 2]) < 0.1]).sum(axis=1)  # (modes, 3)
     return np.where(moves[:, 2] > moves[:, :2].sum(axis=1), "A''", "A'")
 
 
-def beside_experiment(atoms: ase.Atoms, data: VibrationsData) -> np.ndarray:
-    """Print the table; return rows (model, experiment) in cm^-1."""
+def compare_with_experiment(atoms: ase.Atoms, data: VibrationsData) -> np.ndarray:
+    """Print a table, and return its rows (model, experiment) in cm^-1."""
     rows = []
-    symmetry = symmetries(atoms, data)[FREE:]
+    symmetry = symmetries(atoms, data)[FREE_MODES:]
     print("Vibrations of trans-ethanol in cm^-1: model (harmonic), experiment (anharmonic), difference")
-    for label, experiment in EXPERIMENT.items():
-        model = wavenumbers(data)[FREE:][symmetry == label][::-1]
+    for label, experiment in EXPERIMENT_PER_CM.items():
+        model = wavenumbers(data)[FREE_MODES:][symmetry == label][::-1]
         for ours, theirs in zip(model, experiment, strict=True):
             print(f"  {label:3} {ours:7.0f} {theirs:7d} {ours - theirs:+7.0f}")
             rows.append((ours, theirs))
     return np.array(rows)
 
 
-def beside_reference(model: str, frames: list[ase.Atoms]) -> dict[str, np.ndarray]:
-    """Rows (reference, model) of energies above the lowest and of force components, in eV and Angstrom."""
+def compare_with_reference(model: str, frames: list[ase.Atoms]) -> dict[str, np.ndarray]:
+    """Rows (reference, model) of the energies above the lowest one in eV, and of force components in eV/Angstrom."""
     calculator = NBodyCalculator(model)
     energies, forces = [], []
     for frame in frames:
@@ -78,7 +78,7 @@ def beside_reference(model: str, frames: list[ase.Atoms]) -> dict[str, np.ndarra
 
 
 def plot_spectrum(axes: pyplot.Axes, bands: dict[str, np.ndarray], experiment: np.ndarray, width: float = 15.0) -> None:
-    """A stick and a Gaussian for every vibration, and a line for every measured one."""
+    """Draw a stick and a Gaussian for every vibration, and a line for every measured one."""
     grid = np.arange(0.0, 4000.0)
     for colour, (name, band) in zip(("C0", "C1"), bands.items(), strict=True):
         axes.plot(grid, np.exp(-(((grid[:, None] - band) / width) ** 2) / 2).sum(axis=1), color=colour, label=name)
@@ -108,9 +108,9 @@ def main() -> None:
     relaxed = {name: ethanol(options.model, name, fmax=1e-4) for name in CONFORMERS}
     energies = {name: atoms.get_potential_energy() for name, atoms in relaxed.items()}
     modes = {name: vibrations(atoms) for name, atoms in relaxed.items()}
-    spectra = {name: wavenumbers(data)[FREE:] for name, data in modes.items()}
+    spectra = {name: wavenumbers(data)[FREE_MODES:] for name, data in modes.items()}
     for name, data in modes.items():
-        free = np.abs(wavenumbers(data)[:FREE]).max()
+        free = np.abs(wavenumbers(data)[:FREE_MODES]).max()
         if free > 50:
             raise SystemExit(f"{name} is not a minimum of this model: a vibration of {wavenumbers(data)[0]:.0f} cm^-1.")
         print(f"{name}: {energies[name]:.5f} eV, vibrations from {spectra[name][0]:.0f} to", end=" ")
@@ -118,8 +118,8 @@ def main() -> None:
     difference = energies["gauche"] - energies["trans"]
     with_zero_point = difference + zero_point(modes["gauche"]) - zero_point(modes["trans"])
     print(f"gauche above trans: {1000 * difference:.1f} meV, with zero-point energies", end=" ")
-    print(f"{1000 * with_zero_point:.1f} meV (experiment: about {GAUCHE_ABOVE_TRANS} meV).")
-    compared = beside_experiment(relaxed["trans"], modes["trans"])
+    print(f"{1000 * with_zero_point:.1f} meV (experiment: about {GAUCHE_ABOVE_TRANS_MEV} meV).")
+    compared = compare_with_experiment(relaxed["trans"], modes["trans"])
     deviation = np.abs(compared[:, 0] - compared[:, 1]).mean()
     print(f"Mean absolute difference from experiment: {deviation:.0f} cm^-1, anharmonicity and theory included.")
 
@@ -127,7 +127,7 @@ def main() -> None:
     path = options.data or (REFERENCE if REFERENCE.is_file() else None)
     if path:
         frames = read(path, "::100" if options.quick else "::5")
-        parities = beside_reference(options.model, frames)
+        parities = compare_with_reference(options.model, frames)
         errors = {quantity: 1000 * np.abs(model - truth).mean() for quantity, (truth, model) in parities.items()}
         print(f"Mean absolute errors on {len(frames)} frames of {path.name}:", end=" ")
         print(f"energy {errors['energy']:.2f} meV, forces {errors['forces']:.2f} meV/Angstrom.")

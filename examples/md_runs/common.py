@@ -1,4 +1,4 @@
-"""What the scripts share: the command line, the molecule, velocities, errors of averages, the look of the plots."""
+"""Code that the scripts share: command line, ethanol, velocities, sampling, errors of averages, and output files."""
 
 import argparse
 import shutil
@@ -21,18 +21,18 @@ from ase_nbody import NBodyCalculator
 from ase_nbody.dynamics import ResumableRun
 
 matplotlib.use("Agg")  # pictures go to files, so no screen is needed
-torch.set_num_threads(1)  # systems this small keep one core busy; more threads would mostly wait for each other
+torch.set_num_threads(1)  # with systems this small, more threads would mostly wait for each other
 pyplot.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 150})
 
-HYDROXYL = (0, 1, 2, 3)  # C-C-O-H in the order of ase.build.molecule("CH3CH2OH")
-CONFORMERS = {"trans": 180.0, "gauche": 60.0}  # its dihedral angle in degrees
+HYDROXYL_DIHEDRAL = (0, 1, 2, 3)  # atoms C-C-O-H in the order of ase.build.molecule("CH3CH2OH")
+CONFORMERS = {"trans": 180.0, "gauche": 60.0}  # this dihedral angle in degrees
 
 
 def command_line(description: str | None, model: str) -> argparse.ArgumentParser:
     """The options that every script has."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--model", default=model, help="shipped model or model file (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="a run of seconds, to see that all works")
+    parser.add_argument("--quick", action="store_true", help="run for a few seconds only, to see that everything works")
     parser.add_argument("--output", type=_folder, default=str(Path(__file__).parent / "output"), help="folder to fill")
     return parser
 
@@ -46,20 +46,20 @@ def _folder(name: str) -> Path:
 def ethanol(model: str, conformer: str = "trans", fmax: float = 0.01) -> ase.Atoms:
     """An ethanol molecule with its calculator, relaxed until no force exceeds ``fmax`` eV/Angstrom."""
     atoms = molecule("CH3CH2OH")
-    atoms.set_dihedral(*HYDROXYL, CONFORMERS[conformer], indices=[HYDROXYL[-1]])
+    atoms.set_dihedral(*HYDROXYL_DIHEDRAL, CONFORMERS[conformer], indices=[HYDROXYL_DIHEDRAL[-1]])
     atoms.calc = NBodyCalculator(model, dtype="float64")
     relax(atoms, fmax)
     return atoms
 
 
 def relax(system: ase.Atoms | Filter, fmax: float) -> None:
-    """Move the atoms (of a filter: and the cell) until no force exceeds ``fmax`` eV/Angstrom."""
+    """Move the atoms until no force exceeds ``fmax`` eV/Angstrom; a filter moves the cell, too."""
     if not BFGS(system, logfile=None).run(fmax=fmax, steps=500):
         raise SystemExit(f"The structure did not relax to {fmax} eV/Angstrom in 500 steps: is the model at fault?")
 
 
 def draw_velocities(atoms: ase.Atoms, temperature: float, seed: int = 0) -> None:
-    """Maxwell-Boltzmann velocities at ``temperature`` in K, without drift and rotation as a whole."""
+    """Give the atoms Maxwell-Boltzmann velocities at ``temperature`` in K, without drift and overall rotation."""
     thermalize_momenta(atoms, temperature, rng=np.random.default_rng(seed))
     Stationary(atoms, preserve_temperature=False)
     if not atoms.pbc.any():
@@ -67,10 +67,10 @@ def draw_velocities(atoms: ase.Atoms, temperature: float, seed: int = 0) -> None
 
 
 def sample(dynamics: MolecularDynamics, folder: Path, steps: int, every: int, resume: bool) -> NDArray:
-    """Run and observe at the start and after every ``every`` steps: a structured array with a column per observable.
+    """Run ``steps`` steps and return the observables as a structured array with a column for each.
 
-    With ``resume`` after the last frame of the run in ``folder``, if it was killed; else what is there is removed. A
-    kill loses 100 observations at the most.
+    Rows are taken at the start and after every ``every`` steps. With ``resume``, a run that was killed continues after
+    the last row in ``folder``; without it, the folder is emptied first. A kill loses at most 100 rows.
     """
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,10 +80,10 @@ def sample(dynamics: MolecularDynamics, folder: Path, steps: int, every: int, re
 
 
 def jackknife(statistic: Callable[[NDArray], float], samples: NDArray, blocks: int = 10) -> tuple[float, float]:
-    """A statistic of a time series and its standard error.
+    """A statistic of a time series and its standard error (R. G. Miller, Biometrika 61, 1 (1974)).
 
-    Neighbouring samples resemble each other, so whole blocks are left out in turn: a block must be longer than the
-    memory of the observable (R. G. Miller, Biometrika 61, 1 (1974)).
+    Neighbouring samples are correlated, so whole blocks are left out in turn. A block must be longer than the
+    correlation time of the observable.
     """
     parts = np.array_split(samples, blocks)
     without = [statistic(np.concatenate(parts[:i] + parts[i + 1 :])) for i in range(blocks)]
@@ -91,7 +91,7 @@ def jackknife(statistic: Callable[[NDArray], float], samples: NDArray, blocks: i
 
 
 def save(path: Path, header: str, data: NDArray, figure: pyplot.Figure) -> None:
-    """Write ``path``.csv and ``path``.png and say so."""
+    """Write ``path``.csv and ``path``.png, and print their names."""
     np.savetxt(path.with_suffix(".csv"), data, delimiter=",", header=header, comments="", fmt="%.10g")
     figure.savefig(path.with_suffix(".png"))
     print(f"Picture and data: {path}.png, {path.name}.csv")

@@ -1,4 +1,4 @@
-"""The three doors: calculator, reader and command line."""
+"""Fixtures for the three ways in: calculator, reader and command line."""
 
 from collections.abc import Callable
 from pathlib import Path

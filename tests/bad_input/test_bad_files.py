@@ -74,7 +74,7 @@ def test_broken_data(row: str, text: str, tmp_path, model, refused) -> None:
 
 
 def test_good_data_are_read(text: str, tmp_path) -> None:
-    """The text that the rows above spoil is sound; numbers written as text are numbers."""
+    """The text that the rows above spoil is sound, and numbers written as text are read as numbers."""
     for name, content in (("a", text), ("b", swap("forces:R:3", "forces:S:3")(text))):
         (tmp_path / f"{name}.extxyz").write_text(content)
         frames = read_labelled(tmp_path / f"{name}.extxyz")
@@ -89,7 +89,7 @@ def test_binary_garbage(name: str, tmp_path, model, refused) -> None:
 
 
 @parametrize("index", ["a:b", "one", "1:2:3:4", ""])
-def test_an_index_that_is_none(index: str, text: str, tmp_path, model, refused) -> None:
+def test_an_index_that_is_no_slice(index: str, text: str, tmp_path, model, refused) -> None:
     (tmp_path / "data.extxyz").write_text(text)
     line = refused("evaluate", model, tmp_path / "data.extxyz", f"--index={index}")
     assert f"the index {index!r} is not a slice; write it like ':'" in line
@@ -119,7 +119,7 @@ def test_data_without_labels(tmp_path, model, refused) -> None:
 # --- model paths -----------------------------------------------------------------------------------------------------
 
 
-def test_a_model_path_that_is_none(tmp_path, refused) -> None:
+def test_a_path_that_is_no_model(tmp_path, refused) -> None:
     (tmp_path / "garbage.nbody").write_bytes(bytes(range(256)))
     unreadable = Path("/proc/self/mem")  # even root cannot read it from its start
     for path, error in (
@@ -139,7 +139,7 @@ def test_a_model_path_that_is_none(tmp_path, refused) -> None:
 # --- configurations --------------------------------------------------------------------------------------------------
 
 
-def test_all_faults_of_a_configuration_at_once_with_the_nearest_key(tmp_path, refused) -> None:
+def test_all_faults_of_a_configuration_are_listed_with_the_nearest_key(tmp_path, refused) -> None:
     content = {
         "data": {"trian": "a.traj"},
         "trainning": {},
@@ -164,7 +164,7 @@ def test_all_faults_of_a_configuration_at_once_with_the_nearest_key(tmp_path, re
         assert sentence in line
 
 
-def test_a_configuration_that_is_no_text(tmp_path, refused) -> None:
+def test_a_configuration_that_is_not_text(tmp_path, refused) -> None:
     (tmp_path / "config.yaml").write_bytes(bytes(range(128, 256)))
     assert "config.yaml is not valid YAML" in refused("train", tmp_path / "config.yaml")
 
@@ -193,16 +193,16 @@ def test_debug_may_stand_anywhere(place: int, monkeypatch) -> None:
 @parametrize(
     ("error", "line"),
     [
-        (KeyError("lost"), "error: KeyError ('lost'). This was not foreseen; --debug shows where it happened."),
-        (RuntimeError("two\nlines"), "error: RuntimeError (two lines). This was not foreseen;"),
-        (ValueError(""), "error: ValueError (no details). This was not foreseen;"),
+        (KeyError("lost"), "error: KeyError ('lost'). This is unexpected; --debug shows where it happened."),
+        (RuntimeError("two\nlines"), "error: RuntimeError (two lines). This is unexpected;"),
+        (ValueError(""), "error: ValueError (no details). This is unexpected;"),
         (ValueError("[/bold] [red]"), "error: [/bold] [red]"),
-        (MemoryError(), "error: out of memory (no details): take smaller structures"),
+        (MemoryError(), "error: out of memory (no details): use smaller structures"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "error: out of memory (Default"),
         (OSError(28, os.strerror(28), "a.nbody"), "error: there is no room to write ([Errno 28] No space left on"),
     ],
 )
-def test_errors_that_nobody_foresaw_are_one_line(error: Exception, line: str, monkeypatch, refused) -> None:
+def test_unexpected_errors_are_one_line(error: Exception, line: str, monkeypatch, refused) -> None:
     def fail(*_: object) -> None:
         raise error
 

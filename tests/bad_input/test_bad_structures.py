@@ -1,4 +1,4 @@
-"""Structures that cannot be evaluated are refused with one sentence at every door; odd but sound ones are right."""
+"""Every way in refuses unusable structures with one sentence; odd but sound structures give right results."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def sound() -> ase.Atoms:
 
 
 def put(name: str, index: object, value: object) -> Callable[[ase.Atoms], None]:
-    """A way to spoil atoms: one entry of positions or cell is overwritten."""
+    """A function that spoils atoms: it overwrites an entry of their positions or cell."""
 
     def spoil(atoms: ase.Atoms) -> None:
         (atoms.positions if name == "positions" else atoms.cell.array)[index] = value
@@ -79,7 +79,7 @@ def test_the_command_line_refuses(row: str, labelled, model, refused) -> None:
         raise AssertionError(refused("evaluate", model, labelled(sound(), atoms)))
 
 
-# --- odd, and right --------------------------------------------------------------------------------------------------
+# --- odd but sound ---------------------------------------------------------------------------------------------------
 
 
 @parametrize("cell", [3e4 * np.eye(3), np.diag([6.0, 7.0, 1e8]), np.diag([1e8, 1e8, 6.0]), 9e8 * np.eye(3)])
@@ -103,7 +103,7 @@ def test_a_million_angstrom_from_the_origin(pbc: object, network) -> None:
     np.testing.assert_allclose(*forces, atol=1e-7)  # float64 resolves 1e-10 Angstrom there
 
 
-def test_thousands_of_images_in_a_tiny_cell_are_those_of_a_supercell(network) -> None:
+def test_a_tiny_cell_with_thousands_of_images_equals_its_supercell(network) -> None:
     tiny = ase.Atoms("C", cell=[[0.8, 0, 0], [0.1, 0.9, 0], [0, -0.2, 0.85]], pbc=True)
     calc = NBodyCalculator(network)
     energy, stress = calc.get_property("energy", tiny), calc.get_property("stress", tiny)
@@ -119,7 +119,7 @@ def test_thousands_of_images_in_a_tiny_cell_are_those_of_a_supercell(network) ->
     )
 
 
-def test_a_left_handed_cell_is_its_right_handed_twin(systems, network) -> None:
+def test_a_left_handed_cell_equals_its_right_handed_twin(systems, network) -> None:
     left = sound()
     left.set_cell(CELL[[1, 0, 2]])
     calc = NBodyCalculator(network)
@@ -140,7 +140,7 @@ def test_no_stress_without_a_volume(pbc: object, network) -> None:
 @parametrize(
     "atoms", [ase.Atoms(), ase.Atoms(cell=CELL, pbc=True), ase.Atoms("O"), ase.Atoms("O", cell=[9] * 3, pbc=1)]
 )
-def test_nothing_and_a_single_atom(atoms: ase.Atoms, network) -> None:
+def test_no_atom_and_a_single_atom(atoms: ase.Atoms, network) -> None:
     atoms.calc = NBodyCalculator(network)
     isolated = sum(network.config.isolated_atom_energies[symbol] for symbol in atoms.symbols)
     assert atoms.get_potential_energy() == isolated
@@ -158,6 +158,6 @@ def test_nothing_and_a_single_atom(atoms: ase.Atoms, network) -> None:
         ({"skin": None}, "skin must be .*got None"),
     ],
 )
-def test_keywords_that_cannot_be(keywords: dict, sentence: str, network) -> None:
+def test_impossible_keywords_are_refused(keywords: dict, sentence: str, network) -> None:
     with pytest.raises(CalculatorSetupError, match=sentence):
         NBodyCalculator(network, **keywords)

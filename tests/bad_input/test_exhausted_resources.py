@@ -1,4 +1,4 @@
-"""Memory and disk that run out, really, in a process with a limit; and commands that are stopped."""
+"""Memory and disk really run out, in a process with a limit; and commands are interrupted."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @linux
 def test_out_of_memory_says_what_would_fit(model) -> None:
-    """Of 1000 atoms an allocation fails, of 5832 it is foreseen; a small system goes on as before."""
+    """With 1000 atoms an allocation fails; with 5832 the failure is foreseen. A small system works afterwards."""
     result = run(LIMITED, model)
     assert result.returncode == 0, result.stderr
     *failures, after = result.stdout.strip().splitlines()
@@ -129,7 +129,7 @@ def test_an_interrupted_training_says_so_with_exit_code_130(training: Path) -> N
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run in a background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
     checkpoint = training.parent / "run" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 300
@@ -142,7 +142,7 @@ def test_an_interrupted_training_says_so_with_exit_code_130(training: Path) -> N
     assert err.strip().splitlines()[-1].strip() == "interrupted"
 
 
-def test_a_reader_that_leaves_is_no_error(model) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_error(model) -> None:
     command = f"{sys.executable} -m ase_nbody.cli info {model} --json | head -1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert result.stdout.strip() == "{"

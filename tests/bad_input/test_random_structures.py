@@ -1,4 +1,4 @@
-"""Random structures, sound and unsound, give finite and consistent results or a refusal with a sentence."""
+"""Random structures, sound and unsound, give finite and consistent results, or are refused with a sentence."""
 
 import ase
 import numpy as np
@@ -57,7 +57,7 @@ def test_a_finite_consistent_result_or_a_sentence(network, atoms: ase.Atoms) -> 
 
 
 def test_both_outcomes_occur(network) -> None:
-    """The strategy is no use if it makes only what is refused, or only what is not."""
+    """The strategy would be useless if all of its structures were refused, or none of them."""
     outcomes = {True: 0, False: 0}
 
     @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))

@@ -1,4 +1,4 @@
-"""A potential that passes every check, and the means to spoil it."""
+"""A potential that passes every check, and functions that spoil it."""
 
 from collections.abc import Callable
 
@@ -13,20 +13,20 @@ from ase_nbody.checks import Finding, run_checks
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 
-CUTOFF = 5.0  # Angstrom
+CUTOFF_ANGSTROM = 5.0
 Pair = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Spoil = Callable[[ase.Atoms, dict], None]
 
 
 def morse(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energy and slope of a Morse potential with its well at 2.5 Angstrom, faded out with three derivatives."""
-    wave, fade = np.exp(1.5 * (2.5 - r)), 1.0 - (r / CUTOFF) ** 2
+    """Energy and slope of a Morse potential with its minimum at 2.5 Angstrom, faded out with three derivatives."""
+    wave, fade = np.exp(1.5 * (2.5 - r)), 1.0 - (r / CUTOFF_ANGSTROM) ** 2
     energy, slope = wave**2 - 2.0 * wave, 3.0 * (wave - wave**2)
-    return energy * fade**4, slope * fade**4 - 8.0 * energy * fade**3 * r / CUTOFF**2
+    return energy * fade**4, slope * fade**4 - 8.0 * energy * fade**3 * r / CUTOFF_ANGSTROM**2
 
 
 class PairPotential(Calculator):
-    """Pair energies and their derivatives; ``spoil`` may change the results."""
+    """A calculator of a pair function; ``spoil`` may change the results."""
 
     implemented_properties = ("energy", "energies", "forces", "stress", "stresses")
 
@@ -36,7 +36,7 @@ class PairPotential(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        pairs = find_pairs(Structure.from_atoms(self.atoms), CUTOFF)
+        pairs = find_pairs(Structure.from_atoms(self.atoms), CUTOFF_ANGSTROM)
         x, first = self.atoms.positions, pairs.first
         vector = x[pairs.second] + pairs.shift @ self.atoms.cell.array - x[first]
         energy, slope = self.pair(pairs.distance)
@@ -78,7 +78,7 @@ def _morse() -> Pair:
 
 @pytest.fixture(params=list(STRUCTURES))
 def structure(request: pytest.FixtureRequest) -> ase.Atoms:
-    """Each kind of structure in turn."""
+    """One structure of each kind."""
     return STRUCTURES[request.param]()
 
 
@@ -89,7 +89,7 @@ def structures() -> dict[str, Callable[[], ase.Atoms]]:
 
 @pytest.fixture(scope="session")
 def failures() -> Callable[..., list[Finding]]:
-    """The findings of ``run_checks`` on one structure that failed."""
+    """Run checks on one structure, and return the findings that failed."""
 
     def failed(calculator: Calculator, atoms: ase.Atoms, *only: str, **keywords) -> list[Finding]:
         findings = list(run_checks(calculator, [atoms], only=only, **{"steps": 100, **keywords}))

@@ -1,4 +1,4 @@
-"""Every check passes on a potential that is right, and fails on one that is spoilt in the way it looks for."""
+"""Every check passes on a good potential, and fails on one that is spoilt in the way that the check looks for."""
 
 from itertools import count
 
@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from ase_nbody.checks import CHECKS, run_checks
-from ase_nbody.checks.dimers import FALL, HOLE, DimerCurve
+from ase_nbody.checks.dimers import MAX_FALL_EV, MAX_HOLE_EV, DimerCurve
 
 
 def test_a_good_potential_passes_every_check(pair_potential, structure):
@@ -27,7 +27,7 @@ def test_a_good_potential_passes_every_check(pair_potential, structure):
 
 
 def add_energy(term):
-    """Add a term of the positions to the energy."""
+    """Add a function of the positions to the energy."""
 
     def spoil(atoms, results):
         results["energy"] = results["energy"] + term(atoms.positions)
@@ -49,7 +49,7 @@ def roll_stresses(atoms, results):
 
 
 def count_calls(size):
-    """Energies that depend on how often they were asked for."""
+    """Make the energy depend on how often it was asked for."""
     calls = count()
 
     def spoil(atoms, results):
@@ -59,7 +59,7 @@ def count_calls(size):
 
 
 def swirl(atoms, results):
-    """A force that is no gradient."""
+    """Add a force that is not a gradient."""
     results["forces"] = results["forces"] + 0.05 * np.cross([0.0, 0.0, 1.0], atoms.positions)
 
 
@@ -73,7 +73,7 @@ def noise(size):
 
 
 def chiral(positions):
-    """Turns with the structure, but changes its sign in the mirror."""
+    """A term that rotations do not change, but mirrors invert."""
     return 1e-6 * np.linalg.det(positions[1:4] - positions[0])
 
 
@@ -110,7 +110,7 @@ def test_a_chiral_energy_fails_in_the_mirror_only(pair_potential, structures, fa
     assert not failures(pair_potential(spoil=add_energy(chiral)), structures["cluster"](), "rotation", "translation")
 
 
-def test_single_precision_is_held_against_double(pair_potential, structures, failures):
+def test_single_precision_is_compared_with_double(pair_potential, structures, failures):
     wrong = pair_potential(spoil=scale("forces"))
     assert failures(pair_potential(), structures["cluster"](), "float32", float32=wrong)
     failed = failures(pair_potential(), structures["cluster"](), "NVE", float32=pair_potential(spoil=swirl))
@@ -122,7 +122,7 @@ def test_single_precision_is_held_against_double(pair_potential, structures, fai
 
 
 def with_term(morse, term, slope):
-    """Morse plus another pair function."""
+    """The Morse potential plus another pair function."""
 
     def pair(r):
         energy, derivative = morse(r)
@@ -139,7 +139,7 @@ def gauss(height, centre, width):
 
 
 def ramp(power, size, start=4.0):
-    """Zero beyond ``start``, and there a jump of the derivative of order ``power``."""
+    """A function that is zero beyond ``start``; its derivative of order ``power`` jumps there."""
     return (
         lambda r: size * np.clip(start - r, 0.0, None) ** power if power else size * (r < start),
         lambda r: -size * power * np.clip(start - r, 0.0, None) ** max(power - 1, 0) * (r < start),
@@ -148,8 +148,8 @@ def ramp(power, size, start=4.0):
 
 @pytest.mark.parametrize(("power", "quantity"), list(enumerate(("value", "slope", "curvature"))))
 @pytest.mark.parametrize("check", ["dimers", "leaving atom"])
-def test_jumps_are_found_by_what_jumps(check, power, quantity, pair_potential, morse, structures, failures):
-    """Each 1e-3 of what the quantity is nearby, at a radius that nobody was told of."""
+def test_jumps_are_found_and_the_quantity_is_named(check, power, quantity, pair_potential, morse, structures, failures):
+    """Each jump is 1e-3 of the quantity nearby, at a radius that the check does not know."""
     kinked = pair_potential(with_term(morse, *ramp(power, 1e-3 * 2**power, start=4.0123)))
     failed = [finding for finding in failures(kinked, structures["cluster"](), check) if "jump" in finding.measured]
     assert quantity in failed[0].measured
@@ -181,15 +181,15 @@ def test_holes_and_missing_walls_are_found(term, measured, pair_potential, morse
 
 @pytest.mark.parametrize(("depth", "too_deep"), [(0.2, False), (0.8, True)])
 def test_a_network_may_come_to_rest_on_the_way_into_a_well(depth, too_deep):
-    """From 0.95 to 0.92 Angstrom the energy falls; farther in it rises."""
+    """From 0.95 to 0.92 Angstrom the energy falls, and farther inwards it rises."""
     distances = np.arange(0.3, 5.0, 0.002)
     energies = np.interp(distances, [0.3, 0.92, 0.95, 5.0], [10.0, -1.0 - depth, -1.0, 0.0])
     curve = DimerCurve("H-H", distances, energies, shortest_bond=0.95, rest=0.92, seen=True, jumps={})
     assert curve.hole[0] == pytest.approx(0.0)
     assert curve.fall == pytest.approx(depth, abs=0.02)
-    assert (curve.fall > FALL) == too_deep
+    assert (curve.fall > MAX_FALL_EV) == too_deep
     hole = DimerCurve("H-H", distances, energies - 0.3 * (np.abs(distances - 0.8) < 0.05), 0.95, 0.92, True, {})
-    assert hole.hole[0] > HOLE
+    assert hole.hole[0] > MAX_HOLE_EV
 
 
 def test_atoms_that_collide_and_atoms_that_fly_off(pair_potential, structures, failures):

@@ -14,7 +14,7 @@ QUICK = ("--no-compile", "--only", "rotation", "--only", "parts")
 
 @pytest.fixture
 def check(nbody):
-    """Run ``nbody check``; its exit code, output and errors."""
+    """Run ``nbody check`` and return its exit code, output and errors."""
     return partial(nbody, "check")
 
 
@@ -37,7 +37,7 @@ def test_for_people(check, model, structure):
         assert word in out
 
 
-def test_for_programs_and_all_frames(check, model, structure):
+def test_for_programs_with_all_frames(check, model, structure):
     code, out, _ = check(model, structure, *QUICK, "--json", "--index", ":")
     assert code == 0
     found = json.loads(out)
@@ -60,7 +60,7 @@ def test_the_example_and_temperature_of_the_model_file(check, tmp_path, network)
     model = save_model(network, tmp_path / "model.nbody", {"example": example, "temperature": "120"})
     code, out, _ = check(model, "--only", "hot NVT", "--steps", "50", "--json")
     rows = json.loads(out)["findings"]
-    assert code in (0, 1)  # of random weights nothing can be said
+    assert code in (0, 1)  # a network with random weights may pass or fail
     assert rows[0]["system"] == "CH4O"
     assert any("240 K" in row["note"] for row in rows) or "Error" in rows[0]["note"]
 

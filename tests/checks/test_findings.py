@@ -1,4 +1,4 @@
-"""What the table, the JSON and the HTML say; what is refused; what becomes of a calculator that raises."""
+"""The table, the JSON and the HTML; bad arguments; and calculators that raise errors."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def test_outcomes_follow_from_values_and_bounds():
     assert summary(FINDINGS) == "2 passed, 2 failed, 1 not applicable"
 
 
-def test_the_table_says_all():
+def test_the_table_shows_everything():
     file = io.StringIO()
     print_table(FINDINGS, "title", Console(file=file, width=160))
     for word in ("title", "measured <this>", "<= 2 eV", "failed", "[at] 1 < 2", "H2O", "a molecule has none", "nan"):
@@ -56,7 +56,7 @@ def test_without_matplotlib_the_remedy_is_named(tmp_path, monkeypatch):
         write_html(FINDINGS, tmp_path / "report.html", "title")
 
 
-def test_what_shows_nothing_is_refused(pair_potential):
+def test_checks_that_would_show_nothing_are_refused(pair_potential):
     with pytest.raises(ValueError, match="no check is called 'rotations'"):
         next(run_checks(pair_potential(), [ase.Atoms("Cu")], only=["rotations"]))
     with pytest.raises(ValueError, match="no structure"):
@@ -65,7 +65,7 @@ def test_what_shows_nothing_is_refused(pair_potential):
         next(run_checks(pair_potential(), [ase.Atoms()]))
 
 
-def test_a_calculator_that_raises_during_a_check_has_failed_it(pair_potential, structures):
+def test_a_calculator_that_raises_during_a_check_fails_it(pair_potential, structures):
     def refuse_many(atoms, results):
         if len(atoms) > 5:
             raise CalculationFailed("too many atoms for me")
@@ -77,7 +77,7 @@ def test_a_calculator_that_raises_during_a_check_has_failed_it(pair_potential, s
     assert findings[0].note == "CalculationFailed: too many atoms for me"
 
 
-def test_one_that_raises_at_once_is_not_checked(pair_potential, structures):
+def test_a_calculator_that_raises_at_once_is_not_checked(pair_potential, structures):
     def refuse(atoms, results):
         raise CalculationFailed("not today")
 
@@ -85,7 +85,7 @@ def test_one_that_raises_at_once_is_not_checked(pair_potential, structures):
         list(run_checks(pair_potential(spoil=refuse), [structures["cluster"]()]))
 
 
-def test_slow_checks_are_made_once_and_progress_is_told(pair_potential, structures):
+def test_slow_checks_run_once_and_progress_is_reported(pair_potential, structures):
     seen = []
     two = [structures["atom"](), structures["cluster"]()]
     keywords = {"only": ["parts", "dimers"], "progress": lambda *step: seen.append(step)}

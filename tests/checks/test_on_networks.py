@@ -1,4 +1,4 @@
-"""The checks on an N-body network: all that other calculators lack."""
+"""The checks on N-body networks, with everything that other calculators do not offer."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_a_random_network_passes_what_does_not_depend_on_weights(system, calcula
     assert not failures(calculator, systems[system](), *SYMMETRIES, "forces", "stress", "far copies", "supercell")
 
 
-def test_per_atom_stresses_are_those_of_its_definition(calculator, systems, failures):
+def test_per_atom_stresses_agree_with_their_definition(calculator, systems, failures):
     assert not failures(calculator, systems["molecule"](), "stresses")
 
 
@@ -29,7 +29,7 @@ def test_the_molecule_may_lose_an_atom_smoothly(calculator, systems, failures):
 
 
 def test_a_network_with_a_kink_fails(calculator, systems, failures, monkeypatch):
-    """With (1 - (r/R)^2) for the cutoff function only the curvature of the energy jumps."""
+    """With (1 - (r/R)^2) as the cutoff function, only the curvature of the energy jumps."""
 
     def kinked(distance, radius):
         return (1.0 - (distance / radius).square()).clamp(min=0.0)
@@ -56,7 +56,7 @@ def test_committees_and_single_precision_are_checked_too(network, make_network, 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_compiled_is_held_against_eager(make_config, systems, monkeypatch):
+def test_compiled_is_compared_with_eager(make_config, systems, monkeypatch):
     from ase_nbody import LevelConfig, NBodyNetwork
     from ase_nbody.training.compiled_step import CompiledPotential
 

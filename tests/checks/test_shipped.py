@@ -14,7 +14,7 @@ from ase_nbody.files.archive import read_card, shipped_models
 
 
 def example(name: str) -> ase.Atoms:
-    """The structure that the model file holds."""
+    """The example structure in the model file."""
     return ase.Atoms(**read_card(name)["card"]["example"])
 
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, for people and for programs, and its exit codes."""
+"""The command line: what it prints for people and for programs, and its exit codes."""
 
 import json
 import sys
@@ -77,7 +77,7 @@ def test_unknown_species_are_refused(nbody, model, tmp_path):
     assert "contain S" in err
 
 
-def test_labels_of_other_names_are_named(nbody, model, data, tmp_path):
+def test_labels_may_have_other_names(nbody, model, data, tmp_path):
     atoms = ase.io.read(data)
     atoms.info["my_e"], atoms.arrays["my_f"] = atoms.get_potential_energy(), atoms.get_forces()
     atoms.calc = None

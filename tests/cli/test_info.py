@@ -1,4 +1,4 @@
-"""``nbody info``: what it prints of a model file, for people and for programs, and what it refuses."""
+"""``nbody info``: what it prints about a model file for people and for programs, and what it refuses."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_for_people(model, network):
         assert word in out
 
 
-def test_a_card_does_not_steer_the_terminal(model):
+def test_a_card_does_not_control_the_terminal(model):
     out = shown(model)
     assert "\x1b" not in out
     assert "\\x1b[2J [bold]loud[/bold] [/]" in out

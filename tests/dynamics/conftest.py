@@ -1,4 +1,4 @@
-"""Systems with small random networks, and an integrator of each kind for them."""
+"""Systems with small random networks, and one integrator of each kind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ KELVIN = {"temperature_K": 300.0}
 TIMES = {"tdamp": 20 * units.fs, "pdamp": 40 * units.fs}
 FRICTION = {"friction": 0.05 / units.fs, "fixcm": False}
 
-# Every integrator that can be continued, and the ways to give one random numbers.
+# Every integrator that can be continued, with each kind of random number generator.
 INTEGRATORS: dict[str, Callable[[ase.Atoms, int], MolecularDynamics]] = {
     "verlet": lambda atoms, seed: VelocityVerlet(atoms, 0.5 * units.fs),
     "langevin": lambda atoms, seed: Langevin(
@@ -39,7 +39,7 @@ INTEGRATORS: dict[str, Callable[[ase.Atoms, int], MolecularDynamics]] = {
 
 
 def make_dynamics(kind: str, atoms: ase.Atoms, calculator: object, seed: int) -> MolecularDynamics:
-    """The integrator, of atoms that another seed displaces, strains and pushes in another way."""
+    """An integrator for the atoms, after displacing, straining and pushing them at random by the seed."""
     atoms.calc = calculator
     rng = np.random.default_rng(seed)
     atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
@@ -56,7 +56,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def dynamics_of(network, systems) -> Callable[..., MolecularDynamics]:
-    """Make dynamics of a kind: ``dynamics_of("langevin", seed=0)``; constant pressure needs a crystal."""
+    """Make dynamics of a kind, of a crystal (constant pressure needs one): ``dynamics_of("langevin", seed=0)``."""
 
     def make(kind: str, seed: int = 0) -> MolecularDynamics:
         return make_dynamics(kind, systems["triclinic"](), NBodyCalculator(network, skin=0.3), seed)
@@ -65,20 +65,20 @@ def dynamics_of(network, systems) -> Callable[..., MolecularDynamics]:
 
 
 def read_files(folder: str | Path) -> dict[str, bytes]:
-    """All files of a run; the checkpoint has every variable with all its digits."""
+    """All files of a run. The checkpoint holds every variable with all its digits."""
     names = ("trajectory.extxyz", "table.csv", "checkpoint.json")
     return {name: (Path(folder) / name).read_bytes() for name in names}
 
 
 @pytest.fixture(scope="session")
 def contents() -> Callable[[str | Path], dict[str, bytes]]:
-    """The files of a run, to the byte."""
+    """Read the files of a run as bytes."""
     return read_files
 
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., dict[str, bytes]]:
-    """Run an integrator to a step with a frame every 5; the files of the run."""
+    """Run an integrator to a step, with a frame every 5 steps, and return the files of the run."""
 
     def run_to(dynamics: MolecularDynamics, folder: Path, steps: int, **keywords: object) -> dict[str, bytes]:
         with ResumableRun(dynamics, folder, interval=5, **keywords) as running:

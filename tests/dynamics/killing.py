@@ -1,5 +1,7 @@
-"""Run molecular dynamics in processes that are killed at random moments, or at every access to the disk; then let it
-finish. Arguments: model, structure, ensemble, steps, kills (their number, or "accesses"), folder. Prints their number.
+"""Run molecular dynamics in processes that are killed at random moments, or at every access to the disk.
+
+Then let the run finish, and print the number of kills.
+Arguments: model, structure, ensemble, steps, kills (a number, or "accesses"), folder.
 """
 
 import os
@@ -20,7 +22,7 @@ from ase_nbody import NBodyCalculator
 from ase_nbody.dynamics import ResumableRun
 from ase_nbody.dynamics.ensembles import draw_velocities, make_dynamics
 
-LONGEST = 0.005  # s from the end of a step to the kill: in the next step, or while a checkpoint is written
+MAX_DELAY_S = 0.005  # from the end of a step to the kill: in the next step, or while a checkpoint is written
 
 
 def run(atoms: ase.Atoms, ensemble: str, steps: int, folder: Path, after_step: Callable[[], Any]) -> None:
@@ -33,7 +35,10 @@ def run(atoms: ase.Atoms, ensemble: str, steps: int, folder: Path, after_step: C
 
 
 def killed(task: Callable[[Callable[[], Any]], None], steps: int = 0, seconds: float = 0.0) -> bool:
-    """Do the task in another process, killed so long after so many steps or by itself; whether it was killed."""
+    """Do the task in another process and kill it ``seconds`` after ``steps`` steps.
+
+    With ``steps`` = 0 only the task itself may kill its process. Return whether the process was killed.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -59,7 +64,7 @@ def killed(task: Callable[[Callable[[], Any]], None], steps: int = 0, seconds: f
 
 
 def suicidal(task: Callable[[Callable[[], Any]], None], access: int, after_step: Callable[[], Any]) -> None:
-    """Do the task, but die right before the given access to the disk that matters."""
+    """Do the task, but die right before the given access to the disk."""
     accesses = iter(range(1, access))
 
     def dying(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,7 +85,7 @@ def main() -> None:
     torch.set_num_threads(1)
     atoms = ase.io.read(structure)
     atoms.calc = NBodyCalculator(model)
-    atoms.get_forces()  # what torch does at its first evaluation is done once, before all children
+    atoms.get_forces()  # so torch initialises itself once, before there are children
 
     def task(after_step: Callable[[], Any]) -> None:
         try:
@@ -91,13 +96,13 @@ def main() -> None:
 
     done = 0
     if kills == "accesses":
-        # Seven of them make a checkpoint: die before each of the first fourteen, then of those that end a second one.
+        # A checkpoint makes seven accesses. Die before each of the first fourteen, then at the last seven again.
         while killed(partial(suicidal, task, 1 + done if done < 14 else 8 + done % 7)):
             done += 1
     else:
         moments = random.Random(folder)
-        longest = int(steps) // max(1, int(kills))  # all lives together are too short for the run to end
-        while done < int(kills) and killed(task, moments.randint(1, longest), moments.uniform(0.0, LONGEST)):
+        longest = int(steps) // max(1, int(kills))  # steps: all lives together are too short for the run to end
+        while done < int(kills) and killed(task, moments.randint(1, longest), moments.uniform(0.0, MAX_DELAY_S)):
             done += 1
     killed(task)
     print(done)

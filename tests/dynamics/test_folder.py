@@ -1,4 +1,4 @@
-"""The folder of a run is safe from other runs, other settings and damage, and refuses them in a sentence."""
+"""Other runs, other settings and damage are refused in a sentence, and leave the folder of a run as it is."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def test_a_run_is_never_overwritten(dynamics_of, tmp_path, run):
     before = run(dynamics_of("verlet"), tmp_path, 10)
     with pytest.raises(ResumeError, match="holds a run of 10 steps: continue it with resume"):
         ResumableRun(dynamics_of("verlet"), tmp_path, interval=5)
-    assert run(dynamics_of("verlet"), tmp_path, 10, resume=True) == before  # it is finished: nothing is done
+    assert run(dynamics_of("verlet"), tmp_path, 10, resume=True) == before  # the run is complete, so nothing happens
     (tmp_path / "checkpoint.json").unlink()
     for resume in (False, True):
         with pytest.raises(ResumeError, match="no checkpoint to resume from"):
@@ -78,10 +78,10 @@ def test_unknown_integrators_and_impossible_intervals_are_refused(dynamics_of, t
 
     andersen = Andersen(atoms, 0.5 * units.fs, temperature_K=300, andersen_prob=0.1, rng=np.random.default_rng(0))
     for dynamics, name in ((Own(atoms, 0.05), "Own"), (andersen, "Andersen")):
-        with pytest.raises(TypeError, match=f"what {name} remembers from step to step; known are VelocityVerlet"):
+        with pytest.raises(TypeError, match=f"what {name} remembers from step to step; it lists VelocityVerlet"):
             ResumableRun(dynamics, tmp_path)
     for keywords in ({"interval": 0}, {"interval": 5, "checkpoint": 12}, {"interval": 5, "checkpoint": -5}):
-        with pytest.raises(ValueError, match="give a positive number of steps and a multiple"):
+        with pytest.raises(ValueError, match="give a positive number of steps between frames and a multiple"):
             ResumableRun(dynamics_of("verlet"), tmp_path, **keywords)
     with (
         ResumableRun(dynamics_of("verlet"), tmp_path, interval=5) as running,
@@ -93,7 +93,6 @@ def test_unknown_integrators_and_impossible_intervals_are_refused(dynamics_of, t
 LOCKING = """
 import sys
 from pathlib import Path
-from pathlib import Path
 from ase_nbody.dynamics.files import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 print("locked", flush=True)
@@ -102,11 +101,11 @@ sys.stdin.read()
 
 
 def test_one_run_at_a_time(dynamics_of, tmp_path, run):
-    """A lock that another process holds keeps a run out; a killed process leaves none behind."""
+    """A lock that another process holds keeps a run out; a killed process leaves no lock behind."""
     command = [sys.executable, "-c", LOCKING, tmp_path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(ResumeError, match="another run is going on in"):
+        with pytest.raises(ResumeError, match="another run is using"):
             ResumableRun(dynamics_of("verlet"), tmp_path)
         other.kill()
     run(dynamics_of("verlet"), tmp_path, 5)

@@ -1,4 +1,4 @@
-"""Runs that are killed with SIGKILL, at random and at every access to the disk, end as the run that was left alone."""
+"""A run that is killed at random, or at every access to the disk, ends with the files of an unbroken run."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def inputs(network, systems, tmp_path):
 
 
 def run(inputs, ensemble: str, steps: int, kills: int | str, folder: Path) -> int:
-    """Number of times that the run was killed before it finished."""
+    """Do the run, and return how often it was killed before it finished."""
     command = [sys.executable, KILLING, *inputs, ensemble, str(steps), str(kills), folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -31,8 +31,8 @@ def run(inputs, ensemble: str, steps: int, kills: int | str, folder: Path) -> in
 @pytest.mark.parametrize(
     ("ensemble", "steps", "kills"), [("langevin", 120, 8), ("npt", 90, 6), ("nvt", 60, "accesses")]
 )
-def test_killed_runs_are_the_unbroken_one(ensemble, steps, kills, inputs, tmp_path, contents):
-    """Byte by byte, with nothing left behind; "accesses": before each opening, syncing and replacing of a file."""
+def test_killed_runs_equal_the_unbroken_one(ensemble, steps, kills, inputs, tmp_path, contents):
+    """All files are equal byte by byte. "accesses" means before each opening, syncing and replacing of a file."""
     assert run(inputs, ensemble, steps, 0, tmp_path / "unbroken") == 0
     times = run(inputs, ensemble, steps, kills, tmp_path / "killed")
     assert times >= 12 if kills == "accesses" else times == kills

@@ -1,4 +1,4 @@
-"""``nbody md``: what it writes, how it ends, how it goes on."""
+"""``nbody md``: what it writes, how it ends, and how it resumes."""
 
 import json
 import os
@@ -21,14 +21,14 @@ from ase_nbody.files.archive import shipped_models
 
 @pytest.fixture
 def md(nbody, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """Run ``nbody md`` in an empty folder; its exit code, output and errors."""
+    """Run ``nbody md`` in an empty folder and return its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
     return partial(nbody, "md")
 
 
 @pytest.fixture
 def inputs(network, make_network, systems, tmp_path) -> None:
-    """Two models, the first with an example, a molecule and a crystal."""
+    """Files of two models (the first holds an example structure), a molecule and a crystal."""
     methanol, crystal = systems["molecule"](), systems["triclinic"]()
     example = {name: np.asarray(getattr(methanol, name)).tolist() for name in ("numbers", "positions", "cell", "pbc")}
     save_model(network, tmp_path / "a.nbody", {"example": example})
@@ -42,7 +42,7 @@ ENSEMBLES = ["nve", "nvt", "langevin", "bussi", "nose-hoover", "npt"]
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
-def test_each_ensemble_is_prolonged_to_the_run_that_was_longer(ensemble, md, contents):
+def test_a_prolonged_run_equals_a_longer_one_in_each_ensemble(ensemble, md, contents):
     command = ("a.nbody", "crystal.extxyz", "--ensemble", ensemble, "--interval", 5)
     assert md(*command, "--steps", 20, "--output", "long")[0] == 0
     assert md(*command, "--steps", 10, "--output", "short")[0] == 0
@@ -60,7 +60,7 @@ def test_each_ensemble_is_prolonged_to_the_run_that_was_longer(ensemble, md, con
 def test_the_example_of_a_model(md):
     code, out, _ = md("a.nbody", "--ps", 0.0101, "--interval", 5)
     assert code == 0
-    assert "25 steps, mean temperature" in out  # whole intervals
+    assert "25 steps, mean temperature" in out  # rounded up to whole intervals
     assert ase.io.read("md/trajectory.extxyz").get_chemical_formula() == "CH4O"
     code, _, err = md("b.nbody")
     assert code == 1
@@ -123,7 +123,7 @@ def test_refusals(md, contents):
         (("--resume", "--temperature", 310), "temperature was 300.0 and is 310.0"),
         (("--resume", "--seed", 3), "seed was 0 and is 3"),
         (("--resume", "--ensemble", "nve"), "integrator was Langevin and is VelocityVerlet"),
-        (("--ensemble", "nvp"), "the ensemble is one of nve, nvt"),
+        (("--ensemble", "nvp"), "the ensemble must be one of nve, nvt"),
         (("--ensemble", "npt", "--output", "new"), "npt needs a system that is periodic"),
         (("--ps", 1), "--ps and --steps both set the length"),
         (("--resume", "--steps", 21), "take 20 or 40"),
@@ -141,7 +141,7 @@ def test_refusals(md, contents):
 
 
 def started(arguments: list[str], steps: int) -> subprocess.Popen:
-    """A run in a process of its own that has written at least ``steps`` steps."""
+    """Start a run in a process of its own, and return the process once it has written at least ``steps`` steps."""
     command = [sys.executable, "-W", "error", "-m", "ase_nbody.cli", "md", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     table = Path("md/table.csv")
@@ -155,14 +155,14 @@ def started(arguments: list[str], steps: int) -> subprocess.Popen:
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_signals(md, contents):
-    """SIGTERM, SIGKILL, then the rest: the run that was left alone."""
+    """A run that is ended by SIGTERM, then by SIGKILL, and then resumed gives the files of an unbroken run."""
     arguments = ["a.nbody", "methanol.extxyz", "--interval", "5", "--checkpoint", "10", "--steps"]
     process = started([*arguments, "100000"], 10)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert "interrupted by SIGTERM" in err
-    assert "the same command with --resume goes on from there" in err
+    assert "the same command with --resume continues from there" in err
     made = int(out.split()[0])
     assert made >= 10
     assert made % 5 == 0

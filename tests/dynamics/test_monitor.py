@@ -1,4 +1,4 @@
-"""The monitor ends what has gone wrong, says why, and leaves alone what has not."""
+"""The monitor ends a run that has gone wrong, says why, and leaves a sound run alone."""
 
 import ase
 import numpy as np
@@ -16,7 +16,7 @@ from ase_nbody.dynamics import DynamicsStopped
 
 
 class Broken(Calculator):
-    """A calculator that gives whatever it is told."""
+    """A calculator that returns the given energy and forces, whatever the structure."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
@@ -60,7 +60,7 @@ def test_a_run_ends_at_the_step_that_goes_wrong(methanol):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("what", ["position", "momentum", "force", "energy"])
-def test_what_is_not_finite(what, value):
+def test_values_that_are_not_finite(what, value):
     forces = np.zeros((3, 3))
     forces[1, 2] = value if what == "force" else 0.0
     atoms = molecule("H2O")
@@ -107,7 +107,9 @@ def test_spread_of_a_committee(methanol, network, make_network):
     methanol.get_forces()
     spread = np.linalg.norm(methanol.calc.forces_spread, axis=1)
     NBodyMonitor(methanol, max_spread=1.01 * spread.max())()
-    with pytest.raises(DynamicsStopped, match=rf"spread on atom {spread.argmax()} .* is {spread.max():.4g} .*labelled"):
+    with pytest.raises(
+        DynamicsStopped, match=rf"spread on atom {spread.argmax()} .* is {spread.max():.4g} .*label this structure"
+    ):
         NBodyMonitor(methanol, max_spread=0.99 * spread.max())()
 
 
@@ -126,7 +128,7 @@ def test_distance(methanol):
 
 
 def with_morse(atoms: ase.Atoms) -> ase.Atoms:
-    """Any calculator of ASE that takes every species."""
+    """The atoms with a calculator of ASE that takes every species."""
     atoms.calc = MorsePotential(epsilon=0.01, r0=1.0)
     return atoms
 
@@ -137,12 +139,12 @@ def test_an_atom_that_flies_off():
     methyl_hydrogen = atoms.positions[8].copy()
     outward = methyl_hydrogen - atoms.get_center_of_mass()
     outward /= np.linalg.norm(outward)
-    atoms.positions[8] = methyl_hydrogen + 3.5 * outward  # broken, but near
+    atoms.positions[8] = methyl_hydrogen + 3.5 * outward  # the bond is broken, but the atom is still near
     monitor()
     atoms.positions[8] = methyl_hydrogen + 5.5 * outward
     with pytest.raises(DynamicsStopped, match=r"atom 8 \(H\) flew off: .*farther than 5 Angstrom"):
         monitor()
-    NBodyMonitor(atoms, max_force=None)()  # apart from the start on
+    NBodyMonitor(atoms, max_force=None)()  # apart from the start
     monitor.max_gap = None
     monitor()
 

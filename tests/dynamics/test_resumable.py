@@ -1,4 +1,4 @@
-"""A resumed run is the unbroken one to the last bit, whatever the integrator remembers."""
+"""A resumed run equals the unbroken one to the last bit, whatever the integrator remembers."""
 
 import ase.io
 import numpy as np
@@ -15,8 +15,8 @@ from ase_nbody.dynamics.integrators import MEMORY, get_variables, target_tempera
 from ase_nbody.hierarchy import build
 
 
-def test_a_resumed_run_is_the_unbroken_one(kind, dynamics_of, tmp_path, run):
-    """All files are equal to the last byte, though the second half starts from other atoms, momenta and seed."""
+def test_a_resumed_run_equals_the_unbroken_one(kind, dynamics_of, tmp_path, run):
+    """All files are equal to the last byte, although the second half starts from other atoms, momenta and seed."""
     unbroken = run(dynamics_of(kind), tmp_path / "unbroken", 20)
     run(dynamics_of(kind), tmp_path / "broken", 10)
     assert run(dynamics_of(kind, seed=1), tmp_path / "broken", 20, resume=True) == unbroken
@@ -40,7 +40,7 @@ VARIABLES = [
 
 @pytest.mark.parametrize(("kind", "forgotten"), VARIABLES)
 def test_every_variable_is_needed(kind, forgotten, dynamics_of, tmp_path, monkeypatch, run):
-    """The test above fails if one of them is forgotten."""
+    """The runs of the test above differ as soon as one variable is forgotten."""
     unbroken = run(dynamics_of(kind), tmp_path / "unbroken", 10)
     run(dynamics_of(kind), tmp_path / "broken", 5)
 
@@ -52,12 +52,12 @@ def test_every_variable_is_needed(kind, forgotten, dynamics_of, tmp_path, monkey
     assert run(dynamics_of(kind, seed=1), tmp_path / "broken", 10, resume=True) != unbroken
 
 
-# Written by each step before it is read, or by ``run``.
+# Each step writes these before it reads them, or ``run`` sets them.
 TRANSIENT = {"nsteps", "max_steps", "v", "rnd_pos", "rnd_vel", "optimizable", "_cell"}
 
 
 def attributes(thing, prefix: str = "") -> dict[str, str]:
-    """All attributes by their dotted names, those of thermostat and barostat too, as text."""
+    """All attributes as text by their dotted names, including those of thermostat and barostat."""
     found = {}
     for name, value in vars(thing).items():
         if type(value).__module__.startswith("ase.md.nose_hoover_chain"):
@@ -70,7 +70,7 @@ def attributes(thing, prefix: str = "") -> dict[str, str]:
 
 
 def test_no_variable_is_missing(kind, dynamics_of):
-    """What steps change is known to be a variable."""
+    """Every attribute that steps change is listed as a variable."""
     dynamics = dynamics_of(kind)
     before = attributes(dynamics)
     dynamics.run(3)
@@ -82,7 +82,10 @@ def test_no_variable_is_missing(kind, dynamics_of):
 
 @pytest.mark.parametrize("forgetting", [True, False])
 def test_neighbours_are_searched_at_the_same_steps(forgetting, dynamics_of, tmp_path, monkeypatch, run):
-    """The age of a list changes the last digits. Were it not forgotten after each frame, it would tell of the break."""
+    """The age of a list changes the last digits, so lists are forgotten after each frame.
+
+    Otherwise the resumed run would search for neighbours at other steps than the unbroken one.
+    """
     searched, find_edges = [], build.find_edges
     monkeypatch.setattr(build, "find_edges", lambda s, *rest: (searched.append(s.positions), find_edges(s, *rest))[1])
     if not forgetting:
@@ -98,7 +101,7 @@ def test_neighbours_are_searched_at_the_same_steps(forgetting, dynamics_of, tmp_
 
 
 def test_checkpoints_do_not_change_the_run(dynamics_of, tmp_path, run):
-    """Rarer checkpoints, a stop and a resumption with another interval of them give the same files."""
+    """Fewer checkpoints, or a stop and a resumption with another interval between them, give the same files."""
     unbroken = run(dynamics_of("langevin"), tmp_path / "often", 40)
     assert run(dynamics_of("langevin"), tmp_path / "rarely", 40, checkpoint=20) == unbroken
     with ResumableRun(dynamics_of("langevin"), tmp_path / "stopped", interval=5, checkpoint=35) as running:
@@ -123,7 +126,7 @@ def test_frames_before_an_error_are_kept(error, dynamics_of, tmp_path, run):
     assert run(dynamics_of("langevin"), tmp_path / "broken", 40, resume=True) == unbroken
 
 
-def test_what_is_written(dynamics_of, tmp_path):
+def test_trajectory_and_table_hold_the_steps(dynamics_of, tmp_path):
     dynamics = dynamics_of("langevin")
     with ResumableRun(dynamics, tmp_path, interval=5) as running:
         assert running.resumed_at is None
@@ -163,7 +166,7 @@ def test_any_calculator(tmp_path, run):
 
 
 def test_the_module_numpy_random_can_be_continued(dynamics_of, tmp_path, run):
-    """What Langevin takes when no generator is given."""
+    """Langevin uses this module when it is given no generator."""
     state = np.random.get_state()  # noqa: NPY002
     try:
         outputs = []

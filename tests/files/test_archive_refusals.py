@@ -1,4 +1,4 @@
-"""Files that are no models, or not any more, or are made to do harm: refused in words, before anything is built."""
+"""Files that are no models, are damaged, or are made to do harm: a sentence refuses them before anything is built."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from ase_nbody.files.archive import (
     save_model,
 )
 from ase_nbody.files.entries import FEATURES, FORMAT_VERSION, MAX_LEVELS, Feature, metadata_checksum
-from ase_nbody.files.tensor_file import MAX_HEADER, ModelFileError
+from ase_nbody.files.tensor_file import MAX_HEADER_BYTES, ModelFileError
 from ase_nbody.network.network import NBodyNetwork
 
 
@@ -30,7 +30,7 @@ def saved(network, tmp_path):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Nothing is built: a network may be larger than any memory."""
+    """Make sure that no network is built: it might be larger than any memory."""
 
     def build(self, config):
         raise AssertionError("a network was built from a file that should be refused")
@@ -39,7 +39,7 @@ def no_network(monkeypatch):
 
 
 def forge(path, entries=None, weights=None, **texts) -> None:
-    """Rewrite a file with other entries, weights or, literally, texts of entries. All checksums are made to fit."""
+    """Rewrite a file with other entries, weights, or literal texts of entries. All checksums are made to fit."""
     weights = load(path.read_bytes()) if weights is None else weights
     content = {**read_card(path), **(entries or {})}
     content["checksum"] = checksum(content["config"], weights)
@@ -62,7 +62,7 @@ def reforged(path, change) -> None:
 
 
 def with_header(header: str, data: bytes = b"") -> bytes:
-    """The bytes of a file with any header at all."""
+    """The bytes of a file with the given header, whatever it is."""
     return len(header.encode()).to_bytes(8, "little") + header.encode() + data
 
 
@@ -74,7 +74,7 @@ def test_a_truncated_file(kept, saved):
         load_model(saved)
 
 
-def test_bytes_too_many(saved):
+def test_a_file_with_too_many_bytes(saved):
     saved.write_bytes(saved.read_bytes() + bytes(1))
     with pytest.raises(ModelFileError, match="its tensors cannot be read"):
         load_model(saved)
@@ -236,7 +236,7 @@ def test_a_feature_may_bring_an_entry(name, request, monkeypatch):
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else next(iter(value)),
 )
-def test_texts_that_mean_nothing_or_two_things(texts, message, saved, no_network):
+def test_texts_without_a_meaning_or_with_two(texts, message, saved, no_network):
     forge(saved, **texts)
     with pytest.raises(ModelFileError, match=message):
         load_model(saved)
@@ -267,7 +267,7 @@ ENTRY = '{"dtype":"F64","shape":[1],"data_offsets":[0,8]}'
     ],
     ids=lambda header: header[:40],
 )
-def test_headers_of_nonsense(header, tmp_path):
+def test_nonsensical_headers(header, tmp_path):
     path = tmp_path / "model.nbody"
     path.write_bytes(with_header(header, bytes(8)))
     with pytest.raises(ModelFileError, match="is not an N-body model that can be loaded"):
@@ -308,7 +308,7 @@ def test_weights_of_transposed_shape(saved, no_network):
         load_model(saved)
 
 
-def test_weights_of_another_number_of_members(network, tmp_path):
+def test_weights_for_another_number_of_members(network, tmp_path):
     path = save_model([network] * 3, tmp_path / "committee.nbody")
     assert len(load_members(path)) == 3
     weights = load(path.read_bytes())
@@ -345,27 +345,27 @@ def test_a_network_of_too_many_levels(count, saved, no_network):
         load_model(saved)
 
 
-@pytest.mark.parametrize("claimed", [2**63, 2**64 - 1, 10**12, MAX_HEADER + 1])
+@pytest.mark.parametrize("claimed", [2**63, 2**64 - 1, 10**12, MAX_HEADER_BYTES + 1])
 def test_a_header_that_claims_to_be_huge(claimed, saved):
     payload = claimed.to_bytes(8, "little") + saved.read_bytes()[8:]
-    saved.write_bytes(payload + bytes(max(0, MAX_HEADER + 9 - len(payload))))
+    saved.write_bytes(payload + bytes(max(0, MAX_HEADER_BYTES + 9 - len(payload))))
     with pytest.raises(ModelFileError, match=r"ends within its header|in the header; allowed are"):
         load_model(saved)
 
 
 def test_an_oversized_file_is_not_even_read(saved):
-    os.truncate(saved, 10 * 2**30)  # sparse: the disk does not hold it
+    os.truncate(saved, 10 * 2**30)  # a sparse file, which takes no room on the disk
     with pytest.raises(ModelFileError, match=r"has 10,240 MiB; a model file has at most 64 MiB"):
         load_model(saved)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_reading_does_not_wait_for_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "model.nbody")
     with pytest.raises(ModelFileError, match="is a pipe or a device"):
         load_model(tmp_path / "model.nbody")
 
 
-def test_a_file_that_turns_into_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
+def test_reading_does_not_wait_for_a_file_that_turns_into_a_pipe(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "model.nbody")
     monkeypatch.setattr(ase_nbody.archive, "find_model", lambda name: name)
     with pytest.raises(ModelFileError, match="is a pipe or a device"):
@@ -389,7 +389,7 @@ def test_links_are_followed_to_files_only(saved, tmp_path):
 def test_a_file_that_may_not_be_read(saved, monkeypatch):
     saved.chmod(stat.S_IWUSR)
 
-    def refuse(path, flags):  # what the system says to all users but root
+    def refuse(path, flags):  # the system refuses all users but root
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "open", refuse)

@@ -1,4 +1,4 @@
-"""Committees in one file: every command and the calculator take them; what they say is what the members say."""
+"""Committees in one file: every command and the calculator accept them, and they give what their members give."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_the_members_come_back_bit_for_bit(committee, members):
         assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
 
 
-def test_the_card_has_what_all_share_and_what_each_says(committee, members):
+def test_the_card_has_common_entries_and_those_of_each_member(committee, members):
     content = read_card(committee)
     own = [checksum(content["config"], member.state_dict()) for member in members]
     assert content["members"] == 3
@@ -58,7 +58,7 @@ def test_the_card_has_what_all_share_and_what_each_says(committee, members):
 
 
 @pytest.mark.parametrize("name", ["molecule", "crystal"])
-def test_the_calculator_takes_it_as_the_list_of_its_members(name, systems, committee, files):
+def test_the_calculator_treats_it_as_the_list_of_its_members(name, systems, committee, files):
     listed, packed = NBodyCalculator(files), NBodyCalculator(committee)
     for calculator in (listed, packed):
         calculator.calculate(systems[name]())
@@ -75,7 +75,7 @@ def test_committees_and_single_models_make_one_committee(committee, files, tmp_p
     assert len(load_members(pack_models([committee, files[0]], tmp_path / "four.nbody"))) == 4
 
 
-def test_where_one_network_is_meant_a_committee_is_refused(committee):
+def test_a_committee_is_refused_where_one_network_is_expected(committee):
     with pytest.raises(ModelFileError, match=r"holds a committee of 3 networks where one is expected"):
         load_model(committee)
 
@@ -94,7 +94,7 @@ def test_networks_that_differ_are_not_packed(files, make_network, tmp_path):
 
 @pytest.fixture
 def data(tmp_path, files):
-    """Methanol with the committee's own energies and forces plus known errors."""
+    """Methanol with the committee's own energies and forces, shifted by known errors."""
     atoms = molecule("CH3OH")
     atoms.rattle(0.05, seed=0)
     atoms.calc = NBodyCalculator([str(file) for file in files])
@@ -104,7 +104,7 @@ def data(tmp_path, files):
     return tmp_path / "data.extxyz"
 
 
-def test_every_command_takes_it(nbody, committee, data, tmp_path):
+def test_every_command_accepts_it(nbody, committee, data, tmp_path):
     code, out, _ = nbody("evaluate", committee, data, "--json")
     assert code == 0
     assert json.loads(out)["errors"]["energy"]["mae"] == pytest.approx(1.0, rel=1e-3)

@@ -41,7 +41,7 @@ def test_sum_is_the_same_when_traced(channels, padded_level, generator):
     torch.testing.assert_close(graph(edges), sum_over_parents(edges, padded_level))
 
 
-def test_each_is_the_adjoint_of_the_other(padded_level, generator):
+def test_gather_and_sum_are_adjoint_to_each_other(padded_level, generator):
     level = padded_level
     state = random(generator, 4, level.parents.shape[1], 3)
     edges = random(generator, 4, *level.child.shape, 3) * level.mask.unsqueeze(-1)

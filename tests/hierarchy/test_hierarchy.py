@@ -26,11 +26,11 @@ def edges_of(level: Level) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("parts", "expected"), [("all", [1, 1, 1, 1]), ("heavy", [0, 1, 1, 0]), ((8, 1), [1, 0, 1, 1]), ((), [0, 0, 0, 0])]
 )
-def test_parts_are_chosen_by_species(parts, expected):
+def test_a_selection_chooses_atoms_by_their_atomic_numbers(parts, expected):
     np.testing.assert_array_equal(select(np.array([1, 6, 8, 1]), parts), np.array(expected, dtype=bool))
 
 
-def test_an_unknown_choice_is_quoted():
+def test_an_unknown_selection_is_quoted():
     with pytest.raises(ValueError, match="'all', 'heavy' or a tuple of atomic numbers, got 'metals'"):
         select(np.array([1]), "metals")
 
@@ -44,7 +44,7 @@ def test_which_parts_exist_depends_on_the_composition_alone(system):
 
 
 def test_edges_of_every_level(system):
-    """Every pair within the radius whose ends are a part and one of the children below, and no other."""
+    """The edges are the pairs within the radius that lead from a part to one of the children below, and no others."""
     structure, hierarchy = Structure.from_atoms(system), build(system)
     below = np.ones(len(system), dtype=bool)
     for level, layout in zip(hierarchy.levels, LAYOUT, strict=True):
@@ -64,7 +64,7 @@ def test_children_are_parts_of_the_level_below(system):
         centre_below = level.centre
 
 
-def test_parents_list_every_edge_at_its_child_once(system):
+def test_parents_list_each_edge_once_at_its_child(system):
     for level in build(system).levels:
         listed = level.parents[level.parents_mask]
         assert torch.equal(listed.sort().values, level.mask.flatten().nonzero().flatten())
@@ -128,7 +128,7 @@ def test_small_moves_add_up_to_a_rebuild(verlet, systems):
     for _ in range(10):
         verlet.update(Structure.from_atoms(atoms))
         atoms.positions[0] += [0.1, 0.0, 0.0]
-    assert verlet.builds == 4  # after more than half of the skin, that is with the third move
+    assert verlet.builds == 4  # the third move exceeds half of the skin
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ def test_another_system_gets_another_hierarchy(change, verlet, systems):
 def test_the_hierarchy_is_keyed_on_a_copy_of_the_geometry(verlet, systems):
     atoms = systems["triclinic"]()
     first = verlet.update(Structure.from_atoms(atoms))
-    atoms.positions += np.random.default_rng(0).normal(size=(3, 3))  # in place, as an integrator does it
+    atoms.positions += np.random.default_rng(0).normal(size=(3, 3))  # in place, like an integrator
     assert verlet.update(Structure.from_atoms(atoms)) is not first
 
 
-def test_no_skin_rebuilds_at_every_step(systems):
+def test_without_a_skin_every_step_rebuilds(systems):
     verlet, structure = VerletHierarchy(LAYOUT, skin=0.0), Structure.from_atoms(systems["molecule"]())
     verlet.update(structure)
     verlet.update(structure)

@@ -25,7 +25,7 @@ def structure_of(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...])
 
 
 def brute_force(structure: Structure, cutoff: float) -> set[tuple[int, ...]]:
-    """All (i, j, shift) by trying every image that can be near: as many as there are lattice planes in between."""
+    """All (i, j, shift), found by trying every image that can be near. Lattice planes limit how many there are."""
     cell = structure.cell[structure.pbc]
     reach = np.zeros(3, dtype=int)
     if len(cell) and len(structure):
@@ -50,8 +50,8 @@ def as_set(pairs: Pairs | Edges) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize("pbc", PBC, ids=lambda pbc: "".join("FT"[axis] for axis in pbc))
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
-def test_pairs_are_those_of_brute_force(cell, pbc):
-    positions = np.random.default_rng(0).uniform(-2.0, 7.0, size=(6, 3))  # many of them outside the cell
+def test_pairs_agree_with_brute_force(cell, pbc):
+    positions = np.random.default_rng(0).uniform(-2.0, 7.0, size=(6, 3))  # many are outside the cell
     structure = structure_of(positions, cell, pbc)
     assert as_set(find_pairs(structure, 3.7)) == brute_force(structure, 3.7)
 
@@ -110,7 +110,7 @@ print(count([False] * 3, [0.0] * 3, flat) // len(cKDTree(flat).query_pairs(4.0))
 
 
 def test_long_and_thin_systems_neither_kill_nor_stop_the_process():
-    """An atom that flew away, a flat box: the search's grid of cells must neither vanish (SIGFPE) nor grow forever."""
+    """With a lost atom or a flat box, the grid of the search must neither vanish (SIGFPE) nor grow without bound."""
     command = [sys.executable, "-c", LONG_AND_THIN]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert result.returncode == 0, f"the process ended with {result.returncode} after printing {result.stdout.split()}"
@@ -119,7 +119,7 @@ def test_long_and_thin_systems_neither_kill_nor_stop_the_process():
 
 @pytest.mark.parametrize("cells", [2e5, 4e9])
 def test_unwrapped_by_many_cells(cells):
-    """The pairs are found, or the structure is refused, never a pair lost (vesin counts cells in 32 bits)."""
+    """All pairs are found or the structure is refused, but no pair is lost (vesin counts cells in 32 bits)."""
     positions, cell = np.random.default_rng(0).uniform(0.0, 5.0, size=(4, 3)), CELLS["cubic"]
     near = find_pairs(structure_of(positions, cell, (True, True, True)), 4.0)
     positions[1] += np.array([cells, -0.5 * cells, 0.0]) @ cell
@@ -133,13 +133,13 @@ def test_unwrapped_by_many_cells(cells):
 
 
 @pytest.mark.parametrize("positions", [np.zeros((0, 3)), np.ones((1, 3))], ids=["empty", "lone atom"])
-def test_nothing_to_pair(positions):
+def test_structures_without_pairs(positions):
     pairs = find_pairs(structure_of(positions, np.zeros((3, 3)), (False, False, False)), 5.0)
     assert len(pairs) == 0
     assert pairs.shift.shape == (0, 3)
 
 
-def test_within_takes_the_closer_ones(systems):
+def test_within_keeps_the_closer_pairs(systems):
     structure = Structure.from_atoms(systems["triclinic"]())
     assert as_set(find_edges(structure, 6.0).within(3.0)) == brute_force(structure, 3.0)
 
@@ -151,7 +151,7 @@ thorough = settings(max_examples=150, deadline=None, derandomize=True, database=
 
 @st.composite
 def two_geometries(draw) -> tuple[Structure, Structure]:
-    """A small system, and the same after moves of its atoms and of its cell."""
+    """A small system before and after moves of its atoms and its cell."""
     number = draw(st.integers(2, 4))
     positions = np.array(draw(st.lists(coordinates, min_size=3 * number, max_size=3 * number))).reshape(-1, 3)
     cell, pbc = CELLS[draw(st.sampled_from(["cubic", "triclinic", "left-handed"]))], draw(st.sampled_from(PBC))
@@ -174,7 +174,7 @@ def test_a_list_that_is_still_valid_holds_all_pairs(geometries, skin):
 
 @st.composite
 def an_approach(draw) -> tuple[Structure, Structure, float]:
-    """Two atoms barely beyond 3 Angstrom and the skin, that step and are strained towards each other; and the skin."""
+    """Two atoms just beyond 3 Angstrom and a skin, before and after they move towards each other; and the skin."""
     skin, step = draw(st.floats(0.05, 1.0)), draw(st.floats(0.0, 0.3))
     direction = np.array([draw(st.floats(0.1, 1.0)), draw(st.floats(-1.0, 1.0)), draw(st.floats(-1.0, 1.0))])
     direction /= np.linalg.norm(direction)

@@ -10,7 +10,7 @@ STRUCTURE = torch.tensor([0, 0, 2, 2, 2])  # structure 1 is empty
 
 
 def implementations():
-    """The sum in use, torch's own, and torch-scatter's where it is installed."""
+    """The sum in use, torch's own, and torch-scatter's if it is installed."""
     return [None] if reduction._scatter_sum is None else [None, reduction._scatter_sum]
 
 
@@ -37,6 +37,6 @@ def test_derivatives_of_first_and_second_order(implementation):
     assert torch.autograd.gradgradcheck(lambda x: sum_by_structure(x**3, STRUCTURE, 3), values)
 
 
-def test_nothing_to_sum(implementation):
+def test_sums_without_atoms(implementation):
     none = torch.zeros(0, dtype=torch.int64)
     assert torch.equal(sum_by_structure(torch.zeros(0, 3), none, 2), torch.zeros(2, 3))

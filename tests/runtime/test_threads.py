@@ -1,4 +1,4 @@
-"""Blocks are evaluated side by side, with the results of one thread bit by bit; errors are not lost, nor threads."""
+"""Several threads give the results of one thread, bit by bit. Errors reach the caller, and no thread stays busy."""
 
 import multiprocessing
 import threading
@@ -15,7 +15,7 @@ from ase_nbody.runtime.threads import in_order
 
 @pytest.fixture(params=[2, 3, 8])
 def threads(request):
-    """So many threads of torch, while the test runs."""
+    """Set the number of torch's threads while the test runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -23,7 +23,7 @@ def threads(request):
 
 
 def test_results_come_in_order_from_several_threads(threads):
-    together = threading.Barrier(threads)  # broken unless so many threads are in it at a time
+    together = threading.Barrier(threads)  # it breaks unless that many threads wait at the same time
 
     def square(number):
         if number < threads:
@@ -49,7 +49,7 @@ def test_no_items():
 
 
 def test_results_come_while_others_are_worked_on():
-    """Another thread's second item ends when the first result has been seen."""
+    """Items of the other thread end only after the first result was seen."""
     seen = threading.Event()
     here = threading.current_thread()
 
@@ -71,7 +71,7 @@ def test_a_reader_who_leaves_ends_the_work(threads):
         next(results)
     count = len(begun)
     assert 0 < count <= 100
-    assert list(in_order(abs, range(10), threads)) == list(range(10))  # nobody is still at work
+    assert list(in_order(abs, range(10), threads)) == list(range(10))  # no thread is still busy
     assert len(begun) == count
     assert torch.get_num_threads() == threads
 
@@ -85,9 +85,9 @@ def test_an_error_comes_out_and_ends_the_work(threads):
 
     with pytest.raises(ValueError, match="item"):
         list(in_order(fail, range(100), threads))
-    assert len(begun) <= threads  # each thread began one at the most
+    assert len(begun) <= threads  # each thread began at most one
     assert torch.get_num_threads() == threads
-    assert list(in_order(abs, range(10), threads)) == list(range(10))  # the threads are there for the next
+    assert list(in_order(abs, range(10), threads)) == list(range(10))  # the threads are ready for more work
 
 
 def test_an_evaluation_is_the_same_bit_by_bit_for_any_threads(threads, network, systems, hierarchy_of, monkeypatch):

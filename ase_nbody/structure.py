@@ -1,14 +1,17 @@
-"""Structure: what the network is told about a system. Immutable numpy arrays; no other file reads ``ase.Atoms``."""
+"""Structure: what the network is told about a system. Its arrays are immutable; no other file reads ``ase.Atoms``."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import ase
 import numpy as np
 from numpy.typing import NDArray
 
-FARTHEST = 1e9  # Angstrom; there a float64 resolves 1e-7 Angstrom, and forces are right to 1e-5 eV/Angstrom
-SHORTEST = 1e-3  # Angstrom
+# At this distance from the origin a float64 resolves 1e-7 Angstrom, and forces are right to 1e-5 eV/Angstrom.
+LARGEST_COORDINATE_ANGSTROM = 1e9
+SHORTEST_LATTICE_VECTOR_ANGSTROM = 1e-3
 
 
 class StructureError(ValueError):
@@ -17,19 +20,21 @@ class StructureError(ValueError):
 
 @dataclass(frozen=True)
 class Structure:
-    """Positions, species and periodicity of one system.
+    """Positions, species, periodicity and total charge of one system.
 
     Attributes:
         numbers: atomic numbers (N,), int64.
         positions: Cartesian positions (N, 3) in Angstrom, float64; need not be wrapped into the cell.
         cell: lattice vectors as rows (3, 3) in Angstrom, float64; left-handed and triclinic cells are fine.
         pbc: periodic along each lattice vector (3,), bool.
+        charge: total charge in e. Only networks that predict partial charges look at it.
     """
 
     numbers: NDArray[np.int64]
     positions: NDArray[np.float64]
     cell: NDArray[np.float64]
     pbc: NDArray[np.bool_]
+    charge: float = 0.0
 
     def __post_init__(self) -> None:
         for array in (self.numbers, self.positions, self.cell, self.pbc):
@@ -45,25 +50,27 @@ class Structure:
 
     @classmethod
     def from_atoms(cls, atoms: ase.Atoms) -> "Structure":
-        """Copy and check what the network needs of ``atoms``.
+        """Copy what the network needs of ``atoms``, and check it. The charge is ``atoms.info["charge"]``, 0 if absent.
 
         Raises:
             StructureError: NaN, infinity or more than 1e9 Angstrom in positions or cell, a periodic direction without a
-                lattice vector, periodic lattice vectors that are shorter than 1e-3 Angstrom or linearly dependent.
+                lattice vector, periodic lattice vectors that are shorter than 1e-3 Angstrom or linearly dependent, or a
+                charge that is not one finite number.
         """
         structure = cls(
             numbers=atoms.numbers.astype(np.int64),
             positions=np.array(atoms.positions, dtype=np.float64),
             cell=np.array(atoms.cell.array, dtype=np.float64),
             pbc=np.array(atoms.pbc, dtype=np.bool_),
+            charge=_total_charge(atoms.info),
         )
         structure.check()
         return structure
 
     def check(self) -> None:
-        """Refuse what cannot be evaluated, naming the culprit (see ``from_atoms``)."""
+        """Refuse a geometry that cannot be evaluated, and name the culprit (see ``from_atoms``)."""
         self._check_positions()
-        if not np.abs(self.cell).max() < np.inf:  # NaN compares as wrong
+        if not np.abs(self.cell).max() < np.inf:  # false for NaN too
             raise StructureError(f"the cell is not finite: {self.cell.tolist()}. Set it with atoms.set_cell(...).")
         if not self.pbc.any():
             return
@@ -79,9 +86,9 @@ class Structure:
 
     def _check_positions(self) -> None:
         far = np.abs(self.positions)
-        if far.max(initial=0.0) < FARTHEST:  # NaN compares as wrong
+        if far.max(initial=0.0) < LARGEST_COORDINATE_ANGSTROM:  # false for NaN too
             return
-        atom, axis = np.argwhere(~(far < FARTHEST))[0]
+        atom, axis = np.argwhere(~(far < LARGEST_COORDINATE_ANGSTROM))[0]
         value = self.positions[atom, axis]
         if not np.isfinite(value):
             raise StructureError(
@@ -90,7 +97,7 @@ class Structure:
             )
         raise StructureError(
             f"position of atom {atom} is too far from the origin: {'xyz'[axis]} = {value:.6g} Angstrom (allowed: "
-            f"{FARTHEST:g}), where a float64 has a resolution of {np.spacing(abs(value)):.1g} Angstrom only. "
+            f"{LARGEST_COORDINATE_ANGSTROM:g}), where a float64 resolves only {np.spacing(abs(value)):.1g} Angstrom. "
             "Move the system with atoms.positions -= atoms.positions.mean(axis=0), and look for atoms that fly off."
         )
 
@@ -101,8 +108,19 @@ class Structure:
                 f"pbc is set along lattice vector {axis}, but that vector is zero. "
                 "Give the cell with atoms.set_cell(...) or switch pbc off with atoms.pbc = False."
             )
-        if not SHORTEST < length < FARTHEST:
+        if not SHORTEST_LATTICE_VECTOR_ANGSTROM < length < LARGEST_COORDINATE_ANGSTROM:
             raise StructureError(
-                f"lattice vector {axis} is {length:.3g} Angstrom long (allowed: {SHORTEST:g} to {FARTHEST:g}). "
-                "Correct atoms.cell, or switch pbc off along it with atoms.pbc."
+                f"lattice vector {axis} is {length:.3g} Angstrom long (allowed: {SHORTEST_LATTICE_VECTOR_ANGSTROM:g} "
+                f"to {LARGEST_COORDINATE_ANGSTROM:g}). Correct atoms.cell, or switch pbc off along it with atoms.pbc."
             )
+
+
+def _total_charge(info: Mapping[str, Any]) -> float:
+    given = info.get("charge", 0.0)
+    value = np.asarray(given)
+    if value.shape != () or value.dtype.kind not in "iuf" or not np.isfinite(value):
+        raise StructureError(
+            f"atoms.info['charge'] is {given!r}, but the total charge must be one finite number in e. "
+            "Set atoms.info['charge'] = 0 for a neutral system, or remove the entry."
+        )
+    return float(value)

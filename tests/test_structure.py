@@ -75,3 +75,17 @@ def test_dependent_lattice_vectors_are_shown(pbc):
 def test_dependent_vectors_do_not_matter_where_they_are_not_periodic():
     atoms = ase.Atoms("C", cell=[[3.0, 0, 0], [3.0, 0, 0], [0, 0, 5]], pbc=(True, False, True))
     assert Structure.from_atoms(atoms).pbc.tolist() == [True, False, True]
+
+
+def test_the_charge_is_that_of_info():
+    atoms = ase.Atoms("Na")
+    assert Structure.from_atoms(atoms).charge == 0.0
+    atoms.info["charge"] = 1
+    assert Structure.from_atoms(atoms).charge == 1.0
+
+
+@pytest.mark.parametrize("charge", [np.nan, np.inf, "1", None, [1.0], True])
+def test_a_charge_that_is_no_finite_number_is_shown(charge):
+    atoms = ase.Atoms("Na", info={"charge": charge})
+    with pytest.raises(StructureError, match=r"atoms\.info\['charge'\] is .*must be one finite number"):
+        Structure.from_atoms(atoms)

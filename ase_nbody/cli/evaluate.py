@@ -12,12 +12,12 @@ from ase_nbody.files.archive import load_members
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
-    data: Annotated[str, typer.Argument(help="File with reference energies and forces (extxyz, ...).")],
+    data: Annotated[str, typer.Argument(help="File with reference values (extxyz, ...).")],
     index: Annotated[str, typer.Option(help="Which frames, as ASE writes slices.")] = ":",
     key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Print mean absolute and root-mean-square errors of energy, forces and stress."""
+    """Print mean absolute and root-mean-square errors of energy, forces, stress, partial charges and dipole moment."""
     from ase_nbody.data import DataError, read_labelled
     from ase_nbody.training.evaluation import errors_table, evaluate_model
     from ase_nbody.training.loss import unit_of
@@ -26,7 +26,7 @@ def evaluate(
     frames = read_labelled(data, index, keys=parse_keys(key))
     table = evaluate_model(members, frames)
     if not table:
-        raise DataError(f"{data} has neither energies nor forces to compare with; see docs/training.md for their names")
+        raise DataError(f"{data} has no labels to compare with, such as energies; see docs/training.md for their names")
     if as_json:
         found = {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in table.items()}
         typer.echo(json.dumps({"model": model, "data": data, "frames": len(frames), "errors": found}, indent=2))

@@ -1,26 +1,28 @@
-"""The option ``--key``: names of the labels in a data file, where they are not the usual ones."""
+"""The option ``--key``: unusual names of the labels in a data file."""
 
 from typing import Annotated
 
 import typer
 
+from ase_nbody.data.labels import USUAL_KEYS
+
+_CHOICES = ", ".join(USUAL_KEYS)
 KeysOption = Annotated[
     list[str] | None,
-    typer.Option("--key", metavar="LABEL=NAME", help="Name of energy, forces, stress or virial; repeat for several."),
+    typer.Option("--key", metavar="LABEL=NAME", help=f"Name of a label ({_CHOICES}); repeat for several."),
 ]
-_LABELS = ("energy", "forces", "stress", "virial")
 
 
 def parse_keys(options: list[str] | None) -> dict[str, str]:
     """``["energy=my_e"]`` -> ``{"energy": "my_e"}``.
 
     Raises:
-        ValueError: another label, or no name.
+        ValueError: an option names another label, or gives no name.
     """
     keys = {}
     for option in options or []:
         label, _, name = option.partition("=")
-        if label not in _LABELS or not name:
-            raise ValueError(f"--key {option}: write LABEL=NAME, LABEL one of {', '.join(_LABELS)}")
+        if label not in USUAL_KEYS or not name:
+            raise ValueError(f"--key {option}: write LABEL=NAME, LABEL one of {_CHOICES}")
         keys[label] = name
     return keys

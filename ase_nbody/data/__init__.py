@@ -1,17 +1,20 @@
-"""Reference data: reading labelled structures, statistics that a training needs, batches."""
+"""Reference data: labels, reading of labelled structures, statistics that a training needs, batches."""
 
 from ase_nbody.data.batch import Batch, LazySamples, Sample, collate, prepare
+from ase_nbody.data.labels import LABELS, Label
 from ase_nbody.data.reading import DataError, LabelledStructure, Weights, iterate_labelled, read_labelled
 from ase_nbody.data.sampling import AtomBatches
 from ase_nbody.data.statistics import DataStatistics, fit_isolated_energies, measure
 from ase_nbody.data.store import FrameStore
 
 __all__ = [
+    "LABELS",
     "AtomBatches",
     "Batch",
     "DataError",
     "DataStatistics",
     "FrameStore",
+    "Label",
     "LabelledStructure",
     "LazySamples",
     "Sample",

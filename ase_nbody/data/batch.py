@@ -1,7 +1,7 @@
 """Batches: structures side by side in one hierarchy, with their labels."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,37 +10,36 @@ from ase.data import chemical_symbols
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ase_nbody.data.labels import LABELS
 from ase_nbody.data.reading import DataError, LabelledStructure
 from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.config import NBodyConfig
 
-_CHUNK = 64  # samples that a worker makes at a time
-_PROBES = 32  # samples from which the memory of all is estimated
-_TENSORS = ("positions", "cells", "energy", "forces", "stress", "weights")
+_SAMPLES_PER_CHUNK = 64  # which a worker makes at a time
+_PROBED_SAMPLES = 32  # from which the memory of all is estimated
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B labelled structures with N atoms in all; a sample is a batch of one. Missing labels are NaN.
+    """B labelled structures with N atoms in all. A sample is a batch of one.
 
     Attributes:
         hierarchy: parts and edges.
         positions: (N, 3) in Angstrom, float64.
         cells: (B, 3, 3) in Angstrom, float64.
-        energy: (B,) in eV, float64.
-        forces: (N, 3) in eV/Angstrom, float64.
-        stress: (B, 3, 3) in eV/Angstrom^3, float64.
-        weights: of energy, forces and stress in the loss (B, 3), float64.
+        total_charges: (B,) in e, float64.
+        labels: for each row of ``data/labels.py``, by name, the values of all structures (B, ...) or atoms (N, ...) in
+            its unit, float64; NaN where they are missing.
+        weights: how much each of these labels counts in the loss, by name: (B,), float64.
     """
 
     hierarchy: Hierarchy
     positions: Tensor
     cells: Tensor
-    energy: Tensor
-    forces: Tensor
-    stress: Tensor
-    weights: Tensor
+    total_charges: Tensor
+    labels: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
 
     @property
     def atoms_per_structure(self) -> Tensor:
@@ -50,14 +49,19 @@ class Batch:
     @property
     def memory(self) -> int:
         """Bytes of all tensors."""
-        tensors = [*self.hierarchy.tensors(), *(getattr(self, name) for name in _TENSORS)]
+        geometry = (self.positions, self.cells, self.total_charges)
+        tensors = [*self.hierarchy.tensors(), *geometry, *self.labels.values(), *self.weights.values()]
         return sum(tensor.element_size() * tensor.numel() for tensor in tensors)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
+        """Copy the batch to another device."""
         return Batch(
-            self.hierarchy.to(device),
-            *(getattr(self, name).to(device) for name in _TENSORS),
+            hierarchy=self.hierarchy.to(device),
+            positions=self.positions.to(device),
+            cells=self.cells.to(device),
+            total_charges=self.total_charges.to(device),
+            labels={name: values.to(device) for name, values in self.labels.items()},
+            weights={name: weights.to(device) for name, weights in self.weights.items()},
         )
 
 
@@ -65,12 +69,12 @@ Sample = Batch
 
 
 def prepare(data: Sequence[LabelledStructure], config: NBodyConfig, workers: int = 0) -> list[Sample]:
-    """Samples with the hierarchy that a network of ``config`` needs.
+    """Make samples with the hierarchy that a network of ``config`` needs.
 
     Args:
         data: labelled structures.
         config: of the network.
-        workers: processes that make them; the samples do not depend on it.
+        workers: processes that make the samples, which do not depend on their number.
 
     Raises:
         DataError: the data contain species that the network does not know.
@@ -78,13 +82,13 @@ def prepare(data: Sequence[LabelledStructure], config: NBodyConfig, workers: int
     samples = LazySamples(data, config)
     if not workers:
         return [samples[index] for index in range(len(samples))]
-    # As bytes, since tensors would come in shared memory, of which there is not enough for so many.
-    chunks = DataLoader(samples, _CHUNK, num_workers=workers, collate_fn=pickle.dumps)
+    # Workers send bytes: they would put tensors into shared memory, which is too small for so many.
+    chunks = DataLoader(samples, _SAMPLES_PER_CHUNK, num_workers=workers, collate_fn=pickle.dumps)
     return [sample for chunk in chunks for sample in pickle.loads(chunk)]
 
 
 class LazySamples(Dataset[Sample]):
-    """The same samples, each made when it is asked for: for sets whose neighbour tables do not fit into memory."""
+    """The samples of ``prepare``, each made when it is asked for: the tables of a large set do not fit into memory."""
 
     def __init__(self, data: Sequence[LabelledStructure], config: NBodyConfig) -> None:
         occurring = {number for frame in data for number in np.unique(frame.structure.numbers).tolist()}
@@ -100,27 +104,39 @@ class LazySamples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         frame = self.data[index]
         structure = frame.structure
+        labels = {}
+        for label in LABELS:
+            values = torch.tensor(getattr(frame, label.name), dtype=torch.float64)
+            labels[label.name] = values if label.per_atom else values.unsqueeze(0)
+        weights = frame.weights._asdict()
         return Batch(
             hierarchy=build_hierarchy(structure, self.layout),
             positions=torch.tensor(structure.positions),
             cells=torch.tensor(structure.cell).unsqueeze(0),
-            energy=torch.tensor([frame.energy], dtype=torch.float64),
-            forces=torch.tensor(frame.forces),
-            stress=torch.tensor(frame.stress).unsqueeze(0),
-            weights=torch.tensor([frame.weights], dtype=torch.float64),
+            total_charges=torch.tensor([structure.charge], dtype=torch.float64),
+            labels=labels,
+            weights={name: torch.tensor([weight], dtype=torch.float64) for name, weight in weights.items()},
         )
 
     @property
     def memory(self) -> int:
-        """Bytes that all samples would take, estimated from some."""
-        step = max(1, len(self) // _PROBES)
+        """Bytes that all samples would take, estimated from some of them."""
+        step = max(1, len(self) // _PROBED_SAMPLES)
         sizes = [self[index].memory for index in range(0, len(self), step)]
         return sum(sizes) * len(self) // max(1, len(sizes))
 
 
 def collate(samples: Sequence[Sample], multiple: int = 1) -> Batch:
-    """One batch of several samples; neighbour tables are padded to a ``multiple`` (see ``concatenate``)."""
+    """Join samples to one batch; neighbour tables are padded to a ``multiple`` (see ``concatenate``)."""
+
+    def joined(of: Callable[[Sample], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: torch.cat([of(sample)[name] for sample in samples]) for name in of(samples[0])}
+
     return Batch(
-        concatenate([sample.hierarchy for sample in samples], multiple),
-        *(torch.cat([getattr(sample, name) for sample in samples]) for name in _TENSORS),
+        hierarchy=concatenate([sample.hierarchy for sample in samples], multiple),
+        positions=torch.cat([sample.positions for sample in samples]),
+        cells=torch.cat([sample.cells for sample in samples]),
+        total_charges=torch.cat([sample.total_charges for sample in samples]),
+        labels=joined(lambda sample: sample.labels),
+        weights=joined(lambda sample: sample.weights),
     )

@@ -12,13 +12,8 @@ import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
+from ase_nbody.data.labels import LABELS, USUAL_KEYS, Label
 from ase_nbody.structure import Structure
-
-# Names under which files carry the labels beside ASE's own, which come first.
-ENERGY_KEYS = ("energy", "REF_energy", "TotEnergy", "dft_energy")
-FORCES_KEYS = ("forces", "REF_forces", "force", "dft_forces")
-STRESS_KEYS = ("stress", "REF_stress", "dft_stress")
-VIRIAL_KEYS = ("virial", "virials", "REF_virial", "REF_virials", "dft_virial")
 
 
 class DataError(ValueError):
@@ -26,11 +21,13 @@ class DataError(ValueError):
 
 
 class Weights(NamedTuple):
-    """By how much a frame's labels count in the loss."""
+    """How much each label of a frame counts in the loss."""
 
     energy: float = 1.0
     forces: float = 1.0
     stress: float = 1.0
+    charges: float = 1.0
+    dipole: float = 1.0
 
 
 EQUAL = Weights()
@@ -45,7 +42,9 @@ class LabelledStructure:
         energy: total energy in eV, NaN if missing.
         forces: forces (N, 3) in eV/Angstrom, NaN where missing.
         stress: stress (3, 3) in eV/Angstrom^3 with ASE's sign, NaN if missing.
-        weights: of the labels in the loss.
+        weights: how much each label counts in the loss.
+        charges: partial charges (N,) in e, NaN where missing.
+        dipole: dipole moment (3,) in e Angstrom, NaN if missing; of an ion about its centre of mass.
     """
 
     structure: Structure
@@ -53,6 +52,13 @@ class LabelledStructure:
     forces: NDArray[np.float64]
     stress: NDArray[np.float64]
     weights: Weights = EQUAL
+    charges: NDArray[np.float64] = None  # type: ignore[assignment]  # becomes NaN
+    dipole: NDArray[np.float64] = None  # type: ignore[assignment]  # becomes NaN
+
+    def __post_init__(self) -> None:
+        for label in LABELS:
+            if getattr(self, label.name) is None:
+                object.__setattr__(self, label.name, label.missing(len(self.structure)))
 
 
 def read_labelled(
@@ -63,14 +69,14 @@ def read_labelled(
     Args:
         path: the file.
         index: which frames, as ASE writes slices: ``":"``, ``"-50:"``, ``"::10"``.
-        keys: names in the file of ``energy``, ``forces``, ``stress`` or ``virial``, which are then the only ones looked
-            for; by default all usual names are.
-        weight: of the frames in the loss; those that the frames carry themselves are multiplied by it.
+        keys: names that labels (see ``data/labels.py``) or the ``virial`` have in the file, ``{"energy": "my_e"}``. A
+            label that is named here is looked for under this name only, all others under their usual names.
+        weight: how much the frames count in the loss. It multiplies the weights that they carry themselves.
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: the file holds no frames, cannot be parsed, lacks a label that ``keys`` names in all frames, or a
-            frame has unusable labels, weights or positions.
+        DataError: the file holds no frames or cannot be parsed, no frame has a name that ``keys`` gives, or a frame
+            has unusable labels, weights, positions or charge.
     """
     return list(iterate_labelled(path, index, keys=keys, weight=weight))
 
@@ -78,7 +84,7 @@ def read_labelled(
 def iterate_labelled(
     path: str | os.PathLike[str], index: str = ":", *, keys: Mapping[str, str] | None = None, weight: float = 1.0
 ) -> Iterator[LabelledStructure]:
-    """The frames of ``read_labelled``, with its errors, one at a time."""
+    """Yield the frames of ``read_labelled`` one at a time; the arguments and errors are the same."""
     path = os.fspath(path)
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a directory, not a data file; give the file in it")
@@ -103,12 +109,12 @@ def iterate_labelled(
 
 
 def _next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms | None:
-    """The next frame, None after the last. Parsers fail with errors of every type."""
+    """The next frame, or None after the last."""
     try:
         return next(frames, None)
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # parsers fail with errors of every type
         reason = " ".join(str(error).split()).rstrip(".")
         if isinstance(error, KeyError):
             reason = f"{reason} is not a chemical symbol or entry that ASE knows"
@@ -126,38 +132,47 @@ def _next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms 
 
 
 def _labelled(atoms: ase.Atoms, where: str, keys: Mapping[str, str], weight: float) -> LabelledStructure:
-    results = atoms.calc.results if atoms.calc is not None else {}
-    usual = {"energy": ENERGY_KEYS, "forces": FORCES_KEYS, "stress": STRESS_KEYS, "virial": VIRIAL_KEYS}
-    if "stress" in keys or "virial" in keys:
-        usual["stress"] = usual["virial"] = ()
-    names = usual | {label: (key,) for label, key in keys.items()}
-    energy = _find(names["energy"], results, atoms.info)
-    forces = _find(names["forces"], results, atoms.arrays)
-    stress = _find(names["stress"], results, atoms.info)
     if len(atoms) == 0:
         raise DataError(f"{where}: there are no atoms. Remove the frame.")
     try:
-        if stress is None and atoms.pbc.all() and atoms.cell.rank == 3:
-            virial = _find(names["virial"], results, atoms.info)
-            stress = None if virial is None else -_numbers(_full(virial), (3, 3), "virial") / atoms.get_volume()
+        given = _given(atoms, keys)
+        values: dict[str, Any] = {
+            label.name: _numbers(given[label.name], label.full_shape(len(atoms)), label.name) for label in LABELS
+        }
         labelled = LabelledStructure(
             structure=Structure.from_atoms(atoms),
-            energy=float(_numbers(energy, (), "energy")),
-            forces=_numbers(forces, (len(atoms), 3), "forces"),
-            stress=_numbers(_full(stress), (3, 3), "stress"),
             weights=_weights(atoms.info, weight),
+            **values | {"energy": float(values["energy"])},
         )
     except (ValueError, TypeError) as error:
         raise DataError(f"{where}: {error}") from error
-    given = {"energy": energy, "forces": forces, "stress": stress}
-    for name, value in given.items():
-        if value is not None and not np.isfinite(getattr(labelled, name)).all():
-            raise DataError(f"{where}: {_not_finite(name, getattr(labelled, name))}. Remove the frame or its labels.")
+    for label in LABELS:
+        if given[label.name] is not None and not np.isfinite(values[label.name]).all():
+            fault = _not_finite(label, values[label.name])
+            raise DataError(f"{where}: {fault}. Remove the frame or its labels.")
     return labelled
 
 
+def _given(atoms: ase.Atoms, keys: Mapping[str, str]) -> dict[str, Any]:
+    """What a frame gives as each label, None where it has none. Results of its calculator come first."""
+    results = atoms.calc.results if atoms.calc is not None else {}
+    names: dict[str, tuple[str, ...]] = {**USUAL_KEYS}
+    if "stress" in keys or "virial" in keys:
+        names["stress"] = names["virial"] = ()
+    names |= {label: (key,) for label, key in keys.items()}
+    given = {}
+    for label in LABELS:
+        omitted = label.molecular and atoms.pbc.any()
+        own = atoms.arrays if label.per_atom else atoms.info
+        given[label.name] = None if omitted else _find(names[label.name], results, own)
+    if given["stress"] is None and atoms.pbc.all() and atoms.cell.rank == 3:
+        virial = _find(names["virial"], results, atoms.info)
+        given["stress"] = None if virial is None else -_numbers(_full(virial), (3, 3), "virial") / atoms.get_volume()
+    return given | {"stress": _full(given["stress"])}
+
+
 def _weights(info: Mapping[str, Any], weight: float) -> Weights:
-    """``config_weight`` times ``config_energy_weight``, ``config_forces_weight``, ``config_stress_weight``."""
+    """``config_weight`` times ``config_energy_weight``, ``config_forces_weight``, ... of each label."""
     found = {}
     for name in ("config_weight", *(f"config_{label}_weight" for label in Weights._fields)):
         found[name] = float(_numbers(info.get(name, 1.0), (), name))
@@ -167,13 +182,14 @@ def _weights(info: Mapping[str, Any], weight: float) -> Weights:
     return Weights(*(common * found[f"config_{label}_weight"] for label in Weights._fields))
 
 
-def _not_finite(name: str, value: float | NDArray[np.float64]) -> str:
-    if name == "forces":
-        return f"the force on atom {np.argwhere(~np.isfinite(value))[0][0]} is not finite"
-    return f"the {name} is {value}" if name == "energy" else f"the {name} is not finite"
+def _not_finite(label: Label, value: NDArray[np.float64]) -> str:
+    if label.per_atom:
+        return f"the {label.name.removesuffix('s')} on atom {np.argwhere(~np.isfinite(value))[0][0]} is not finite"
+    return f"the {label.name} is not finite" if label.shape else f"the {label.name} is {value}"
 
 
-def _find(keys: tuple[str, ...], *places: dict[str, Any]) -> Any:
+def _find(keys: tuple[str, ...], *places: Mapping[str, Any]) -> Any:
+    """The first value under one of the keys, None if there is none. Keys come before places."""
     return next((place[key] for key in keys for place in places if place.get(key) is not None), None)
 
 
@@ -190,6 +206,7 @@ def _numbers(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float6
 
 
 def _full(stress: Any) -> Any:
+    """A stress of six or nine components as a matrix; anything else as it is."""
     stress = None if stress is None else np.asarray(stress)
     if stress is not None and stress.shape == (9,):
         return stress.reshape(3, 3)

@@ -1,4 +1,4 @@
-"""Which structures come into which batch, where batches are filled by the number of atoms."""
+"""Which structures make up which batch, where batches are filled up to a number of atoms."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,19 +8,19 @@ from ase_nbody.data.reading import DataError
 
 
 class AtomBatches(Sampler[list[int]]):
-    """Batches of at most so many atoms, in the order of a sampler: the next begins where a structure does not fit.
+    """Batches of at most ``most`` atoms, in the order of a sampler; a structure that does not fit begins the next one.
 
-    Every epoch has the same number of batches, that of the epoch which needs fewest, so that its length is known; what
-    is left over, other structures in each epoch, is left out. Without epochs (no shuffling) nothing is.
+    Every epoch has the same number of batches, that of the epoch which needs the fewest, so that the length is known in
+    advance. The structures that are left over differ from epoch to epoch. Without shuffling (``epochs`` = 0) none are.
 
     Args:
-        sampler: the order of each epoch, which follows from its seed and the epoch alone.
+        sampler: gives the order of each epoch, which follows from its seed and the epoch alone.
         sizes: number of atoms of each structure.
-        most: atoms per batch.
+        most: most atoms in a batch.
         epochs: epochs of the training; 0 where all have the same order.
 
     Raises:
-        DataError: a structure alone has more atoms.
+        DataError: a single structure has more than ``most`` atoms.
     """
 
     def __init__(self, sampler: "DistributedSampler[int]", sizes: Sequence[int], most: int, epochs: int = 0) -> None:

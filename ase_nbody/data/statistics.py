@@ -1,4 +1,4 @@
-"""What the data say about themselves: isolated-atom energies, scales, numbers of neighbours."""
+"""What a training measures in its data: isolated-atom energies, scales, numbers of neighbours, closest distances."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from ase_nbody.network.config import LevelConfig
 
 @dataclass(frozen=True)
 class DataStatistics:
-    """Numbers by which the network is scaled.
+    """Numbers that scale the network.
 
     Attributes:
         species: chemical symbols that occur, by atomic number.
         isolated_atom_energies: eV, given or fitted.
         force_scale: root mean square of the force components in eV/Angstrom.
         mean_children: for each level, the mean number of children of a part.
-        closest_distances: in Angstrom, by pair of species, ``{"H-O": 0.9}``; pairs beyond all radii are left out.
+        closest_distances: in Angstrom, for each pair of species that comes within a radius, ``{"H-O": 0.9}``.
     """
 
     species: tuple[str, ...]
@@ -34,7 +34,11 @@ class DataStatistics:
 def measure(
     data: Sequence[LabelledStructure], levels: Sequence[LevelConfig], isolated: Mapping[str, float] | None = None
 ) -> DataStatistics:
-    """Statistics of the training data; isolated-atom energies are fitted where they are not given."""
+    """Measure the training data; isolated-atom energies are fitted if they are not given.
+
+    Raises:
+        DataError: no frame has forces, or ``isolated`` lacks a species of the data.
+    """
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
     forces = np.concatenate([frame.forces.ravel() for frame in data])
     forces = forces[np.isfinite(forces)]
@@ -58,11 +62,10 @@ def measure(
 def fit_isolated_energies(
     data: Sequence[LabelledStructure], given: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """Energy per species in eV by least squares of the total energies on the compositions.
+    """Fit the energy of each species in eV to the total energies: least squares on the compositions.
 
-    Single-atom frames, where there are any, are taken as they are; energies that are ``given`` go before them. For data
-    of one composition only the sum is determined: then the solution of least norm is taken, which serves the training
-    but is no atomic energy.
+    Energies that are ``given`` stay fixed, and so do those of single-atom frames. Data of one composition determine
+    only the sum. The fit then takes the solution of least norm, which serves the training but is no atomic energy.
     """
     alone = {
         chemical_symbols[frame.structure.numbers[0]]: frame.energy
@@ -86,7 +89,7 @@ def fit_isolated_energies(
 def _measure_pairs(
     data: Sequence[LabelledStructure], levels: Sequence[LevelConfig]
 ) -> tuple[tuple[float, ...], dict[str, float]]:
-    """Mean number of children per part and level; closest distance of each pair of species."""
+    """Mean number of children of a part on each level, and closest distance in Angstrom of each pair of species."""
     edges, parts = np.zeros(len(levels)), np.zeros(len(levels))
     closest = np.full((len(chemical_symbols), len(chemical_symbols)), np.inf)
     layout = [level.layout for level in levels]

@@ -1,4 +1,4 @@
-"""Labelled structures on disk, mapped into memory: sets that need not fit into it, shared by all who read them."""
+"""Labelled structures on disk, mapped into memory: a set need not fit into it, and all processes share the mapping."""
 
 import json
 import shutil
@@ -9,28 +9,36 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_nbody.data.labels import LABELS
 from ase_nbody.data.reading import LabelledStructure, Weights
 from ase_nbody.structure import Structure
 
 _FRAME = np.dtype(
     [
-        ("first", "<i8"),
+        ("first", "<i8"),  # row of its first atom
         ("count", "<i8"),
         ("cell", "<f8", (3, 3)),
         ("pbc", "?", (3,)),
-        ("energy", "<f8"),
-        ("stress", "<f8", (3, 3)),
-        ("weights", "<f8", (3,)),
+        ("charge", "<f8"),
+        ("weights", "<f8", (len(Weights._fields),)),
+        *((label.name, "<f8", label.shape) for label in LABELS if not label.per_atom),
     ]
 )
-_ATOM = np.dtype([("number", "<i8"), ("position", "<f8", (3,)), ("force", "<f8", (3,))])
+_ATOM = np.dtype(
+    [
+        ("number", "<i8"),
+        ("position", "<f8", (3,)),
+        *((label.name, "<f8", label.shape) for label in LABELS if label.per_atom),
+    ]
+)
+_LAYOUT = f"{_FRAME.descr} {_ATOM.descr}"
 
 
 class FrameStore(Sequence[LabelledStructure]):
-    """Structures of a folder, made when they are asked for; equal to those that were written, to the bit.
+    """The structures of a folder, read when they are asked for. They are equal, to the bit, to those that were written.
 
     Args:
-        folder: what ``write`` has made.
+        folder: a folder that ``write`` made.
         chosen: which of its structures, in which order; default: all.
     """
 
@@ -42,38 +50,30 @@ class FrameStore(Sequence[LabelledStructure]):
 
     @classmethod
     def write(cls, frames: Iterable[LabelledStructure], folder: Path, key: dict[str, Any]) -> "FrameStore":
-        """Write structures one by one; a folder that was written whole with the same ``key`` is taken as it is.
+        """Write structures one by one, unless the folder already holds all of them under the same ``key``.
 
         Args:
-            frames: the structures, of which no more than one is kept in memory.
-            folder: where they are written; another store there is replaced.
-            key: JSON-able description of where the structures come from.
+            frames: the structures; no more than one of them is kept in memory.
+            folder: where they are written. Another store there is replaced.
+            key: description of where the structures come from, of types that JSON knows.
         """
-        seal = folder / "key.json"
-        if seal.is_file() and json.loads(seal.read_text()) == key:
+        seal, content = folder / "key.json", {"layout": _LAYOUT, "key": key}
+        if seal.is_file() and json.loads(seal.read_text()) == content:
             return cls(folder)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         with open(folder / "frames.bin", "wb") as table, open(folder / "atoms.bin", "wb") as atoms:
             first = 0
             for frame in frames:
-                structure, count = frame.structure, len(frame.structure)
-                labels = (frame.energy, frame.stress, frame.weights)
-                row = (first, count, structure.cell, structure.pbc, *labels)
-                table.write(np.array([row], dtype=_FRAME).tobytes())
-                block = np.empty(count, dtype=_ATOM)
-                block["number"], block["position"], block["force"] = (
-                    structure.numbers,
-                    structure.positions,
-                    frame.forces,
-                )
+                row, block = _rows(frame, first)
+                table.write(row.tobytes())
                 atoms.write(block.tobytes())
-                first += count
-        seal.write_text(json.dumps(key))
+                first += len(block)
+        seal.write_text(json.dumps(content))
         return cls(folder)
 
     def take(self, indices: Sequence[int]) -> "FrameStore":
-        """Some of the structures, in another order."""
+        """Choose some of the structures, in any order."""
         return FrameStore(self.folder, self._chosen[np.asarray(indices, dtype=np.int64)])
 
     def __len__(self) -> int:
@@ -90,17 +90,19 @@ class FrameStore(Sequence[LabelledStructure]):
             return [self[number] for number in range(*index.indices(len(self)))]
         row = self._frames[self._chosen[index]]
         atoms = self._atoms[row["first"] : row["first"] + row["count"]]
+        labels: dict[str, Any] = {
+            label.name: np.array((atoms if label.per_atom else row)[label.name]) for label in LABELS
+        }
         return LabelledStructure(
             structure=Structure(
                 numbers=np.array(atoms["number"]),
                 positions=np.array(atoms["position"]),
                 cell=np.array(row["cell"]),
                 pbc=np.array(row["pbc"]),
+                charge=float(row["charge"]),
             ),
-            energy=float(row["energy"]),
-            forces=np.array(atoms["force"]),
-            stress=np.array(row["stress"]),
             weights=Weights(*map(float, row["weights"])),
+            **labels | {"energy": float(row["energy"])},
         )
 
     def __iter__(self) -> Iterator[LabelledStructure]:
@@ -108,6 +110,18 @@ class FrameStore(Sequence[LabelledStructure]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameStore, (self.folder, self._chosen)  # the files, not their contents, go to other processes
+
+
+def _rows(frame: LabelledStructure, first: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The row of a frame (1,) and those of its atoms (N,), the first of which has the number ``first``."""
+    structure = frame.structure
+    row, block = np.empty(1, dtype=_FRAME), np.empty(len(structure), dtype=_ATOM)
+    row["first"], row["count"], row["weights"] = first, len(structure), frame.weights
+    row["cell"], row["pbc"], row["charge"] = structure.cell, structure.pbc, structure.charge
+    block["number"], block["position"] = structure.numbers, structure.positions
+    for label in LABELS:
+        (block if label.per_atom else row)[label.name] = getattr(frame, label.name)
+    return row, block
 
 
 def _mapped(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:

@@ -36,31 +36,35 @@ class CompiledPotential:
         self._compiled: dict[tuple[torch.Size, ...], Callable[..., tuple[Tensor, ...]]] = {}
         self._fallback = Fallback("compiling failed, going on without")
 
-    def __call__(self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> Prediction:
+    def __call__(
+        self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
+    ) -> Prediction:
         """As ``evaluate(..., create_graph=True)``."""
-        tables = hierarchy.tensors()
+        tables, geometry = hierarchy.tensors(), [positions, cells]
+        if total_charges is not None and self.network.config.outputs:
+            geometry.append(total_charges)
         shapes = (cells.shape, *(table.shape for table in tables))
         self._seen[shapes] += 1
         due = self._seen[shapes] >= self.patience and len(self._compiled) < self.most
         if due and shapes not in self._compiled and not self._fallback.active:
             try:
-                self._compiled[shapes] = self._compile(tables, positions, cells)
+                self._compiled[shapes] = self._compile(tables, *geometry)
             except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
                 self._fallback.take(error)
         if shapes not in self._compiled:
-            return evaluate(self.network, hierarchy, positions, cells, create_graph=True, virials=self.virials)
+            return evaluate(self.network, hierarchy, *geometry, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())
-        found = self._compiled[shapes](weights, tables, positions, cells)
+        found = self._compiled[shapes](weights, tables, *geometry)
         return Prediction.from_named(dict(zip(Prediction.names(self.network), found, strict=True)))
 
-    def _compile(self, tables: list[Tensor], positions: Tensor, cells: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+    def _compile(self, tables: list[Tensor], *geometry: Tensor) -> Callable[..., tuple[Tensor, ...]]:
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())  # themselves: for copies it would be compiled once more
         free = [weight for weight in weights if weight.requires_grad]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about its own inner workings
-            compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, positions, cells), dynamic=False)
-            energy, _, forces, *_ = compiled(weights, tables, positions, cells)
+            compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, *geometry), dynamic=False)
+            energy, _, forces, *_ = compiled(weights, tables, *geometry)
             if free:
                 torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles that pass too
         return compiled

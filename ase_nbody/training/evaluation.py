@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from rich.table import Table
 
-from ase_nbody.data import Batch, LabelledStructure, collate, prepare
+from ase_nbody.data import LABELS, Batch, Label, LabelledStructure, collate, prepare
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
-from ase_nbody.training.loss import Residuals, errors, unit_of
+from ase_nbody.structure import Structure
+from ase_nbody.training.loss import Residuals, errors, predicted_labels, unit_of
 
 _ATOMS_PER_BATCH = 500
 
@@ -22,9 +24,9 @@ def evaluate_model(
     """Mean absolute and root-mean-square errors of a network on reference data.
 
     Args:
-        network: the network, or the members of a committee of one configuration, whose mean is taken; evaluated as
-            copies in ``dtype``.
-        data: labelled structures; labels that are missing are left out.
+        network: the network, or the members of a committee, which have one configuration and whose mean is taken.
+            Copies in ``dtype`` are evaluated.
+        data: labelled structures. Labels that they lack, or that the network does not predict, are left out.
         dtype: precision of the evaluation.
 
     Returns:
@@ -38,7 +40,7 @@ def evaluate_model(
 
 
 def errors_table(table: Mapping[str, Mapping[str, float]], title: str) -> Table:
-    """Errors for people, as ``evaluate_model`` gives them."""
+    """A table for people of the errors that ``evaluate_model`` gives."""
     shown = Table("quantity", "MAE", "RMSE", "unit", title=title)
     for quantity, measures in table.items():
         shown.add_row(
@@ -52,33 +54,43 @@ def predict(
     data: Sequence[LabelledStructure],
     dtype: torch.dtype = torch.float64,
 ) -> list[LabelledStructure]:
-    """The same structures, labelled by the network; arguments and errors as of ``evaluate_model``."""
+    """Label structures by the network; the arguments and errors are those of ``evaluate_model``."""
     labelled: list[LabelledStructure] = []
     for batch, prediction in _batches(network, data, dtype):
-        sizes = batch.atoms_per_structure.tolist()
-        pieces = zip(
-            data[len(labelled) : len(labelled) + len(sizes)],
-            prediction.energy.tolist(),
-            prediction.forces.double().split(sizes),
-            prediction.virials.split(sizes),
-            strict=True,
-        )
-        for frame, energy, forces, virials in pieces:
-            volume = frame.structure.volume if frame.structure.pbc.all() else float("nan")
-            stress = virials.sum(0).numpy() / volume
-            labelled.append(LabelledStructure(frame.structure, energy, forces.numpy(), stress))
+        predicted, sizes = predicted_labels(prediction, batch), batch.atoms_per_structure.tolist()
+        pieces = {
+            label.name: predicted[label.name].detach().double().split(sizes if label.per_atom else 1)
+            for label in LABELS
+            if label.name in predicted
+        }
+        for index, frame in enumerate(data[len(labelled) : len(labelled) + len(sizes)]):
+            values: dict[str, Any] = {
+                label.name: pieces[label.name][index].numpy().reshape(label.full_shape(len(frame.structure)))
+                if label.name in pieces and _is_defined(label, frame.structure)
+                else label.missing(len(frame.structure))
+                for label in LABELS
+            }
+            labelled.append(LabelledStructure(frame.structure, **values | {"energy": float(values["energy"])}))
     return labelled
+
+
+def _is_defined(label: Label, structure: Structure) -> bool:
+    """Whether a structure of this periodicity has such a label."""
+    if label.name == "stress":
+        return bool(structure.pbc.all())
+    return not (label.molecular and structure.pbc.any())
 
 
 def _batches(
     network: NBodyNetwork | Sequence[NBodyNetwork], data: Sequence[LabelledStructure], dtype: torch.dtype
 ) -> Iterator[tuple[Batch, Prediction]]:
-    """Batches of the data and what the network, or the mean of a committee, says of them."""
+    """Yield batches of the data and the prediction of the network, or the mean of a committee's, for each."""
     networks = [network] if isinstance(network, NBodyNetwork) else network
     exact = [copy.deepcopy(member).to(dtype).requires_grad_(False) for member in networks]
     largest = max((len(frame.structure) for frame in data), default=1)
     step = max(1, _ATOMS_PER_BATCH // max(1, largest))
     for start in range(0, len(data), step):
         batch = collate(prepare(data[start : start + step], networks[0].config))
-        members = [evaluate(member, batch.hierarchy, batch.positions, batch.cells) for member in exact]
+        system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
+        members = [evaluate(member, *system) for member in exact]
         yield batch, Prediction.mean(members)

@@ -1,7 +1,7 @@
 """The loss, and the errors in the units that people use."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,74 +9,121 @@ from ase.data import chemical_symbols
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from ase_nbody.data import Batch
+from ase_nbody.data import LABELS, Batch
 from ase_nbody.hierarchy.reduction import sum_by_structure
 from ase_nbody.potential import Prediction
 
 
+def predicted_labels(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    """What the network says of the labels of a batch, by name; labels that it does not predict are left out.
+
+    Returns:
+        values of the shapes and units of ``batch.labels``. The stress of a structure without a volume is its virial.
+    """
+    virial = sum_by_structure(prediction.virials, batch.hierarchy.structure, batch.hierarchy.n_structures)
+    volume = torch.linalg.det(batch.cells).abs().reshape(-1, 1, 1)
+    stress = virial / torch.where(volume > 0, volume, 1.0)
+    return {"energy": prediction.energy, "forces": prediction.forces, "stress": stress, **prediction.outputs}
+
+
 @dataclass(frozen=True)
-class Residuals:
-    """Prediction minus reference of a batch, only where there is a reference; float64.
+class Residual:
+    """Errors of one label, for the n structures or atoms that have a reference value.
 
     Attributes:
-        energy: (B',) in eV.
-        atoms: number of atoms of these structures (B',), int64.
-        forces: (N', 3) in eV/Angstrom.
-        numbers: atomic numbers of these atoms (N',), int64.
-        stress: (B'', 3, 3) in eV/Angstrom^3.
-        energy_weight: by how much each energy counts in the loss (B',).
-        forces_weight: likewise each force (N',).
-        stress_weight: likewise each stress (B'',).
+        error: prediction minus reference (n, ...) in the label's unit, float64.
+        weight: how much each of them counts in the loss (n,), float64.
+        atoms: number of atoms of the structure that each belongs to (n,), int64.
+        numbers: atomic numbers (n,), int64; 0 where the label belongs to structures.
     """
 
-    energy: Tensor
+    error: Tensor
+    weight: Tensor
     atoms: Tensor
-    forces: Tensor
     numbers: Tensor
-    stress: Tensor
-    energy_weight: Tensor
-    forces_weight: Tensor
-    stress_weight: Tensor
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Residual":
+        """Change each tensor."""
+        return Residual(change(self.error), change(self.weight), change(self.atoms), change(self.numbers))
+
+    @classmethod
+    def joined(cls, several: Iterable["Residual"]) -> "Residual":
+        """Join those of several batches."""
+        rows = [(one.error, one.weight, one.atoms, one.numbers) for one in several]
+        return cls(*(torch.cat(column) for column in zip(*rows, strict=True)))
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Errors of a batch.
+
+    Attributes:
+        of_label: the errors of each label that the network predicts, by name.
+    """
+
+    of_label: Mapping[str, Residual]
+
+    def __getitem__(self, name: str) -> Residual:
+        return self.of_label[name]
 
     @classmethod
     def of(cls, prediction: Prediction, batch: Batch) -> "Residuals":
-        """Residuals of a batch; labels that are NaN are left out."""
-        has_energy = torch.isfinite(batch.energy)
-        has_forces = torch.isfinite(batch.forces).all(-1)
-        has_stress = torch.isfinite(batch.stress).all(-1).all(-1)
-        virial = sum_by_structure(prediction.virials, batch.hierarchy.structure, len(batch.energy))
-        volume = torch.linalg.det(batch.cells).abs().reshape(-1, 1, 1)
-        return cls(
-            energy=(prediction.energy - batch.energy)[has_energy],
-            atoms=batch.atoms_per_structure[has_energy],
-            forces=(prediction.forces - batch.forces)[has_forces],
-            numbers=batch.hierarchy.numbers[has_forces],
-            stress=(virial / torch.where(volume > 0, volume, 1.0) - batch.stress)[has_stress],
-            energy_weight=batch.weights[has_energy, 0],
-            forces_weight=batch.weights[batch.hierarchy.structure, 1][has_forces],
-            stress_weight=batch.weights[has_stress, 2],
-        )
+        """Compare a prediction with the labels of its batch. Labels that are NaN are left out."""
+        predicted, structure = predicted_labels(prediction, batch), batch.hierarchy.structure
+        sizes = batch.atoms_per_structure
+        found = {}
+        for label in LABELS:
+            if label.name not in predicted:
+                continue
+            reference, weight = batch.labels[label.name], batch.weights[label.name]
+            known = torch.isfinite(_as_rows(reference)).all(-1)
+            found[label.name] = Residual(
+                error=(predicted[label.name] - reference)[known],
+                weight=(weight[structure] if label.per_atom else weight)[known],
+                atoms=(sizes[structure] if label.per_atom else sizes)[known],
+                numbers=(batch.hierarchy.numbers if label.per_atom else torch.zeros_like(sizes))[known],
+            )
+        return cls(found)
 
     @classmethod
     def joined(cls, several: Iterable["Residuals"]) -> "Residuals":
-        """Those of several batches as one."""
+        """Join those of several batches of one network."""
         parts = list(several)
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-    @property
-    def energy_per_atom(self) -> Tensor:
-        """(B',) in eV."""
-        return self.energy / self.atoms
+        return cls({name: Residual.joined(part[name] for part in parts) for name in parts[0].of_label})
 
     def to(self, device: str | torch.device) -> "Residuals":
-        """The same on another device."""
-        return Residuals(*(getattr(self, field.name).to(device) for field in fields(self)))
+        """Copy them to another device."""
+        return Residuals({name: one.mapped(lambda tensor: tensor.to(device)) for name, one in self.of_label.items()})
 
     def counts(self) -> Tensor:
-        """How many atoms have forces, and structures energies and stresses: (3,), float64."""
-        quantities = (self.forces, self.energy, self.stress)
-        return self.energy.new_tensor([float(len(quantity)) for quantity in quantities])
+        """How many structures or atoms have a reference, for each row of ``LABELS``: (n_labels,), float64."""
+        numbers = [len(self.of_label[label.name].error) if label.name in self.of_label else 0 for label in LABELS]
+        device = next(iter(self.of_label.values())).error.device
+        return torch.tensor(numbers, dtype=torch.float64, device=device)
 
+
+@dataclass(frozen=True)
+class MisfitUnit:
+    """The error of a label that has a misfit of one.
+
+    Attributes:
+        size: in the label's unit, or in multiples of the typical force if ``relative``.
+        relative: the size is relative to the typical force (with 1 Angstrom as the unit of length).
+        grows: it grows with the square root of the number of atoms, as sums of independent errors of atoms do.
+    """
+
+    size: float
+    relative: bool = False
+    grows: bool = False
+
+
+MISFIT_UNITS: Mapping[str, MisfitUnit] = {
+    "energy": MisfitUnit(1.0, relative=True, grows=True),
+    "forces": MisfitUnit(1.0, relative=True),
+    "stress": MisfitUnit(0.01, relative=True),
+    "charges": MisfitUnit(0.1),
+    "dipole": MisfitUnit(0.1, grows=True),
+}
 
 LossKind = Literal["norm", "mse", "mae", "huber"]
 
@@ -84,48 +131,69 @@ LossKind = Literal["norm", "mse", "mae", "huber"]
 def loss(
     residuals: Residuals,
     scale: float,
-    energy_weight: float,
-    stress_weight: float,
+    weights: Mapping[str, float],
     *,
     kind: LossKind = "norm",
     huber_delta: float = 0.01,
     counts: Tensor | None = None,
 ) -> Tensor:
-    """Mean misfit of the forces, plus weighted mean misfits of energy and stress, in units of ``scale``.
+    """Weighted sum of the mean misfits of all labels.
 
-    With e the error of an atom's force, of dE / sqrt(N), or of a stress, the misfit of one e is
-    ``norm``: |e|; ``mse``: the mean of its components' squares; ``mae``: of their absolute values; ``huber``: of
-    their Huber functions, divided by delta so that they become the absolute values far beyond it.
-    dE / sqrt(N) weighs small and large structures alike where errors of atoms are independent. First powers, not
-    squares, keep single hard frames from ruling the fit. Each term of a mean is multiplied by the weight of its frame.
+    With the typical force s = ``scale``, let e be an error without unit (see ``MISFIT_UNITS``):
+
+        forces    dF / s
+        energy    dE / (s sqrt(N) 1 Angstrom)
+        stress    d(stress) / (0.01 s / Angstrom^2)
+        charges   dq / (0.1 e)
+        dipole    d(dipole) / (0.1 e Angstrom sqrt(N))
+
+    The misfit of e depends on the ``kind``:
+
+        norm    |e|
+        mse     the mean of the squares of its components
+        mae     the mean of the absolute values of its components
+        huber   the mean of their Huber functions, divided by delta so that they become absolute values far beyond it
+
+    If errors of atoms are independent, dE / sqrt(N) gives small and large structures the same weight. First powers keep
+    single hard frames from ruling the fit, which squares do not. Each term of a mean is multiplied by the weight of its
+    frame.
 
     Args:
         residuals: of a batch.
         scale: typical force in eV/Angstrom.
-        energy_weight: weight of the energy (with 1 Angstrom as the unit of length).
-        stress_weight: weight of the stress (with 1/100 eV/Angstrom^3 as its unit).
+        weights: of the labels, by name. Labels that the network does not predict are left out.
         kind: of the misfit.
-        huber_delta: where squares become absolute values, in eV/Angstrom (eV for energies).
-        counts: (3,) what the sums over forces, energies and stresses are divided by; default: how many there are.
+        huber_delta: where squares become absolute values: at e = huber_delta / s, in eV/Angstrom.
+        counts: what the sums are divided by, as in ``Residuals.counts``; default: these counts.
     """
-    energy = (residuals.energy / residuals.atoms.to(residuals.energy.dtype).sqrt()).unsqueeze(-1)
-    stress = 100.0 * residuals.stress.flatten(1)
     counts = residuals.counts() if counts is None else counts
     counts = torch.where(counts > 0.0, counts, 1.0)
-    total = residuals.energy.new_zeros(())
-    terms = (
-        (1.0, residuals.forces, residuals.forces_weight),
-        (energy_weight, energy, residuals.energy_weight),
-        (stress_weight, stress, residuals.stress_weight),
-    )
-    for (weight, error, weights), count in zip(terms, counts, strict=True):
-        if weight:
-            total = total + weight * (weights * _misfit(error / scale, kind, huber_delta / scale)).sum() / count
+    count_of = {label.name: count for label, count in zip(LABELS, counts, strict=True)}
+    total = counts.new_zeros(())
+    for name, weight in weights.items():
+        if weight and name in residuals.of_label:
+            residual = residuals[name]
+            misfit = _misfit(_without_unit(residual, MISFIT_UNITS[name], scale), kind, huber_delta / scale)
+            total = total + weight * (residual.weight * misfit).sum() / count_of[name]
     return total
 
 
+def _without_unit(residual: Residual, unit: MisfitUnit, scale: float) -> Tensor:
+    """Errors (n, components) in the unit of their misfit."""
+    error = _as_rows(residual.error)
+    if unit.grows:
+        error = error / residual.atoms.to(error.dtype).sqrt().unsqueeze(-1)
+    error = (1.0 / unit.size) * error
+    return error / scale if unit.relative else error
+
+
+def _as_rows(values: Tensor) -> Tensor:
+    """(n, ...) as (n, components)."""
+    return values.flatten(1) if values.dim() > 1 else values.unsqueeze(-1)
+
+
 def _misfit(error: Tensor, kind: LossKind, delta: float) -> Tensor:
-    """The misfit of each row of (n, components): (n,)."""
+    """The misfit (n,) of errors (n, components)."""
     match kind:
         case "norm":
             return _smooth_abs(error.square().sum(-1))
@@ -142,11 +210,8 @@ def _smooth_abs(square: Tensor) -> Tensor:
     return (square + 1e-8).sqrt()
 
 
-UNITS: Mapping[str, str] = {
-    "energy": "meV",
-    "energy_per_atom": "meV/atom",
-    "forces": "meV/Angstrom",
-    "stress": "meV/Angstrom^3",
+UNITS: Mapping[str, str] = {"energy": "meV", "energy_per_atom": "meV/atom"} | {
+    label.name: label.error_unit for label in LABELS
 }
 
 
@@ -159,18 +224,26 @@ def errors(residuals: Iterable[Residuals]) -> dict[str, dict[str, float]]:
     """Mean absolute and root-mean-square error of each quantity over many batches, in the units of ``unit_of``.
 
     Returns:
-        ``{quantity: {"mae": ..., "rmse": ...}}`` of the quantities that have references; where there are several
-        elements, the forces on each too: ``forces_H``, ``forces_C``, ...
+        ``{quantity: {"mae": ..., "rmse": ...}}`` of the quantities that are predicted and have references. Where there
+        are several elements, also for each of them what belongs to atoms: ``forces_H``, ``forces_C``, ...
     """
     joined = Residuals.joined(residuals)
-    values = {quantity: getattr(joined, quantity) for quantity in UNITS}
-    occurring = joined.numbers.unique().tolist()
-    if len(occurring) > 1:
-        values |= {
-            f"forces_{chemical_symbols[number]}": joined.forces[joined.numbers == number] for number in occurring
-        }
+    values = {name: joined[name].error for name in joined.of_label}
+    values["energy_per_atom"] = values["energy"] / joined["energy"].atoms
+    values = {quantity: values[quantity] for quantity in UNITS if quantity in values}
+    for label in LABELS:
+        if label.per_atom and label.name in values:
+            values |= _by_element(label.name, joined[label.name])
     return {
         quantity: {"mae": float(1e3 * error.abs().mean()), "rmse": float(1e3 * error.square().mean().sqrt())}
         for quantity, error in values.items()
         if len(error)
     }
+
+
+def _by_element(name: str, residual: Residual) -> dict[str, Tensor]:
+    """The errors on each element, if there are several."""
+    occurring = residual.numbers.unique().tolist()
+    if len(occurring) < 2:
+        return {}
+    return {f"{name}_{chemical_symbols[number]}": residual.error[residual.numbers == number] for number in occurring}

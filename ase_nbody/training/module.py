@@ -76,18 +76,16 @@ class NBodyTraining(lightning.LightningModule):
 
     def predict(self, batch: Batch) -> Prediction:
         """Energies and forces with a graph to the weights."""
+        system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
         if self._compiled is not None:
-            return self._compiled(batch.hierarchy, batch.positions, batch.cells)
-        return evaluate(
-            self.network, batch.hierarchy, batch.positions, batch.cells, create_graph=True, virials=self.with_stress
-        )
+            return self._compiled(*system)
+        return evaluate(self.network, *system, create_graph=True, virials=self.with_stress)
 
     def loss(self, residuals: Residuals, epoch: int, counts: Tensor) -> Tensor:
         """The loss as it is defined in an epoch, which counts from 0."""
-        energy_weight, stress_weight = self.config.loss_weights(epoch)
+        weights, scale = self.config.loss_weights(epoch), self.network.config.energy_scale
         kind, delta = self.config.loss, self.config.huber_delta
-        scale = self.network.config.energy_scale
-        return loss(residuals, scale, energy_weight, stress_weight, kind=kind, huber_delta=delta, counts=counts)
+        return loss(residuals, scale, weights, kind=kind, huber_delta=delta, counts=counts)
 
     def on_train_epoch_start(self) -> None:
         """The losses of the second stage are not compared with those of the first."""
@@ -115,12 +113,12 @@ class NBodyTraining(lightning.LightningModule):
             if not isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
                 schedule.step()
         if not diverged:
-            self.log("loss", value, on_step=False, on_epoch=True, batch_size=len(batch.energy))
+            self.log("loss", value, on_step=False, on_epoch=True, batch_size=batch.hierarchy.n_structures)
         return {"loss": value, "diverged": diverged}
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect residuals of the validation frames."""
-        prediction = evaluate(self.network, batch.hierarchy, batch.positions, batch.cells)
+        prediction = evaluate(self.network, batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
         self._residuals.append(Residuals.of(prediction, batch))
 
     def on_validation_epoch_end(self) -> None:

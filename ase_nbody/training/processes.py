@@ -1,4 +1,4 @@
-"""Several processes under torchrun: who we are, our share of every batch, and sums over all of us."""
+"""Several processes under torchrun: which of them this one is, its share of every batch, and sums over all of them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -29,16 +29,16 @@ class Processes:
 
     @classmethod
     def launched(cls) -> "Processes":
-        """As torchrun tells it; one alone without torchrun."""
+        """Ask torchrun's environment variables; without torchrun there is one process."""
         if not (distributed.is_available() and distributed.is_torchelastic_launched()):
             return cls()
         return cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
 
 
 class Share(Sampler[list[int]]):
-    """The part of every batch that falls to this process: every ``count``-th structure; there may be none.
+    """The share of one process in every batch: every ``count``-th structure, possibly none.
 
-    The parts of all processes together are the batch of one process alone.
+    The shares of all processes together are the batch that a single process would have.
     """
 
     def __init__(self, batches: BatchSampler, processes: Processes) -> None:
@@ -46,7 +46,7 @@ class Share(Sampler[list[int]]):
         self.sampler = batches.sampler  # lightning tells it the epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Indices, batch by batch."""
+        """Yield the indices of each batch."""
         for batch in self.batches:
             yield batch[self.processes.rank :: self.processes.count]
 
@@ -56,11 +56,8 @@ class Share(Sampler[list[int]]):
 
 
 def without_labels(sample: Sample) -> Sample:
-    """The same structure, to which no loss looks: for a process whose share is empty."""
-    nothing: dict[str, Any] = {
-        name: torch.full_like(getattr(sample, name), torch.nan) for name in ("energy", "forces", "stress")
-    }
-    return replace(sample, **nothing)
+    """Remove the labels of a sample, so that no loss looks at it: for a process whose share is empty."""
+    return replace(sample, labels={name: torch.full_like(values, torch.nan) for name, values in sample.labels.items()})
 
 
 def summed(values: Tensor) -> Tensor:
@@ -72,7 +69,7 @@ def summed(values: Tensor) -> Tensor:
 
 
 def gathered(residuals: Sequence[Residuals]) -> list[Residuals]:
-    """The residuals of all processes, in each of them, in memory of the CPU."""
+    """Collect the residuals of all processes, in each of them, in the CPU's memory."""
     own = [one.to("cpu") for one in residuals]
     if not (distributed.is_available() and distributed.is_initialized()):
         return own

@@ -1,6 +1,7 @@
 """``report.html``: how a training went, on which structures the model errs, and what to do next."""
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,24 +11,25 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from ase_nbody.data import LabelledStructure
+from ase_nbody.data import LABELS, Label, LabelledStructure
+from ase_nbody.data.labels import BY_NAME
 from ase_nbody.files.page import bullets, heading, page, paragraph, picture, png, require_plots, table
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.evaluation import predict
 
-MOST_FRAMES = 1000  # of each set, evenly chosen
-WORST = 10
+LARGEST_SAMPLE = 1000  # frames of each set, evenly chosen
+N_WORST_FRAMES = 10
 
 
 class Part(NamedTuple):
-    """One set of structures and what the network says of them.
+    """One set of structures, with the reference labels and the network's.
 
     Attributes:
         name: training, validation or test.
-        indices: of the frames, in their set.
-        frames: with the reference labels.
-        predicted: with the network's.
+        indices: numbers of the frames in their set.
+        frames: the frames with the reference labels.
+        predicted: the same frames with the network's labels.
     """
 
     name: str
@@ -35,16 +37,13 @@ class Part(NamedTuple):
     frames: list[LabelledStructure]
     predicted: list[LabelledStructure]
 
-    def pairs(self, quantity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Reference and prediction of all frames: energies in eV/atom, forces or stress as (..., 3), where known."""
-        both = []
-        for labels in (self.frames, self.predicted):
-            if quantity == "energy":
-                both.append(np.array([[frame.energy / len(frame.structure)] for frame in labels]))
-            else:
-                both.append(np.concatenate([getattr(frame, quantity) for frame in labels]))
-        known = np.isfinite(both[0]).all(axis=1) & np.isfinite(both[1]).all(axis=1)
-        return both[0][known], both[1][known]
+    def pairs(self, label: Label) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Reference and prediction (n, components) where both are known, energies in eV/atom."""
+        reference, predicted = (
+            np.concatenate([_rows(label, frame) for frame in frames]) for frames in (self.frames, self.predicted)
+        )
+        known = np.isfinite(reference).all(axis=1) & np.isfinite(predicted).all(axis=1)
+        return reference[known], predicted[known]
 
     def element_errors(self) -> dict[str, NDArray[np.float64]]:
         """Force errors (n, 3) in eV/Angstrom by element."""
@@ -57,6 +56,14 @@ class Part(NamedTuple):
         return {chemical_symbols[z]: error[known & (numbers == z)] for z in np.unique(numbers[known])}
 
 
+def _rows(label: Label, frame: LabelledStructure) -> NDArray[np.float64]:
+    """A label's values (n, components), one row for the structure or for each atom; energies in eV/atom."""
+    values = np.asarray(getattr(frame, label.name))
+    if label.name == "energy":
+        values = values / len(frame.structure)
+    return values.reshape(-1, math.prod(label.shape))
+
+
 def write_report(
     network: NBodyNetwork, sets: Mapping[str, Sequence[LabelledStructure]], metrics: Path, output: Path
 ) -> Path:
@@ -64,9 +71,12 @@ def write_report(
 
     Args:
         network: the trained network.
-        sets: training, validation and, if there is one, test structures by name.
+        sets: the structures by the name of their set: training, validation and, if there is one, test.
         metrics: ``metrics.csv`` of the training.
         output: folder of the run.
+
+    Returns:
+        Path of ``report.html``.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -101,14 +111,14 @@ def write_report(
 
 
 def _evaluate(network: NBodyNetwork, name: str, frames: Sequence[LabelledStructure]) -> Part:
-    step = -(-len(frames) // MOST_FRAMES)
+    step = -(-len(frames) // LARGEST_SAMPLE)
     chosen = list(frames[::step])
     return Part(name, list(range(0, len(frames), step)), chosen, predict(network, chosen))
 
 
 def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> list[str]:
     """What the errors suggest, in sentences."""
-    mae = {part.name: _mae(*part.pairs("forces")) for part in parts}
+    mae = {part.name: _mae(*part.pairs(BY_NAME["forces"])) for part in parts}
     found = []
     column = next((name for name in history[-1] if name.startswith("forces mae")), None) if history else None
     if column and len(history) >= 10 and history[-1][column] < 0.97 * history[-len(history) // 5 - 1][column]:
@@ -119,7 +129,7 @@ def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> lis
             f"{1e3 * mae['validation']:.1f} on validation frames: more, and more varied, data would help most."
         )
     elif "validation" in mae:
-        found.append("Training and validation errors are alike: a larger network or more epochs can still learn more.")
+        found.append("Training and validation errors are alike: a larger network or more epochs may still lower both.")
     by_element = {symbol: float(np.abs(error).mean()) for symbol, error in parts[-1].element_errors().items()}
     worst = max(by_element, key=by_element.__getitem__)
     if len(by_element) > 1 and by_element[worst] > 2.0 * min(by_element.values()):
@@ -129,14 +139,18 @@ def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> lis
 
 
 def _error_rows(parts: Sequence[Part]) -> Iterator[tuple[object, ...]]:
-    units = {"energy": "meV/atom", "forces": "meV/Angstrom", "stress": "meV/Angstrom^3"}
     for part in parts:
-        for quantity, unit in units.items():
-            reference, predicted = part.pairs(quantity)
+        for label in LABELS:
+            reference, predicted = part.pairs(label)
             if reference.size:
                 rmse = float(np.sqrt(np.mean((predicted - reference) ** 2)))
-                mae = _mae(reference, predicted)
-                yield part.name, len(part.frames), quantity, f"{1e3 * mae:.3g}", f"{1e3 * rmse:.3g}", unit
+                shown = f"{1e3 * _mae(reference, predicted):.3g}", f"{1e3 * rmse:.3g}"
+                yield part.name, len(part.frames), label.name, *shown, _per_atom(label, label.error_unit)
+
+
+def _per_atom(label: Label, unit: str) -> str:
+    """The unit of a label's values in ``Part.pairs``."""
+    return f"{unit}/atom" if label.name == "energy" else unit
 
 
 def _element_rows(part: Part) -> Iterator[tuple[object, ...]]:
@@ -148,7 +162,7 @@ def _element_rows(part: Part) -> Iterator[tuple[object, ...]]:
 def _worst_rows(part: Part) -> Iterator[tuple[object, ...]]:
     errors = [predicted.forces - frame.forces for frame, predicted in zip(part.frames, part.predicted, strict=True)]
     rmse = np.array([np.sqrt(np.mean(error**2)) if np.isfinite(error).all() else -1.0 for error in errors])
-    for position in np.argsort(-rmse)[:WORST]:
+    for position in np.argsort(-rmse)[:N_WORST_FRAMES]:
         frame, predicted, error = part.frames[position], part.predicted[position], errors[position]
         atom = int(np.linalg.norm(error, axis=1).argmax())
         energy = 1e3 * (predicted.energy - frame.energy) / len(frame.structure)
@@ -164,13 +178,13 @@ Draw = Callable[[Any], None]
 
 
 def _figures(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str, Draw]]:
-    """Name, caption and what draws it on axes."""
+    """Yield the name and caption of each figure, and the function that draws it on axes."""
     if history:
         yield "learning", "Validation errors over the epochs", partial(_draw_history, history)
-    for quantity, unit in (("energy", "eV/atom"), ("forces", "eV/Angstrom"), ("stress", "eV/Angstrom^3")):
-        if any(part.pairs(quantity)[0].size for part in parts):
-            caption = f"{quantity} in {unit}: prediction against reference"
-            yield f"parity_{quantity}", caption, partial(_draw_parity, parts, quantity, unit)
+    for label in LABELS:
+        if any(part.pairs(label)[0].size for part in parts):
+            caption = f"{label.name} in {_per_atom(label, label.unit)}: prediction against reference"
+            yield f"parity_{label.name}", caption, partial(_draw_parity, parts, label)
     yield "force_errors", f"Force errors by element, {parts[-1].name} set", partial(_draw_histogram, parts[-1])
 
 
@@ -192,9 +206,10 @@ def _draw_history(history: Sequence[Mapping[str, float]], axes: Any) -> None:
     axes.set(yscale="log", xlabel="epoch", ylabel="mean absolute error")
 
 
-def _draw_parity(parts: Sequence[Part], quantity: str, unit: str, axes: Any) -> None:
+def _draw_parity(parts: Sequence[Part], label: Label, axes: Any) -> None:
+    unit = _per_atom(label, label.unit)
     for part in parts:
-        reference, predicted = part.pairs(quantity)
+        reference, predicted = part.pairs(label)
         axes.plot(reference.ravel(), predicted.ravel(), ".", ms=3, alpha=0.5, label=part.name)
     axes.axline((axes.get_xlim()[0],) * 2, slope=1.0, color="black", lw=0.5)
     axes.set(xlabel=f"reference / {unit}", ylabel=f"prediction / {unit}")

@@ -1,5 +1,6 @@
 """Sets on disk: equal to the bit, never whole in memory, the same from any number of workers."""
 
+import json
 import pickle
 import weakref
 from dataclasses import fields
@@ -11,6 +12,7 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody.data import FrameStore, LazySamples, iterate_labelled, prepare, read_labelled
+from ase_nbody.data.labels import BY_NAME
 from ase_nbody.structure import Structure
 
 
@@ -21,6 +23,9 @@ def path(tmp_path, systems):
     for name in ("molecule", "crystal", "triclinic", "lone carbon", "slab in a box"):
         atoms, draw = systems[name](), np.random.default_rng(len(frames))
         atoms.info = {}
+        if name == "molecule":
+            atoms.info |= {"charge": -1.0, "dipole": draw.normal(size=3)}
+            atoms.arrays["REF_charges"] = draw.normal(size=len(atoms))
         labels = {"energy": -3.0 * len(frames), "forces": draw.normal(size=(len(atoms), 3))}
         if name == "crystal":
             labels["stress"] = draw.normal(size=6)
@@ -43,15 +48,18 @@ def same(one, other):
         np.array_equal(getattr(one.structure, field.name), getattr(other.structure, field.name))
         for field in fields(Structure)
     )
-    labels = ("energy", "forces", "stress", "weights")
     return structures and all(
-        np.array_equal(getattr(one, label), getattr(other, label), equal_nan=True) for label in labels
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in (*BY_NAME, "weights")
     )
 
 
 def test_what_is_written_comes_back_to_the_bit(store, path):
     expected = read_labelled(path)
     assert len(store) == len(expected) == 5
+    assert store[0].structure.charge == -1.0
+    assert np.isfinite(store[0].charges).all()
+    assert np.isfinite(store[0].dipole).all()
+    assert np.isnan(store[1].charges).all()
     assert all(same(*pair) for pair in zip(store, expected, strict=True))
     assert all(same(*pair) for pair in zip(store[1:4:2], expected[1:4:2], strict=True))
     assert same(store[-1], expected[-1])
@@ -88,6 +96,12 @@ def test_it_is_written_once_and_anew_for_other_data(store, path):
     assert len(FrameStore.write(iterate_labelled(path, ":2"), store.folder, {"file": "other"})) == 2
 
 
+def test_a_folder_of_another_layout_is_written_anew(store, path):
+    seal = store.folder / "key.json"
+    seal.write_text(json.dumps(json.loads(seal.read_text()) | {"layout": "of an earlier version"}))
+    assert len(FrameStore.write(iterate_labelled(path, ":2"), store.folder, {"file": "data"})) == 2
+
+
 def test_a_write_that_was_killed_is_not_taken(path, tmp_path):
     def killed():
         yield from iterate_labelled(path, ":3")
@@ -99,7 +113,8 @@ def test_a_write_that_was_killed_is_not_taken(path, tmp_path):
 
 
 def tensors(sample):
-    return [*sample.hierarchy.tensors(), sample.positions, sample.cells, sample.energy, sample.forces, sample.weights]
+    geometry = (sample.positions, sample.cells, sample.total_charges)
+    return [*sample.hierarchy.tensors(), *geometry, *sample.labels.values(), *sample.weights.values()]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 def gradients(network, prediction, batch):
     network.zero_grad()
-    loss(Residuals.of(prediction, batch), 1.0, 1.0, 1.0).backward()
+    loss(Residuals.of(prediction, batch), 1.0, {"forces": 1.0, "energy": 1.0, "stress": 1.0}).backward()
     return [weight.grad.clone() for weight in network.parameters()]
 
 

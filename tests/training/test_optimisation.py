@@ -102,8 +102,8 @@ def test_early_stop_saves_the_best_epoch_and_its_errors(run, tmp_path):
 def test_patience_counts_in_the_second_stage_only():
     config = OptimisationConfig(epochs=200, second_stage={"start": 0.6, "energy_weight": 5.0}, patience=3)
     assert config.first_epoch_of_second_stage() == 120
-    assert config.loss_weights(119) == (1.0, 1.0)
-    assert config.loss_weights(120) == (5.0, 1.0)
+    assert config.loss_weights(119) == {"forces": 1.0, "energy": 1.0, "stress": 1.0, "charges": 0.1, "dipole": 0.1}
+    assert config.loss_weights(120) == config.loss_weights(119) | {"energy": 5.0}
     trainer = type("Trainer", (), {"current_epoch": 119, "callback_metrics": None})()
     StopEarly(3, 120).on_train_epoch_end(trainer, None)  # looks at nothing yet
 

@@ -1,4 +1,4 @@
-"""Which structures to learn from, and what their labels are called."""
+"""Which structures the network learns from, and under which names their files have the labels."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,22 +8,29 @@ from ase_nbody.training.config.strict import Strict
 
 
 class KeysConfig(Strict):
-    """Names of the labels in the files; those that are not given are looked for under all usual names."""
+    """Names of the labels in the files. A label without a name here is looked for under all its usual names."""
 
     energy: str | None = None
     forces: str | None = None
     stress: str | None = None
     virial: str | None = None
+    charges: str | None = None
+    dipole: str | None = None
 
 
 class SourceConfig(Strict):
-    """One file with energies (eV), forces (eV/Angstrom) and, where there are any, stresses (eV/Angstrom^3).
+    """One file with energies, forces and, optionally, further labels (their units are in ``data/labels.py``).
 
     Attributes:
-        path: the file; anything that ASE reads.
-        index: which of its frames, as ASE writes slices: ``":50"``, ``"-50:"``, ``"::10"``.
-        weight: of its frames in the loss, times those that they carry themselves.
-        energy_key: name of the energies in this file, before that in ``keys``; likewise the others.
+        path: the file, in any format that ASE reads.
+        index: which frames of the file to use, written as a slice: ``":50"``, ``"-50:"``, ``"::10"``.
+        weight: weight of the file's frames in the loss. It multiplies the weights that the frames themselves have.
+        energy_key: name of the energies in this file, used instead of the name in ``keys``.
+        forces_key: name of the forces in this file, used instead of the name in ``keys``.
+        stress_key: name of the stresses in this file, used instead of the name in ``keys``.
+        virial_key: name of the virials in this file, used instead of the name in ``keys``.
+        charges_key: name of the partial charges in this file, used instead of the name in ``keys``.
+        dipole_key: name of the dipole moments in this file, used instead of the name in ``keys``.
     """
 
     path: str
@@ -33,31 +40,34 @@ class SourceConfig(Strict):
     forces_key: str | None = None
     stress_key: str | None = None
     virial_key: str | None = None
+    charges_key: str | None = None
+    dipole_key: str | None = None
 
 
-def _listed(given: Any) -> Any:
-    """One path or source as a list, each path as a source."""
-    several = given if isinstance(given, list | tuple) else [given]
-    return [{"path": one} if isinstance(one, str) else one for one in several]
+def _as_sources(given: Any) -> Any:
+    """A path, a source, or a list of both as a list of sources."""
+    entries = given if isinstance(given, list | tuple) else [given]
+    return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 
 
-Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_listed), Field(min_length=1)]
+Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_as_sources), Field(min_length=1)]
 
 
 class DataConfig(Strict):
-    """Which structures to learn from.
+    """Which structures the network learns from.
 
     Attributes:
-        train: a file or a list of files; a ``SourceConfig`` may stand for each path.
-        validation: likewise, or how many frames of ``train`` are split off at random; default: a tenth, at most 50.
-        test: likewise; evaluated once, after the training, for the model card.
+        train: a file or a list of files. Each is a path or a ``SourceConfig``.
+        validation: files in the same form, or the number of frames of ``train`` that are held out at random; default:
+            a tenth of the frames, but at most 50.
+        test: files in the same form. The model is evaluated on them once, after the training, for the model card.
         keys: names of the labels in all files.
-        isolated_atom_energies: eV of each species alone. Default, and ``fit``: fitted to the data; but those of the
-            model that is started from are kept if neither given nor ``fit``.
-        seed: of the split.
-        workers: processes that make neighbour tables; the result does not depend on their number.
-        memory: GiB for structures and neighbour tables. Larger files are copied to the output folder and mapped into
-            memory, larger tables are made anew for each batch.
+        isolated_atom_energies: energy of the isolated atom of each species in eV, or ``fit``: they are fitted to the
+            data. By default they are those of the model that ``network.start_from`` names, and fitted otherwise.
+        seed: seed of the random split into training and validation frames.
+        workers: number of processes that make neighbour tables. The result does not depend on it.
+        memory: memory in GiB for structures and neighbour tables. Files that are too large are copied to the output
+            folder and mapped from there; tables that are too large are made again for each batch.
     """
 
     train: Sources
@@ -70,16 +80,19 @@ class DataConfig(Strict):
     memory: float = Field(4.0, ge=0.0)
 
     @field_serializer("train", "validation", "test")
-    def _short(self, sources: tuple[SourceConfig, ...] | int | None) -> Any:
+    def _in_short_form(self, sources: tuple[SourceConfig, ...] | int | None) -> Any:
+        """A source with nothing but a path is written as the path, and a list of one source as that source."""
         if not isinstance(sources, tuple):
             return sources
-        shown = [source.model_dump(exclude_defaults=True) for source in sources]
-        brief = [source["path"] if source.keys() == {"path"} else source for source in shown]
-        return brief[0] if len(brief) == 1 else brief
+        entries = [source.model_dump(exclude_defaults=True) for source in sources]
+        short = [entry["path"] if entry.keys() == {"path"} else entry for entry in entries]
+        return short[0] if len(short) == 1 else short
 
     def keys_of(self, source: SourceConfig) -> dict[str, str]:
-        """Names of the labels in a file, where they are given."""
-        named = {
-            label: getattr(source, f"{label}_key") or getattr(self.keys, label) for label in KeysConfig.model_fields
-        }
-        return {label: key for label, key in named.items() if key is not None}
+        """Names of the labels in a file, without the labels that have no name in the configuration."""
+        names = {}
+        for label in KeysConfig.model_fields:
+            name = getattr(source, f"{label}_key") or getattr(self.keys, label)
+            if name is not None:
+                names[label] = name
+        return names

@@ -1,4 +1,4 @@
-"""How the weights are found: on the data, and before that on structures of a cheap method."""
+"""How the weights are optimised on the data, and before that on structures of a cheap method."""
 
 from typing import Annotated, Literal
 
@@ -9,48 +9,61 @@ from ase_nbody.training.loss import LossKind
 
 
 class SecondStage(Strict):
-    """The end of a training, with other weights in the loss.
+    """The second stage of a training: its last epochs, in which the loss has other weights.
 
     Attributes:
-        start: fraction of the epochs after which it begins.
-        energy_weight: weight of the energy from then on.
-        stress_weight: likewise of the stress; default: as before.
+        start: fraction of the epochs after which the second stage begins.
+        energy_weight: weight of the energy in the second stage.
+        stress_weight: weight of the stress in the second stage; default: the same as in the first.
+        charges_weight: weight of the partial charges in the second stage; default: the same as in the first.
+        dipole_weight: weight of the dipole moment in the second stage; default: the same as in the first.
     """
 
     start: float = Field(0.75, ge=0.0, lt=1.0)
     energy_weight: float = Field(ge=0.0)
     stress_weight: float | None = Field(None, ge=0.0)
+    charges_weight: float | None = Field(None, ge=0.0)
+    dipole_weight: float | None = Field(None, ge=0.0)
 
 
 class OptimisationConfig(Strict):
-    """How the weights are found.
+    """How the weights are optimised.
 
     Attributes:
-        epochs: passes over the training data; default: as many as make some 9,000 steps, between 20 and 500.
-        batch_size: structures per step, over all processes.
-        batch_atoms: atoms per step at the most, in place of ``batch_size``: for structures of many sizes.
-        optimiser: ``muon``: Muon for the mixing matrices, Adam for all other weights; ``adamw``: AdamW for all.
-        muon_rate: learning rate of the mixing matrices (Muon).
-        adam_rate: learning rate of all other weights (Adam), or of all weights (AdamW).
-        weight_decay: decoupled decay of the mixing matrices: they lose this, times the learning rate, each step.
-        gradient_clip: largest norm of the gradient of all weights together; longer ones are shortened to it.
-        warmup: steps over which the rates rise.
-        schedule: how they fall: ``cosine``, to zero at the end; ``plateau``, whenever the validation error of the
-            forces has not fallen for a while.
-        plateau_factor: by what the rates are then multiplied.
-        plateau_patience: for how many epochs.
-        patience: stop after so many epochs without a lower validation loss; default: never.
+        epochs: number of passes over the training data; default: enough for about 9,000 steps, between 20 and 500.
+        batch_size: number of structures in a batch, over all processes together.
+        batch_atoms: largest number of atoms in a batch. It replaces ``batch_size`` if the sizes of the structures vary
+            widely.
+        optimiser: ``muon`` uses Muon for the mixing matrices and Adam for all other weights; ``adamw`` uses AdamW for
+            all weights.
+        muon_rate: learning rate of the mixing matrices with Muon.
+        adam_rate: learning rate of all other weights with Adam, or of all weights with AdamW.
+        weight_decay: decoupled decay of the mixing matrices. Each step shrinks them by this fraction times the
+            learning rate.
+        gradient_clip: largest norm of the gradient with respect to all weights. A longer gradient is scaled down
+            to this norm.
+        warmup: number of steps over which the learning rates rise at the beginning.
+        schedule: how the learning rates fall after that: ``cosine`` lets them fall to zero at the end; ``plateau``
+            lowers them when the validation error of the forces has stopped falling.
+        plateau_factor: factor by which ``plateau`` multiplies the learning rates.
+        plateau_patience: number of epochs without a lower error after which ``plateau`` does so.
+        patience: number of epochs without a lower validation loss after which the training stops; default: it does
+            not stop early.
         loss: ``norm``, ``mse``, ``mae`` or ``huber``, see ``ase_nbody.training.loss.loss``.
-        huber_delta: where Huber's function turns from squares to absolute values, in eV/Angstrom.
-        energy_weight: weight of the energy in the loss, per atom, beside 1 for the forces.
-        stress_weight: likewise of the stress.
+        huber_delta: residual in eV/Angstrom at which Huber's function changes from a square to an absolute value.
+        energy_weight: weight of the energy per atom in the loss. The forces have the weight 1.
+        stress_weight: weight of the stress in the loss.
+        charges_weight: weight of the partial charges in the loss, for networks that predict them. The default is small:
+            heads of their own learn the charges, and the features below these heads should serve the energy first.
+        dipole_weight: weight of the dipole moment in the loss, for networks that predict it.
         second_stage: other weights for the last epochs.
-        averaging: decay per step of the exponential moving average of the weights, which is validated and saved.
-        compile: compile the training step for batches of recurring shapes (half a minute once, then about twice as
-            fast).
+        averaging: decay per step of the exponential moving average of the weights. The averaged weights are the ones
+            that are validated and saved.
+        compile: whether to compile the training step for tensor shapes that recur. It takes half a minute for each set
+            of shapes and makes the step about twice as fast.
         dtype: precision of the training.
-        device: where to train; ``auto`` takes a GPU if there is one.
-        seed: of the initial weights and the order of the batches.
+        device: device to train on; ``auto`` takes a GPU if there is one.
+        seed: seed of the initial weights and of the order of the batches.
     """
 
     epochs: int | None = Field(None, ge=1)
@@ -70,6 +83,8 @@ class OptimisationConfig(Strict):
     huber_delta: float = Field(0.01, gt=0.0)
     energy_weight: float = Field(1.0, ge=0.0)
     stress_weight: float = Field(1.0, ge=0.0)
+    charges_weight: float = Field(0.1, ge=0.0)
+    dipole_weight: float = Field(0.1, ge=0.0)
     second_stage: SecondStage | None = None
     averaging: float = Field(0.995, ge=0.0, lt=1.0)
     compile: bool = True
@@ -79,38 +94,42 @@ class OptimisationConfig(Strict):
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the model of the best epoch is saved, not that of the last."""
+        """Whether the model of the epoch with the lowest validation loss is saved instead of the last one."""
         return self.schedule == "plateau" or self.patience is not None
 
     def first_epoch_of_second_stage(self) -> int | None:
-        """Epochs before the second stage, if there is one; ``epochs`` is set."""
+        """Number of the second stage's first epoch (from 0), or None without a second stage; ``epochs`` must be set."""
         return None if self.second_stage is None else round(self.second_stage.start * (self.epochs or 0))
 
-    def loss_weights(self, epoch: int) -> tuple[float, float]:
-        """Weights of energy and stress in an epoch, which counts from 0."""
-        first = self.first_epoch_of_second_stage()
-        if self.second_stage is None or first is None or epoch < first:
-            return self.energy_weight, self.stress_weight
-        later = self.second_stage.stress_weight
-        return self.second_stage.energy_weight, self.stress_weight if later is None else later
+    def loss_weights(self, epoch: int) -> dict[str, float]:
+        """Weights of the labels in the loss of an epoch (numbered from 0). The loss adds its terms in this order."""
+        others = ("energy", "stress", "charges", "dipole")
+        weights = {"forces": 1.0} | {label: getattr(self, f"{label}_weight") for label in others}
+        first_epoch = self.first_epoch_of_second_stage()
+        if first_epoch is None or epoch < first_epoch:
+            return weights
+        changed = {label: getattr(self.second_stage, f"{label}_weight") for label in others}
+        return weights | {label: weight for label, weight in changed.items() if weight is not None}
 
 
 class PretrainingConfig(Strict):
-    """A training on structures that a cheap method labels, before that on the data; for neutral molecules.
+    """A training on structures that a cheap method labels, before the training on the data; for neutral molecules.
+
+    The structures come from short runs of molecular dynamics that start from the data.
 
     Attributes:
-        method: of tight binding, by tblite.
-        frames: how many structures.
-        temperatures: in K; each of the runs of molecular dynamics that give them has one in this range.
-        steps_apart: steps of 1 fs between structures.
-        seed: of these runs.
-        folder: where the structures are kept, so that several trainings on the same data can share them; default: in
-            ``pretraining`` of the output folder.
-        epochs: of the training on them.
-        batch_size: of that training.
-        muon_rate: likewise.
-        adam_rate: likewise.
-        energy_weight: likewise.
+        method: the tight-binding method, which tblite computes.
+        frames: number of structures. There are fewer if a molecule comes apart, because that ends its run early.
+        temperatures: lowest and highest temperature in K. Each run draws its temperature from this range.
+        steps_apart: number of time steps of 1 fs between two structures of a run.
+        seed: seed of the runs.
+        folder: folder that keeps the structures, so that several trainings on the same data can share them; default:
+            ``pretraining`` in the output folder.
+        epochs: number of epochs of the pretraining.
+        batch_size: number of structures in a batch of the pretraining.
+        muon_rate: learning rate of the mixing matrices in the pretraining.
+        adam_rate: learning rate of the other weights in the pretraining.
+        energy_weight: weight of the energy in the loss of the pretraining.
     """
 
     method: Literal["GFN2-xTB", "GFN1-xTB"] = "GFN2-xTB"

@@ -5,15 +5,19 @@ import csv
 import ase.io
 import numpy as np
 import pytest
+import torch
 import yaml
 from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ase_nbody import NBodyConfig, load_model
-from ase_nbody.data import read_labelled
+from ase_nbody import LevelConfig, NBodyConfig, NBodyNetwork, load_model
+from ase_nbody.data import collate, prepare, read_labelled
+from ase_nbody.potential import evaluate
+from ase_nbody.training.compiled_step import CompiledPotential
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model, predict
+from ase_nbody.training.loss import Residuals, loss
 from ase_nbody.training.run import train
 
 pytestmark = pytest.mark.skipif(
@@ -97,3 +101,27 @@ def test_training_halves_the_errors_of_charges_and_dipole(trained, tmp_path):
     assert {"charges mae (me)", "charges_O rmse (me)", "dipole mae (me Angstrom)"} < set(columns)
     assert {path.stem for path in (tmp_path / "end" / "figures").glob("*.png")} > {"parity_charges", "parity_dipole"}
     assert "<td>me Angstrom</td>" in (tmp_path / "end" / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_compiled_step_has_the_charges_of_the_eager_one(molecules, tiny, tmp_path):
+    ase.io.write(tmp_path / "data.extxyz", molecules[:4])
+    torch.manual_seed(0)
+    levels = (LevelConfig(**tiny), LevelConfig(**tiny))
+    network = NBodyNetwork(NBodyConfig(species=("H", "C", "O"), levels=levels, outputs=("charges",)))
+    network = network.to(torch.float32)
+    batch = collate(prepare(read_labelled(tmp_path / "data.extxyz"), network.config))
+    system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
+
+    def gradients(prediction):
+        network.zero_grad()
+        loss(Residuals.of(prediction, batch), 1.0, {"forces": 1.0, "charges": 1.0, "dipole": 1.0}).backward()
+        return [weight.grad.clone() for weight in network.parameters()]
+
+    compiled = CompiledPotential(network, virials=False, patience=1)
+    found, eager = compiled(*system), evaluate(network, *system, create_graph=True, virials=False)
+    assert len(compiled._compiled) == 1
+    for name in ("charges", "dipole"):
+        torch.testing.assert_close(found.outputs[name], eager.outputs[name], rtol=1e-4, atol=1e-5)
+    for of_compiled, of_eager in zip(gradients(found), gradients(eager), strict=True):
+        torch.testing.assert_close(of_compiled, of_eager, rtol=1e-3, atol=1e-4)

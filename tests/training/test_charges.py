@@ -107,9 +107,8 @@ def test_training_halves_the_errors_of_charges_and_dipole(trained, tmp_path):
 def test_the_compiled_step_has_the_charges_of_the_eager_one(molecules, tiny, tmp_path):
     ase.io.write(tmp_path / "data.extxyz", molecules[:4])
     torch.manual_seed(0)
-    levels = (LevelConfig(**tiny), LevelConfig(**tiny))
-    network = NBodyNetwork(NBodyConfig(species=("H", "C", "O"), levels=levels, outputs=("charges",)))
-    network = network.to(torch.float32)
+    config = NBodyConfig(species=("H", "C", "O"), levels=(LevelConfig(**tiny),), outputs=("charges",))
+    network = NBodyNetwork(config).to(torch.float32)
     batch = collate(prepare(read_labelled(tmp_path / "data.extxyz"), network.config))
     system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
 

@@ -107,9 +107,9 @@ class MisfitUnit:
     """The error of a label that has a misfit of one.
 
     Attributes:
-        size: in the label's unit, or in multiples of the typical force if ``relative``.
-        relative: the size is relative to the typical force (with 1 Angstrom as the unit of length).
-        grows: it grows with the square root of the number of atoms, as sums of independent errors of atoms do.
+        size: in the unit of the label, or as a multiple of the typical force if ``relative``.
+        relative: whether the typical force sets the unit (with 1 Angstrom as the unit of length).
+        grows: whether it grows with the square root of the number of atoms, as a sum of independent errors does.
     """
 
     size: float
@@ -163,7 +163,7 @@ def loss(
         scale: typical force in eV/Angstrom.
         weights: of the labels, by name. Labels that the network does not predict are left out.
         kind: of the misfit.
-        huber_delta: where squares become absolute values: at e = huber_delta / s, in eV/Angstrom.
+        huber_delta: where squares become absolute values: at |e| = huber_delta / s, in eV/Angstrom.
         counts: what the sums are divided by, as in ``Residuals.counts``; default: these counts.
     """
     counts = residuals.counts() if counts is None else counts
@@ -179,7 +179,7 @@ def loss(
 
 
 def _without_unit(residual: Residual, unit: MisfitUnit, scale: float) -> Tensor:
-    """Errors (n, components) in the unit of their misfit."""
+    """Errors (n, components) divided by the unit of their misfit."""
     error = _as_rows(residual.error)
     if unit.grows:
         error = error / residual.atoms.to(error.dtype).sqrt().unsqueeze(-1)

@@ -20,10 +20,6 @@ from ase_nbody.training.evaluation import evaluate_model, predict
 from ase_nbody.training.loss import Residuals, loss
 from ase_nbody.training.run import train
 
-pytestmark = pytest.mark.skipif(
-    "outputs" not in NBodyConfig.model_fields, reason="NBodyConfig has no outputs beside the energy"
-)
-
 ELECTRONEGATIVITY = {1: 2.2, 6: 2.55, 8: 3.44}
 
 

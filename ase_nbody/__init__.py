@@ -8,8 +8,20 @@ from ase_nbody.files import archive
 from ase_nbody.files.archive import load_model, save_model
 from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
 from ase_nbody.runtime import extrapolation
+from ase_nbody.runtime.evaluator import Evaluator
+from ase_nbody.runtime.extrapolation import ExtrapolationWarning
 
-__all__ = ["LevelConfig", "NBodyCalculator", "NBodyConfig", "NBodyMonitor", "NBodyNetwork", "load_model", "save_model"]
+__all__ = [
+    "Evaluator",
+    "ExtrapolationWarning",
+    "LevelConfig",
+    "NBodyCalculator",
+    "NBodyConfig",
+    "NBodyMonitor",
+    "NBodyNetwork",
+    "load_model",
+    "save_model",
+]
 
 # Modules by the names that earlier versions documented, which scripts still import.
 _EARLIER_NAMES = {

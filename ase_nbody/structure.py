@@ -67,6 +67,11 @@ class Structure:
         structure.check()
         return structure
 
+    def to_atoms(self) -> ase.Atoms:
+        """The same system as ``ase.Atoms``; the charge of an ion stands in ``atoms.info["charge"]``."""
+        info = {"charge": self.charge} if self.charge else {}
+        return ase.Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc, info=info)
+
     def check(self) -> None:
         """Refuse a geometry that cannot be evaluated, and name the culprit (see ``from_atoms``)."""
         self._check_positions()

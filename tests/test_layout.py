@@ -36,7 +36,9 @@ RANK = {name: rank for rank, name in enumerate(LAYOUT)}
 
 # Where the rooms below the calculator may use ASE at all: the structure reads Atoms, others only tables of constants.
 TABLES = {"ase.data", "ase.units"}
-ASE_ALLOWED = {"hierarchy": set(), "so3": set()} | dict.fromkeys(("nn", "network", "potential", "files"), TABLES)
+ASE_ALLOWED = {"hierarchy": set(), "so3": set()} | dict.fromkeys(
+    ("nn", "network", "potential", "runtime", "files"), TABLES
+)
 # The algebra knows no atoms; tests may rely on the checks without relying on what they check.
 ONLY_OWN = {"so3": {"so3"}, "testing": {"so3"}, "hierarchy": {"structure"}}
 
@@ -140,6 +142,36 @@ def test_a_relative_import_is_refused():
         violations("nn", "from ..network import NBodyNetwork")
 
 
+# --- who differentiates ----------------------------------------------------------------------------------------------
+
+
+def differentiations(source: str) -> list[int]:
+    """Lines of a file that call ``torch.autograd.grad`` or ``.backward()``."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    named = [(call.lineno, ast.unparse(call.func)) for call in calls]
+    return [
+        line for line, name in named if name.endswith(("autograd.grad", ".backward")) or name in ("grad", "backward")
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_only_the_potential_and_the_training_differentiate(path):
+    found = differentiations((ROOT / path).read_text())
+    if path.parts[0] in ("potential.py", "training"):
+        return
+    assert not found, f"{path} differentiates in lines {found}: leave it to potential.down"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["torch.autograd.grad(energy, x)", "loss.backward()", "from torch.autograd import grad\ngrad(energy, x)"],
+)
+def test_a_differentiation_is_found(line):
+    assert differentiations(line)
+
+
+# --- importing -------------------------------------------------------------------------------------------------------
+
 SIDE_EFFECTS = """
 import logging, os, random, signal, sys, threading, warnings
 import numpy, torch
@@ -172,3 +204,26 @@ def test_import_is_silent_and_without_side_effects(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("archive", "files.archive", "load_members"),
+        ("calculator", "engines.calculator", "NBodyCalculator"),
+        ("extrapolation", "runtime.extrapolation", "ExtrapolationWarning"),
+        ("together", "engines.side_by_side", "relax_together"),
+    ],
+)
+def test_documented_modules_keep_their_earlier_names(old, new, name, tmp_path):
+    """In every way to import them, in a process that has imported nothing else."""
+    source = f"""
+import ase_nbody.{old} as first
+from ase_nbody.{old} import {name}
+from ase_nbody import {old} as second
+import importlib, ase_nbody.{new}
+assert first is second is ase_nbody.{new} is importlib.import_module("ase_nbody.{old}")
+assert {name} is ase_nbody.{new}.{name}
+"""
+    result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr

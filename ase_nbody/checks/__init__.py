@@ -7,10 +7,11 @@
 
 from ase_nbody.checks.finding import Curve, Finding, Plot
 from ase_nbody.checks.report import print_table, require_plots, summary, write_html
-from ase_nbody.checks.run import CHECKS, Progress, run_checks
+from ase_nbody.checks.run import CHECKS, COMPILED, Progress, run_checks
 
 __all__ = [
     "CHECKS",
+    "COMPILED",
     "Curve",
     "Finding",
     "Plot",

@@ -14,7 +14,13 @@ from ase_nbody.checks.dimers import dimer_curves
 from ase_nbody.checks.dynamics import hot_run, nve
 from ase_nbody.checks.extensivity import far_copies, parts, supercell
 from ase_nbody.checks.finding import Finding
-from ase_nbody.checks.reproducibility import compiled, determinism, single_precision
+from ase_nbody.checks.reproducibility import (
+    compiled,
+    compiled_blocks,
+    compiled_training,
+    determinism,
+    single_precision,
+)
 from ase_nbody.checks.smoothness import leaving_atom
 from ase_nbody.checks.symmetry import inversion, permutation, rotation, translation
 from ase_nbody.runtime.extrapolation import ExtrapolationWarning
@@ -48,11 +54,15 @@ CHECKS: dict[str, Check] = {
     "determinism": Check(determinism),
     "float32": Check(single_precision),
     "compiled": Check(compiled, every=False),
+    "compiled blocks": Check(compiled_blocks, every=False),
+    "compiled training": Check(compiled_training, every=False),
     "leaving atom": Check(leaving_atom, every=False),
     "dimers": Check(dimer_curves, every=False),
     "NVE": Check(nve, every=False),
     "hot NVT": Check(hot_run, every=False),
 }
+
+COMPILED = ("compiled", "compiled blocks", "compiled training")  # these need a C++ compiler and minutes
 
 
 def run_checks(
@@ -61,6 +71,7 @@ def run_checks(
     *,
     only: Collection[str] = (),
     without: Collection[str] = (),
+    large: bool = False,
     float32: BaseCalculator | None = None,
     temperature: float = 300.0,
     steps: int = 500,
@@ -73,6 +84,7 @@ def run_checks(
         structures: the structures to check it on; they stay as they are. Slow checks use only the first one.
         only: names of the checks to run, out of ``CHECKS``; empty runs all.
         without: names of checks to leave out.
+        large: also check the native code for large systems, ``compiled blocks``; naming it in ``only`` does so too.
         float32: the same potential in single precision; for an ``NBodyCalculator`` this function makes it.
         temperature: of the training data in K.
         steps: length of the runs of molecular dynamics; a step takes 0.5 fs with hydrogen, else up to 2 fs.
@@ -89,7 +101,8 @@ def run_checks(
     ]
     for case in cases:
         evaluate(calculator, case.atoms)
-    chosen = [name for name in CHECKS if (not only or name in only) and name not in without]
+    chosen = [name for name in CHECKS if (name in only if only else large or name != "compiled blocks")]
+    chosen = [name for name in chosen if name not in without]
     plan = [(name, case) for name in chosen for case in (cases if CHECKS[name].every else cases[:1])]
     for done, (name, case) in enumerate(plan):
         if progress is not None:

@@ -23,8 +23,10 @@ def check(
     index: Annotated[str, typer.Option(help="Which frames of each file, in ASE's notation.")] = "0",
     only: Annotated[list[str] | None, typer.Option(help="Run only this check; may be repeated.")] = None,
     compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Check the compiled evaluation, too; it takes half a minute.")
+        bool,
+        typer.Option("--compile/--no-compile", help="Check compiled code too; compiling takes minutes, once."),
     ] = True,
+    large: Annotated[bool, typer.Option("--large", help="Also check the compiled code for large systems.")] = False,
     steps: Annotated[
         int, typer.Option(help="Steps in each run of molecular dynamics; a step takes 0.5 to 2 fs.", min=50)
     ] = 500,
@@ -35,7 +37,7 @@ def check(
     html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
 ) -> None:
     """Check symmetries, derivatives, smoothness, repulsion, extensivity and dynamics; exit with 1 if a check fails."""
-    from ase_nbody.checks import print_table, require_plots, run_checks, summary, write_html
+    from ase_nbody.checks import COMPILED, print_table, require_plots, run_checks, summary, write_html
     from ase_nbody.engines.calculator import NBodyCalculator
 
     if html is not None:
@@ -51,7 +53,8 @@ def check(
                 NBodyCalculator(model),
                 _structures(card, structures or [], index, model),
                 only=only or (),
-                without=() if compiled else ("compiled",),
+                without=() if compiled else COMPILED,
+                large=large,
                 temperature=kelvin,
                 steps=steps,
                 progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total),
@@ -83,4 +86,4 @@ def _structures(card: dict[str, object], paths: list[Path], index: str, model: s
             f"the file of model {model!r} holds no example structure: name a structure file, "
             f"nbody check {model} structure.xyz"
         )
-    return [ase.Atoms(example.numbers, example.positions, cell=example.cell, pbc=example.pbc)]
+    return [example.to_atoms()]

@@ -118,7 +118,7 @@ def _read(structure: str | None, model: str) -> ase.Atoms:
     example = example_structure(read_card(model)["card"])
     if example is None:
         raise ValueError(f"the model {model} has no example structure: name a file, nbody md {model} STRUCTURE")
-    return ase.Atoms(example.numbers, example.positions, cell=example.cell, pbc=example.pbc)
+    return example.to_atoms()
 
 
 def _fingerprint(atoms: ase.Atoms) -> str:

@@ -11,6 +11,7 @@ from ase_nbody.structure import Structure, StructureError
 
 MAX_ATOMS = 1000
 _KEYS = ("numbers", "positions", "cell", "pbc")
+_OPTIONAL = ("charge",)
 
 
 def example_structure(card: Mapping[str, Any]) -> Structure | None:
@@ -18,7 +19,8 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
 
     Args:
         card: the entry ``card`` of a model file. Its ``example`` has ``numbers`` (atomic numbers), ``positions`` and
-            ``cell`` (three numbers each, in Angstrom), and ``pbc`` (three times true or false).
+            ``cell`` (three numbers each, in Angstrom), ``pbc`` (three times true or false), and for an ion
+            ``charge`` (e).
 
     Raises:
         ModelFileError: the example is no such structure, has none or more than 1000 atoms, or cannot be evaluated; the
@@ -27,7 +29,7 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
     example = card.get("example")
     if example is None:
         return None
-    if not isinstance(example, Mapping) or set(example) != set(_KEYS):
+    if not isinstance(example, Mapping) or set(example) - set(_OPTIONAL) != set(_KEYS):
         found = sorted(map(repr, example))[:10] if isinstance(example, Mapping) else type(example).__name__
         raise _refusal("example", f"a table of {', '.join(_KEYS)}, not {str(found)[:200]}")
     numbers, pbc = example["numbers"], example["pbc"]
@@ -37,11 +39,15 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
         raise _refusal("example.numbers", f"atomic numbers, from 1 to {len(chemical_symbols) - 1}")
     if not isinstance(pbc, list) or len(pbc) != 3 or not all(type(periodic) is bool for periodic in pbc):
         raise _refusal("example.pbc", "a list of three times true or false")
+    charge = example.get("charge", 0.0)
+    if type(charge) not in (int, float) or not abs(charge) <= len(numbers):
+        raise _refusal("example.charge", "a number, and no more than one e for each atom")
     structure = Structure(
         numbers=np.array(numbers, dtype=np.int64),
         positions=_vectors("example.positions", example["positions"], len(numbers)),
         cell=_vectors("example.cell", example["cell"], 3),
         pbc=np.array(pbc, dtype=np.bool_),
+        charge=float(charge),
     )
     try:
         structure.check()

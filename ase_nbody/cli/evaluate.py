@@ -19,8 +19,7 @@ def evaluate(
 ) -> None:
     """Print mean absolute and root-mean-square errors of energy, forces, stress, partial charges and dipole moment."""
     from ase_nbody.data import DataError, read_labelled
-    from ase_nbody.training.evaluation import errors_table, evaluate_model
-    from ase_nbody.training.loss import unit_of
+    from ase_nbody.training import errors_table, evaluate_model, unit_of
 
     members = load_members(model)
     frames = read_labelled(data, index, keys=parse_keys(key))

@@ -22,9 +22,7 @@ def train(
     """Train a model on structures with energies and forces, and with stresses if the data have them."""
     import torch
 
-    from ase_nbody.training.config import TrainingConfig
-    from ase_nbody.training.pretraining import train_in_stages
-    from ase_nbody.training.seeds import train_committee
+    from ase_nbody.training import TrainingConfig, train_committee, train_in_stages
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -43,7 +41,7 @@ def _require_device(name: str) -> None:
     """Refuse a device that is not available, before the data are read."""
     import torch
 
-    from ase_nbody.training.config import ConfigError
+    from ase_nbody.training import ConfigError
 
     try:
         torch.empty(0, device=None if name == "auto" else name)

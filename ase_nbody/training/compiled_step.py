@@ -1,4 +1,4 @@
-"""Training's step, compiled."""
+"""The compiled training step: energies, forces and virials that can be differentiated by the weights."""
 
 import warnings
 from collections import Counter
@@ -16,18 +16,19 @@ from ase_nbody.runtime.fallback import Fallback
 
 
 class CompiledPotential:
-    """``evaluate`` for training, compiled anew for each set of shapes that keeps returning.
+    """``evaluate`` for training. It is compiled separately for each set of tensor shapes that recurs.
 
-    The energy and its gradient are traced to one graph of plain tensor operations, which is compiled as a whole and
-    can be differentiated by the weights. Compiling takes half a minute, so a set of shapes is compiled at its
-    ``patience``-th appearance, and never more than ``most`` are; all others are evaluated eagerly, with equal results.
-    If compiling fails, a warning says why, once, and shapes that are not compiled yet are evaluated eagerly.
+    The energy and its gradient are traced to one graph of plain tensor operations. The graph is compiled as a whole
+    and can be differentiated by the weights. Compilation takes half a minute, so a set of shapes is compiled only when
+    it appears for the ``patience``-th time, and at most ``most`` sets are compiled. All other batches are evaluated
+    eagerly, with the same results. If compilation fails, one warning gives the reason, and shapes that are not compiled
+    yet are evaluated eagerly from then on.
 
     Args:
-        network: the network, whose weights may change in place.
+        network: the network. Its weights may change in place.
         virials: whether virials are needed.
-        patience: appearances of a set of shapes before it is compiled.
-        most: how many sets of shapes are compiled.
+        patience: number of appearances after which a set of shapes is compiled.
+        most: largest number of sets of shapes that are compiled.
     """
 
     def __init__(self, network: NBodyNetwork, *, virials: bool, patience: int = 20, most: int = 8) -> None:
@@ -39,7 +40,7 @@ class CompiledPotential:
     def __call__(
         self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
     ) -> Prediction:
-        """As ``evaluate(..., create_graph=True)``."""
+        """The same prediction as ``evaluate(..., create_graph=True)``."""
         tables, geometry = hierarchy.tensors(), [positions, cells]
         if total_charges is not None and self.network.config.outputs:
             geometry.append(total_charges)
@@ -49,7 +50,7 @@ class CompiledPotential:
         if due and shapes not in self._compiled and not self._fallback.active:
             try:
                 self._compiled[shapes] = self._compile(tables, *geometry)
-            except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
+            except Exception as error:  # a missing compiler, or a bug in it, can raise almost anything
                 self._fallback.take(error)
         if shapes not in self._compiled:
             return evaluate(self.network, hierarchy, *geometry, create_graph=True, virials=self.virials)
@@ -59,12 +60,12 @@ class CompiledPotential:
 
     def _compile(self, tables: list[Tensor], *geometry: Tensor) -> Callable[..., tuple[Tensor, ...]]:
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)
-        weights = list(self.network.parameters())  # themselves: for copies it would be compiled once more
+        weights = list(self.network.parameters())  # not copies of them, for which torch would compile once more
         free = [weight for weight in weights if weight.requires_grad]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about its own inner workings
+            warnings.simplefilter("ignore")  # torch warns about its own internals
             compiled = torch.compile(make_fx(energy_and_gradient)(weights, tables, *geometry), dynamic=False)
             energy, _, forces, *_ = compiled(weights, tables, *geometry)
             if free:
-                torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles that pass too
+                torch.autograd.grad(energy.sum() + forces.sum(), free, allow_unused=True)  # compiles the backward pass
         return compiled

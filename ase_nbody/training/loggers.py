@@ -1,4 +1,4 @@
-"""Where the curves of a training go: TensorBoard always, Weights & Biases on request."""
+"""The loggers that record the curves of a training: always TensorBoard, and Weights & Biases on request."""
 
 import importlib.util
 from pathlib import Path
@@ -9,10 +9,14 @@ from ase_nbody.training.config import ConfigError
 
 
 def make_loggers(output: Path, wandb: bool) -> list[Logger]:
-    """The loggers of the run in a folder.
+    """Make the loggers of the run in an output folder.
+
+    Args:
+        output: the output folder. Weights & Biases shows the run under its name.
+        wandb: whether to send the curves to Weights & Biases too.
 
     Raises:
-        ConfigError: ``wandb`` is asked for and not installed.
+        ConfigError: ``wandb`` is true, but the package is not installed.
     """
     loggers: list[Logger] = [TensorBoardLogger(output, name="", version="tensorboard")]
     if wandb:

@@ -1,4 +1,4 @@
-"""The training step, for lightning: loss, optimisers and schedules, validation in the units that people use."""
+"""The training module for lightning: the training step with its optimisers and schedules, and the validation."""
 
 import math
 from typing import Any
@@ -21,13 +21,19 @@ from ase_nbody.training.recovery import LossWatch
 
 
 class NBodyTraining(lightning.LightningModule):
-    """Trains a network: Muon for the mixing matrices and Adam for the rest, or AdamW, all on one schedule.
+    """Trains a network with Muon for the mixing matrices and Adam for the other weights, or with AdamW for all.
+
+    All optimisers follow the same schedule of the learning rate.
 
     Args:
         network: the network to train, in the dtype of the training.
-        config: the optimisation, with its number of epochs.
-        total_steps: steps of the whole training, for the schedule.
+        config: how to train; the number of epochs must be set.
+        total_steps: number of steps of the whole training, which the cosine schedule needs.
         with_stress: whether the data have stresses.
+
+    Attributes:
+        watch: notices when the training diverges.
+        errors: the validation errors of the last epoch, as ``evaluate_model`` gives them.
     """
 
     def __init__(self, network: NBodyNetwork, config: OptimisationConfig, total_steps: int, with_stress: bool) -> None:
@@ -41,7 +47,7 @@ class NBodyTraining(lightning.LightningModule):
         self.errors: dict[str, dict[str, float]] = {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimisers, each with its schedules."""
+        """The optimisers and their schedules of the learning rate."""
         config = self.config
         weights = [(name, weight) for name, weight in self.network.named_parameters() if weight.requires_grad]
         declared = NBodyNetwork.declared_weights(self.network.config)
@@ -70,33 +76,34 @@ class NBodyTraining(lightning.LightningModule):
         return optimisers, schedules
 
     def cosine(self, step: int) -> float:
-        """Fraction of the full learning rate: linear warm-up times a cosine to zero."""
+        """Fraction of the full learning rate at a step: a linear warm-up times a cosine that ends at zero."""
         warm = min(1.0, (step + 1) / (self.config.warmup + 1))
         return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self.total_steps)))
 
     def predict(self, batch: Batch) -> Prediction:
-        """Energies and forces with a graph to the weights."""
+        """Energies, forces and, if needed, virials and charges that can be differentiated by the weights."""
         system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
         if self._compiled is not None:
             return self._compiled(*system)
         return evaluate(self.network, *system, create_graph=True, virials=self.with_stress)
 
     def loss(self, residuals: Residuals, epoch: int, counts: Tensor) -> Tensor:
-        """The loss as it is defined in an epoch, which counts from 0."""
+        """The loss with the weights of an epoch (numbered from 0). ``counts``: see ``ase_nbody.training.loss.loss``."""
         weights, scale = self.config.loss_weights(epoch), self.network.config.energy_scale
         kind, delta = self.config.loss, self.config.huber_delta
         return loss(residuals, scale, weights, kind=kind, huber_delta=delta, counts=counts)
 
     def on_train_epoch_start(self) -> None:
-        """The losses of the second stage are not compared with those of the first."""
+        """Forget the losses of the first stage when the second begins, because its losses are defined differently."""
         if self.current_epoch == self.config.first_epoch_of_second_stage():
             self.watch.restore({"losses": [], "high": 0})
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Any]:
-        """One step of all optimisers, unless the training has diverged.
+        """Make one step of all optimisers, unless the training has diverged.
 
-        Each process has its share of the batch. Divided by the counts of the whole batch per process, the mean of
-        the processes' losses is the loss of the whole batch; lightning takes the mean of their gradients.
+        Each of the P processes has its share of the batch, and lightning averages their gradients. So each process
+        divides its sums by 1/P times the counts of the whole batch: then the average of the processes' losses is the
+        loss of the whole batch.
         """
         residuals = Residuals.of(self.predict(batch), batch)
         processes = self.trainer.world_size
@@ -117,12 +124,15 @@ class NBodyTraining(lightning.LightningModule):
         return {"loss": value, "diverged": diverged}
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Collect residuals of the validation frames."""
+        """Collect the residuals of a batch of validation frames."""
         prediction = evaluate(self.network, batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
         self._residuals.append(Residuals.of(prediction, batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation errors, and the loss as it is defined at the end, so that all epochs compare."""
+        """Log the validation errors and the validation loss.
+
+        The loss has the weights of the last epoch, so that the losses of all epochs can be compared.
+        """
         residuals = Residuals.joined(gathered(self._residuals))
         self._residuals = []
         self.errors = errors([residuals])
@@ -137,19 +147,19 @@ class NBodyTraining(lightning.LightningModule):
                 schedule.step(followed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The validation errors and the last losses go into the checkpoints."""
+        """Save the validation errors and the latest losses in the checkpoint."""
         checkpoint |= {"errors": self.errors, "watch": self.watch.state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Those of the run that is resumed."""
+        """Take over the validation errors and the latest losses of the run that is resumed."""
         self.errors = checkpoint.get("errors", {})
         self.watch.restore(checkpoint.get("watch", self.watch.state()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Batches are ours, so we move them."""
+        """Move a batch to a device; lightning does not know our ``Batch``."""
         return batch.to(device)
 
 
 def _several(given: Any) -> list[Any]:
-    """What lightning gives as a list, alone, or not at all."""
+    """As a list: lightning returns a list, a single item, or None."""
     return given if isinstance(given, list) else [] if given is None else [given]

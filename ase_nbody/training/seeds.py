@@ -1,4 +1,7 @@
-"""``train_committee``: the same training from several seeds, packed into one model file; resumable like any run."""
+"""``train_committee``: the same training from several seeds, packed into one model file.
+
+Each member is a training of its own in a folder of its own, so a committee resumes as any single run does.
+"""
 
 import shutil
 from pathlib import Path
@@ -9,62 +12,66 @@ from ase_nbody.files.archive import load_model
 from ase_nbody.files.committee import pack_models
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
-from ase_nbody.training.folder import MODEL_NAME, checkpoint_of, claim
+from ase_nbody.training.folder import CONFIG_NAME, MODEL_NAME, claim_folder, last_checkpoint, pretraining_folder
+from ase_nbody.training.model_card import with_units
 from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
-from ase_nbody.training.run import _with_units
-from ase_nbody.training.splits import read_sources, split, stored
+from ase_nbody.training.splits import frames_folder, read_sources, read_splits
 
 
 def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, console: Console | None = None) -> Path:
-    """Train networks with the seeds ``training.seed``, ``training.seed + 1``, ... one after the other, and pack them.
+    """Train one network for each of the seeds ``training.seed``, ``training.seed + 1``, ..., and pack them into a file.
 
     Args:
-        config: the training; each member has a folder ``seed_0``, ``seed_1``, ... in its output folder.
+        config: the configuration of the training. The member of seed 0 is trained in the folder ``seed_0`` of the
+            output folder, and so on.
         size: number of members.
-        resume: keep the members that are finished, continue the one that is not.
+        resume: keep the members that are finished, continue the one that is not, and train the others.
         console: where progress is shown.
 
     Returns:
-        Path of the model file, whose card has the errors of the committee's mean and those of its members.
+        Path of the model file. Its card has the errors of the committee's mean and those of each member.
 
     Raises:
-        ConfigError: the output folder holds another committee, or none to resume; or there are several processes.
+        ConfigError: the output folder holds another committee or there is none to resume, or several processes run.
         DataError: the data cannot be trained on.
     """
     if Processes.launched().count > 1:
         raise ConfigError("a committee is trained by one process; start torchrun without --seeds, once for each seed")
     console = console or Console()
-    members = [_member(config, config.training.seed + number) for number in range(size)]
-    claim(Path(config.output), config, begun=any(map(_begun, members)), resume=resume)
+    output = Path(config.output)
+    members = [_member_config(config, config.training.seed + number) for number in range(size)]
+    claim_folder(output, config, begun=any(_has_begun(member) for member in members), resume=resume)
     models = []
     for number, member in enumerate(members, start=1):
         model = Path(member.output) / MODEL_NAME
         if not model.exists():
             console.print(f"Member {number} of {size}, seed {member.training.seed}")
-            train_in_stages(member, resume=_begun(member), console=console)
+            train_in_stages(member, resume=_has_begun(member), console=console)
         models.append(model)
     networks = [load_model(model) for model in models]
-    card = {"validation errors": _with_units(evaluate_model(networks, split(config)[1]))}
+    _, validation = read_splits(config)
+    card = {"validation errors": with_units(evaluate_model(networks, validation))}
     if config.data.test:
-        card["test errors"] = _with_units(evaluate_model(networks, read_sources(config, "test")))
-    shutil.rmtree(stored(config), ignore_errors=True)
-    path = pack_models(models, Path(config.output) / MODEL_NAME, card)
+        card["test errors"] = with_units(evaluate_model(networks, read_sources(config, "test")))
+    shutil.rmtree(frames_folder(config), ignore_errors=True)
+    path = pack_models(models, output / MODEL_NAME, card)
     console.print(f"Wrote {path}, a committee of {size}")
     return path
 
 
-def _member(config: TrainingConfig, seed: int) -> TrainingConfig:
-    """The training of one member, a run like every other; structures for a pretraining are made once for all."""
+def _member_config(config: TrainingConfig, seed: int) -> TrainingConfig:
+    """The configuration of the member with this seed. All members share the structures of a pretraining."""
     output, pretraining = Path(config.output), config.pretraining
     if pretraining is not None:
-        pretraining = pretraining.model_copy(update={"folder": pretraining.folder or str(output / "pretraining")})
+        folder = pretraining.folder or str(pretraining_folder(output))
+        pretraining = pretraining.model_copy(update={"folder": folder})
     training = config.training.model_copy(update={"seed": seed})
     changed = {"training": training, "pretraining": pretraining, "output": str(output / f"seed_{seed}")}
     return config.model_copy(update=changed)
 
 
-def _begun(member: TrainingConfig) -> bool:
-    """Whether there is something of a member to go on with, in either stage."""
+def _has_begun(member: TrainingConfig) -> bool:
+    """Whether the pretraining or the training of a member has begun."""
     output = Path(member.output)
-    return checkpoint_of(output).is_file() or (output / "pretraining" / "config.yaml").is_file()
+    return last_checkpoint(output).is_file() or (pretraining_folder(output) / CONFIG_NAME).is_file()

@@ -1,4 +1,4 @@
-"""The structures of a training: read from their files, and split."""
+"""The frames of a training: read from their files, and split into training and validation frames."""
 
 import hashlib
 import random
@@ -9,13 +9,21 @@ from ase_nbody.data import FrameStore, LabelledStructure, iterate_labelled
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.processes import Processes
 
-_SHARE = 0.25  # of the memory: the files may have that size, the rest is for what is made of them
+# Files are read into memory if their size is at most this fraction of ``data.memory``. The rest of the memory is for
+# the structures and neighbour tables that are made from them.
+_FRACTION_OF_MEMORY_FOR_FILES = 0.25
+_LARGEST_DEFAULT_VALIDATION = 50  # frames
 
 
 def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructure]:
     """All frames of the files of ``data.train``, ``data.validation`` or ``data.test``, one file after the other.
 
-    Files that are large against ``data.memory`` are not read into it, but copied to ``frames`` in the output folder.
+    Files that are large compared with ``data.memory`` are not read into memory. Their frames are copied to the folder
+    ``frames`` in the output folder and mapped from there.
+
+    Args:
+        config: the configuration of the training.
+        name: ``train``, ``validation`` or ``test``.
 
     Raises:
         FileNotFoundError, DataError: see ``read_labelled``.
@@ -27,44 +35,56 @@ def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructur
         for frame in iterate_labelled(source.path, source.index, keys=data.keys_of(source), weight=source.weight)
     )
     files = [Path(source.path).stat() for source in sources if Path(source.path).is_file()]
-    if sum(file.st_size for file in files) <= _SHARE * data.memory * 2**30:
+    if sum(file.st_size for file in files) <= _FRACTION_OF_MEMORY_FOR_FILES * data.memory * 2**30:
         return list(frames)
     key = {
         "sources": [source.model_dump() | {"keys": data.keys_of(source)} for source in sources],
         "files": [[file.st_size, file.st_mtime_ns] for file in files],
     }
-    return FrameStore.write(frames, stored(config) / f"{name}_{Processes.launched().rank}", key)
+    return FrameStore.write(frames, frames_folder(config) / f"{name}_{Processes.launched().rank}", key)
 
 
-def stored(config: TrainingConfig) -> Path:
-    """The folder of the frames that are kept on disk while the training lasts."""
+def frames_folder(config: TrainingConfig) -> Path:
+    """The folder that keeps the frames of large files on disk while the training lasts."""
     return Path(config.output) / "frames"
 
 
-def split(config: TrainingConfig) -> tuple[Sequence[LabelledStructure], Sequence[LabelledStructure]]:
-    """Training and validation structures: of different files, or of the same, split at random by the data seed."""
-    frames, held_out = read_sources(config, "train"), config.data.validation
-    if isinstance(held_out, tuple):
+def read_splits(config: TrainingConfig) -> tuple[Sequence[LabelledStructure], Sequence[LabelledStructure]]:
+    """Training and validation frames.
+
+    Validation frames come from files of their own, or they are drawn at random from the training files; then
+    ``data.seed`` determines which ones.
+
+    Raises:
+        ConfigError: ``data.validation`` leaves no frames for training or none for validation.
+        FileNotFoundError, DataError: see ``read_labelled``.
+    """
+    frames, validation = read_sources(config, "train"), config.data.validation
+    if isinstance(validation, tuple):
         return frames, read_sources(config, "validation")
-    held_out = min(50, -(-len(frames) // 10)) if held_out is None else held_out
-    if not 0 < held_out < len(frames):
-        raise ConfigError(f"data.validation = {held_out} must be between 1 and {len(frames) - 1} frames of the data")
+    a_tenth = -(-len(frames) // 10)  # rounded up
+    n_validation = min(_LARGEST_DEFAULT_VALIDATION, a_tenth) if validation is None else validation
+    if not 0 < n_validation < len(frames):
+        raise ConfigError(
+            f"data.validation = {n_validation} must be between 1 and {len(frames) - 1}: "
+            f"the training files hold {len(frames)} frames"
+        )
     order = list(range(len(frames)))
     random.Random(config.data.seed).shuffle(order)
-    return _take(frames, order[held_out:]), _take(frames, order[:held_out])
+    return _take(frames, order[n_validation:]), _take(frames, order[:n_validation])
 
 
 def _take(frames: Sequence[LabelledStructure], indices: Sequence[int]) -> Sequence[LabelledStructure]:
     return frames.take(indices) if isinstance(frames, FrameStore) else [frames[index] for index in indices]
 
 
-def names(sources: Sequence[SourceConfig]) -> str:
-    """The files' names, for people."""
+def file_names(sources: Sequence[SourceConfig]) -> str:
+    """Names of the files without their folders, separated by commas."""
     return ", ".join(Path(source.path).name for source in sources)
 
 
-def digest(sources: Sequence[SourceConfig]) -> str:
-    """SHA-256 of the file, or of several one after the other."""
+def sha256_of_files(sources: Sequence[SourceConfig]) -> str:
+    """SHA-256 of the contents of all files, joined in their order."""
     total = hashlib.sha256()
     for source in sources:
         with open(source.path, "rb") as file:

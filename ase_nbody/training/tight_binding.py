@@ -1,8 +1,9 @@
-"""Structures for the pretraining: molecular dynamics at many temperatures, labelled by a tight-binding method.
+"""Structures for the pretraining, from molecular dynamics at many temperatures with a tight-binding method.
 
-GFN2-xTB (Bannwarth, Ehlert, Grimme, JCTC 15, 1652 (2019)) costs milliseconds a structure where density-functional
-theory costs minutes, and is wrong smoothly: what a network learns of it, it need not learn from the user's few frames
-again. Many short runs start from these frames and heat up, so the structures spread around them and beyond.
+GFN2-xTB (Bannwarth, Ehlert, Grimme, JCTC 15, 1652 (2019)) takes milliseconds for a structure; density-functional theory
+takes minutes. The error of GFN2-xTB is a smooth function of the positions. So a network that has learnt GFN2-xTB needs
+the user's few frames only to learn this difference. Many short runs start from these frames and heat them up, so that
+the structures spread around the frames and beyond.
 """
 
 import io
@@ -23,14 +24,21 @@ from ase_nbody.data import DataError, LabelledStructure
 from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import ConfigError, PretrainingConfig
 
+FRAMES_NAME = "frames.extxyz"  # the file that ``write_frames`` writes
+
 _FRAMES_PER_RUN = 40
-_TIME_STEP, _FRICTION = 1.0 * units.fs, 0.02 / units.fs
-_LARGEST_FORCE = 30.0  # eV/Angstrom; a run that meets a larger one has come apart
-_COMPARED = 200  # frames of the data whose energies set the zero
+_TIME_STEP = 1.0 * units.fs
+_FRICTION = 0.02 / units.fs
+_LARGEST_FORCE_EV_PER_ANGSTROM = 30.0  # a molecule with a larger force has come apart
+_N_FRAMES_FOR_SHIFT = 200  # at most so many frames of the data determine the shift of the energies
+_MAX_SCF_ITERATIONS = 250
 
 
 def tight_binding(method: str) -> Calculator:
     """The calculator of a tight-binding method.
+
+    Args:
+        method: ``GFN2-xTB`` or ``GFN1-xTB``.
 
     Raises:
         ConfigError: tblite is not installed.
@@ -39,29 +47,35 @@ def tight_binding(method: str) -> Calculator:
         from tblite.ase import TBLite
     except ImportError as error:
         raise ConfigError('pretraining needs tblite: pip install "ase-nbody[pretraining]"') from error
-    return TBLite(method=method, verbosity=0, max_iterations=250)
+    return TBLite(method=method, verbosity=0, max_iterations=_MAX_SCF_ITERATIONS)
 
 
 def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, folder: Path) -> Path:
-    """Write the structures of the pretraining to ``folder/frames.extxyz``, unless they are there.
+    """Write the structures of the pretraining to ``folder/frames.extxyz``, unless they are there already.
 
-    Each run has a file of its own until all are done, so that what a kill interrupts goes on where it was; what is
-    written does not depend on kills.
+    Each run of molecular dynamics writes a file of its own, and the files are joined when all runs are finished. A
+    process that was killed therefore continues with the first unfinished run, and writes the same structures as an
+    uninterrupted one.
 
     Args:
-        data: structures to start from, of molecules.
-        config: how many structures, at which temperatures.
+        data: molecules to start from.
+        config: the number of structures, their temperatures and the method.
         folder: where to write.
+
+    Returns:
+        Path of the file: energies in eV at the zero of the data, forces in eV/Angstrom.
 
     Raises:
         ConfigError: tblite is not installed, or the folder holds structures of other data or another configuration.
         DataError: the data are periodic, or no run gives a structure.
     """
-    path, note = folder / "frames.extxyz", folder / "frames.txt"
+    path, origin_file = folder / FRAMES_NAME, folder / "frames.txt"
     first = Atoms(data[0].structure.numbers).get_chemical_formula()
     origin = f"{config}, from {len(data)} structures, the first {first}\n"
-    if note.is_file() and note.read_text() != origin:
-        raise ConfigError(f"{folder} holds {note.read_text().strip()}, not {origin.strip()}: take another folder")
+    if origin_file.is_file() and origin_file.read_text() != origin:
+        raise ConfigError(
+            f"{folder} holds {origin_file.read_text().strip()}, not {origin.strip()}: choose another folder"
+        )
     if path.is_file():
         return path
     if any(frame.structure.pbc.any() for frame in data):
@@ -69,48 +83,49 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
     shift = energy_shift(data, tight_binding(config.method))
     runs = folder / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    write_whole(note, origin.encode())
-    pieces = []
-    for number in range(-(-config.frames // _FRAMES_PER_RUN)):
-        piece = runs / f"{number:05d}.extxyz"
-        if not piece.is_file():
+    write_whole(origin_file, origin.encode())
+    files = []
+    n_runs = -(-config.frames // _FRAMES_PER_RUN)  # rounded up
+    for number in range(n_runs):
+        file = runs / f"{number:05d}.extxyz"
+        if not file.is_file():
             rng = np.random.default_rng([config.seed, number])
             start = data[int(rng.integers(len(data)))]
-            # A calculator of its own: one that was used before starts from other charges, and ends elsewhere.
-            found = list(_run(start, tight_binding(config.method), config, rng, shift))
+            # Each run has a new calculator: a used one would start from other charges and end in another trajectory.
+            found = list(_frames_of_run(start, tight_binding(config.method), config, rng, shift))
             text = io.StringIO()
             ase.io.write(text, found, format="extxyz")
-            write_whole(piece, text.getvalue().encode())
-        pieces.append(piece)
-    frames = b"".join(piece.read_bytes() for piece in pieces)
+            write_whole(file, text.getvalue().encode())
+        files.append(file)
+    frames = b"".join(file.read_bytes() for file in files)
     if not frames:
-        raise DataError(f"{config.method} gives no structure from these data: are they what their units say?")
+        raise DataError(f"{config.method} gives no structure from these data: are their positions in Angstrom?")
     write_whole(path, frames)
     shutil.rmtree(runs)
     return path
 
 
-def _run(
+def _frames_of_run(
     start: LabelledStructure,
     calculator: Calculator,
     config: PretrainingConfig,
     rng: np.random.Generator,
     shift: dict[int, float],
 ) -> Iterator[Atoms]:
-    """Labelled frames of one run of Langevin dynamics, which ends early if the molecule comes apart."""
+    """Labelled frames of one run of Langevin dynamics. The run ends early if the molecule comes apart."""
     atoms = Atoms(start.structure.numbers, start.structure.positions)
     atoms.calc = calculator
     temperature = rng.uniform(*config.temperatures)
     thermalize_momenta(atoms, temperature, rng=rng)
     dynamics = Langevin(atoms, _TIME_STEP, temperature_K=temperature, friction=_FRICTION, fixcm=False, rng=rng)
-    zero = sum(shift[number] for number in atoms.numbers.tolist())
+    energy_zero = sum(shift[number] for number in atoms.numbers.tolist())
     for _ in range(_FRAMES_PER_RUN):
         try:
             dynamics.run(config.steps_apart)
-            energy, forces = atoms.get_potential_energy() + zero, atoms.get_forces()
-        except CalculatorError:  # self-consistency was not reached
+            energy, forces = atoms.get_potential_energy() + energy_zero, atoms.get_forces()
+        except CalculatorError:  # the charges did not converge
             return
-        if not np.abs(forces).max() < _LARGEST_FORCE:
+        if not np.abs(forces).max() < _LARGEST_FORCE_EV_PER_ANGSTROM:
             return
         frame = Atoms(atoms.numbers, atoms.positions)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
@@ -118,14 +133,23 @@ def _run(
 
 
 def energy_shift(data: Sequence[LabelledStructure], calculator: Calculator) -> dict[int, float]:
-    """Energy in eV by which each atom of an element moves the calculator's energies to the zero of those of the data.
+    """Energy c_z in eV to add to the calculator's energies for each atom of element z, so that they match the data's.
 
-    The least-squares solution of least norm of sum_z n_z(frame) c_z = E(frame) - E_calculator(frame).
+    The c_z solve sum_z n_z(frame) c_z = E(frame) - E_calculator(frame) by least squares, where n_z counts the atoms of
+    element z. If the frames do not determine them, the solution of least norm is taken.
+
+    Args:
+        data: molecules with energies in eV; frames without an energy are left out.
+        calculator: the calculator whose energies are shifted.
+
+    Returns:
+        c_z by atomic number; zeros if no energies can be compared.
     """
     elements = sorted({number for frame in data for number in frame.structure.numbers.tolist()})
     counts: list[NDArray[np.int64]] = []
     differences = []
-    for frame in [frame for frame in data if np.isfinite(frame.energy)][:_COMPARED]:
+    with_energy = [frame for frame in data if np.isfinite(frame.energy)]
+    for frame in with_energy[:_N_FRAMES_FOR_SHIFT]:
         numbers = frame.structure.numbers
         try:
             energy = Atoms(numbers, frame.structure.positions, calculator=calculator).get_potential_energy()

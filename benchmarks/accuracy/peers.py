@@ -21,8 +21,7 @@ import yaml
 from ase.data import chemical_symbols
 
 from ase_nbody.data import LabelledStructure
-from ase_nbody.training.config import TrainingConfig
-from ase_nbody.training.splits import read_sources, split
+from ase_nbody.training import TrainingConfig, read_sources, read_splits
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "speed"))
@@ -148,7 +147,7 @@ def main() -> None:
     config = TrainingConfig.from_yaml(HERE / f"{options.task}.yaml")
     folder = Path(config.output).parent / "peers" / f"{options.task}_{options.peer}"
     folder.mkdir(parents=True, exist_ok=True)
-    training, validation = split(config)
+    training, validation = read_splits(config)
     for name, frames in (("train", training), ("validation", validation), ("test", read_sources(config, "test"))):
         write(list(frames), folder / f"{name}.xyz")
     python = build(options.environments)[options.peer]

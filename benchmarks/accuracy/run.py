@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from ase_nbody.files.archive import load_members, read_card
-from ase_nbody.training.config import TrainingConfig
+from ase_nbody.training import TrainingConfig
 
 HERE = Path(__file__).resolve().parent
 

@@ -1,4 +1,4 @@
-"""Copper that binds: crystals, surfaces and clusters for optimisers, molecular dynamics, phonons."""
+"""A network of copper that binds crystals, surfaces and clusters, for optimisers, molecular dynamics and phonons."""
 
 import ase
 import numpy as np
@@ -18,8 +18,9 @@ TETRAHEDRON = 1.7 * np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]])
 
 @pytest.fixture(scope="session")
 def copper_network() -> NBodyNetwork:
-    """Copper fitted to ASE's EMT: a random network whose read-outs, which are linear in their last weights, are solved
-    for by least squares. It binds crystals, surfaces and clusters, and is made in three seconds.
+    """A random network whose read-outs are fitted to ASE's EMT, in three seconds.
+
+    The energy is linear in the last weights of the read-outs, so least squares solves for them.
     """
     torch.manual_seed(0)
     size = {"channels": 16, "hidden": 16, "l_max": 2, "l_out": 1, "body_order": 3, "n_radial": 4, "message_channels": 4}
@@ -54,7 +55,7 @@ def tetrahedron(copper: NBodyCalculator) -> ase.Atoms:
 
 
 def copper_structures() -> list[ase.Atoms]:
-    """Crystals from 0.9 to 1.2 of the lattice constant, hot crystals, dimers, clusters, an adatom on a hot surface."""
+    """Crystals at 0.9 to 1.2 times the lattice constant, hot crystals, dimers, clusters, adatoms on hot surfaces."""
     rng = np.random.default_rng(1)
     crystals = [bulk("Cu", a=3.6 * scale) for scale in np.linspace(0.9, 1.2, 13)]
     dimers = [ase.Atoms("Cu2", [[0, 0, 0], [0, 0, distance]]) for distance in np.linspace(1.8, 4.5, 14)]
@@ -73,7 +74,7 @@ def copper_structures() -> list[ase.Atoms]:
 
 
 def fit_read_outs(network: NBodyNetwork, structures: list[ase.Atoms]) -> float:
-    """Ridge regression of all read-out weights to EMT's energies and forces; returns the RMSE of the forces."""
+    """Fit all read-out weights to EMT's energies and forces by ridge regression; return the RMSE of the forces."""
     emt = EMT()
     energies = [emt.get_potential_energy(atoms) for atoms in structures]
     forces = [emt.get_forces(atoms).ravel() for atoms in structures]

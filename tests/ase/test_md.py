@@ -1,4 +1,4 @@
-"""Molecular dynamics with ASE's integrators: conserved quantities, ensembles, one evaluation a step, flat memory."""
+"""Molecular dynamics with ASE's integrators: conserved quantities, temperatures, evaluations per step and memory."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ from ase.md.verlet import VelocityVerlet
 
 
 def heat(atoms: ase.Atoms, kelvin: float) -> ase.Atoms:
-    """Momenta drawn from the Maxwell-Boltzmann distribution, with the centre of mass at rest."""
+    """The atoms, with momenta from the Maxwell-Boltzmann distribution and the centre of mass at rest."""
     masses = atoms.get_masses()[:, None]
     velocities = np.random.default_rng(0).normal(size=(len(atoms), 3)) * np.sqrt(units.kB * kelvin / masses)
     velocities -= (masses * velocities).sum(axis=0) / masses.sum()
@@ -38,7 +38,7 @@ def record(dynamics: MolecularDynamics, quantity: Callable[[], float], steps: in
 
 @pytest.mark.parametrize("name", ["crystal", "tetrahedron"])
 def test_verlet_conserves_energy_to_second_order(name: str, request: pytest.FixtureRequest) -> None:
-    """The error of velocity Verlet falls with the square of the time step, though neighbours cross the radius."""
+    """The error of velocity Verlet falls with the square of the time step, although neighbours cross the radius."""
     atoms, errors = heat(request.getfixturevalue(name), 300.0), []
     start = atoms.copy()
     for timestep in (4.0, 2.0):
@@ -90,7 +90,7 @@ def test_nose_hoover_chain_conserves_its_energy(crystal: ase.Atoms) -> None:
 
 
 def test_isotropic_npt_conserves_its_energy_and_relieves_pressure(crystal: ase.Atoms) -> None:
-    """It needs the stress: a compressed crystal expands, while the conserved quantity stays."""
+    """A compressed crystal expands, which needs the stress, while the conserved quantity stays constant."""
     crystal.set_cell(0.97 * crystal.cell, scale_atoms=True)
     volume, pressure = crystal.get_volume(), -crystal.get_stress()[:3].mean()
     heat(crystal, 300.0)
@@ -113,7 +113,7 @@ def test_constraints(tetrahedron: ase.Atoms) -> None:
     assert tetrahedron.get_distance(1, 2) == pytest.approx(bond, rel=1e-6)
 
 
-def test_log_file_costs_no_evaluation(crystal: ase.Atoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_file_costs_no_evaluation(crystal: ase.Atoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes, calculate = [], crystal.calc.calculate
     monkeypatch.setattr(crystal.calc, "calculate", lambda *a: (passes.append(1), calculate(*a)))
     files = {"logfile": str(tmp_path / "md.log"), "trajectory": str(tmp_path / "md.traj")}
@@ -124,7 +124,7 @@ def test_log_file_costs_no_evaluation(crystal: ase.Atoms, tmp_path: Path, monkey
 
 
 def memory() -> np.ndarray:
-    """Tensors alive, bytes of the Python objects made since tracing began, and resident bytes of the process."""
+    """Number of tensors, bytes of Python objects made since tracing began, and resident bytes of the process."""
     gc.collect()
     tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -132,8 +132,8 @@ def memory() -> np.ndarray:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-def test_memory_is_flat_over_a_thousand_steps(tetrahedron: ase.Atoms) -> None:
-    """One array of forces left behind at each step would be 200 kB of Python's memory; its free lists hold some 50."""
+def test_memory_is_constant_over_a_thousand_steps(tetrahedron: ase.Atoms) -> None:
+    """One array of forces kept at each step would take 200 kB of Python's memory; its free lists take about 50 kB."""
     dynamics = VelocityVerlet(heat(tetrahedron, 300.0), 2.0 * units.fs)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Neighbours are reused from step to step, and whatever happens to the atoms, never when they should not be."""
+"""Neighbours are reused from step to step, but never after a change of the atoms that makes them stale."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def assert_fresh(calc: NBodyCalculator, atoms: ase.Atoms) -> None:
-    """``calc`` says of ``atoms`` what a calculator says that has never seen anything else."""
+    """``calc`` gives the same results for ``atoms`` as a calculator that has seen no other structure."""
     fresh = NBodyCalculator(calc.networks)
     for name in ("energies", "forces", *(["stress"] if atoms.pbc.all() else [])):
         expected, found = fresh.get_property(name, atoms), calc.get_property(name, atoms)
@@ -115,7 +115,7 @@ def supercell(atoms: ase.Atoms) -> None:
 
 
 def hydrogens_only(atoms: ase.Atoms) -> None:
-    """No clusters any more: the second level is empty."""
+    """There are no clusters any more, so the second level is empty."""
     atoms.numbers[:] = 1
 
 
@@ -125,7 +125,7 @@ CHANGES += (no_pbc, slab_pbc, one_atom_less, one_atom_more, supercell, hydrogens
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_never_stale(change: Change, systems, network: NBodyNetwork) -> None:
+def test_neighbours_are_never_stale(change: Change, systems, network: NBodyNetwork) -> None:
     atoms, calc = systems["triclinic"](), NBodyCalculator(network, skin=1.0)
     atoms.calc = calc
     before = atoms.get_forces(), atoms.copy()
@@ -134,7 +134,7 @@ def test_never_stale(change: Change, systems, network: NBodyNetwork) -> None:
     np.testing.assert_allclose(calc.get_property("forces", before[1]), before[0], atol=1e-10)  # and back again
 
 
-def test_never_stale_in_a_random_walk_of_changes(systems, network: NBodyNetwork) -> None:
+def test_neighbours_are_never_stale_after_many_random_changes(systems, network: NBodyNetwork) -> None:
     rng = np.random.default_rng(5)
     atoms, calc = systems["triclinic"](), NBodyCalculator(network, skin=1.5)
     for _ in range(40):
@@ -145,14 +145,14 @@ def test_never_stale_in_a_random_walk_of_changes(systems, network: NBodyNetwork)
         assert_fresh(calc, atoms)
 
 
-def test_alternating_structures_share_a_calculator(systems, network: NBodyNetwork) -> None:
+def test_a_calculator_can_alternate_between_structures(systems, network: NBodyNetwork) -> None:
     calc = NBodyCalculator(network, skin=1.0)
     for _ in range(2):
         for make in systems.values():
             assert_fresh(calc, make())
 
 
-def test_exactly_at_the_limit_of_the_skin(network: NBodyNetwork) -> None:
+def test_atoms_that_start_just_beyond_the_skin(network: NBodyNetwork) -> None:
     """Two atoms that start just outside cutoff + skin approach each other until they meet within the cutoff."""
     cutoff, skin = network.config.cutoff, 0.5
     atoms, calc = ase.Atoms("CO", [[0, 0, 0], [cutoff + skin + 1e-9, 0, 0]]), NBodyCalculator(network, skin=skin)
@@ -163,13 +163,14 @@ def test_exactly_at_the_limit_of_the_skin(network: NBodyNetwork) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_dynamics_reuse_neighbours_and_feel_no_rebuild(
+def test_dynamics_reuse_neighbours_and_rebuilds_do_not_change_energies(
     wrapped: bool, crystal: ase.Atoms, searches: list[float]
 ) -> None:
-    """The energies with rare rebuilds, with one at every step, and of wrapped atoms are the same to round-off."""
+    """Energies are the same to round-off with rare rebuilds, with a rebuild at every step, and for wrapped atoms."""
     rare, always = (NBodyCalculator(crystal.calc.networks, skin=skin) for skin in (1.0, 0.0))
     crystal.calc = rare
-    crystal.set_momenta(np.random.default_rng(0).normal(loc=8.0, scale=3.0, size=(len(crystal), 3)))  # it also drifts
+    # The mean of the momenta is not zero, so the crystal also drifts.
+    crystal.set_momenta(np.random.default_rng(0).normal(loc=8.0, scale=3.0, size=(len(crystal), 3)))
     frames: list[tuple[ase.Atoms, float, np.ndarray]] = []
     dynamics = VelocityVerlet(crystal, 2.0 * units.fs)
     dynamics.attach(lambda: frames.append((crystal.copy(), crystal.get_potential_energy(), crystal.get_forces())))
@@ -185,7 +186,7 @@ def test_dynamics_reuse_neighbours_and_feel_no_rebuild(
     assert len(searches) == rebuilds + len(frames)
 
 
-def test_members_of_equal_hierarchies_share_one_search(systems, make_network, searches: list[float]) -> None:
+def test_members_with_equal_hierarchies_share_one_search(systems, make_network, searches: list[float]) -> None:
     members = [make_network(0), make_network(1)]
     searches.clear()
     NBodyCalculator(members).get_property("energy", systems["slab"]())
@@ -193,7 +194,7 @@ def test_members_of_equal_hierarchies_share_one_search(systems, make_network, se
 
 
 def test_a_strained_cell_keeps_its_neighbours(crystal: ase.Atoms, searches: list[float]) -> None:
-    """A barostat's small strains are affine: they need no new search."""
+    """A small strain is affine, so it needs no new search; barostats make such strains."""
     for _ in range(10):
         crystal.set_cell(1.001 * crystal.cell, scale_atoms=True)
         crystal.get_stress()

@@ -1,4 +1,4 @@
-"""What is written can be read again: copies, trajectories, databases; and ASE finds the calculator by its name."""
+"""Copies, trajectories and databases can be read again, and ASE finds the calculator by its name."""
 
 import copy
 import io

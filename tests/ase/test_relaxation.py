@@ -1,4 +1,4 @@
-"""Optimisers, cell filters, equations of state, minimum-energy paths."""
+"""Optimisers, cell filters, equations of state and minimum-energy paths."""
 
 import ase
 import numpy as np
@@ -41,7 +41,7 @@ def test_a_strained_crystal_relaxes_to_zero_stress(cell_filter: type, copper: NB
 
 
 def test_symmetry_and_pressure(copper: NBodyCalculator) -> None:
-    """Under 5 GPa, with the symmetry kept, the strain alone relaxes until the stress is that of the pressure."""
+    """At 5 GPa and with the symmetry fixed, only the strain relaxes, until the stress balances the pressure."""
     atoms, pressure = bulk("Cu", a=3.6), 5.0 * ase.units.GPa
     atoms.calc = copper
     atoms.set_constraint(FixSymmetry(atoms))
@@ -58,7 +58,7 @@ def test_strain_filter_lowers_the_energy(copper: NBodyCalculator) -> None:
 
 
 def test_equation_of_state_agrees_with_the_stress(copper: NBodyCalculator) -> None:
-    """Volume and bulk modulus, once from energies alone and once from pressures alone."""
+    """Energies alone and pressures alone give the same volume and bulk modulus."""
     atoms, volumes, energies, pressures = bulk("Cu", a=3.6), [], [], []
     atoms.calc = copper
     assert BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-5, steps=100)
@@ -76,7 +76,7 @@ def test_equation_of_state_agrees_with_the_stress(copper: NBodyCalculator) -> No
 
 @pytest.fixture(scope="module")
 def hop(copper_network: NBodyNetwork) -> tuple[ase.Atoms, ase.Atoms]:
-    """An adatom in a hollow of a surface, and in the next hollow."""
+    """An adatom in a hollow site of a surface, and the same adatom in the next hollow site."""
     start = fcc100("Cu", (2, 2, 2), a=3.58, vacuum=6.0)
     add_adsorbate(start, "Cu", 1.9, "hollow")
     start.set_constraint(FixAtoms(mask=start.positions[:, 2] < start.positions[:, 2].mean() - 0.3))

@@ -1,4 +1,4 @@
-"""The smallest systems, and the calculator as a term of ASE's sums."""
+"""The smallest systems, and the calculator in sums and mixtures of ASE's calculators."""
 
 import ase
 import numpy as np
@@ -36,7 +36,7 @@ def test_a_lone_atom_has_its_isolated_energy(symbol: str, calc: NBodyCalculator,
         np.testing.assert_array_equal(atoms.get_forces(), np.zeros((1, 3)))
 
 
-def test_an_atom_that_meets_only_its_own_images(calc: NBodyCalculator) -> None:
+def test_an_atom_whose_only_neighbours_are_its_images(calc: NBodyCalculator) -> None:
     atoms = ase.Atoms("C", cell=[1.9, 2.1, 2.3], pbc=True)
     atoms.calc = calc
     np.testing.assert_allclose(atoms.get_forces(), 0.0, atol=1e-12)  # by symmetry
@@ -66,7 +66,7 @@ def test_a_calculator_without_atoms(calc: NBodyCalculator) -> None:
 
 
 def test_sum_with_another_calculator(systems, calc: NBodyCalculator) -> None:
-    """A correction on top, as dispersion often is."""
+    """The other calculator may be a correction, such as dispersion."""
     atoms, correction = systems["crystal"](), LennardJones(sigma=2.0, epsilon=0.01, rc=6.0)
     expected = [sum(part.get_property(key, atoms) for part in (calc, correction)) for key in ("energy", "forces")]
     atoms.calc = SumCalculator([calc, correction])
@@ -76,7 +76,7 @@ def test_sum_with_another_calculator(systems, calc: NBodyCalculator) -> None:
 
 
 def test_mixing_two_networks(systems, make_network) -> None:
-    """Thermodynamic integration: linear in the weights of its ends."""
+    """The results are linear in the weights of the two networks, as thermodynamic integration needs."""
     atoms = systems["molecule"]()
     ends = [NBodyCalculator(make_network(seed)) for seed in (0, 1)]
     forces = [end.get_property("forces", atoms) for end in ends]

@@ -1,4 +1,4 @@
-"""The i-PI socket protocol: the potential drives, and is driven by, programs that speak it."""
+"""Energies and forces through the i-PI socket protocol."""
 
 import threading
 import uuid
@@ -13,7 +13,7 @@ from ase_nbody import NBodyCalculator, NBodyNetwork
 
 
 def serve_forces(name: str, atoms: ase.Atoms, network: NBodyNetwork, stress: bool) -> None:
-    """What an i-PI client script does."""
+    """Serve forces as an i-PI client script does."""
     atoms.calc = NBodyCalculator(network)
     SocketClient(unixsocket=name).run(atoms, use_stress=stress)
 
@@ -26,7 +26,7 @@ def test_forces_through_a_socket(
     direct.rattle(0.05, seed=1)
     atoms, name = direct.copy(), f"nbody-{uuid.uuid4().hex}"
     if not periodic:
-        atoms.cell = direct.cell = 12.0 * np.eye(3)  # the protocol sends a cell always
+        atoms.cell = direct.cell = 12.0 * np.eye(3)  # the protocol always sends a cell
     with SocketIOCalculator(unixsocket=name) as atoms.calc:
         client = threading.Thread(target=serve_forces, args=(name, atoms.copy(), copper_network, periodic))
         client.start()

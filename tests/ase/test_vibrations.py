@@ -42,7 +42,7 @@ def test_phonons_of_a_crystal(copper: NBodyCalculator, tmp_path: Path, capsys: p
     phonons.read(acoustic=False, symmetrize=0)
     force_constants = phonons.get_force_constant()  # (cells, 3, 3)
     assert abs(force_constants[0]).max() > 1.0
-    np.testing.assert_allclose(force_constants.sum(axis=0), 0.0, atol=1e-10)  # the acoustic sum rule, unforced
+    np.testing.assert_allclose(force_constants.sum(axis=0), 0.0, atol=1e-10)  # the acoustic sum rule, not imposed
     phonons.read(acoustic=True)
     path = atoms.cell.bandpath("GXWLG", npoints=24)
     frequencies = 1e3 * phonons.band_structure(path.kpts)  # meV

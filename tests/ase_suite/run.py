@@ -1,8 +1,8 @@
-"""ASE's own tests of everything that uses EMT, with an N-body network in EMT's place (docs/ase_suite.md).
+"""Run ASE's own tests of everything that uses EMT, with an N-body network in EMT's place (docs/ase_suite.md).
 
-python tests/ase_suite/run.py                   # all of them; prints how many passed
-python tests/ase_suite/run.py -n 2 -k neb       # what run.py does not know, pytest gets
-python tests/ase_suite/run.py --check-excuses   # do the tests left out fail with the network and pass with EMT?
+python tests/ase_suite/run.py                   # run all of them and print how many passed
+python tests/ase_suite/run.py -n 2 -k neb       # options that run.py does not know go to pytest
+python tests/ase_suite/run.py --check-excuses   # check that the tests left out fail with the network and pass with EMT
 """
 
 import argparse
@@ -20,15 +20,15 @@ from typing import Any
 import ase
 
 HERE = Path(__file__).resolve().parent
-MODEL = HERE.parent / "files" / "emt.nbody"
+MODEL = HERE.parent / "example_models" / "emt.nbody"
 EXCUSES = HERE / "excuses.txt"
 SITE = Path(ase.__file__).resolve().parents[1]  # ids of tests begin with "ase/test/"
 USES_EMT = re.compile("EMT|emt|asap3")
-# Some tests put atoms 1 Angstrom apart in crystals of gold. Any other warning is an error, as ASE has it.
-FAR_FROM_THE_DATA = "ignore::ase_nbody.runtime.extrapolation.ExtrapolationWarning"
+# Some tests put atoms 1 Angstrom apart in crystals of gold. All other warnings are errors, as in ASE's own runs.
+IGNORE_EXTRAPOLATION = "ignore::ase_nbody.runtime.extrapolation.ExtrapolationWarning"
 
-LONGEST = 900  # seconds of CPU time of one test
-LONGEST_EXCUSED = 60  # likewise; with the network some of them would not end
+MAX_CPU_SECONDS = 900  # CPU time of one test
+EXCUSED_CPU_SECONDS = 60  # CPU time of a test that is left out; some of them never end with the network
 Outcome = dict[str, Any]
 
 
@@ -39,18 +39,21 @@ def files_that_use_emt() -> list[str]:
 
 
 def read_excuses() -> dict[str, str]:
-    """Tests that cannot pass with another potential, and the reasons."""
+    """The tests that cannot pass with another potential, each with the reason."""
     lines = (line.partition("#") for line in EXCUSES.read_text().splitlines())
     return {test.strip(): reason.strip() for test, _, reason in lines if test.strip()}
 
 
 def leave_out() -> list[str]:
-    """The options that leave them out."""
+    """Options of pytest that leave these tests out."""
     return [f"--leave-out={test}" for test in read_excuses()]
 
 
 def environment(model: Path | None) -> dict[str, str]:
-    """Variables under which all processes of a run find the stand-in, this Python's ``ase`` command, and one thread."""
+    """Environment variables for all processes of a run.
+
+    With them, the processes find the stand-in and the ``ase`` command of this Python, and use one thread.
+    """
     path = os.pathsep.join(filter(None, [str(HERE / "path"), os.environ.get("PYTHONPATH")]))
     command = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     variables = os.environ | {"PYTHONPATH": path, "PATH": command, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
@@ -78,7 +81,7 @@ def run(
         outcomes = Path(folder, "outcomes.json")
         command = [sys.executable, "-m", "pytest", "-c", str(HERE / "pytest.ini"), f"--rootdir={SITE}"]
         command += ["-p", "emt_stand_in", "-p", "no:cacheprovider", f"--outcomes={outcomes}", *options]
-        command += ["-W", FAR_FROM_THE_DATA, *[str(SITE / test) for test in tests]]
+        command += ["-W", IGNORE_EXTRAPOLATION, *[str(SITE / test) for test in tests]]
         process = subprocess.run(
             command,
             cwd=folder,
@@ -94,7 +97,7 @@ def run(
 
 
 def count(outcomes: dict[str, Outcome]) -> str:
-    """How many tests ended in which way, and how many of the passed ones made the calculator in pytest's process."""
+    """How many tests passed, failed and so on, and how many of the passed ones made calculators in pytest's process."""
     ends = Counter(test["outcome"] for test in outcomes.values())
     used = sum(test["outcome"] == "passed" and test.get("calculators", 0) > 0 for test in outcomes.values())
     kinds = ("passed", "failed", "skipped", "xfailed", "deselected")
@@ -102,9 +105,15 @@ def count(outcomes: dict[str, Outcome]) -> str:
 
 
 def check_excuses(model: Path) -> bool:
-    """Print how each test that is left out ends with the network and with EMT; whether all of them had to be."""
+    """Print how each test that is left out ends with the network and with EMT.
+
+    Returns:
+        Whether all of them fail with the network and pass with EMT.
+    """
     excuses = read_excuses()
-    with_network, with_emt = (run(list(excuses), [f"--cpu-limit={LONGEST_EXCUSED}"], end)[0] for end in (model, None))
+    with_network, with_emt = (
+        run(list(excuses), [f"--cpu-limit={EXCUSED_CPU_SECONDS}"], end)[0] for end in (model, None)
+    )
     for test, reason in excuses.items():
         ends = [outcomes[test]["outcome"] if test in outcomes else "missing" for outcomes in (with_network, with_emt)]
         verdict = "ok" if ends == ["failed", "passed"] else "NO EXCUSE"
@@ -125,7 +134,8 @@ def main() -> int:
     if arguments.check_excuses:
         return 0 if check_excuses(arguments.model) else 1
     model, left_out = (None, []) if arguments.emt else (arguments.model, leave_out())
-    outcomes, _ = run(files_that_use_emt(), ["-q", f"--cpu-limit={LONGEST}", *left_out, *options], model, quiet=False)
+    options = ["-q", f"--cpu-limit={MAX_CPU_SECONDS}", *left_out, *options]
+    outcomes, _ = run(files_that_use_emt(), options, model, quiet=False)
     print(f"ASE {ase.__version__}, {'EMT' if arguments.emt else arguments.model}: {count(outcomes)}")
     return int(any(test["outcome"] == "failed" for test in outcomes.values()))
 

@@ -1,4 +1,4 @@
-"""A part of ASE's own tests of every kind, with the network in EMT's place; ``run.py`` beside this file runs all."""
+"""A selection of ASE's own tests, with the network in EMT's place. ``run.py`` beside this file runs all of them."""
 
 import pytest
 from run import EXCUSES, SITE, Outcome, files_that_use_emt, leave_out, read_excuses, run
@@ -22,7 +22,7 @@ PINNED = "ase/test/test_eos.py::test_eos"
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
-    """How all tests of the subset end, run in one process with the network in EMT's place."""
+    """How all tests of the subset end in one process with the network in EMT's place."""
     tests = [f"ase/test/{test}" for group in SUBSET.values() for test in group]
     return run(tests, ["-q", "--tb=short", *leave_out()])[0]
 
@@ -36,19 +36,19 @@ def test_ase_accepts_the_calculator(kind: str, outcomes: dict[str, Outcome]) -> 
 
 
 def test_the_calculator_was_in_emts_place(outcomes: dict[str, Outcome]) -> None:
-    """Most tests made calculators of ours in pytest's own process; the others do so in processes that they start."""
+    """Most tests make our calculators in pytest's own process; the others make them in processes that they start."""
     assert sum(end.get("calculators", 0) > 0 for end in outcomes.values()) > 0.5 * len(outcomes)
 
 
-def test_what_only_emt_can_pass_is_noticed() -> None:
-    """A test that pins a number of EMT's fails: the network is in its place, and a failure is seen."""
+def test_a_test_that_only_emt_can_pass_fails() -> None:
+    """A test that expects a number of EMT's fails, so the network is in its place and failures are noticed."""
     outcomes, _ = run([PINNED], ["-q"])
     assert {end["outcome"] for end in outcomes.values()} == {"failed"}
     outcomes, _ = run([PINNED], ["-q", *leave_out()])
     assert {end["outcome"] for end in outcomes.values()} == {"deselected"}
 
 
-def test_excuses_are_of_tests_that_exist() -> None:
+def test_every_excuse_names_a_test_that_exists() -> None:
     excuses = read_excuses()
     files = files_that_use_emt()
     for test, reason in excuses.items():

@@ -1,10 +1,10 @@
-"""Structures labelled with ASE's EMT, from which ``emt.nbody`` is trained. Deterministic; takes a minute.
+"""Write the structures on which ``emt.nbody`` is trained, labelled with ASE's EMT. The result is deterministic.
 
     python tests/example_models/emt_data.py runs/emt/train.extxyz
 
-Pairs of all species at all distances, crystals, slabs with adsorbates, clusters and molecules: what ASE's own tests put
-EMT on, and where their dynamics and optimisers carry it. Energies in eV, forces in eV/Angstrom, stresses in
-eV/Angstrom^3; energies are relative to the bulk metals, as EMT's are.
+It takes a minute. The structures are pairs of all species at all distances, crystals, slabs with adsorbates, clusters
+and molecules, as they occur in ASE's own tests of EMT, and what dynamics and optimisers make of them. Energies are in
+eV relative to the bulk metals, as EMT's are; forces are in eV/Angstrom and stresses in eV/Angstrom^3.
 """
 
 import argparse
@@ -27,17 +27,18 @@ LIGHT = ("H", "C", "N", "O")
 SMALL = ("H2", "N2", "O2", "CO", "NO", "CH", "OH", "NH", "H2O", "CO2", "CH3", "CH4", "NH3", "HCN", "H2O2")
 MOLECULES = (*SMALL, "CH3OH", "N2H4", "C2H2", "C2H4", "C2H6", "CH3CH2OH", "C6H6", "butadiene", "cyclobutene")
 GUESTS = ("CO", "CO2", "N2", "H2O", "CH4", "H2", "O2")
-LARGEST_FORCE = 25.0  # eV/Angstrom; stiffer structures would dominate the loss,
-LARGEST_STRESS = 0.6  # eV/Angstrom^3; and so would these
+# Structures with larger forces or stresses would dominate the loss.
+LARGEST_FORCE = 25.0  # eV/Angstrom
+LARGEST_STRESS = 0.6  # eV/Angstrom^3
 
 
 def contact(first: str, second: str) -> float:
-    """Distance in Angstrom of neighbours in a dense crystal of the two, from EMT's Wigner-Seitz radii."""
+    """Distance in Angstrom between neighbours in a dense crystal of two species, from EMT's Wigner-Seitz radii."""
     return beta * units.Bohr * (parameters[first][1] + parameters[second][1]) / 2
 
 
 def dimers() -> Iterator[Atoms]:
-    """All pairs of species, far from each other in one frame, at one distance after the other."""
+    """Frames with all pairs of species far from each other. Each frame has another distance within the pairs."""
     pairs = list(itertools.combinations_with_replacement((*LIGHT, *METALS), 2))
     for stretch in np.arange(0.50, 2.26, 0.07):
         frame = Atoms()
@@ -50,7 +51,7 @@ def dimers() -> Iterator[Atoms]:
 
 
 def few_atoms(rng: np.random.Generator) -> Iterator[Atoms]:
-    """Single atoms, and from three to ten atoms of any species at random places, gas-like to dense."""
+    """Single atoms, and groups of three to ten atoms of any species at random places, from gas-like to dense."""
     for symbol in (*LIGHT, *METALS):
         yield Atoms(symbol)
     for _ in range(320):
@@ -60,7 +61,7 @@ def few_atoms(rng: np.random.Generator) -> Iterator[Atoms]:
 
 
 def packed(symbols: Sequence[str], rng: np.random.Generator, tightness: float) -> Atoms:
-    """Atoms added one by one at random, near to the others but none closer than ``tightness`` contacts."""
+    """Atoms at random places, added one by one, near the others but no closer than ``tightness`` times contact."""
     atoms = Atoms(symbols[:1], [[0, 0, 0]])
     radius = 2.0
     while len(atoms) < len(symbols):
@@ -77,7 +78,7 @@ def packed(symbols: Sequence[str], rng: np.random.Generator, tightness: float) -
 
 
 def metals(rng: np.random.Generator) -> Iterator[Atoms]:
-    """Crystals of the metals in several lattices, and with a vacancy, strained, sheared and rattled."""
+    """Crystals of the metals in several lattices, some with a vacancy, all strained, sheared and rattled."""
     for symbol in METALS:
         cubic = bulk(symbol, cubic=True)
         spacing = contact(symbol, symbol)
@@ -93,7 +94,7 @@ def metals(rng: np.random.Generator) -> Iterator[Atoms]:
 
 
 def alloys(rng: np.random.Generator) -> Iterator[Atoms]:
-    """Crystals of any two species, likewise."""
+    """Crystals of any two species, strained, sheared and rattled."""
     for first, second in itertools.combinations((*METALS, *LIGHT), 2):
         spacing = contact(first, second)
         alloy = bulk(first, "fcc", a=2**0.5 * spacing, cubic=True)
@@ -105,7 +106,7 @@ def alloys(rng: np.random.Generator) -> Iterator[Atoms]:
 
 
 def light_crystals(rng: np.random.Generator) -> Iterator[Atoms]:
-    """Crystals of the light elements, likewise, from dense to wide."""
+    """Crystals of the light elements from dense to wide, strained, sheared and rattled."""
     for symbol in LIGHT:
         spacing = contact(symbol, symbol)
         for lattice, constant, scales in (
@@ -117,7 +118,7 @@ def light_crystals(rng: np.random.Generator) -> Iterator[Atoms]:
 
 
 def strained(atoms: Atoms, rng: np.random.Generator, scale: float | None = None) -> Atoms:
-    """The crystal, stretched and sheared by some per cent and its atoms moved a little."""
+    """The crystal, stretched and sheared by a few per cent, with its atoms moved a little."""
     atoms = atoms.copy()
     strain = np.eye(3) * (rng.uniform(0.94, 1.08) if scale is None else scale) + rng.normal(scale=0.02, size=(3, 3))
     atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
@@ -147,7 +148,7 @@ def slabs(rng: np.random.Generator) -> Iterator[Atoms]:
 
 
 def adatoms(rng: np.random.Generator) -> Iterator[Atoms]:
-    """An atom of any species anywhere on a surface, at the distance of neighbours and around it."""
+    """An atom of any species anywhere on a surface, at about the distance between neighbours."""
     for symbol, surface, layers in itertools.product(METALS, (fcc100, fcc111), (1, 2)):
         slab = surface(symbol, (2, 2, layers), vacuum=6.0)
         for guest in (symbol, symbol, *rng.choice((*METALS, *LIGHT), size=6, replace=False)):
@@ -172,7 +173,7 @@ def clusters(rng: np.random.Generator) -> Iterator[Atoms]:
 
 
 def chains() -> Iterator[Atoms]:
-    """Three atoms in a row, of which the middle one passes from one end to the other."""
+    """Three atoms in a row; the middle one moves from a quarter of the length to the centre."""
     for first, middle, last in (
         ("Au", "Au", "Ag"),
         ("Cu", "Cu", "Ag"),
@@ -198,7 +199,7 @@ def molecules(rng: np.random.Generator) -> Iterator[Atoms]:
 
 
 def visited(atoms: Atoms, rng: np.random.Generator, temperature: float, frames: int) -> Iterator[Atoms]:
-    """What the atoms pass through: falling towards a minimum of EMT's, then heated to ``temperature`` in kelvin."""
+    """Structures on the way towards a minimum of EMT's energy, and of dynamics at ``temperature`` in kelvin."""
     atoms = atoms.copy()
     atoms.rattle(0.05, rng=rng)
     atoms.calc = EMT()
@@ -213,14 +214,14 @@ def visited(atoms: Atoms, rng: np.random.Generator, temperature: float, frames: 
 
 
 def is_moderate(atoms: Atoms) -> bool:
-    """Whether neither a force nor the stress exceeds the largest that is to be learned."""
+    """Whether no force and no stress exceeds the largest one above."""
     atoms.calc = EMT()
     stress = np.abs(atoms.get_stress()).max() if atoms.pbc.all() else 0.0
     return bool(np.linalg.norm(atoms.get_forces(), axis=1).max() <= LARGEST_FORCE and stress <= LARGEST_STRESS)
 
 
 def structures() -> Iterator[Atoms]:
-    """All of them, in a fixed order."""
+    """All structures, in a fixed order."""
     rng = np.random.default_rng(0)
     yield from dimers()
     yield from few_atoms(rng)
@@ -236,7 +237,7 @@ def structures() -> Iterator[Atoms]:
 
 
 def labelled(atoms: Atoms) -> Atoms:
-    """A copy that carries EMT's energy and forces, and its stress in a crystal."""
+    """A copy with EMT's energy and forces and, in a crystal, its stress."""
     atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, calculator=EMT())
     atoms.get_forces()
     if not atoms.pbc.all():

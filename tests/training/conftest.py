@@ -1,4 +1,4 @@
-"""A small data set with a known potential: copper clusters labelled by ASE's EMT."""
+"""A small data set with a known potential: copper crystals and methanol molecules, labelled by ASE's EMT."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ TINY = {"radius": 4.0, "channels": 4, "l_max": 2, "l_out": 1, "n_basis": 5, "n_r
 
 @pytest.fixture(scope="session")
 def tiny():
-    """Entries of a level so small that a test trains it."""
+    """Entries of a level that is small enough to be trained in a test."""
     return TINY
 
 
 def label(atoms, stress=False):
-    """The same structure with EMT's energy, forces and, if asked for, stress."""
+    """The same structure with EMT's energy and forces and, if ``stress`` is true, its stress."""
     atoms.calc = EMT()
     results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
     if stress:
@@ -30,7 +30,7 @@ def label(atoms, stress=False):
 
 @pytest.fixture(scope="session")
 def frames():
-    """Crystals with stresses and molecules without, of different sizes."""
+    """Crystals with stresses, and molecules of another size without stresses."""
     crystals = [bulk("Cu", cubic=True) for _ in range(16)]
     molecules = [molecule("CH3OH") for _ in range(8)]
     for seed, atoms in enumerate(crystals + molecules):
@@ -40,7 +40,10 @@ def frames():
 
 @pytest.fixture
 def configuration(tmp_path: Path, frames):
-    """A function that writes data and configuration, entries overridden, and returns the configuration's path."""
+    """A function that writes the data and a configuration, and returns the path of the configuration.
+
+    Its keywords replace entries of ``training``.
+    """
     ase.io.write(tmp_path / "data.extxyz", frames)
 
     def write(name="config.yaml", output="run", **training):

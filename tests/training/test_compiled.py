@@ -1,4 +1,4 @@
-"""The compiled training step gives the energies, forces and weight gradients of the eager one."""
+"""The compiled training step gives the same energies, forces and weight gradients as the eager one."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def gradients(network, prediction, batch):
 
 @pytest.fixture
 def case(configuration, tiny, tmp_path):
-    """A network in the precision of trainings, and a batch."""
+    """A network in float32, as in a default training, and a batch."""
     configuration()
     data = read_labelled(tmp_path / "data.extxyz", ":4")
     torch.manual_seed(0)
@@ -40,11 +40,11 @@ def test_compiled_equals_eager(case):
     for name in ("energy", "forces", "virials", "energies"):
         torch.testing.assert_close(getattr(found, name), getattr(eager, name), rtol=1e-4, atol=1e-5)
     pairs = zip(gradients(network, found, batch), gradients(network, eager, batch), strict=True)
-    for of_compiled, of_eager in pairs:
-        torch.testing.assert_close(of_compiled, of_eager, rtol=1e-3, atol=1e-4)
+    for compiled_gradient, eager_gradient in pairs:
+        torch.testing.assert_close(compiled_gradient, eager_gradient, rtol=1e-3, atol=1e-4)
 
 
-def test_a_failed_compilation_warns_once_and_goes_on(case, monkeypatch):
+def test_a_failed_compilation_warns_once_and_is_replaced_by_eager_evaluation(case, monkeypatch):
     def no_compiler(*arguments):
         raise RuntimeError("no C++ compiler found\nand much more")
 

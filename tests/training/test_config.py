@@ -1,4 +1,4 @@
-"""The configuration is strict, and its errors name the entry."""
+"""The configuration is checked strictly, and its errors name the entry."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def load(tmp_path, text):
     return TrainingConfig.from_yaml(path)
 
 
-def test_defaults_fill_everything_and_survive_a_round_trip(tmp_path):
+def test_every_entry_has_a_default_and_survives_a_round_trip(tmp_path):
     config = load(tmp_path, "data: {train: a.extxyz}\n")
     assert [level.parts for level in config.network.levels] == ["all", "heavy"]
     again = load(tmp_path, config.to_yaml())
@@ -19,7 +19,7 @@ def test_defaults_fill_everything_and_survive_a_round_trip(tmp_path):
     assert again.training == config.training
 
 
-def test_paths_are_relative_to_the_file(tmp_path):
+def test_data_paths_are_relative_to_the_file(tmp_path):
     config = load(tmp_path, "data: {train: a.extxyz, validation: sub/b.extxyz, test: ../c}\n")
     assert [source.path for source in config.data.train] == [str(tmp_path / "a.extxyz")]
     assert [source.path for source in config.data.validation] == [str(tmp_path / "sub/b.extxyz")]
@@ -38,21 +38,21 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ("just text", "must hold entries"),
     ],
 )
-def test_faults_are_named(tmp_path, text, culprit):
+def test_errors_name_the_entry(tmp_path, text, culprit):
     with pytest.raises(ConfigError, match=culprit.replace("[", r"\[")):
         load(tmp_path, text)
 
 
-def test_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         TrainingConfig.from_yaml(tmp_path / "nowhere.yaml")
 
 
-def test_all_paths_are_relative_to_the_file(tmp_path):
+def test_the_output_path_is_relative_to_the_file(tmp_path):
     assert load(tmp_path, "data: {train: a.extxyz}\noutput: ../runs/a\n").output == str(tmp_path.parent / "runs" / "a")
 
 
-def test_data_alone_are_enough(tmp_path, monkeypatch):
+def test_a_data_file_alone_is_enough(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "mine.extxyz").write_text("")
@@ -63,7 +63,7 @@ def test_data_alone_are_enough(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("preset", "channels"), [("small", 32), ("medium", 64), ("large", 128)])
-def test_presets_lie_under_what_is_given(preset, channels, tmp_path):
+def test_given_entries_take_precedence_over_the_preset(preset, channels, tmp_path):
     config = load(tmp_path, f"preset: {preset}\ndata: {{train: a}}\nnetwork: {{embedding: 5}}\n")
     assert [level.channels for level in config.network.levels] == [channels, channels]
     assert config.network.embedding == 5
@@ -75,7 +75,7 @@ def test_medium_is_the_default(tmp_path):
     assert load(tmp_path, "preset: medium\ndata: {train: a}").network == load(tmp_path, "data: {train: a}").network
 
 
-def test_overrides(tmp_path):
+def test_overrides_replace_single_entries(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("data: {train: a}\ntraining: {epochs: 5, seed: 3}\n")
     changes = ["network.levels.1.radius=3.5", "training.epochs=50", "preset=small", "card.theory=PBE", "report=false"]
@@ -98,14 +98,14 @@ def test_overrides(tmp_path):
         ("preset=huge", "preset"),
     ],
 )
-def test_wrong_overrides_are_named(override, culprit, tmp_path):
+def test_errors_name_the_wrong_override(override, culprit, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("preset: small\ndata: {train: a}\n")
     with pytest.raises(ConfigError, match=culprit.replace("?", r"\?")):
         TrainingConfig.from_yaml(path, [override])
 
 
-def test_a_run_continues_with_other_resources_but_no_other_settings(tmp_path):
+def test_a_run_continues_with_other_resources_but_not_with_other_settings(tmp_path):
     begun = load(tmp_path, "data: {train: a}\n")
     assert load(tmp_path, "data: {train: a, workers: 3, memory: 0.5}\n").continues(begun)
     assert not load(tmp_path, "data: {train: b}\n").continues(begun)

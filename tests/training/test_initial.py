@@ -1,4 +1,4 @@
-"""Fine-tuning: a trained model keeps its function, learns new species, and leaves what is frozen as it was."""
+"""Fine-tuning: a trained model keeps its predictions, learns new species, and does not change frozen weights."""
 
 import ase.io
 import numpy as np
@@ -16,7 +16,7 @@ from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.run import train
-from ase_nbody.training.splits import split
+from ase_nbody.training.splits import read_splits
 
 
 def labelled(atoms, seed, shift=0.0):
@@ -30,7 +30,7 @@ def labelled(atoms, seed, shift=0.0):
 
 
 def alloy(seed):
-    """Copper with a nickel and an aluminium atom, closer packed than what the model knows."""
+    """Copper with a nickel and an aluminium atom, packed more closely than the copper that the model was trained on."""
     atoms = bulk("Cu", a=3.1, cubic=True)
     atoms.symbols[[1, 2]] = ["Ni", "Al"]
     return labelled(atoms, seed)
@@ -82,9 +82,9 @@ def weights_of(network, *parts):
 
 
 def test_old_species_are_predicted_as_before(config, alloys, model, frames):
-    """To the bit, for all the old structures, whatever joins: between, before and behind the old species."""
+    """Predictions for the old structures are the same to the bit, although the tables of species have new rows."""
     settings = config(alloys, training={"dtype": "float64"})
-    network, before = build_network(settings, split(settings)[0]), load_model(model)
+    network, before = build_network(settings, read_splits(settings)[0]), load_model(model)
     assert before.config.species == ("H", "C", "O", "Cu")
     assert network.config.species == ("H", "C", "O", "Al", "Ni", "Cu")
     old, new = NBodyCalculator(before), NBodyCalculator(network)
@@ -93,9 +93,9 @@ def test_old_species_are_predicted_as_before(config, alloys, model, frames):
             np.testing.assert_array_equal(new.get_property(quantity, atoms), old.get_property(quantity, atoms))
 
 
-def test_new_species_are_known_and_differ(config, alloys):
+def test_new_species_can_be_evaluated_and_differ_from_each_other(config, alloys):
     settings = config(alloys)
-    network = build_network(settings, split(settings)[0])
+    network = build_network(settings, read_splits(settings)[0])
     calculator = NBodyCalculator(network)
     atoms = alloys[0].copy()
     energy = calculator.get_property("energy", atoms)
@@ -104,9 +104,9 @@ def test_new_species_are_known_and_differ(config, alloys):
     assert np.isfinite(calculator.get_property("forces", atoms)).all()
 
 
-def test_scales_are_kept_and_distances_become_the_smaller_ones(config, alloys, model):
+def test_scales_are_kept_and_closest_distances_become_the_smaller_ones(config, alloys, model):
     settings = config(alloys)
-    network, before = build_network(settings, split(settings)[0]), load_model(model)
+    network, before = build_network(settings, read_splits(settings)[0]), load_model(model)
     assert network.config.energy_scale == before.config.energy_scale
     assert network.config.levels == before.config.levels
     old, new = before.config.closest_distances, network.config.closest_distances
@@ -115,12 +115,12 @@ def test_scales_are_kept_and_distances_become_the_smaller_ones(config, alloys, m
     assert new["Cu-Cu"] < old["Cu-Cu"]
 
 
-def test_isolated_energies_are_kept_given_or_fitted(config, alloys, model):
+def test_isolated_energies_are_kept_or_given_or_fitted(config, alloys, model):
     old = load_model(model).config.isolated_atom_energies
 
     def found(**data):
         settings = config(alloys, data=data)
-        return build_network(settings, split(settings)[0]).config.isolated_atom_energies
+        return build_network(settings, read_splits(settings)[0]).config.isolated_atom_energies
 
     assert {symbol: found()[symbol] for symbol in old} == old
     assert found(isolated_atom_energies={"Cu": -0.5, "Ni": -0.25}) == old | {
@@ -133,13 +133,13 @@ def test_isolated_energies_are_kept_given_or_fitted(config, alloys, model):
     assert fitted["H"] == old["H"]
 
 
-def test_energies_that_count_from_elsewhere_are_refused(config):
+def test_energies_with_another_zero_are_refused(config):
     shifted = [labelled(bulk("Cu", cubic=True), seed, shift=-500.0) for seed in range(5)]
     settings = config(shifted)
     with pytest.raises(DataError, match=r"are -500 eV per atom from .*isolated_atom_energies: fit, or give them"):
-        build_network(settings, split(settings)[0])
+        build_network(settings, read_splits(settings)[0])
     settings = config(shifted, data={"isolated_atom_energies": "fit"})
-    assert build_network(settings, split(settings)[0]).config.isolated_atom_energies["Cu"] < -490.0
+    assert build_network(settings, read_splits(settings)[0]).config.isolated_atom_energies["Cu"] < -490.0
 
 
 def test_fine_tuning_on_few_frames_beats_training_from_scratch(config, tmp_path, tiny):
@@ -162,7 +162,7 @@ def test_fine_tuning_on_few_frames_beats_training_from_scratch(config, tmp_path,
         ({"levels": [2], "embedding": True}, ("levels.1.", "embedding."), ("levels.0.",)),
     ],
 )
-def test_what_is_frozen_stays_to_the_bit(freeze, frozen, free, config, model):
+def test_frozen_weights_stay_the_same_to_the_bit(freeze, frozen, free, config, model):
     few = [labelled(bulk("Cu", cubic=True), seed) for seed in range(6)]
     after = load_model(train(config(few, freeze=freeze, training={"epochs": 2})))
     before = load_model(model)
@@ -184,20 +184,20 @@ def test_what_is_frozen_stays_to_the_bit(freeze, frozen, free, config, model):
         ({"freeze": {"level": [1]}}, "did you mean 'levels'"),
     ],
 )
-def test_contradictions_are_named(entries, culprit, config):
+def test_entries_that_contradict_the_model_are_named(entries, culprit, config):
     few = [labelled(bulk("Cu", cubic=True), seed) for seed in range(3)]
     with pytest.raises(ConfigError, match=culprit):
-        build_network(settings := config(few, **entries), split(settings)[0])
+        build_network(settings := config(few, **entries), read_splits(settings)[0])
 
 
-def test_a_model_that_is_not_there_is_named(config):
+def test_a_missing_model_is_named(config):
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     with pytest.raises(FileNotFoundError, match="shipped models are"):
         config(few, start_from="nowhere")
 
 
-def test_of_a_committee_the_seed_chooses_the_member(config, model, tmp_path):
-    """So a committee that is fine-tuned with ``--seeds`` starts from each of its members."""
+def test_the_seed_chooses_the_member_of_a_committee(config, model, tmp_path):
+    """A committee that is fine-tuned with ``--seeds`` therefore starts from each of its members."""
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     one, other = load_model(model), load_model(model)
     for weight in other.parameters():
@@ -205,12 +205,12 @@ def test_of_a_committee_the_seed_chooses_the_member(config, model, tmp_path):
     committee = save_model([one, other], tmp_path / "committee.nbody")
     for seed, member in ((0, one), (1, other), (2, one), (7, other)):
         settings = config(few, start_from=committee.name, training={"seed": seed})
-        weights = build_network(settings, split(settings)[0]).state_dict()
+        weights = build_network(settings, read_splits(settings)[0]).state_dict()
         for name, weight in member.state_dict().items():
             torch.testing.assert_close(weights[name], weight.to(weights[name]), rtol=0, atol=0)
 
 
-def test_the_written_configuration_is_the_same_run(config, model):
+def test_the_written_configuration_describes_the_same_run(config, model):
     settings = config([labelled(molecule("CH3OH"), seed) for seed in range(3)])
     assert settings.network.levels == load_model(model).config.levels
     path = settings.output + ".full.yaml"
@@ -219,7 +219,7 @@ def test_the_written_configuration_is_the_same_run(config, model):
     assert TrainingConfig.from_yaml(path) == settings
 
 
-def test_shipped_models_are_named_as_they_are(tmp_path):
+def test_the_name_of_a_shipped_model_is_kept(tmp_path):
     (tmp_path / "a.yaml").write_text("data: {train: a.extxyz}\nnetwork: {start_from: ethanol}\n")
     network = TrainingConfig.from_yaml(tmp_path / "a.yaml").network
     assert network.start_from == "ethanol"
@@ -231,7 +231,7 @@ def test_a_model_gets_new_heads_for_outputs_that_it_lacks(config, model, tmp_pat
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     before = load_model(model)
     settings = config(few, outputs=["charges"], training={"dtype": "float64"})
-    network = build_network(settings, split(settings)[0])
+    network = build_network(settings, read_splits(settings)[0])
     assert network.config.outputs == ("charges",)
     weights = network.state_dict()
     assert all(torch.equal(weights[name], weight) for name, weight in before.state_dict().items())
@@ -242,7 +242,7 @@ def test_a_model_gets_new_heads_for_outputs_that_it_lacks(config, model, tmp_pat
     charged = save_model(network, tmp_path / "charged.nbody")
     settings = config(few, start_from=charged.name, training={"seed": 5, "dtype": "float64"})
     assert settings.network.outputs == ("charges",)
-    again = build_network(settings, split(settings)[0])
+    again = build_network(settings, read_splits(settings)[0])
     assert all(torch.equal(weights[name], weight) for name, weight in again.state_dict().items())
     with pytest.raises(ConfigError, match=r"network\.outputs lacks charges, which the model"):
         config(few, start_from=charged.name, outputs=[])
@@ -251,11 +251,11 @@ def test_a_model_gets_new_heads_for_outputs_that_it_lacks(config, model, tmp_pat
 def test_species_that_join_get_the_mean_of_the_heads(config, alloys, model, tmp_path):
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     settings = config(few, outputs=["charges"], training={"dtype": "float64"})
-    charged = build_network(settings, split(settings)[0])
+    charged = build_network(settings, read_splits(settings)[0])
     settings = config(
         alloys, start_from=save_model(charged, tmp_path / "charged.nbody").name, training={"dtype": "float64"}
     )
-    network = build_network(settings, split(settings)[0])
+    network = build_network(settings, read_splits(settings)[0])
     assert network.config.species == ("H", "C", "O", "Al", "Ni", "Cu")
     for name, weight in weights_of(network, "heads.").items():
         old = charged.state_dict()[name]
@@ -271,13 +271,13 @@ def test_a_fresh_network_has_the_outputs_of_the_configuration(outputs, config, t
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     levels = [{**tiny}, {**tiny, "parts": "heavy", "l_out": 0}]
     settings = config(few, start_from=None, levels=levels, outputs=outputs)
-    assert build_network(settings, split(settings)[0]).config.outputs == tuple(outputs)
+    assert build_network(settings, read_splits(settings)[0]).config.outputs == tuple(outputs)
 
 
 def test_heads_can_be_trained_alone(config, model):
     """All levels frozen: the heads of new outputs are what is left."""
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     settings = config(few, outputs=["charges"], freeze={"levels": [1, 2], "embedding": True})
-    network = build_network(settings, split(settings)[0])
+    network = build_network(settings, read_splits(settings)[0])
     free = {name for name, weight in network.named_parameters() if weight.requires_grad}
     assert free == weights_of(network, "heads.").keys()

@@ -1,4 +1,4 @@
-"""Sets that do not fit into memory train to the same weights, with any number of workers."""
+"""A training gives the same weights if the data do not fit into memory, and with any number of workers."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from ase_nbody import load_model
 from ase_nbody.data import FrameStore
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.run import train
-from ase_nbody.training.splits import split, stored
+from ase_nbody.training.splits import frames_folder, read_splits
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def test_neither_memory_nor_workers_change_the_result(training, entries):
         config = entries(f"{workers}_{memory}", training, workers=workers, memory=memory)
         found = load_model(train(config)).state_dict()
         assert all(torch.equal(weight, found[name]) for name, weight in expected.items()), (workers, memory)
-        assert not stored(config).exists()
+        assert not frames_folder(config).exists()
 
 
-def test_the_size_of_the_files_decides(entries):
-    assert isinstance(split(entries("small", {}))[0], list)
-    on_disk = split(entries("large", {}, memory=0.0))
+def test_large_files_are_stored_on_disk(entries):
+    assert isinstance(read_splits(entries("small", {}))[0], list)
+    on_disk = read_splits(entries("large", {}, memory=0.0))
     assert all(isinstance(frames, FrameStore) for frames in on_disk)
-    in_memory = split(entries("small", {}))
+    in_memory = read_splits(entries("small", {}))
     assert [[frame.energy for frame in frames] for frames in on_disk] == [
         [frame.energy for frame in frames] for frames in in_memory
     ]

@@ -1,4 +1,4 @@
-"""Curves go to TensorBoard always, to Weights & Biases if asked for."""
+"""Curves always go to TensorBoard, and also to Weights & Biases if the configuration says so."""
 
 import importlib.machinery
 import sys
@@ -12,14 +12,14 @@ from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.run import train
 
 
-def test_without_the_package_nothing_is_begun(configuration, tmp_path, monkeypatch):
+def test_a_missing_wandb_is_named_before_the_run_begins(configuration, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         train(TrainingConfig.from_yaml(configuration(), ["wandb=true"]))
     assert not (tmp_path / "run").exists()
 
 
-def test_both_get_the_errors_of_the_validation(configuration, tmp_path, monkeypatch):
+def test_both_loggers_get_the_validation_errors(configuration, tmp_path, monkeypatch):
     package = types.ModuleType("wandb")
     package.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
     monkeypatch.setitem(sys.modules, "wandb", package)

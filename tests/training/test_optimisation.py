@@ -1,4 +1,4 @@
-"""Losses, optimisers, schedules and stages: they do what they say, and resume bit for bit."""
+"""Losses, optimisers, schedules and stages do what their entries say, and resume bit for bit."""
 
 import csv
 
@@ -7,7 +7,7 @@ import torch
 
 from ase_nbody import load_model
 from ase_nbody.files.archive import read_card
-from ase_nbody.training.callbacks import StopEarly, WholeCheckpoints
+from ase_nbody.training.callbacks import AtomicCheckpoints, StopEarly
 from ase_nbody.training.config import OptimisationConfig, TrainingConfig
 from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.run import train
@@ -15,14 +15,14 @@ from ase_nbody.training.run import train
 
 @pytest.fixture
 def run(configuration, tmp_path):
-    """A function that trains, and returns weights, rows of metrics.csv, and the last checkpoint."""
+    """A function that trains and returns the weights, the rows of metrics.csv and the last checkpoint."""
 
     def start(output="run", resume=False, **training):
         config = TrainingConfig.from_yaml(configuration(name=f"{output}.yaml", output=output, **training))
         weights = load_model(train(config, resume=resume)).state_dict()
         with open(tmp_path / output / "metrics.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        return weights, rows, WholeCheckpoints().load_checkpoint(tmp_path / output / "checkpoints" / "last.ckpt")
+        return weights, rows, AtomicCheckpoints().load_checkpoint(tmp_path / output / "checkpoints" / "last.ckpt")
 
     return start
 
@@ -37,7 +37,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def kill(monkeypatch):
-    """A function that lets the training step of a number fail, once, in place of a kill."""
+    """A function that makes one training step fail, as if the process were killed; steps count from 0."""
 
     def at(step):
         original, calls = NBodyTraining.training_step, iter(range(10_000))
@@ -58,7 +58,7 @@ EARLY = {"loss": "huber", "patience": 1, "muon_rate": 0.1, "adam_rate": 0.1, "av
 
 
 @pytest.mark.parametrize(("options", "step"), [(PLATEAU, 22), (EARLY, 8)], ids=["plateau", "early"])
-def test_a_broken_run_resumes_bit_for_bit(options, step, run, kill, configuration):
+def test_an_interrupted_run_resumes_bit_for_bit(options, step, run, kill, configuration):
     weights, rows, last = run("unbroken", epochs=8, **options)
     kill(step)
     with pytest.raises(Killed):
@@ -69,8 +69,8 @@ def test_a_broken_run_resumes_bit_for_bit(options, step, run, kill, configuratio
     assert same(last["current_model_state"], last_again["current_model_state"])
 
 
-def test_plateau_lowers_the_rate_and_keeps_the_best(run, monkeypatch):
-    """The rate falls by the factor in each epoch without a lower force error, and only then."""
+def test_plateau_lowers_the_learning_rate_after_epochs_without_improvement(run, monkeypatch):
+    """The rate is multiplied by the factor after each epoch without a lower force error, and at no other time."""
     rates = []
     monkeypatch.setattr(
         NBodyTraining,
@@ -85,13 +85,13 @@ def test_plateau_lowers_the_rate_and_keeps_the_best(run, monkeypatch):
         if error >= best * (1 - 1e-4):
             expected *= 0.1
         best = min(best, error)
-    assert expected < 0.3, "nothing was lowered: the test shows nothing"
+    assert expected < 0.3, "the rate never fell, so the test shows nothing"
 
 
 def test_early_stop_saves_the_best_epoch_and_its_errors(run, tmp_path):
     weights, rows, last = run(epochs=30, **EARLY)
     assert len(rows) < 30
-    best = WholeCheckpoints().load_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    best = AtomicCheckpoints().load_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert best["epoch"] == len(rows) - 2
     assert same({f"network.{name}": value for name, value in weights.items()}, best["state_dict"])
     assert not same(best["state_dict"], last["state_dict"])
@@ -105,7 +105,7 @@ def test_patience_counts_in_the_second_stage_only():
     assert config.loss_weights(119) == {"forces": 1.0, "energy": 1.0, "stress": 1.0, "charges": 0.1, "dipole": 0.1}
     assert config.loss_weights(120) == config.loss_weights(119) | {"energy": 5.0}
     trainer = type("Trainer", (), {"current_epoch": 119, "callback_metrics": None})()
-    StopEarly(3, 120).on_train_epoch_end(trainer, None)  # looks at nothing yet
+    StopEarly(3, 120).on_train_epoch_end(trainer, None)  # fails if it looks at the losses already
 
 
 def test_second_stage_changes_the_training_from_its_first_epoch_on(run):
@@ -115,12 +115,12 @@ def test_second_stage_changes_the_training_from_its_first_epoch_on(run):
     assert plain[2:] != staged[2:]
 
 
-def test_clipping_and_decay_reach_the_optimisers(run):
+def test_clipping_and_decay_have_an_effect(run):
     base, clipped, decayed = (
         run(name, epochs=1, **options)[2]["current_model_state"]
         for name, options in (
             ("base", {"optimiser": "adamw"}),
-            ("clipped", {"optimiser": "adamw", "gradient_clip": 1e-9}),  # so short that Adam's epsilon rules
+            ("clipped", {"optimiser": "adamw", "gradient_clip": 1e-9}),  # so short that Adam's epsilon is larger
             ("decayed", {"optimiser": "adamw", "weight_decay": 50.0}),
         )
     )
@@ -140,8 +140,8 @@ def test_metrics_and_tables_have_the_forces_by_element(run, capsys):
     assert "forces Cu" in capsys.readouterr().out
 
 
-def test_a_killed_finish_still_saves_the_averages(run, tmp_path):
-    """Killed after the last checkpoint, before the model was written."""
+def test_a_run_killed_before_writing_its_model_still_saves_the_averages(run, tmp_path):
+    """The kill comes after the last checkpoint and before the model file."""
     weights, _, last = run(epochs=2)
     (tmp_path / "run" / "model.nbody").unlink()
     again, _, _ = run(epochs=2, resume=True)

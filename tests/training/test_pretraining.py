@@ -1,4 +1,4 @@
-"""Pretraining on structures of tight binding: what is made, how the training goes on from it, and what a kill costs."""
+"""Pretraining on structures of tight binding: the structures, the training that follows, and resuming after a kill."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ pytest.importorskip("tblite", reason="pretraining needs tblite")
 
 @pytest.fixture
 def water(tmp_path):
-    """A file of water and methanol molecules, labelled by EMT: another theory, with another zero."""
+    """A file of water and methanol molecules, labelled by EMT: another theory, with another zero of energy."""
     frames = [molecule(name) for name in ("H2O", "CH3OH") for _ in range(6)]
     for seed, atoms in enumerate(frames):
         atoms.rattle(0.05, seed=seed)
@@ -42,7 +42,7 @@ def water(tmp_path):
 
 @pytest.fixture
 def configure(water, tiny, tmp_path):
-    """A function that reads a configuration with a pretraining."""
+    """A function that writes a configuration with a pretraining and reads it."""
 
     def make(output="run", **pretraining):
         content = {
@@ -65,7 +65,7 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_structures_are_those_of_the_method_on_the_zero_of_the_data(water, tmp_path):
+def test_structures_have_the_forces_of_the_method_and_the_energy_zero_of_the_data(water, tmp_path):
     data = read_labelled(water)
     options = PretrainingConfig(frames=100, temperatures=(500.0, 900.0))
     frames = ase.io.read(write_frames(data, options, tmp_path), ":")
@@ -81,7 +81,7 @@ def test_structures_are_those_of_the_method_on_the_zero_of_the_data(water, tmp_p
 
 
 def test_energies_are_shifted_by_element(tmp_path):
-    """Two theories that differ by a number of eV for each hydrogen and oxygen: the numbers are found."""
+    """Two theories differ by a constant for each hydrogen and each oxygen atom; the constants are found."""
     frames = []
     for name in ("H2O", "H2", "O2", "H2O2"):
         atoms = molecule(name)
@@ -95,10 +95,10 @@ def test_energies_are_shifted_by_element(tmp_path):
     assert energy_shift(data, LennardJones()) == pytest.approx({1: 3.0, 8: -7.0}, abs=1e-6)
 
 
-def test_what_a_kill_interrupts_goes_on_with_the_same_structures(water, tmp_path, monkeypatch):
+def test_a_killed_process_continues_with_the_same_structures(water, tmp_path, monkeypatch):
     data, options = read_labelled(water), PretrainingConfig(frames=100)
     whole = write_frames(data, options, tmp_path / "whole").read_bytes()
-    run = tight_binding._run
+    run = tight_binding._frames_of_run
 
     def killed(*arguments):
         if len(list((tmp_path / "killed" / "runs").glob("*.extxyz"))) == 2:
@@ -106,17 +106,17 @@ def test_what_a_kill_interrupts_goes_on_with_the_same_structures(water, tmp_path
         return run(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tight_binding, "_run", killed)
+        patch.setattr(tight_binding, "_frames_of_run", killed)
         with pytest.raises(RuntimeError, match="killed"):
             write_frames(data, options, tmp_path / "killed")
     assert not (tmp_path / "killed" / "frames.extxyz").exists()
-    with pytest.raises(ConfigError, match="another folder"):
+    with pytest.raises(ConfigError, match="choose another folder"):
         write_frames(data, PretrainingConfig(frames=100, seed=1), tmp_path / "killed")
     assert write_frames(data, options, tmp_path / "killed").read_bytes() == whole
 
 
-def test_runs_that_come_apart_give_nothing(water, tmp_path, monkeypatch):
-    monkeypatch.setattr(tight_binding, "_LARGEST_FORCE", 0.0)
+def test_runs_in_which_every_molecule_comes_apart_are_an_error(water, tmp_path, monkeypatch):
+    monkeypatch.setattr(tight_binding, "_LARGEST_FORCE_EV_PER_ANGSTROM", 0.0)
     with pytest.raises(DataError, match="gives no structure"):
         write_frames(read_labelled(water), PretrainingConfig(frames=100), tmp_path)
 
@@ -128,7 +128,7 @@ def test_the_training_begins_with_the_pretrained_weights(configure, tmp_path):
     card = read_card(path)["card"]
     assert "GFN2-xTB" in card["pretrained on"]
     assert card["started from"].endswith(read_card(f"{config.output}/pretraining/model.nbody")["checksum"])
-    # The second stage by hand, from the file of the first.
+    # The training on the data, started by hand from the model of the pretraining.
     content = yaml.safe_load((tmp_path / "config.yaml").read_text())
     del content["pretraining"], content["network"]["levels"]
     content["network"]["start_from"] = f"{config.output}/pretraining/model.nbody"
@@ -168,7 +168,7 @@ def test_members_of_a_committee_share_the_structures(configure):
     assert [path.parent.name for path in Path(config.output).rglob("frames.extxyz")] == ["pretraining"]
 
 
-def test_what_cannot_be_pretrained_is_refused(configure, tmp_path):
+def test_impossible_pretrainings_are_refused(configure, tmp_path):
     with pytest.raises(ConfigError, match="no run to resume"):
         train_in_stages(configure(), resume=True)
     with pytest.raises(ConfigError, match="for train_in_stages"):

@@ -1,4 +1,4 @@
-"""Two processes under torchrun train as one does, although their shares of a batch differ in size."""
+"""Two processes under torchrun train as one process does, although their shares of a batch differ in size."""
 
 import csv
 import itertools
@@ -15,7 +15,7 @@ from ase_nbody.training.processes import Processes, Share
 from ase_nbody.training.run import train
 
 
-def test_shares_are_the_batches():
+def test_the_shares_of_all_processes_make_up_the_batches():
     batches = torch.utils.data.BatchSampler(range(11), 4, drop_last=False)
     shares = [list(Share(batches, Processes(rank, 3, 3))) for rank in range(3)]
     assert [sorted(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == list(batches)
@@ -23,7 +23,7 @@ def test_shares_are_the_batches():
 
 
 def test_two_processes_equal_one(configuration, tmp_path):
-    """In float64 to round-off: batches of three mixed structures, a last validation batch of one."""
+    """Weights agree to round-off in float64, with batches of three structures and a last validation batch of one."""
     options = {"batch_size": 3, "epochs": 2, "dtype": "float64", "gradient_clip": 0.5, "loss": "mse", "patience": 5}
     results = []
     for name in ("one", "two"):

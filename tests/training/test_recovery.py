@@ -1,4 +1,4 @@
-"""A training that diverges returns to its last good state, tells so, and gives up in words when nothing helps."""
+"""A training that diverges returns to its last good state and says so; if nothing helps, it ends with advice."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 
 from ase_nbody import load_model
 from ase_nbody.data import read_labelled
-from ase_nbody.training.callbacks import WholeCheckpoints
+from ase_nbody.training.callbacks import AtomicCheckpoints
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.module import NBodyTraining
@@ -24,7 +24,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """A function that throws the weights far off in one step, and lets another fail once in place of a kill."""
+    """A function that spoils the weights after one step, and makes another step fail as if the process were killed."""
 
     def at(poisoned, killed=None):
         kills = [killed]
@@ -48,12 +48,12 @@ def spoil(monkeypatch):
 
 @pytest.fixture
 def run(configuration, tmp_path):
-    """A function that trains; weights, and the last checkpoint."""
+    """A function that trains and returns the weights and the last checkpoint."""
 
     def start(output, resume=False, **changes):
         path = configuration(name=f"{output}.yaml", output=output, **{**OPTIONS, **changes})
         weights = load_model(train(TrainingConfig.from_yaml(path), resume=resume)).state_dict()
-        return weights, WholeCheckpoints().load_checkpoint(tmp_path / output / "checkpoints" / "last.ckpt")
+        return weights, AtomicCheckpoints().load_checkpoint(tmp_path / output / "checkpoints" / "last.ckpt")
 
     return start
 
@@ -74,21 +74,21 @@ def test_recovery_saves_the_training(run, spoil, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("poisoned", "schedule"), [((3, 1), "cosine"), ((3, 8), "plateau")])
-def test_a_broken_run_resumes_bit_for_bit(poisoned, schedule, run, spoil, capsys, tmp_path):
+def test_an_interrupted_run_resumes_bit_for_bit(poisoned, schedule, run, spoil, capsys, tmp_path):
     spoil(poisoned)
     unbroken, _ = run("unbroken", schedule=schedule)
     assert "diverged" in capsys.readouterr().out
     spoil(poisoned, killed=(4, 1))
     with pytest.raises(Killed):
         run("broken", schedule=schedule)
-    state = WholeCheckpoints().load_checkpoint(tmp_path / "broken" / "checkpoints" / "last.ckpt")["recovery"]
+    state = AtomicCheckpoints().load_checkpoint(tmp_path / "broken" / "checkpoints" / "last.ckpt")["recovery"]
     across_epochs = poisoned == (3, 8)
     assert (state["count"], state["good"] is None) == ((0, False) if across_epochs else (1, True))
     resumed, _ = run("broken", resume=True, schedule=schedule)
     assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
 
 
-def test_it_gives_up_in_words(run, capsys):
+def test_it_gives_up_with_advice(run, capsys):
     with pytest.raises(TrainingDiverged, match=r"diverged 4 times.*lower training\.muon_rate"):
         run("hopeless", muon_rate=1e30, adam_rate=1e30, warmup=0)
     assert capsys.readouterr().out.count("learning rates are halved") == 3
@@ -99,16 +99,16 @@ def watched(losses, gradient=1.0):
     return [watch.has_diverged(loss, gradient) for loss in losses]
 
 
-def test_hard_batches_are_not_divergence():
+def test_hard_batches_are_not_taken_for_a_divergence():
     losses = [1e6 if step % 3 == 0 else 1.0 - 0.001 * step for step in range(25, 300)]
     assert not any(watched([1.0] * 25 + losses))
 
 
-def test_high_losses_in_a_row_are():
+def test_high_losses_in_a_row_are_a_divergence():
     assert watched([1.0] * 30 + [11.0] * 5) == [False] * 34 + [True]
     assert not any(watched([1.0] * 30 + [9.0] * 50))
 
 
 @pytest.mark.parametrize(("loss", "gradient"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)])
-def test_what_is_not_finite_is_at_once(loss, gradient):
+def test_a_loss_or_gradient_that_is_not_finite_is_a_divergence_at_once(loss, gradient):
     assert watched([loss], gradient) == [True]

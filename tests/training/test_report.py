@@ -1,4 +1,4 @@
-"""The report: complete, offline, and its numbers those of the model."""
+"""The report is complete, opens offline, and shows the errors of the model."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from ase_nbody.training.run import train
 
 @pytest.fixture
 def run(configuration, tmp_path):
-    """A short training of a data file of 24 frames, with its report."""
+    """The output folder of a short training on 24 frames, with its report."""
     config = TrainingConfig.from_yaml(configuration(), ["report=true"])
     train(config)
     return tmp_path / "run"
@@ -32,7 +32,7 @@ def test_report_is_complete_and_opens_offline(run):
     assert re.search(r"<td>Cu</td>", page)
 
 
-def test_its_errors_are_those_of_the_model(run, configuration, tmp_path):
+def test_the_report_shows_the_errors_of_the_model(run, configuration, tmp_path):
     network, frames = load_model(run / "model.nbody"), read_labelled(tmp_path / "data.extxyz")
     expected = evaluate_model(network, frames)
     write_report(network, {"training": frames}, run / "metrics.csv", tmp_path)
@@ -43,7 +43,7 @@ def test_its_errors_are_those_of_the_model(run, configuration, tmp_path):
         assert float(row[2]) == pytest.approx(expected[name]["rmse"], rel=5e-3)
 
 
-def test_predictions_are_labels(run, tmp_path):
+def test_predictions_do_not_depend_on_the_batch(run, tmp_path):
     frames = read_labelled(tmp_path / "data.extxyz")
     network = load_model(run / "model.nbody")
     for frame, alone in zip(predict(network, frames), (predict(network, [frame])[0] for frame in frames), strict=True):
@@ -53,7 +53,7 @@ def test_predictions_are_labels(run, tmp_path):
 
 
 @pytest.mark.parametrize(("last", "falling"), [(50.0, True), (99.0, False)])
-def test_advice_on_the_length(last, falling, run, tmp_path):
+def test_advice_to_train_longer(last, falling, run, tmp_path):
     from ase_nbody.training.report import _evaluate
 
     frames = read_labelled(tmp_path / "data.extxyz")
@@ -63,7 +63,7 @@ def test_advice_on_the_length(last, falling, run, tmp_path):
     assert any("train longer" in sentence for sentence in advice(parts, history)) == falling
 
 
-def test_without_matplotlib_there_is_a_model_and_a_word(configuration, tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_the_model_is_written_and_the_remedy_is_named(configuration, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("ase_nbody.files.page.find_spec", lambda name: None)
     train(TrainingConfig.from_yaml(configuration(), ["report=true", "training.epochs=1"]))

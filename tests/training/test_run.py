@@ -1,4 +1,4 @@
-"""The training loop: it learns, resumes bit for bit after a kill, and never overwrites a finished run."""
+"""The training loop learns, resumes bit for bit after a kill, and never overwrites a finished run."""
 
 import signal
 import subprocess
@@ -37,7 +37,7 @@ def test_training_lowers_the_errors(configuration, tmp_path):
         assert after[quantity]["mae"] < 0.5 * before[quantity]["mae"], quantity
 
 
-def test_card_tells_data_errors_and_versions(configuration):
+def test_the_model_card_has_data_errors_and_units(configuration):
     content = read_card(run(configuration()))
     assert content["card"]["training data"] == "20 frames of data.extxyz"
     assert content["card"]["validation errors"]["forces"]["unit"] == "meV/Angstrom"
@@ -45,7 +45,7 @@ def test_card_tells_data_errors_and_versions(configuration):
     assert set(content["config"]["isolated_atom_energies"]) == {"H", "C", "O", "Cu"}
 
 
-def test_same_seed_same_weights_other_seed_other_weights(configuration):
+def test_the_seed_determines_the_weights(configuration):
     first, again, other = (
         weights(run(configuration(output=name, seed=seed, epochs=1))) for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
@@ -53,7 +53,7 @@ def test_same_seed_same_weights_other_seed_other_weights(configuration):
     assert not same(first, other)
 
 
-def test_killed_run_resumes_bit_for_bit(configuration, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(configuration, tmp_path):
     unbroken = run(configuration(name="unbroken.yaml", output="unbroken", epochs=12))
     path = configuration(name="killed.yaml", output="killed", epochs=12)
     command = [sys.executable, "-m", "ase_nbody.cli", "train", str(path), "--threads", str(torch.get_num_threads())]
@@ -73,7 +73,7 @@ def test_killed_run_resumes_bit_for_bit(configuration, tmp_path):
     assert tables[0] == tables[1]
 
 
-def test_finished_run_is_never_overwritten(configuration):
+def test_a_finished_run_is_never_overwritten(configuration):
     path = configuration(epochs=1)
     model = run(path)
     before = model.read_bytes()

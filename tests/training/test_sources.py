@@ -1,4 +1,4 @@
-"""Where the structures come from: several files, their weights and keys; batches by number of atoms."""
+"""Structures from several files with their own weights and keys, and batches by number of atoms."""
 
 import ase.io
 import numpy as np
@@ -12,12 +12,12 @@ from ase_nbody.files.archive import read_card
 from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.run import train
-from ase_nbody.training.splits import split
+from ase_nbody.training.splits import read_splits
 
 
 @pytest.fixture
 def entries(configuration):
-    """A function from entries of ``data`` and ``training`` to the configuration that has them."""
+    """A function from entries of ``data`` and ``training`` to a configuration with these entries."""
 
     def make(data=None, output="run", **training):
         path = configuration(output=output, **training)
@@ -47,11 +47,13 @@ def renamed(tmp_path, frames):
 
 def test_a_part_of_a_file(entries, frames):
     part = {"path": "data.extxyz"}
-    training, validation = split(entries({"train": {**part, "index": ":4"}, "validation": {**part, "index": "-2:"}}))
+    training, validation = read_splits(
+        entries({"train": {**part, "index": ":4"}, "validation": {**part, "index": "-2:"}})
+    )
     expected = [frames[i].get_potential_energy() for i in (0, 1, 2, 3, -2, -1)]
     assert [frame.energy for frame in (*training, *validation)] == pytest.approx(expected, abs=1e-6)
     with pytest.raises(DataError, match="not a slice"):
-        split(entries({"train": {**part, "index": "first"}}))
+        read_splits(entries({"train": {**part, "index": "first"}}))
 
 
 def test_a_list_of_files_with_weights_and_keys(entries, renamed, frames):
@@ -59,7 +61,7 @@ def test_a_list_of_files_with_weights_and_keys(entries, renamed, frames):
     config = entries(
         {"train": ["data.extxyz", strange], "validation": [{**strange, "weight": 1.0}], "test": "data.extxyz"}
     )
-    training, validation = split(config)
+    training, validation = read_splits(config)
     assert (len(training), len(validation)) == (len(frames) + 6, 6)
     for one, other in zip(training[:6], training[-6:], strict=True):
         assert one.energy == pytest.approx(other.energy, abs=1e-6)
@@ -71,13 +73,15 @@ def test_a_list_of_files_with_weights_and_keys(entries, renamed, frames):
 def test_keys_of_all_files_and_of_one(entries, renamed):
     config = entries({"train": [renamed], "keys": {"energy": "nowhere", "forces": "my_f"}})
     with pytest.raises(ValueError, match="no frame has 'nowhere'"):
-        split(config)
+        read_splits(config)
     own = {"path": renamed, "energy_key": "my_e"}
-    training, _ = split(entries({"train": [own], "validation": 1, "keys": {"energy": "nowhere", "forces": "my_f"}}))
+    training, _ = read_splits(
+        entries({"train": [own], "validation": 1, "keys": {"energy": "nowhere", "forces": "my_f"}})
+    )
     assert np.isfinite(training[0].energy)
 
 
-def test_a_file_alone_is_written_as_it_was_given(entries, renamed, tmp_path):
+def test_sources_are_written_in_the_short_form_in_which_they_were_given(entries, renamed, tmp_path):
     config = entries({"train": "data.extxyz", "validation": [{"path": renamed, "weight": 2.0}]})
     content = yaml.safe_load(config.to_yaml())["data"]
     assert content["train"] == str(tmp_path / "data.extxyz")
@@ -96,23 +100,22 @@ def test_a_file_alone_is_written_as_it_was_given(entries, renamed, tmp_path):
         ({"keys": {"enrgy": "E"}}, "data.keys.enrgy is not an entry; did you mean 'energy'?"),
     ],
 )
-def test_faults_are_named(data, culprit, entries):
+def test_errors_name_the_entry(data, culprit, entries):
     with pytest.raises(ConfigError, match=culprit.replace("?", r"\?")):
         entries(data)
 
 
-def test_training_on_two_files_tells_both(entries, renamed):
+def test_the_card_of_a_training_on_two_files_names_both(entries, renamed):
     strange = {"path": renamed, "energy_key": "my_e", "forces_key": "my_f"}
     card = read_card(train(entries({"train": ["data.extxyz", strange]}, epochs=1)))["card"]
     assert card["training data"] == "26 frames of data.extxyz, strange.extxyz"
 
 
-def test_the_weight_of_a_file_changes_what_is_learnt(entries, renamed):
+def test_the_weight_of_a_file_changes_the_model(entries, renamed):
     def learnt(output, weight):
         strange = {"path": renamed, "energy_key": "my_e", "forces_key": "my_f", "weight": weight}
-        return (
-            load_model(train(entries({"train": ["data.extxyz", strange]}, output, epochs=1))).levels[0].read_out.linear
-        )
+        model = load_model(train(entries({"train": ["data.extxyz", strange]}, output, epochs=1)))
+        return model.levels[0].read_out.linear
 
     assert not torch.equal(learnt("a", 1.0), learnt("b", 0.1))
 

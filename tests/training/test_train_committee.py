@@ -1,4 +1,4 @@
-"""Committees from several seeds: each member is the run of its own seed, and a kill in any of them costs nothing."""
+"""Committees from several seeds: each member equals a single run with its seed, and a killed committee resumes."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.run import train
 from ase_nbody.training.seeds import train_committee
-from ase_nbody.training.splits import split
+from ase_nbody.training.splits import read_splits
 
 
 def same(first, second):
@@ -29,7 +29,7 @@ def read(configuration):
 
 @pytest.fixture
 def killed(monkeypatch):
-    """A function after which the training of a seed fails at the end of an epoch."""
+    """A function that makes the training of a seed fail at the end of an epoch."""
     whole = Progress.on_validation_end
 
     def at(seed, epoch):
@@ -43,7 +43,7 @@ def killed(monkeypatch):
     return at
 
 
-def test_members_are_the_runs_of_their_seeds(read, nbody, configuration):
+def test_members_equal_single_runs_with_their_seeds(read, nbody, configuration):
     code, _, err = nbody("train", configuration(epochs=1, seed=5), "--seeds", 2)
     assert code == 0, err
     config = read(epochs=1, seed=5)
@@ -54,7 +54,7 @@ def test_members_are_the_runs_of_their_seeds(read, nbody, configuration):
     assert not same(*members)
     card = read_card(path)["card"]
     assert [member["training"]["seed"] for member in card["members"]] == [5, 6]
-    mean = evaluate_model(members, split(config)[1])
+    mean = evaluate_model(members, read_splits(config)[1])
     assert card["validation errors"]["forces"]["mae"] == pytest.approx(mean["forces"]["mae"])
     assert card["members"][0]["validation errors"]["forces"]["mae"] != card["validation errors"]["forces"]["mae"]
     assert len(NBodyCalculator(path).networks) == 2

@@ -1,4 +1,4 @@
-"""What would spoil a training, found in the data before it starts."""
+"""Checks of a data set before a training: they find what would spoil it."""
 
 from ase_nbody.data.lint.contents import leakage
 from ase_nbody.data.lint.contents import remarks as remarks_on_contents
@@ -9,11 +9,11 @@ __all__ = ["Remark", "lint"]
 
 
 def lint(frames: Frames, test: Frames = ()) -> list[Remark]:
-    """All remarks on training frames, and on test frames that leaked into them; the gravest first.
+    """All remarks on a data set, the most serious first.
 
     Args:
-        frames: the training data.
-        test: data that the training must not have seen.
+        frames: the training frames.
+        test: test frames. A test frame that is also a training frame is an error.
     """
     found = [*remarks_on_contents(frames), *leakage(frames, test), *remarks_on_physics(frames)]
     return sorted(found, key=lambda remark: ("error", "warning", "note").index(remark.severity))

@@ -1,14 +1,13 @@
-"""Do forces and stresses belong to the energies? Units and signs, by way of a pair potential.
+"""Checks that energies, forces and stresses have matching units and signs, with the help of a pair potential.
 
-A pair potential V_ab(r) = sum_n c_ab,n B_n(r) is fitted to the forces alone, a and b being species, or atoms if all
-frames are of one molecule. It knows nothing of the energies, but its own
-energies go with them, and its virials with the stresses:
+A pair potential V_ab(r) = sum_n c_ab,n B_n(r) is fitted to the forces alone. Here a and b are species, or single atoms
+if all frames are of one molecule. The fit does not use the energies and stresses, but they must follow from V:
 
     E = E_composition + alpha sum_pairs V(r_ij) + ...
     sigma = beta / volume sum_pairs V'(r_ij) r_ij ⊗ r_ij / |r_ij| + ...
 
-alpha = beta = 1 within what a pair potential can do, if all units and signs are ASE's. A force in kcal/mol/Angstrom, or
-a gradient in place of the force, gives another number that tells which.
+If all units and signs are ASE's, the slopes alpha and beta are 1, within the accuracy of a pair potential. Forces in
+kcal/mol/Angstrom, or gradients instead of forces, give other slopes, whose values show the unit and the sign.
 """
 
 from collections.abc import Sequence
@@ -23,16 +22,20 @@ from ase_nbody.data.reading import LabelledStructure
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 
-CUTOFF, SIZE = 5.0, 14  # Angstrom; functions per pair of species
-MOST_ATOMS, FEWEST_FRAMES = 6000, 20
-RIDGE = 1e-5
+CUTOFF = 5.0  # Angstrom
+FUNCTIONS_PER_PAIR = 14  # B_n for each pair of species
+MAX_ATOMS = 6000  # of larger data sets, only every second, third, ... frame is used
+MIN_FRAMES = 20
+RIDGE = 1e-5  # regularisation, relative to the mean diagonal element
+MIN_CORRELATION = 0.5  # with a smaller one, the pair potential says nothing about the labels
+LARGEST_PLAUSIBLE_SLOPE = 3.0  # the smallest is its inverse; units differ by larger factors
 
 KCAL, KJ = units.kcal / units.mol, units.kJ / units.mol
-# eV per unit, and Angstrom per unit, the likeliest first.
+# Values of the units in eV and eV/Angstrom. The most common units come first.
 ENERGY_UNITS = {"eV": 1.0, "Hartree": units.Hartree, "kcal/mol": KCAL, "kJ/mol": KJ, "Rydberg": units.Rydberg}
 FORCE_UNITS = {"eV/Angstrom": 1.0, "Hartree/Bohr": units.Hartree / units.Bohr, "kcal/mol/Angstrom": KCAL}
 FORCE_UNITS |= {"kJ/mol/nm": 0.1 * KJ, "Rydberg/Bohr": units.Rydberg / units.Bohr, "Hartree/Angstrom": units.Hartree}
-# Numbers that a stress of 1 eV/Angstrom^3 has in other units.
+# The value of a stress of 1 eV/Angstrom^3 in other units.
 STRESS_UNITS = {"GPa": 1.0 / units.GPa, "kbar": 10.0 / units.GPa, "Hartree/Bohr^3": units.Bohr**3 / units.Hartree}
 
 
@@ -41,37 +44,37 @@ class Slope:
     """A regression coefficient.
 
     Attributes:
-        value: alpha or beta, 1 if units and signs are right.
-        correlation: of the labels with the pair potential, between -1 and 1.
+        value: alpha or beta; it is near 1 if units and signs are right.
+        correlation: correlation between the labels and the pair potential, from -1 to 1.
     """
 
     value: float
     correlation: float
 
     @property
-    def telling(self) -> bool:
+    def is_meaningful(self) -> bool:
         """Whether the pair potential describes the labels well enough to judge them."""
-        return abs(self.correlation) > 0.5
+        return abs(self.correlation) > MIN_CORRELATION
 
     @property
-    def plausible(self) -> bool:
-        """Whether units and signs may well be ASE's."""
-        return 1.0 / 3.0 < self.value < 3.0
+    def is_plausible(self) -> bool:
+        """Whether units and signs can be ASE's."""
+        return 1.0 / LARGEST_PLAUSIBLE_SLOPE < self.value < LARGEST_PLAUSIBLE_SLOPE
 
 
 class Slopes(NamedTuple):
-    """alpha of the energies and beta of the stresses; None where there is nothing to compare."""
+    """alpha for the energies and beta for the stresses; None if too few frames can be compared."""
 
     energy: Slope | None
     stress: Slope | None
 
 
 def slopes(frames: Sequence[LabelledStructure]) -> Slopes:
-    """Alpha and beta of frames with forces (see above)."""
+    """The slopes alpha and beta (see above). Only frames with forces and at least two atoms are used."""
     frames = [frame for frame in frames if np.isfinite(frame.forces).all() and len(frame.structure) > 1]
     atoms = sum(len(frame.structure) for frame in frames)
-    frames = frames[:: max(1, -(-atoms // MOST_ATOMS))]
-    if len(frames) < FEWEST_FRAMES:
+    frames = frames[:: max(1, -(-atoms // MAX_ATOMS))]
+    if len(frames) < MIN_FRAMES:
         return Slopes(None, None)
     first = frames[0].structure.numbers
     one_molecule = all(
@@ -87,8 +90,12 @@ def slopes(frames: Sequence[LabelledStructure]) -> Slopes:
 
 
 class _Functions(NamedTuple):
-    """Sums of the pair functions of M frames: energies (M, functions), gradients (sum 3 N, functions), virials
-    (M, 3, 3, functions).
+    """Contributions of each pair function B_n to M frames, as if its coefficient were 1.
+
+    Attributes:
+        energies: (M, functions).
+        gradients: (components, functions), for the 3 N components of each frame, one frame after the other.
+        virials: (M, 3, 3, functions).
     """
 
     energies: NDArray[np.float64]
@@ -97,7 +104,11 @@ class _Functions(NamedTuple):
 
 
 def _functions_of_atom_pairs(frames: Sequence[LabelledStructure]) -> _Functions:
-    """For one molecule: x, x^2, x^3 for every pair of atoms, x being its distance in standard deviations."""
+    """For frames of one molecule: x, x^2 and x^3 for every pair of atoms.
+
+    x is the deviation of the pair's distance from its mean, in standard deviations. The virials are zero: molecules
+    have no stress.
+    """
     positions = np.stack([frame.structure.positions for frame in frames])  # (M, N, 3)
     n_frames, n_atoms, _ = positions.shape
     first, second = np.triu_indices(n_atoms, 1)
@@ -120,68 +131,90 @@ def _functions_of_atom_pairs(frames: Sequence[LabelledStructure]) -> _Functions:
 
 
 def _functions_of_species_pairs(frames: Sequence[LabelledStructure]) -> _Functions:
-    """sin(n pi r / CUTOFF) / r for every pair of species."""
+    """sin(n pi r / CUTOFF) / r, n = 1, 2, ..., for every pair of species."""
     species = np.unique(np.concatenate([frame.structure.numbers for frame in frames]))
-    energies, gradients, virials = zip(*(_of_frame(frame.structure, species) for frame in frames), strict=True)
-    return _Functions(np.stack(energies), np.concatenate(gradients), np.stack(virials))
+    of_frames = [_functions_of_frame(frame.structure, species) for frame in frames]
+    return _Functions(
+        energies=np.stack([energy for energy, _, _ in of_frames]),
+        gradients=np.concatenate([gradient for _, gradient, _ in of_frames]),
+        virials=np.stack([virial for _, _, virial in of_frames]),
+    )
 
 
-def _of_frame(
+def _functions_of_frame(
     structure: Structure, species: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Energies (functions,), gradients (3 N, functions) and virials (3, 3, functions) of one frame."""
     pairs = find_pairs(structure, CUTOFF)
     index, r = np.searchsorted(species, structure.numbers), pairs.distance[:, None]
-    kinds = np.sort(np.stack([index[pairs.first], index[pairs.second]]), axis=0)
-    columns = (kinds[0] * len(species) + kinds[1])[:, None] * SIZE + np.arange(SIZE)  # (pairs, SIZE)
+    a, b = np.sort(np.stack([index[pairs.first], index[pairs.second]]), axis=0)  # V_ab = V_ba
+    columns = (a * len(species) + b)[:, None] * FUNCTIONS_PER_PAIR + np.arange(
+        FUNCTIONS_PER_PAIR
+    )  # (pairs, FUNCTIONS_PER_PAIR)
     unit = structure.positions[pairs.second] + pairs.shift @ structure.cell - structure.positions[pairs.first]
     unit /= r
-    phase = np.arange(1, SIZE + 1) * np.pi * r / CUTOFF
+    phase = np.arange(1, FUNCTIONS_PER_PAIR + 1) * np.pi * r / CUTOFF
     value = np.sin(phase) / r
     slope = phase * np.cos(phase) / r**2 - value / r
-    n_functions = len(species) ** 2 * SIZE
+    n_functions = len(species) ** 2 * FUNCTIONS_PER_PAIR
 
     energy = np.bincount(columns.ravel(), 0.5 * value.ravel(), n_functions).astype(np.float64)
     gradient, virial = np.zeros((len(structure), 3, n_functions)), np.zeros((3, 3, n_functions))
-    for a in range(3):
-        np.add.at(gradient[:, a], (pairs.first[:, None], columns), -slope * unit[:, a, None])
-        for b in range(3):
-            weights = 0.5 * slope * r * (unit[:, a] * unit[:, b])[:, None]
-            virial[a, b] = np.bincount(columns.ravel(), weights.ravel(), n_functions)
+    for i in range(3):
+        np.add.at(gradient[:, i], (pairs.first[:, None], columns), -slope * unit[:, i, None])
+        for j in range(3):
+            weights = 0.5 * slope * r * (unit[:, i] * unit[:, j])[:, None]
+            virial[i, j] = np.bincount(columns.ravel(), weights.ravel(), n_functions)
     return energy, gradient.reshape(-1, n_functions), virial
 
 
 def _energy_slope(frames: Sequence[LabelledStructure], predicted: NDArray[np.float64]) -> Slope | None:
-    """Alpha. Of the composition, and of the volume in periodic cells, forces do not know the energy: left out."""
+    """alpha, from the part of the energies that forces determine.
+
+    Forces do not determine how the energy depends on the composition and, in periodic cells, on the volume. Both parts
+    are removed from the energies and from the prediction.
+    """
     labelled = [index for index, frame in enumerate(frames) if np.isfinite(frame.energy)]
-    if len(labelled) < FEWEST_FRAMES:
+    if len(labelled) < MIN_FRAMES:
         return None
-    kinds: dict[bytes, int] = {}
-    unknown = np.zeros((len(labelled), len(labelled) + 2))
+    compositions: dict[bytes, int] = {}
+    undetermined = np.zeros((len(labelled), len(labelled) + 2))  # a column per composition, and two for the volume
     for row, index in enumerate(labelled):
         structure = frames[index].structure
-        unknown[row, kinds.setdefault(np.sort(structure.numbers).tobytes(), len(kinds))] = 1.0
+        composition = np.sort(structure.numbers).tobytes()
+        undetermined[row, compositions.setdefault(composition, len(compositions))] = 1.0
         volume = structure.volume / len(structure) if structure.pbc.all() else 0.0
-        unknown[row, -2:] = len(structure) * volume, len(structure) * volume**2
-    basis = np.linalg.svd(unknown, full_matrices=False)
+        undetermined[row, -2:] = len(structure) * volume, len(structure) * volume**2
+    basis = np.linalg.svd(undetermined, full_matrices=False)
     directions = basis.U[:, 1e-9 * basis.S[0] < basis.S]
-    x, y = predicted[labelled], np.array([frames[index].energy for index in labelled])
-    return _slope(*(values - directions @ (directions.T @ values) for values in (x, y)))
+
+    def determined(energies: NDArray[np.float64]) -> NDArray[np.float64]:
+        return energies - directions @ (directions.T @ energies)
+
+    reference = np.array([frames[index].energy for index in labelled])
+    return _slope(determined(predicted[labelled]), determined(reference))
 
 
 def _stress_slope(frames: Sequence[LabelledStructure], virials: NDArray[np.float64]) -> Slope | None:
-    """beta, from the deviatoric stresses: of the pressure, forces do not know enough."""
+    """beta, from the deviatoric stresses, because forces do not determine the pressure well enough."""
     periodic = [index for index, frame in enumerate(frames) if frame.structure.pbc.all()]
     labelled = [index for index in periodic if np.isfinite(frames[index].stress).all()]
     if not labelled:
         return None
-    x = np.stack([virials[index] / frames[index].structure.volume for index in labelled])
-    y = np.stack([frames[index].stress for index in labelled])
-    deviators = [stress - np.trace(stress, axis1=1, axis2=2)[:, None, None] * np.eye(3) / 3.0 for stress in (x, y)]
-    return _slope(*(deviator.ravel() for deviator in deviators))
+    predicted = np.stack([virials[index] / frames[index].structure.volume for index in labelled])  # (M, 3, 3)
+    reference = np.stack([frames[index].stress for index in labelled])
+
+    def deviator(stress: NDArray[np.float64]) -> NDArray[np.float64]:
+        return stress - np.trace(stress, axis1=1, axis2=2)[:, None, None] * np.eye(3) / 3.0
+
+    return _slope(deviator(predicted).ravel(), deviator(reference).ravel())
 
 
 def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> Slope | None:
-    """|y| / |x| with the sign of the correlation: neither side is free of error."""
+    """|y| / |x| with the sign of the correlation; or None if x or y is zero.
+
+    Unlike a least-squares slope, it treats x and y alike: both have errors.
+    """
     norms = float(np.linalg.norm(x)), float(np.linalg.norm(y))
     if not min(norms) > 1e-9:
         return None
@@ -190,7 +223,7 @@ def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> Slope | None:
 
 
 def explain_energy(alpha: float) -> str:
-    """Units and sign that give this alpha, in words."""
+    """The units and signs that would give this alpha, in words."""
     candidates = {
         f"energies in {energy} and {kind} in {force}": sign * FORCE_UNITS[force] / ENERGY_UNITS[energy]
         for energy in ENERGY_UNITS
@@ -201,7 +234,7 @@ def explain_energy(alpha: float) -> str:
 
 
 def explain_stress(beta: float) -> str:
-    """Units and sign that give this beta, in words."""
+    """The units and signs that would give this beta, in words."""
     signs = {"ASE's sign": 1.0, "the opposite sign (positive under pressure)": -1.0}
     candidates = {
         f"stresses in {name} with {sign}": factor * unit
@@ -212,8 +245,11 @@ def explain_stress(beta: float) -> str:
 
 
 def _nearest(candidates: dict[str, float], slope: float) -> str:
-    """What fits within a third, best first: a pair potential tells no better."""
+    """The candidates whose slope is within about a third of ``slope``, the nearest first, at most three of them.
+
+    A pair potential cannot tell units apart that are closer than that.
+    """
     same_sign = {name: factor for name, factor in candidates.items() if slope * factor > 0.0}
     deviation = {name: abs(np.log(slope / factor)) for name, factor in same_sign.items()}
     fitting = sorted((name for name in deviation if deviation[name] < 0.33), key=deviation.__getitem__)
-    return ", or ".join(fitting[:3]) or "units that are none of the usual ones"
+    return ", or ".join(fitting[:3]) or "units that are not among the usual ones"

@@ -1,4 +1,4 @@
-"""What is there and what is missing: labels, elements, isolated atoms; what is there twice."""
+"""Remarks on what the data contain: labels, elements and isolated atoms, duplicates, and leaked test frames."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from ase_nbody.data.lint.fingerprint import equal_structures
 from ase_nbody.data.lint.remark import Frames, Remark, error, is_atom, note, warning, where
 from ase_nbody.data.reading import LabelledStructure
 
-FEW = 10  # frames with an element, below which little can be learnt of it
-SAME_ENERGY = 1e-3  # eV/atom
-SAME_FORCE = 1e-2  # eV/Angstrom: labels of one structure that differ by more contradict each other
+MIN_FRAMES_OF_ELEMENT = 10  # from fewer frames, a network learns little about an element
+# Labels of equal structures that differ by more than these contradict each other.
+ENERGY_TOLERANCE = 1e-3  # eV/atom
+FORCE_TOLERANCE = 1e-2  # eV/Angstrom
 
 
 def remarks(frames: Frames) -> Iterator[Remark]:
@@ -24,6 +25,7 @@ def remarks(frames: Frames) -> Iterator[Remark]:
 
 
 def _labels(frames: Frames) -> Iterator[Remark]:
+    """How many frames have energies, forces and stresses, and which ones lack them."""
     energies = np.array([np.isfinite(frame.energy) for frame in frames])
     forces = np.array([np.isfinite(frame.forces).all() for frame in frames])
     stresses = sum(bool(np.isfinite(frame.stress).all()) for frame in frames)
@@ -34,47 +36,54 @@ def _labels(frames: Frames) -> Iterator[Remark]:
         f"{energies.sum()} with energy, {forces.sum()} with forces, {stresses} with stress.",
     )
     if not forces.any():
-        yield error("labels", "No frame has forces, and a network is not trained on energies alone. Add them.")
+        yield error("labels", "No frame has forces. A network cannot be trained on energies alone: add forces.")
     if not energies.any():
-        yield error("labels", "No frame has an energy, so energies would be undetermined by a constant. Add some.")
+        yield error(
+            "labels", "No frame has an energy, so the model's energies would have an arbitrary zero: add energies."
+        )
     for name, present in (("energy", energies), ("forces", forces)):
         if present.any() and not present.all():
             missing = where(~present)
-            yield warning("labels", f"{len(missing)} frames have no {name}; the loss leaves it out.", frames=missing)
+            yield warning(
+                "labels", f"{len(missing)} frames have no {name}; the loss leaves that label out.", frames=missing
+            )
 
 
 def _elements(frames: Frames) -> Iterator[Remark]:
+    """How many frames contain each element."""
     counts = Counter(number for frame in frames for number in set(frame.structure.numbers.tolist()))
     by_symbol = {chemical_symbols[number]: counts[number] for number in sorted(counts)}
     yield note("elements", ", ".join(f"{symbol} in {count}" for symbol, count in by_symbol.items()), "frames.")
-    rare = [symbol for symbol, count in by_symbol.items() if count < min(FEW, len(frames))]
+    rare = [symbol for symbol, count in by_symbol.items() if count < min(MIN_FRAMES_OF_ELEMENT, len(frames))]
     if rare:
         yield warning(
             "elements",
-            f"{', '.join(rare)} occur in fewer than {FEW} frames: the model will know little of them.",
-            "Add such frames.",
+            f"Few frames (fewer than {MIN_FRAMES_OF_ELEMENT} each) contain {', '.join(rare)}:",
+            "the model will learn little about these elements. Add frames with them.",
         )
 
 
 def _isolated_atoms(frames: Frames) -> Iterator[Remark]:
+    """Whether the data determine the energies of isolated atoms."""
     species = {number for frame in frames for number in frame.structure.numbers.tolist()}
-    alone = {int(frame.structure.numbers[0]) for frame in frames if is_atom(frame)}
+    single_atoms = {int(frame.structure.numbers[0]) for frame in frames if is_atom(frame)}
     compositions = {tuple(np.bincount(frame.structure.numbers, minlength=119)) for frame in frames}
     rank = np.linalg.matrix_rank(np.array(sorted(compositions), float))
-    if species <= alone:
-        yield note("isolated atoms", "Single-atom frames of every element are there, and will be used.")
+    if species <= single_atoms:
+        yield note("isolated atoms", "Single-atom frames give the energy of every element.")
     elif rank >= len(species):
-        yield note("isolated atoms", "Their energies will be fitted, as the compositions determine them.")
+        yield note("isolated atoms", "Their energies will be fitted: the compositions of the frames determine them.")
     else:
         yield warning(
             "isolated atoms",
             f"{len(compositions)} compositions do not determine the energies of {len(species)} elements:",
-            "fitted ones serve these compositions only, not dissociation.",
-            "Give data.isolated_atom_energies, or single-atom frames, if you have them.",
+            "fitted energies will be right for these compositions, but not for dissociation.",
+            "Give data.isolated_atom_energies or single-atom frames if you have them.",
         )
 
 
 def _duplicates(frames: Frames) -> Iterator[Remark]:
+    """Frames of equal structures, and those among them whose labels differ."""
     pairs = equal_structures([frame.structure for frame in frames])
     contradicting = [pair for pair in pairs if _contradict(frames[pair[0]], frames[pair[1]])]
     if contradicting:
@@ -82,34 +91,35 @@ def _duplicates(frames: Frames) -> Iterator[Remark]:
         yield error(
             "contradictions",
             f"{len(contradicting)} pairs of frames are the same structure with different labels: frames {i} and {j}",
-            f"have {frames[i].energy:.4f} and {frames[j].energy:.4f} eV. Were settings changed? Keep one of each.",
+            f"have {frames[i].energy:.4f} and {frames[j].energy:.4f} eV. Did the settings of the calculation change?",
+            "Keep one frame of each pair.",
             frames=sorted({index for pair in contradicting for index in pair}),
         )
-    again = sorted({j for _, j in pairs})
-    if again:
+    repeated = sorted({j for _, j in pairs})
+    if repeated:
         yield warning(
             "duplicates",
-            f"{len(again)} frames repeat an earlier one up to rotation, order of the atoms and choice of the cell.",
-            "They count double, and a random split puts copies on both sides.",
-            frames=again,
+            f"{len(repeated)} frames repeat an earlier frame up to rotation, order of the atoms and choice of the",
+            "cell. They count twice in the loss, and a random split puts copies into both training and validation.",
+            frames=repeated,
         )
 
 
 def leakage(frames: Frames, test: Frames) -> Iterator[Remark]:
-    """Test frames that are in the training data."""
+    """A remark on test frames that are in the training data, if there are any."""
     pairs = equal_structures([frame.structure for frame in frames], [frame.structure for frame in test])
     leaked = sorted({j for _, j in pairs})
     if leaked:
         yield error(
             "leakage",
-            f"{len(leaked)} of {len(test)} test frames are in the training data: test errors would flatter.",
+            f"{len(leaked)} of {len(test)} test frames are in the training data: the test errors would be too low.",
             "Remove them from one of the two.",
             frames=leaked,
         )
 
 
 def _contradict(a: LabelledStructure, b: LabelledStructure) -> bool:
-    """Whether two frames of one structure have different labels; a missing label differs from nothing."""
+    """Whether two frames of the same structure have different labels. A missing label contradicts no other label."""
     energies = [frame.energy / len(frame.structure) for frame in (a, b)]
     largest = [np.linalg.norm(frame.forces, axis=1).max() for frame in (a, b)]
-    return bool(abs(energies[0] - energies[1]) > SAME_ENERGY or abs(largest[0] - largest[1]) > SAME_FORCE)
+    return bool(abs(energies[0] - energies[1]) > ENERGY_TOLERANCE or abs(largest[0] - largest[1]) > FORCE_TOLERANCE)

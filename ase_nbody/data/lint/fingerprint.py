@@ -1,12 +1,13 @@
-"""Which structures are the same, however they are turned, shifted, permuted or wrapped.
+"""Finds structures that are the same up to rotation, translation, order of the atoms and choice of the cell.
 
-The fingerprint of a structure is its radial distribution, per pair of species and atom, smeared to a few numbers:
+It compares fingerprints. The fingerprint of a structure of N atoms has, for each pair of species a and b, the radial
+distribution per atom, smeared with the width w:
 
-    rho_ab(R) = 1/N sum_{i in a, j in b} exp(-(r_ij - R)^2 / 2 w^2) f_c(r_ij),   R = w, 2w, ... up to the cutoff.
+    rho_ab(R) = 1/N sum_{i in a, j in b} exp(-(r_ij - R)^2 / 2 w^2) f_c(r_ij),   R = w, 2w, ... up to the cutoff,
 
-and for molecules the root mean square distance of each pair of species, which sees beyond the cutoff. It is smooth, so
-that structures which differ by rounding have fingerprints that differ by rounding. Mirror images share one, which is
-as it should be: they have the same energy.
+where f_c falls smoothly to zero at the cutoff. For molecules it also has the root mean square distance between atoms of
+a and b, which includes distances beyond the cutoff. The fingerprint is a smooth function of the positions, so rounding
+the positions changes it only a little. Mirror images have the same fingerprint, as they have the same energy.
 """
 
 from collections.abc import Sequence
@@ -19,38 +20,43 @@ from scipy.spatial.distance import cdist
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 
-CUTOFF, WIDTH = 6.0, 0.25  # Angstrom
+CUTOFF = 6.0  # Angstrom
+WIDTH = 0.25  # Angstrom: w above
 _GRID = np.arange(WIDTH, CUTOFF, WIDTH)
 
 
 def fingerprint(structure: Structure) -> NDArray[np.float64]:
-    """Fingerprint of one structure (species pairs * (grid + 1),), species in ascending order."""
+    """Fingerprint of one structure (species pairs * (grid + 1),). The species are in ascending order."""
     pairs = find_pairs(structure, CUTOFF)
     species, index = np.unique(structure.numbers, return_inverse=True)
-    kind = index[pairs.first] * len(species) + index[pairs.second]
+    species_pair = index[pairs.first] * len(species) + index[pairs.second]
     fade = (1.0 - (pairs.distance / CUTOFF) ** 2) ** 3
     smeared = np.exp(-0.5 * ((pairs.distance[:, None] - _GRID) / WIDTH) ** 2) * fade[:, None]
     density = np.zeros((len(species) ** 2, len(_GRID)))
-    np.add.at(density, kind, smeared)
-    spread = np.zeros((len(species), len(species)))
+    np.add.at(density, species_pair, smeared)
+    rms_distance = np.zeros((len(species), len(species)))
     if not structure.pbc.any():
-        for row, one in enumerate(species):
-            for column, other in enumerate(species):
-                between = cdist(*(structure.positions[structure.numbers == number] for number in (one, other)))
-                spread[row, column] = np.sqrt(np.mean(between**2))
-    return np.append(density / len(structure), spread)
+        positions = [structure.positions[structure.numbers == number] for number in species]
+        for a in range(len(species)):
+            for b in range(len(species)):
+                rms_distance[a, b] = np.sqrt(np.mean(cdist(positions[a], positions[b]) ** 2))
+    return np.append(density / len(structure), rms_distance)
 
 
 def equal_structures(
     first: Sequence[Structure], second: Sequence[Structure] | None = None, tolerance: float = 1e-3
 ) -> list[tuple[int, int]]:
-    """Pairs (i, j) of structures that are the same: of ``first`` and ``second``, or i < j within ``first``.
+    """Pairs (i, j) of equal structures, in ascending order.
+
+    i counts the structures of ``first`` and j those of ``second``. Without ``second``, both count those of ``first``,
+    and i < j.
 
     Args:
         first: structures.
-        second: others to compare with; default: each other.
-        tolerance: largest difference of any component of the fingerprints. 1e-3 is what positions rounded to about
-            1e-3 Angstrom make of it; frames of molecular dynamics one step apart differ by more.
+        second: structures to compare them with; default: the same structures.
+        tolerance: largest difference between components of the fingerprints of equal structures. Rounding the
+            positions to about 1e-3 Angstrom changes them by 1e-3; two successive steps of molecular dynamics differ by
+            more.
     """
     within = second is None
     left, right = _by_composition(first), _by_composition(first if second is None else second)
@@ -63,11 +69,15 @@ def equal_structures(
 
 
 def _by_composition(structures: Sequence[Structure]) -> dict[tuple[object, ...], tuple[list[int], NDArray[np.float64]]]:
-    """Positions in the list and fingerprints (structures, components), grouped by species counts and periodicity."""
+    """The structures grouped by composition and number of periodic directions.
+
+    Returns:
+        For each group the indices of its structures in the list and their fingerprints (structures, components).
+    """
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, structure in enumerate(structures):
         species, counts = np.unique(structure.numbers, return_counts=True)
-        shares = counts / len(structure)  # a supercell is the same structure
+        shares = counts / len(structure)  # shares, not counts: a supercell is the same structure
         groups.setdefault((*species, *shares.round(9), int(structure.pbc.sum())), []).append(index)
     return {
         key: (indices, np.stack([fingerprint(structures[index]) for index in indices]))

@@ -1,4 +1,4 @@
-"""What no potential could learn, or should: wrong units and signs, net forces, overlaps, outliers."""
+"""Remarks on labels that no potential can or should learn: wrong units and signs, net forces, overlaps, outliers."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,14 @@ from ase_nbody.data.reading import LabelledStructure
 from ase_nbody.data.statistics import fit_isolated_energies
 from ase_nbody.hierarchy.neighbours import find_pairs
 
-NET_FORCE = 0.02  # eV/Angstrom per atom: more than self-consistency leaves
-TORQUE = 0.1  # eV per atom
-LARGE_FORCE = 50.0  # eV/Angstrom
-OVERLAP, LONELY = 0.6, 2.0  # of the sum of the covalent radii
-OUTLIER = 12.0  # median absolute deviations
+MAX_NET_FORCE = 0.02  # eV/Angstrom per atom; a converged calculation leaves less
+MAX_TORQUE = 0.1  # eV per atom
+MAX_FORCE = 50.0  # eV/Angstrom
+# Allowed shortest distance of a frame, in units of the sum of the two covalent radii.
+MIN_DISTANCE_RATIO, MAX_DISTANCE_RATIO = 0.6, 2.0
+_NEIGHBOUR_RANGE = 6.0  # Angstrom: where the shortest distance is looked for
+MAX_DEVIATION = 12.0  # median absolute deviations of the energy per atom from its median
+_MIN_SPREAD = 1e-3  # eV/atom: smallest median absolute deviation that outliers are measured by
 
 
 def remarks(frames: Frames) -> Iterator[Remark]:
@@ -28,46 +31,49 @@ def remarks(frames: Frames) -> Iterator[Remark]:
 
 
 def _units(frames: Frames) -> Iterator[Remark]:
+    """Whether energies and stresses match the forces in units and sign."""
     energy, stress = slopes(frames)
-    if energy is None or not energy.telling:
-        yield note("units", "Unchecked: too few frames, or energies that a pair potential does not describe.")
-    elif energy.plausible:
-        yield note("units", f"Energies go with the forces: slope {energy.value:.2f}, and a third to three is right.")
+    if energy is None or not energy.is_meaningful:
+        yield note("units", "Not checked: too few frames, or energies that a pair potential cannot describe.")
+    elif energy.is_plausible:
+        yield note("units", f"Energies match the forces: the slope is {energy.value:.2f} (1/3 to 3 is right).")
     else:
         yield error(
             "units",
-            f"Forces do not belong to the energies: slope {energy.value:.3g} instead of 1, as it would be for",
+            f"Forces do not match the energies: the slope is {energy.value:.3g} instead of 1. This would fit",
             f"{explain_energy(energy.value)}. Convert to eV and eV/Angstrom.",
         )
-    if stress is not None and stress.telling and not stress.plausible:
+    if stress is not None and stress.is_meaningful and not stress.is_plausible:
         yield error(
             "stress",
-            f"Stresses do not belong to the forces: slope {stress.value:.3g} instead of 1, as it would be for",
+            f"Stresses do not match the forces: the slope is {stress.value:.3g} instead of 1. This would fit",
             f"{explain_stress(stress.value)}. Convert to eV/Angstrom^3, positive under tension.",
         )
 
 
 def _net_forces(frames: Frames) -> Iterator[Remark]:
+    """Frames with a net force, and molecules with a net torque."""
     net = np.array([np.linalg.norm(frame.forces.sum(axis=0)) / len(frame.structure) for frame in frames])
-    if (net > NET_FORCE).any():
+    if (net > MAX_NET_FORCE).any():
         yield warning(
             "net force",
-            f"{np.sum(net > NET_FORCE)} frames have a net force above {NET_FORCE} eV/Angstrom per atom (largest",
-            f"{np.nanmax(net):.3f}), which no potential can give. Not converged, or in a field?",
-            frames=where(net > NET_FORCE),
+            f"{np.sum(net > MAX_NET_FORCE)} frames have a net force above {MAX_NET_FORCE} eV/Angstrom per atom",
+            f"(largest {np.nanmax(net):.3f}), which no potential can produce.",
+            "Are they converged? Was there an external field?",
+            frames=where(net > MAX_NET_FORCE),
         )
     torque = np.array([_torque(frame) for frame in frames])
-    if (torque > TORQUE).any():
+    if (torque > MAX_TORQUE).any():
         yield warning(
             "torque",
-            f"{np.sum(torque > TORQUE)} molecules have a net torque above {TORQUE} eV per atom (largest",
-            f"{np.nanmax(torque):.3f}). Are forces and positions in the same frame of reference?",
-            frames=where(torque > TORQUE),
+            f"{np.sum(torque > MAX_TORQUE)} molecules have a net torque above {MAX_TORQUE} eV per atom (largest",
+            f"{np.nanmax(torque):.3f}). Are forces and positions in the same coordinate system?",
+            frames=where(torque > MAX_TORQUE),
         )
 
 
 def _torque(frame: LabelledStructure) -> float:
-    """|sum r x F| / N in eV; 0 where the structure is periodic."""
+    """|sum r x F| / N in eV, with r relative to the centre; 0 for periodic structures."""
     if frame.structure.pbc.any():
         return 0.0
     arms = frame.structure.positions - frame.structure.positions.mean(axis=0)
@@ -75,59 +81,63 @@ def _torque(frame: LabelledStructure) -> float:
 
 
 def _distances(frames: Frames) -> Iterator[Remark]:
+    """Frames whose atoms overlap, and frames whose atoms are too far apart to bind."""
     closest = np.array([_closest_ratio(frame) for frame in frames])
-    if (closest < OVERLAP).any():
+    if (closest < MIN_DISTANCE_RATIO).any():
         yield warning(
             "distances",
-            f"{np.sum(closest < OVERLAP)} frames have atoms closer than {OVERLAP} of the sum of their covalent radii",
-            f"(closest: {closest.min():.2f}). Are positions in Angstrom?",
-            frames=where(closest < OVERLAP),
+            f"{np.sum(closest < MIN_DISTANCE_RATIO)} frames have atoms closer than {MIN_DISTANCE_RATIO} times the sum",
+            f"of their covalent radii (closest: {closest.min():.2f}). Are positions in Angstrom?",
+            frames=where(closest < MIN_DISTANCE_RATIO),
         )
-    lonely = (closest > LONELY) & np.array([not is_atom(frame) for frame in frames])
-    if lonely.any():
+    scattered = (closest > MAX_DISTANCE_RATIO) & np.array([not is_atom(frame) for frame in frames])
+    if scattered.any():
         yield warning(
             "distances",
-            f"{lonely.sum()} frames have no two atoms within {LONELY:.0f} times the sum of their covalent radii.",
-            "Are positions in Angstrom, and pbc set?",
-            frames=where(lonely),
+            f"{scattered.sum()} frames have no two atoms within {MAX_DISTANCE_RATIO:.0f} times the sum of their",
+            "covalent radii. Are positions in Angstrom, and is pbc set?",
+            frames=where(scattered),
         )
 
 
 def _closest_ratio(frame: LabelledStructure) -> float:
-    """Shortest distance in units of the sum of the covalent radii; infinite if all are beyond 6 Angstrom."""
-    numbers, pairs = frame.structure.numbers, find_pairs(frame.structure, 6.0)
+    """Smallest distance in units of the sum of the covalent radii; infinite if no atoms are within 6 Angstrom."""
+    numbers, pairs = frame.structure.numbers, find_pairs(frame.structure, _NEIGHBOUR_RANGE)
     contact = covalent_radii[numbers[pairs.first]] + covalent_radii[numbers[pairs.second]]
     return float(np.min(pairs.distance / contact, initial=np.inf))
 
 
 def _outliers(frames: Frames) -> Iterator[Remark]:
+    """Frames whose energy per atom or largest force is far from that of all others."""
     isolated = fit_isolated_energies(frames)
     fitted = [sum(isolated[chemical_symbols[number]] for number in frame.structure.numbers) for frame in frames]
     sizes = np.array([len(frame.structure) for frame in frames])
-    bound = np.array([not is_atom(frame) for frame in frames])
-    energy = np.where(bound, (np.array([frame.energy for frame in frames]) - fitted) / sizes, np.nan)
-    far = np.abs(_deviations(energy)) > OUTLIER
+    has_bonds = np.array([not is_atom(frame) for frame in frames])
+    energy = np.where(has_bonds, (np.array([frame.energy for frame in frames]) - fitted) / sizes, np.nan)
+    far = np.abs(_deviations(energy)) > MAX_DEVIATION
     if far.any():
         worst = int(np.argmax(np.where(far, np.abs(energy - np.nanmedian(energy)), -1.0)))
         yield warning(
             "outliers",
-            f"{far.sum()} energies per atom are far from all others, frame {worst} by",
-            f"{energy[worst] - np.nanmedian(energy):+.3f} eV/atom. Another state, or other settings?",
+            f"{far.sum()} energies per atom are far from the median, frame {worst} by",
+            f"{energy[worst] - np.nanmedian(energy):+.3f} eV/atom. Is it another electronic state, or were the",
+            "settings different?",
             frames=where(far),
         )
     force = np.array([np.abs(frame.forces).max(initial=0.0) for frame in frames])
-    if (force > LARGE_FORCE).any():
+    if (force > MAX_FORCE).any():
         yield warning(
             "outliers",
-            f"{np.sum(force > LARGE_FORCE)} frames have forces above {LARGE_FORCE:.0f} eV/Angstrom (largest",
-            f"{np.nanmax(force):.0f}): they would rule the loss. Remove what never occurs at your temperatures.",
-            frames=where(force > LARGE_FORCE),
+            f"{np.sum(force > MAX_FORCE)} frames have forces above {MAX_FORCE:.0f} eV/Angstrom (largest",
+            f"{np.nanmax(force):.0f}): they would dominate the loss.",
+            "Remove structures that never occur at your temperatures.",
+            frames=where(force > MAX_FORCE),
         )
 
 
 def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance from the median in median absolute deviations; zero where there is no spread, NaN stays NaN."""
+    """Distances from the median in median absolute deviations. NaN stays NaN; without any finite value all are zero."""
     if not np.isfinite(values).any():
         return np.zeros_like(values)
     distance = values - np.nanmedian(values)
-    return distance / max(float(np.nanmedian(np.abs(distance))), 1e-3)
+    return distance / max(float(np.nanmedian(np.abs(distance))), _MIN_SPREAD)

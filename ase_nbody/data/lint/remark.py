@@ -1,4 +1,4 @@
-"""One thing that was noticed in the data."""
+"""``Remark``: one thing that a check noticed in the data."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Frames = Sequence[LabelledStructure]
 
 @dataclass(frozen=True)
 class Remark:
-    """One thing that was noticed.
+    """One thing that a check noticed in the data.
 
     Attributes:
-        severity: ``error`` spoils a training, ``warning`` may, ``note`` describes.
-        subject: in a word or two.
-        text: what was found, what it means, what to do.
+        severity: ``error`` if it spoils a training, ``warning`` if it may, ``note`` if it only describes the data.
+        subject: what the remark is about, in a word or two.
+        text: what was found, what it means, and what to do about it.
         frames: indices of the frames concerned.
     """
 
@@ -30,17 +30,17 @@ class Remark:
 
 
 def note(subject: str, *sentences: str) -> Remark:
-    """A description."""
+    """A remark that describes the data."""
     return Remark("note", subject, " ".join(sentences))
 
 
 def warning(subject: str, *sentences: str, frames: Iterable[int] = ()) -> Remark:
-    """What may spoil a training."""
+    """A remark on something that may spoil a training."""
     return Remark("warning", subject, " ".join(sentences), tuple(frames))
 
 
 def error(subject: str, *sentences: str, frames: Iterable[int] = ()) -> Remark:
-    """What spoils a training."""
+    """A remark on something that spoils a training."""
     return Remark("error", subject, " ".join(sentences), tuple(frames))
 
 
@@ -50,5 +50,5 @@ def where(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def is_atom(frame: LabelledStructure) -> bool:
-    """Whether the frame is a single atom in empty space."""
+    """Whether the frame is a single atom that is not periodic."""
     return len(frame.structure) == 1 and not frame.structure.pbc.any()

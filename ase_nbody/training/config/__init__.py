@@ -1,4 +1,4 @@
-"""The configuration of a training: one YAML file, typed and strict, saved with the run."""
+"""The configuration of a training: a YAML file, checked strictly, and saved with the run with all defaults."""
 
 from ase_nbody.training.config.architecture import ArchitectureConfig, FreezeConfig, with_shape_of_start
 from ase_nbody.training.config.data import DataConfig, KeysConfig, SourceConfig

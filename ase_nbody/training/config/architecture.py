@@ -1,5 +1,6 @@
-"""Which network to train, from new weights or from those of a model."""
+"""Which network is trained: its shape, or the model whose weights and shape it starts from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,33 +12,35 @@ from ase_nbody.training.config.strict import ConfigError, Strict
 
 
 class FreezeConfig(Strict):
-    """Weights that the training leaves as they are.
+    """Weights that are frozen: the training does not change them.
 
     Attributes:
-        levels: numbers of levels, from 1 below. Heads of their outputs, other than the energy, stay free.
-        embedding: also the species embedding.
+        levels: numbers of the frozen levels. Level 1 is the lowest. Heads of other outputs than the energy stay free.
+        embedding: whether the species embedding is frozen too.
     """
 
     levels: tuple[Annotated[int, Field(ge=1)], ...] = ()
     embedding: bool = False
 
 
-def _levels_only(given: Any) -> Any:
+def _list_as_levels(given: Any) -> Any:
+    """``[1, 2]`` is short for ``{levels: [1, 2]}``."""
     return {"levels": given} if isinstance(given, list | tuple) else given
 
 
 class ArchitectureConfig(Strict):
-    """The network's shape; species and scales come from the data (see ``NBodyConfig``).
+    """The network's shape. Its species and scales come from the data (see ``NBodyConfig``).
 
     Attributes:
-        levels: the levels from below.
-        embedding: channels of the species embedding; default: one per species, at most 8.
-        repulsion: add the ZBL repulsion of the nuclei.
-        outputs: what the network gives beside the energy: ``charges``, partial charges and dipole moments of molecules.
-            A model to start from keeps its own and gets new heads for others.
-        start_from: a shipped model or a model file, whose weights and shape are taken; species that it lacks are added.
-            Of a committee, ``training.seed`` chooses the member: number seed modulo the size.
-        freeze: which of its weights to leave as they are; a list stands for levels.
+        levels: the levels, the lowest first.
+        embedding: channels of the species embedding; default: one for each species, but at most 8.
+        repulsion: whether to add the ZBL repulsion of the nuclei.
+        outputs: what the network predicts besides the energy: ``charges``, which are the partial charges and dipole
+            moments of molecules. A network that starts from a model keeps the model's outputs, and gets new heads for
+            other ones.
+        start_from: a shipped model or a model file, whose weights and shape the network takes over. Species that the
+            model lacks are added. In a committee, ``training.seed`` modulo the number of members selects the member.
+        freeze: which weights of that model are frozen. A list such as ``[1]`` gives the numbers of levels.
     """
 
     levels: tuple[LevelConfig, ...] = (LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0))
@@ -45,42 +48,50 @@ class ArchitectureConfig(Strict):
     repulsion: bool = True
     outputs: Outputs = ()
     start_from: str | None = None
-    freeze: Annotated[FreezeConfig, BeforeValidator(_levels_only)] = FreezeConfig()
+    freeze: Annotated[FreezeConfig, BeforeValidator(_list_as_levels)] = FreezeConfig()
 
 
 def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> ArchitectureConfig:
-    """The network with the shape of the model that it starts from, if any, which nothing given may contradict."""
+    """The configuration with the shape of the model that it starts from, if it starts from one.
+
+    Args:
+        network: the configuration of the network.
+        folder: the folder that a relative ``start_from`` is relative to.
+
+    Raises:
+        ConfigError: an entry differs from the shape of the model.
+        FileNotFoundError, ModelFileError: there is no such model, or it cannot be read.
+    """
     if network.start_from is None:
         return network
     start = network.start_from
     start = start if start in shipped_models() else str(find_model(folder.joinpath(start).resolve()))
-    model, *_ = load_members(start)  # a committee's members share their shape
+    model, *_ = load_members(start)  # the members of a committee have the same shape
+    compared = {
+        "levels": (_without_statistics(network.levels), _without_statistics(model.config.levels)),
+        "repulsion": (network.repulsion, model.config.repulsion),
+        "embedding": (network.embedding, model.embedding.tau_out.channels),
+    }
+    for name, (given, present) in compared.items():
+        if name in network.model_fields_set and given not in (present, None):
+            raise ConfigError(
+                f"network.{name} differs from that of the model {start}, which network.start_from names: a model "
+                "keeps its shape. Leave out levels, repulsion, embedding and preset, or train without start_from."
+            )
+    missing = sorted(set(model.config.outputs) - set(network.outputs))
+    if "outputs" in network.model_fields_set and missing:
+        raise ConfigError(
+            f"network.outputs lacks {', '.join(missing)}, which the model {start} has: a model keeps its outputs. "
+            "Name them or leave the list out."
+        )
     shape = {
         "levels": model.config.levels,
         "repulsion": model.config.repulsion,
         "outputs": tuple(sorted({*model.config.outputs, *network.outputs})),
     }
-
-    def measured(levels: Any) -> Any:
-        return [level.model_dump(exclude={"mean_children"}) for level in levels]
-
-    differing = [
-        name
-        for name, given, present in (
-            ("levels", measured(network.levels), measured(model.config.levels)),
-            ("repulsion", network.repulsion, model.config.repulsion),
-            ("embedding", network.embedding, model.embedding.tau_out.channels),
-        )
-        if name in network.model_fields_set and given not in (present, None)
-    ]
-    if differing:
-        raise ConfigError(
-            f"network.{differing[0]} differs from that of the model {start}, which network.start_from names: a model "
-            "keeps its shape. Leave out levels, repulsion, embedding and preset, or train without start_from."
-        )
-    if "outputs" in network.model_fields_set and not set(model.config.outputs) <= set(network.outputs):
-        raise ConfigError(
-            f"network.outputs lacks {', '.join(sorted(set(model.config.outputs) - set(network.outputs)))}, which the "
-            f"model {start} has: a model keeps its outputs. Name them or leave the list out."
-        )
     return network.model_copy(update={**shape, "start_from": start})
+
+
+def _without_statistics(levels: Sequence[LevelConfig]) -> list[dict[str, Any]]:
+    """The entries of the levels, without the mean number of children, which comes from the data."""
+    return [level.model_dump(exclude={"mean_children"}) for level in levels]

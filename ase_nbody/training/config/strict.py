@@ -1,4 +1,7 @@
-"""What holds for all entries: unknown ones are errors, which name the nearest right one; single ones are overridden."""
+"""What all parts of the configuration share: strict entries, presets, overrides, and errors in sentences.
+
+An unknown entry is an error, and the message suggests the entry that was probably meant.
+"""
 
 import copy
 import difflib
@@ -11,38 +14,55 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the entry and what is allowed there."""
+    """A configuration cannot be used; the message names the entry and says what is allowed."""
 
 
 class Strict(BaseModel):
-    """Entries of a configuration: unknown ones are refused, and values are not changed."""
+    """Base class of the parts of a configuration: it refuses unknown entries, and its values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def with_preset(content: dict[str, Any]) -> dict[str, Any]:
-    """The content over that of its preset, if it names one that there is."""
+    """The content of a configuration, completed by its preset. Entries of the content take precedence.
+
+    An unknown preset is left for the validation to refuse.
+    """
     file = resources.files("ase_nbody.training") / "presets" / f"{content.get('preset')}.yaml"
-    return _merge(yaml.safe_load(file.read_text()), content) if file.is_file() else content
+    if not file.is_file():
+        return content
+    return _merge(yaml.safe_load(file.read_text()), content)
 
 
-def _merge(below: Any, above: Any) -> Any:
-    """``above`` over ``below``, entry by entry; lists and values are replaced as a whole."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    return {**below, **{key: _merge(below[key], value) if key in below else value for key, value in above.items()}}
+def _merge(defaults: Any, given: Any) -> Any:
+    """``defaults`` with the entries of ``given`` in their place; lists and values are replaced as a whole."""
+    if not (isinstance(defaults, dict) and isinstance(given, dict)):
+        return given
+    merged = dict(defaults)
+    for key, value in given.items():
+        merged[key] = _merge(defaults[key], value) if key in defaults else value
+    return merged
 
 
 def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The content with single entries replaced, its preset written out so that they find their place."""
+    """The content of a configuration with single entries replaced.
+
+    Args:
+        content: the entries of the configuration.
+        overrides: entries such as ``training.epochs=50`` or ``network.levels.0.radius=4``, with values in YAML.
+
+    Raises:
+        ConfigError: an override is not written in this form, or the configuration has no place for it.
+    """
     if not overrides:
         return content
-    pairs = [one.partition("=") for one in overrides]
+    pairs = [given.partition("=") for given in overrides]
     for name, equals, _ in pairs:
         if not (name and equals):
             raise ConfigError(f"an override is written as entry.of.the.config=value, got {name!r}")
-    early = {name: yaml.safe_load(value) for name, _, value in pairs if name == "preset"}
-    content = copy.deepcopy(with_preset(content | early))
+    # The preset comes first, so that the other overrides can replace its entries.
+    preset = {name: yaml.safe_load(value) for name, _, value in pairs if name == "preset"}
+    content = copy.deepcopy(with_preset(content | preset))
     for name, _, value in pairs:
         *parents, last = [int(step) if step.isdigit() else step for step in name.split(".")]
         place: Any = content
@@ -56,9 +76,9 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
 
 
 def sentence(model: type[BaseModel], fault: dict[str, Any]) -> str:
-    """One fault that pydantic found: the entry by its full path, what is wrong with it, and what would be right."""
+    """A sentence on one fault that pydantic found: the full name of the entry, what is wrong, and what is allowed."""
     *parents, key = fault["loc"]
-    name = ".".join(str(step) for step in fault["loc"] if "[" not in str(step))  # pydantic's names of alternatives
+    name = ".".join(str(step) for step in fault["loc"] if "[" not in str(step))  # "[": pydantic's name of a type
     if fault["type"] == "missing":
         return f"{name} is missing"
     if fault["type"] == "extra_forbidden":
@@ -71,7 +91,7 @@ def sentence(model: type[BaseModel], fault: dict[str, Any]) -> str:
 
 
 def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """The entries that a configuration may have at a path within ``model``."""
+    """Names of the entries that are allowed at a path within ``model``."""
     if not path:
         return list(model.model_fields)
     head, *rest = path
@@ -81,4 +101,7 @@ def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
 
 def _kinds(annotation: Any) -> list[Any]:
     """All types that occur in an annotation."""
-    return [annotation, *(kind for part in get_args(annotation) for kind in _kinds(part))]
+    found = [annotation]
+    for part in get_args(annotation):
+        found += _kinds(part)
+    return found

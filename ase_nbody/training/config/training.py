@@ -1,4 +1,4 @@
-"""A whole training: its YAML file, read, checked and written."""
+"""The configuration of a whole training, and how it is read from a YAML file, checked and written."""
 
 import os
 from collections.abc import Sequence
@@ -15,19 +15,20 @@ from ase_nbody.training.config.strict import ConfigError, Strict, override, sent
 
 
 class TrainingConfig(Strict):
-    """A whole training.
+    """The configuration of a whole training.
 
     Attributes:
-        preset: ``small``, ``medium`` or ``large``: entries of ``presets/*.yaml``, under those that are given here.
-        data: what to learn from.
-        network: what to train.
-        training: how.
-        pretraining: what to learn first, from structures that the project's own runs of a cheap method give; default:
-            nothing. The ``training`` then begins with these weights, for which lower rates are right.
+        preset: ``small``, ``medium`` or ``large``. The entries of ``presets/*.yaml`` then replace the defaults; entries
+            that the configuration itself gives take precedence.
+        data: which structures the network learns from.
+        network: which network is trained.
+        training: how its weights are optimised.
+        pretraining: a training on structures of a cheap method, before the training on the data; default: none. Lower
+            learning rates suit a ``training`` that begins with pretrained weights.
         card: free text for the model card: theory, source, licence, ...
-        report: write ``report.html`` at the end.
-        wandb: send the curves to Weights & Biases too, which must be installed.
-        output: folder of the run: checkpoints, metrics, ``config.yaml`` and the finished ``model.nbody``.
+        report: whether to write ``report.html`` at the end.
+        wandb: whether to send the curves to Weights & Biases too, which must be installed.
+        output: output folder, for checkpoints, metrics, ``config.yaml`` and the finished ``model.nbody``.
     """
 
     preset: Literal["small", "medium", "large"] | None = None
@@ -42,15 +43,17 @@ class TrainingConfig(Strict):
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> "TrainingConfig":
-        """Read a configuration; paths in it are relative to its folder.
+        """Read a configuration. Paths in it are relative to its folder.
 
         Args:
-            path: the YAML file, or a data file: then everything else has its default.
-            overrides: entries such as ``training.epochs=50`` or ``network.levels.0.radius=4``, values in YAML.
+            path: the YAML file, or a data file, for which all other entries have their defaults.
+            overrides: entries such as ``training.epochs=50`` or ``network.levels.0.radius=4``, with values in YAML.
 
         Raises:
-            FileNotFoundError: no such file.
-            ConfigError: not YAML, an unknown key, or a value that is not allowed; all faults at once.
+            FileNotFoundError: there is no such file.
+            IsADirectoryError: the path is that of a folder.
+            ConfigError: the file is not YAML, or has unknown entries or values that are not allowed. The message names
+                all of them.
         """
         path = Path(path)
         if path.is_dir():
@@ -70,7 +73,11 @@ class TrainingConfig(Strict):
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], path: Path) -> "TrainingConfig":
-        """Check the content of the configuration file ``path``, add its preset and resolve its paths."""
+        """Check the content of the configuration file ``path``, add its preset and make its paths absolute.
+
+        Raises:
+            ConfigError: see ``from_yaml``.
+        """
         try:
             config = cls.model_validate(with_preset(content))
         except ValidationError as error:
@@ -78,16 +85,15 @@ class TrainingConfig(Strict):
             raise ConfigError(f"{path}: {faults}") from error
         folder = path.resolve().parent
 
-        def beside(name: str) -> str:
+        def absolute(name: str) -> str:
             return str((folder / name).resolve())
 
-        sources = {name: getattr(config.data, name) for name in ("train", "validation", "test")}
-        found = {
-            name: tuple(source.model_copy(update={"path": beside(source.path)}) for source in several)
-            for name, several in sources.items()
-            if isinstance(several, tuple)
-        }
-        data = config.data.model_copy(update=found)
+        sources = {}
+        for name in ("train", "validation", "test"):
+            given = getattr(config.data, name)
+            if isinstance(given, tuple):
+                sources[name] = tuple(source.model_copy(update={"path": absolute(source.path)}) for source in given)
+        data = config.data.model_copy(update=sources)
         network = with_shape_of_start(config.network, folder)
         pretraining = config.pretraining
         if pretraining is not None:
@@ -96,15 +102,18 @@ class TrainingConfig(Strict):
                     f"{path}: pretraining and network.start_from exclude each other; leave out one of them"
                 )
             if pretraining.folder is not None:
-                pretraining = pretraining.model_copy(update={"folder": beside(pretraining.folder)})
-        resolved = {"data": data, "network": network, "pretraining": pretraining, "output": beside(config.output)}
+                pretraining = pretraining.model_copy(update={"folder": absolute(pretraining.folder)})
+        resolved = {"data": data, "network": network, "pretraining": pretraining, "output": absolute(config.output)}
         return config.model_copy(update=resolved)
 
     def continues(self, begun: "TrainingConfig") -> bool:
-        """Whether a run that was begun so can go on with this configuration: all that sets the result is equal."""
-        same = {name: getattr(begun.data, name) for name in ("workers", "memory")}
-        return self.model_copy(update={"data": self.data.model_copy(update=same)}) == begun
+        """Whether a run that began with the configuration ``begun`` may continue with this one.
+
+        Only ``data.workers`` and ``data.memory`` may differ, because the result does not depend on them.
+        """
+        resources = {name: getattr(begun.data, name) for name in ("workers", "memory")}
+        return self.model_copy(update={"data": self.data.model_copy(update=resources)}) == begun
 
     def to_yaml(self) -> str:
-        """The whole configuration, defaults included, as YAML."""
+        """The whole configuration as YAML, including all defaults."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

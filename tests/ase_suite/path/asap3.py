@@ -1,4 +1,4 @@
-"""ASE's longer tests take EMT from the package asap3, in C++: here it is the one of ``ase.calculators.emt``."""
+"""A stand-in for the package asap3, whose EMT (in C++) ASE's longer tests use; here it is ``ase.calculators.emt``'s."""
 
 from ase.calculators.emt import EMT
 

@@ -1,9 +1,9 @@
-"""pytest plugin (``-p emt_stand_in``): where ASE's tests say EMT, they get an ``NBodyCalculator``.
+"""A plugin for pytest (``-p emt_stand_in``): ASE's tests get an ``NBodyCalculator`` where they ask for EMT.
 
 ASE's tests reach EMT as ``ase.calculators.emt.EMT``, by its name ``"emt"``, as ``asap3.EMT``, and in subprocesses
 (``ase run emt``, sockets, packed calculators). All of these look into one module; ``sitecustomize.py`` beside this file
 puts the stand-in into it, in every Python process that finds this folder on its path and the model in ``EMT_STAND_IN``.
-This plugin leaves out tests that have an excuse, ends those that do not end by themselves, and writes down how all end.
+This plugin leaves out tests that have an excuse, stops those that take too long, and writes down how each test ended.
 """
 
 import json
@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """Which class the tests will find."""
+    """Say which class the tests find as EMT."""
     return (
         f"EMT is {' <- '.join(base.__module__ + '.' + base.__name__ for base in ase.calculators.emt.EMT.__mro__[:3])}"
     )

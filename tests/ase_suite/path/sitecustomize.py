@@ -1,6 +1,6 @@
-"""Read by every Python process that starts with this folder on its path: puts the stand-in in the place of EMT.
+"""Puts the stand-in in EMT's place. Every Python process that starts with this folder on its path runs this file.
 
-Only when ``ase.calculators.emt`` is imported, so that processes without EMT do not wait for torch.
+The exchange happens only when ``ase.calculators.emt`` is imported, so that processes without EMT do not wait for torch.
 """
 
 import importlib.util
@@ -14,11 +14,11 @@ MODEL = "EMT_STAND_IN"  # environment variable with the path of a model file; wi
 
 
 def stand_in() -> type:
-    """The class that takes EMT's place: the calculator itself, but for the argument that EMT does without."""
+    """The class that takes EMT's place: the calculator, with the model as a default because EMT takes no arguments."""
     from ase_nbody import NBodyCalculator
 
     class EMT(NBodyCalculator):
-        made = 0  # how many there were in this process: shows which tests use the calculator at all
+        made = 0  # number of calculators made in this process, which shows which tests use the calculator at all
 
         def __init__(self) -> None:
             super().__init__(os.environ[MODEL])
@@ -29,7 +29,7 @@ def stand_in() -> type:
 
 
 class SwapEMT:
-    """Import ``ase.calculators.emt`` as ever, then exchange its class."""
+    """An import hook that imports ``ase.calculators.emt`` as usual and then exchanges its class."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "ase.calculators.emt":

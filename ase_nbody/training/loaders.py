@@ -1,0 +1,66 @@
+"""Batches for the training loop, in an order that depends on the seed and the epoch alone."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
+
+from ase_nbody.data import AtomBatches, Batch, LabelledStructure, LazySamples, Sample, collate, prepare
+from ase_nbody.network.config import NBodyConfig
+from ase_nbody.training.config import TrainingConfig
+from ase_nbody.training.processes import Processes, Share, without_labels
+
+# The widths of neighbour tables are padded to multiples of this number, so that one compiled step serves many batches.
+_TABLE_WIDTH_MULTIPLE = 8
+
+
+def make_loader(
+    frames: Sequence[LabelledStructure],
+    network: NBodyConfig,
+    config: TrainingConfig,
+    processes: Processes,
+    *,
+    shuffle: bool,
+) -> DataLoader[Batch]:
+    """The loader of this process: its share of every batch.
+
+    Neighbour tables are made once and kept if they fit into ``data.memory``; otherwise they are made for each batch.
+
+    Args:
+        frames: training or validation frames.
+        network: the network's configuration, which determines the neighbour tables.
+        config: the configuration of the training, with its number of epochs.
+        processes: the processes of the training.
+        shuffle: true for training: each epoch has its own order, and frames that do not fill a batch are left out;
+            false for validation: the order is fixed, every frame occurs, and batches hold ``2 * batch_size`` frames.
+
+    Raises:
+        DataError: a structure has more atoms than ``training.batch_atoms`` allows.
+    """
+    options = config.training
+    lazy = LazySamples(frames, network)
+    on_demand = lazy.memory > config.data.memory * 2**30
+    samples: Any = lazy if on_demand else prepare(frames, network, config.data.workers)
+    # The sampler's order follows from seed and epoch, so a resumed run sees the batches of an uninterrupted one.
+    sampler: Any = DistributedSampler(samples, num_replicas=1, rank=0, shuffle=shuffle, seed=options.seed)
+    batches: Any
+    if options.batch_atoms is None:
+        size = options.batch_size if shuffle else 2 * options.batch_size
+        batches = BatchSampler(sampler, min(size, len(samples)), drop_last=shuffle)
+    else:
+        sizes = [len(frame.structure) for frame in frames]
+        batches = AtomBatches(sampler, sizes, options.batch_atoms, int(options.epochs or 0) if shuffle else 0)
+    workers = config.data.workers if on_demand else 0
+    return DataLoader(
+        samples,
+        batch_sampler=Share(batches, processes),
+        collate_fn=partial(_collate, filler=samples[0]),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def _collate(members: list[Sample], filler: Sample) -> Batch:
+    """A batch of the members. If this process has no share, the batch is ``filler`` without its labels."""
+    return collate(members or [without_labels(filler)], multiple=_TABLE_WIDTH_MULTIPLE)

@@ -70,7 +70,8 @@ def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:
     if chosen is None:
         return None
     structure = chosen.structure
-    return {
+    charge = {"charge": structure.charge} if structure.charge else {}
+    return charge | {
         "numbers": structure.numbers.tolist(),
         "positions": structure.positions.round(6).tolist(),
         "cell": structure.cell.tolist(),

@@ -227,3 +227,36 @@ assert {name} is ase_nbody.{new}.{name}
 """
     result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr
+
+
+OPERATIONS = """
+import importlib, pkgutil, traceback
+from torch.utils._python_dispatch import TorchDispatchMode
+
+class Ours(TorchDispatchMode):
+    found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        frames = [frame for frame in traceback.extract_stack() if "<string>" not in frame.filename]
+        callers = [frame for frame in frames if "/torch/" not in frame.filename and "importlib" not in frame.filename]
+        if callers and "ase_nbody" in callers[-1].filename:
+            self.found.append(f"{callers[-1].filename}, line {callers[-1].lineno}: {func}")
+        return func(*args, **(kwargs or {}))
+
+with Ours() as ours:
+    import ase_nbody
+    for module in pkgutil.walk_packages(ase_nbody.__path__, "ase_nbody."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    {more}
+print("\\n".join(ours.found))
+"""
+
+
+@pytest.mark.parametrize("more", ["", "from ase_nbody.so3 import gaunt_matrix; gaunt_matrix(1, 1, 1)"])
+def test_no_file_runs_a_torch_operation_at_import(more, tmp_path):
+    """Those of other packages are their own affair. The second case shows that one of ours would be seen."""
+    command = [sys.executable, "-c", OPERATIONS.replace("{more}", more)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert bool(result.stdout.strip()) == bool(more), result.stdout

@@ -1,18 +1,18 @@
-"""From parts to edges and back. Derivatives gather through the level's table of parents, and scatter on a CPU only.
+"""From parts to edges and back: the two linear maps between the states of children and the edges that end at them.
 
-``gather_children`` copies the state of each child to its edges; its adjoint sums over the edges that end at a child.
-Each is the derivative of the other, so they can be differentiated any number of times, deterministically everywhere.
+``gather_children`` copies the state of each child to its edges, and ``sum_over_parents`` adds what stands on the edges
+that end at a child. Each is the derivative of the other, so both can be differentiated any number of times. The level's
+table of parents turns the sum into another look-up, which gives the same bits on every device.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ase_nbody.hierarchy.tables import Level
 
-_LONG = 128  # numbers of an edge, from which on it pays to add edges one by one
+LONG_EDGE = 128  # numbers on an edge from which on a CPU adds edges one by one faster than it looks them up
 
 
 def gather_children(state: Tensor, level: Level) -> Tensor:
@@ -28,13 +28,24 @@ def sum_over_parents(edges: Tensor, level: Level) -> Tensor:
     return _Sum.apply(edges, level.child, level.mask, level.parents, level.parents_mask)
 
 
+def look_up_children(state: Tensor, child: Tensor) -> Tensor:
+    """The forward map of ``gather_children``, from the table ``Level.child``."""
+    return state.index_select(1, child.flatten()).unflatten(1, child.shape)
+
+
+def look_up_parents(edges: Tensor, parents: Tensor, parents_mask: Tensor) -> Tensor:
+    """The forward map of ``sum_over_parents``, from the tables ``Level.parents`` and ``Level.parents_mask``."""
+    if edges.shape[1] * edges.shape[2] == 0:
+        return edges.new_zeros(edges.shape[0], parents.shape[1], edges.shape[-1])
+    gathered = edges.flatten(1, 2).index_select(1, parents.flatten()).unflatten(1, parents.shape)
+    return (gathered * parents_mask.to(edges.dtype).unsqueeze(-1)).sum(1)  # over (components, M, C, channels)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, state: Tensor, child: Tensor, *others: Tensor) -> Tensor:
         ctx.save_for_backward(child, *others)
-        edges = state.index_select(1, child.flatten()).unflatten(1, child.shape)
-        # A compiler would gather anew for each radial function that it multiplies: ``as_strided`` needs it in memory.
-        return edges if get_proxy_mode() is None else edges.as_strided(edges.size(), edges.stride())
+        return look_up_children(state, child)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -43,24 +54,19 @@ class _Gather(torch.autograd.Function):
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, edges: Tensor, child: Tensor, real: Tensor, parents: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(child, real, parents, mask)
-        n_children, rows = parents.shape[1], edges.flatten(1, 2)
-        if child.numel() == 0:
-            return edges.new_zeros(edges.shape[0], n_children, edges.shape[-1])
-        if _adds_one_by_one(edges):
-            row = torch.where(real, child, n_children).flatten()  # padded edges go to one row more
-            return edges.new_zeros(edges.shape[0], n_children + 1, edges.shape[-1]).index_add_(1, row, rows)[:, :-1]
-        gathered = rows.index_select(1, parents.flatten()).unflatten(1, parents.shape)  # (., M, C, c)
-        return (gathered * mask.to(edges.dtype).unsqueeze(-1)).sum(1)
+    def forward(ctx: Any, edges: Tensor, child: Tensor, mask: Tensor, parents: Tensor, parents_mask: Tensor) -> Tensor:
+        ctx.save_for_backward(child, mask, parents, parents_mask)
+        # Adding one by one is deterministic on a CPU only.
+        if edges.device.type == "cpu" and edges.shape[0] * edges.shape[-1] >= LONG_EDGE:
+            return _add_one_by_one(edges, child, mask, parents.shape[1])
+        return look_up_parents(edges, parents, parents_mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         return _Gather.apply(grad, *ctx.saved_tensors), None, None, None, None
 
 
-def _adds_one_by_one(edges: Tensor) -> bool:
-    """Whether edges ``(components, P, K, channels)`` are added to their children one after the other: fastest on a CPU
-    if they are long, and deterministic there, but not on a GPU. Compiled it is slow, so it is not when traced.
-    """
-    return edges.device.type == "cpu" and edges.shape[0] * edges.shape[-1] >= _LONG and get_proxy_mode() is None
+def _add_one_by_one(edges: Tensor, child: Tensor, mask: Tensor, n_children: int) -> Tensor:
+    row = torch.where(mask, child, n_children).flatten()  # padded edges go to one row more
+    sums = edges.new_zeros(edges.shape[0], n_children + 1, edges.shape[-1])
+    return sums.index_add_(1, row, edges.flatten(1, 2))[:, :-1]

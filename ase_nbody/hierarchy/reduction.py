@@ -1,4 +1,4 @@
-"""Sums over the atoms of each structure: torch's own, or torch-scatter's where it is installed, with equal results."""
+"""Sums over the atoms of each structure, by torch-scatter where it is installed and by torch otherwise."""
 
 from torch import Tensor
 
@@ -9,9 +9,15 @@ except ImportError:
 
 
 def sum_by_structure(values: Tensor, structure: Tensor, n_structures: int) -> Tensor:
-    """Sum per-atom values ``(N, ...)`` over the structure ``(N,)`` that each atom belongs to: ``(n_structures, ...)``.
+    """Sum values of the atoms ``(N, ...)`` over each structure: ``(n_structures, ...)``.
 
-    Only torch-scatter's ``scatter_sum`` is used: its ``segment_csr`` and ``segment_coo`` have wrong second derivatives.
+    Of torch-scatter only ``scatter_sum`` is used, because ``segment_csr`` and ``segment_coo`` have wrong second
+    derivatives.
+
+    Args:
+        values: of the atoms (N, ...).
+        structure: the structure that each atom belongs to (N,).
+        n_structures: number of structures.
     """
     if n_structures == 1:
         return values.sum(dim=0, keepdim=True)

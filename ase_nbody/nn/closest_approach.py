@@ -1,14 +1,15 @@
-"""What happens closer than anything seen in training: radial functions hold still, and a known repulsion takes over.
+"""Closer than anything seen in training: radial functions hold still, and a known repulsion takes over.
 
-Products of many radial functions that were fitted to distances above r_0 may be anything below: holes of 1e9 eV were
-seen. So the radial functions are evaluated at a distance that follows r down to a = 0.95 r_0 and comes to rest at
-b = 0.92 r_0,
+Products of many radial functions, fitted to distances above r_0, can take any value below: wells 1e9 eV deep
+were seen. So the radial functions are evaluated at a distance s(r) that follows r down to a = 0.95 r_0 and rests from
+b = 0.92 r_0 down:
 
-    s(r) = r for r >= a,   (a + b) / 2 + (a - b) I(x) else,   x = (r - b) / (a - b), no less than 0,
+    s(r) = r                              for r >= a
+    s(r) = (a + b) / 2 + (a - b) I(x)     for r < a,    x = max(0, (r - b) / (a - b))
 
-I(x) being the integral of the smoothstep x^3 (10 - 15 x + 6 x^2), so that s has three continuous derivatives and is
-r itself wherever there are data. ZBL's repulsion (``repulsion.py``) remains. The idea is the inner cutoff of PACE
-(Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021)).
+I(x) = x^4 (5/2 - 3 x + x^2) is the integral of the smoothstep x^3 (10 - 15 x + 6 x^2). So s has three continuous
+derivatives, and s(r) = r wherever there are data. Only ZBL's repulsion (``repulsion.py``) acts below. The idea is the
+inner cutoff of PACE (Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021)).
 """
 
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ class ClosestApproach(ExactConstants):
     def forward(self, first: Tensor, second: Tensor, radius: float) -> Tensor:
         """r_0 in Angstrom (parts, K) of centres (parts,) and neighbours (parts, K), given by atomic number.
 
-        For pairs never seen, and those seen beyond the ``radius`` only, such that s(r) >= radius: they feel the
-        repulsion alone.
+        Pairs that were never seen, or only beyond the ``radius``, get an r_0 for which s(r) >= radius everywhere, so
+        that only the repulsion acts on them.
         """
         return self.table[first.unsqueeze(-1), second].clamp(max=radius / RESTS)

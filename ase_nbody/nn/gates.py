@@ -1,10 +1,8 @@
 """The gates of Kondor 2018, section 4: how the state of a part is made from those of its children.
 
-Both are Clebsch-Gordan products with Gaunt's weights: powers of a state are evaluated by exact quadrature on the sphere
-(``so3.gaunt``), a sum of products over many children by the coefficients themselves, once for the sum.
+Both are Clebsch-Gordan products with Gaunt's weights. Powers of a state are evaluated by exact quadrature on the sphere
+(``so3.gaunt``). The sum of products over many children takes the coefficients themselves, once for the whole sum.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +18,24 @@ from ase_nbody.so3.constants import ExactConstants
 class ZerothOrderGate(nn.Module):
     """A -> [A, d A ⊗ A, d^2 A ⊗ A ⊗ A, ...]: powers of a state, without relative positions.
 
-    The powers of each channel stand side by side; the mixing that follows forms general products from them.
+    The components of A are those of a function on the sphere, A(u) = sum_lm A_lm Y_lm(u), whose powers have the
+    components of A ⊗ A, A ⊗ A ⊗ A, ... The powers of each channel stand side by side; the mixing that follows forms
+    general products from them.
+
+    ================  =============  ==============================
+    symbol            variable       shape
+    ================  =============  ==============================
+    A_lm              ``state``      (components, parts, channels)
+    A(u)              ``field``      (points u, parts, channels)
+    d A(u)            ``factor``     (points u, parts, channels)
+    d^(k-1) A(u)^k    ``power``      (points u, parts, channels)
+    ================  =============  ==============================
 
     Args:
         tau: type of the state.
         l_out: highest degree that is kept.
         order: highest number of factors, the body order minus one.
-        decay: d above. Less than one, it makes terms of many bodies smaller, so that they are learnt later.
+        decay: the factor d. Below 1 it makes terms of many bodies smaller, so that they are learnt later.
     """
 
     def __init__(self, tau: Type, l_out: int, order: int, decay: float = 1.0) -> None:
@@ -42,8 +51,9 @@ class ZerothOrderGate(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """``(components, parts, channels)`` -> ``(components out, parts, order * channels)``."""
-        field = power = self.quadrature.evaluate(state)  # (points, parts, channels)
+        field = power = self.quadrature.evaluate(state)
         factor = field if self.decay == 1.0 else self.decay * field
+        # A itself, cut to the degrees that are kept or filled up to them with zeros
         products = [functional.pad(state, (0, 0, 0, 0, 0, self.tau_out.components - state.shape[0]))]
         for _ in range(self.order - 1):
             power = power * factor
@@ -54,20 +64,38 @@ class ZerothOrderGate(nn.Module):
 class FirstOrderGate(ExactConstants):
     """A_i = sum_j R_n(r_ij) Y(r_ij) ⊗ psi_j: products of the children's states with their relative positions.
 
-    For children with l = 0 only (the atoms) the product is a plain one, and the radial basis itself stands for R_n: the
-    mixing that follows makes learned radial functions of it, at a cost that does not depend on the channels. Else
+    Each degree l of the harmonics has learned radial functions, and G are Gaunt's coefficients:
 
-        R_n(r) Y(r)  has the components  sum_b w^l_bn B_b(r) Y_lm(r),
+        R^l_n(r_ij)   = sum_b w^l_bn B_b(r_ij)
+        A_i^lm_nc     = sum_{l'm', l''m''} G^lm_{l'm', l''m''} sum_j R^l'_n(r_ij) Y_l'm'(r_ij) psi_j^l''m''_c
 
-    and the outer products of all components, summed over the children, are one matrix product for each part:
+    For children with l = 0 only (the atoms) the product is a plain one, and the radial basis B_n itself stands for R_n:
+    the mixing that follows makes learned radial functions of it, at a cost that does not depend on the channels.
 
-        A_i^lm = sum G^lm_{l'm', l''m''} [ sum_j (R_n Y_l'm')(r_ij) psi_j^l''m'' ],   G: Gaunt's coefficients.
+    In the table, x counts the components l'm' of the harmonics, y the components l''m'' of the children, and z the
+    components lm of the result. The edges of part i are numbered by j, P parts with K edges each.
+
+    =====================  =============  ================================  =======
+    symbol                 variable       shape                             indices
+    =====================  =============  ================================  =======
+    w^l_bn (weights)       ``radial``     (degrees, n_basis, n)             l b n
+    G^lm_{l'm', l''m''}    ``gaunt``      (components, components, comp.)   z x y
+    B_b(r_ij)              ``basis``      (n_basis, P, K)                   b i j
+    R^l_n(r_ij)            ``functions``  (degrees, n, P, K)                l n i j
+    Y_l'm'(r_ij)           ``harmonics``  (components, P, K)                x i j
+    R^l'_n Y_l'm'          ``fields``     (components, n, P, K)             x n i j
+    psi_j^l''m''_c         ``children``   (components, P, K, channels)      y i j c
+    sum_j R Y psi          ``products``   (components, comp., P, n, chan.)  x y i n c
+    =====================  =============  ================================  =======
 
     Args:
         tau_child: type of the children's states.
         l_max: highest degree of the harmonics and of the result.
         n_basis: size of the radial basis B_b.
         n_radial: number of learned radial functions R_n; None, for children with l = 0, takes the basis.
+
+    Raises:
+        ValueError: children with l > 0 have no learned radial functions.
     """
 
     coupling: Tensor
@@ -106,33 +134,14 @@ class FirstOrderGate(ExactConstants):
         Returns:
             State ``((l_max + 1)^2, P, n * channels)``.
         """
-        harmonics = self.harmonics(unit)  # (components, P, K)
+        harmonics = self.harmonics(unit)
+        children = gather_children(state, level)
         if self.radial is None:
-            child = gather_children(state[0].T.unsqueeze(-1), level).squeeze(-1)  # (channels, P, K)
-            weight = (basis.unsqueeze(1) * child).flatten(0, 1)  # (n * channels, P, K)
-            return _SumOverEdges.apply(harmonics.transpose(0, 1), weight.transpose(0, 1)).transpose(0, 1)
-        degrees, _, n = self.radial.shape
-        mixed = self.radial.transpose(1, 2).flatten(0, 1) @ basis.flatten(1)  # (degrees * n, P * K)
-        radial = mixed.view(degrees, n, *basis.shape[1:]).transpose(1, 2).unsqueeze(3)  # (degrees, P, n, 1, K)
-        angular = harmonics.transpose(0, 1).unsqueeze(1)  # (P, 1, components, K)
-        edges = [of_r * of_angles for of_r, of_angles in zip(radial, by_degree(angular, 2), strict=True)]
-        left = torch.cat(edges, dim=2).flatten(1, 2)  # (P, n * components, K)
-        (right,) = gather_children(state.transpose(0, 1).flatten(1).unsqueeze(0), level)  # (P, K, comp. * channels)
-        outer = torch.bmm(left, right)  # all products of components, summed over the children
-        outer = outer.view(outer.shape[0] * n, self.coupling.shape[1], state.shape[2])
-        product = torch.bmm(self.coupling.expand(outer.shape[0], -1, -1), outer)  # (P * n, components, channels)
-        return product.unflatten(0, (-1, n)).permute(2, 0, 1, 3).flatten(2)
-
-
-class _SumOverEdges(torch.autograd.Function):
-    """sum_k a_pik b_pjk, as ``torch.bmm(a, b.mT)``, but derivatives by b stand in memory as b does: edges last."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return torch.bmm(a, b.mT)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        a, b = ctx.saved_tensors
-        return torch.bmm(grad, b), torch.bmm(grad.mT, a)
+            fields = torch.einsum("nij,xij->xnij", basis, harmonics)
+            return torch.einsum("xnij,ijc->xinc", fields, children[0]).flatten(2)
+        functions = torch.einsum("lbn,bij->lnij", self.radial, basis)
+        by_l = zip(functions, by_degree(harmonics), strict=True)
+        fields = torch.cat([torch.einsum("nij,xij->xnij", function, harmonic) for function, harmonic in by_l])
+        products = torch.einsum("xnij,yijc->xyinc", fields, children)
+        gaunt = self.coupling.unflatten(1, (len(fields), len(children)))
+        return torch.einsum("zxy,xyinc->zinc", gaunt, products).flatten(2)

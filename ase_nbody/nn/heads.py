@@ -29,10 +29,10 @@ class ReadOut(nn.Module):
             "output": Weight((n_species, hidden)),
         }
 
-    def forward(self, scalars: Tensor, species: Tensor) -> Tensor:
-        """Scalars ``(parts, channels)`` and one-hot species ``(parts, species)`` -> energies ``(parts,)``."""
+    def forward(self, scalars: Tensor, one_hot: Tensor) -> Tensor:
+        """Scalars ``(parts, channels)`` and rows of the centres ``(parts, species)`` -> energies ``(parts,)``."""
         hidden = functional.silu(scalars @ self.hidden)
-        return (scalars * (species @ self.linear)).sum(-1) + (hidden * (species @ self.output)).sum(-1)
+        return (scalars * (one_hot @ self.linear)).sum(-1) + (hidden * (one_hot @ self.output)).sum(-1)
 
 
 class VectorHead(nn.Module):
@@ -51,6 +51,6 @@ class VectorHead(nn.Module):
         """w_c(z): ``(species, channels)``."""
         return {"weight": Weight((n_species, channels))}
 
-    def forward(self, fragments: Tensor, species: Tensor) -> Tensor:
-        """Degree-1 fragments ``(3, parts, channels)``, one-hot species -> vectors ``(3, parts)``: x, y and z."""
-        return (fragments * (species @ self.weight)).sum(-1)
+    def forward(self, fragments: Tensor, one_hot: Tensor) -> Tensor:
+        """Degree-1 fragments ``(3, parts, channels)`` and rows of the centres -> vectors ``(3, parts)``: x, y and z."""
+        return (fragments * (one_hot @ self.weight)).sum(-1)

@@ -8,10 +8,17 @@ from ase_nbody.so3 import Type, by_degree
 
 
 class Mixing(nn.Module):
-    """psi^l -> psi^l W^l, one matrix for each degree l; by Schur's lemma nothing else is covariant and linear.
+    """psi^l -> psi^l W^l with one matrix for each degree l: by Schur's lemma no other linear map is covariant.
 
-    A fragment of degree l is not mixed over m, and there is no bias: the zero state stays zero, so a part without
+    The components m of a fragment are not mixed, and there is no bias. So the zero state stays zero, and a part without
     children adds nothing to the energy.
+
+    ======  ==========  ===================================
+    symbol  variable    shape
+    ======  ==========  ===================================
+    psi^l   ``block``   (2 l + 1, parts, channels in)
+    W^l     ``weight``  (channels in, channels out)
+    ======  ==========  ===================================
 
     Args:
         tau_in: type of the input.

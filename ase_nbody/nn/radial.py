@@ -5,7 +5,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ase_nbody.so3.constants import ExactConstants
 
@@ -16,17 +15,26 @@ def cutoff_function(distance: Tensor, radius: Tensor | float) -> Tensor:
 
 
 class RadialBasis(ExactConstants):
-    """B_n(r) = scale n^(1 - decay) j_0(n pi r/radius) f_c(r), n = 1 ... size: spherical Bessel functions, cut off.
+    """B_n(r) = a_n sin(n x) f_c(r) / r,   x = pi r / radius,   a_n = scale (radius / pi) n^-decay,   n = 1 ... size.
 
-    The waves of a free particle in a sphere (Gasteiger et al., ICLR 2020, eq. 7, where they have equal norm, decay 0),
-    rapid ones with less amplitude: what comes in with less is learnt later. This preference for smooth potentials
-    lowers the force error on unseen structures by a fifth (docs/design.md).
+    These are the spherical Bessel functions j_0(n x) = sin(n x) / (n x) of a free particle in a sphere, cut off by f_c
+    (Gasteiger et al., ICLR 2020, eq. 7, where all have the same norm: decay 0). Here rapid functions have less
+    amplitude, and what enters with less amplitude is learnt later. This preference for smooth potentials lowers the
+    force error on unseen structures by a fifth (docs/design.md).
+
+    ======  =============
+    symbol  variable
+    ======  =============
+    r       ``distance``
+    n       ``number``
+    a_n     ``amplitude``
+    ======  =============
 
     Args:
         radius: in Angstrom.
         size: number of functions.
         decay: power of 1/n by which the norm falls.
-        scale: factor of them all.
+        scale: factor of all functions.
     """
 
     number: Tensor
@@ -41,13 +49,6 @@ class RadialBasis(ExactConstants):
 
     def forward(self, distance: Tensor) -> Tensor:
         """Distances ``(...)`` in Angstrom -> ``(size, ...)``; exactly zero from the radius on."""
+        number, amplitude = (each.view(-1, *[1] * distance.dim()) for each in (self.number, self.amplitude))
         x, fading = torch.pi / self.radius * distance, cutoff_function(distance, self.radius) / distance
-        if get_proxy_mode() is None:
-            number, amplitude = (each.view(-1, *[1] * x.dim()) for each in (self.number, self.amplitude))
-            return amplitude * (number * x).sin() * fading
-        first, twice_cosine = torch.stack([x.sin() * fading, 2.0 * x.cos()])
-        waves = [torch.zeros_like(first), first]  # a compiler makes one loop of it, with fewer sines:
-        while len(waves) <= len(self.number):  # sin((n + 1) x) = 2 cos(x) sin(n x) - sin((n - 1) x)
-            waves.append(twice_cosine * waves[-1] - waves[-2])
-        amplitudes = self._exact["amplitude"].tolist()
-        return torch.stack([amplitude * wave for amplitude, wave in zip(amplitudes, waves[1:], strict=True)])
+        return amplitude * (number * x).sin() * fading

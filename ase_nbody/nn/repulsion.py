@@ -2,8 +2,8 @@
 
     V(r) = (e^2 / 4 pi eps0) Z_i Z_j / r * phi(r / a),   a = 0.46850 / (Z_i^0.23 + Z_j^0.23) Angstrom,
 
-faded out by ``cutoff_function`` where the training data begin (``closest_approach.py``), or at the sum of the covalent
-radii if that is not known. It must not reach into the data: its steep tail there raised the force error of ethanol by
+fades out by ``cutoff_function`` where the training data begin (``closest_approach.py``), or at the sum of the covalent
+radii if that is not known. It must not reach into the data, where its steep tail raised the force error of ethanol by
 two fifths.
 """
 
@@ -20,7 +20,17 @@ _WEIGHTS, _RATES = np.array([(0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0
 
 
 class ZBLRepulsion(ExactConstants):
-    """Energy of each atom in eV: half of its pairs' ZBL energies. No parameters."""
+    """The energy of each atom in eV: half of the ZBL energies of its pairs. There are no weights.
+
+    ==========  =======================
+    symbol      variable
+    ==========  =======================
+    r           ``distance``
+    Z_i, Z_j    ``z_first, z_second``
+    r / a       ``reduced``
+    phi(r / a)  ``screening``
+    ==========  =======================
+    """
 
     radius: Tensor
     inverse_length: Tensor

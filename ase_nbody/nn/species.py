@@ -1,7 +1,8 @@
-"""What depends on the chemical species: embeddings of the atoms, gains of a part's fragments.
+"""What depends on the chemical species: states of the atoms, gains of the fragments of a part.
 
-Every table here is linear in the number of species, never quadratic, so that many elements cost little. Species are
-given one-hot, ``(parts, species)``: then a look-up is a matrix product, whose derivative needs no scatter.
+The species are the chemical symbols that the network knows, in its order. Every table here grows with their number,
+never with its square, so that many elements cost little. Atoms come as rows ``one_hot`` (atoms, species): a look-up is
+then a matrix product, whose derivative needs no scatter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +17,18 @@ from ase_nbody.so3.constants import ExactConstants
 
 
 class IsolatedAtoms(ExactConstants):
-    """Energy in eV of each atom alone, always in float64: thousands of eV of which millielectronvolts matter."""
+    """Energy in eV of each atom alone. Always in float64, for these are thousands of eV, and single meV matter."""
 
     energy: Tensor
 
     def __init__(self, species: Sequence[str], energies: Mapping[str, float]) -> None:
-        """``energies``: in eV by chemical symbol, 0 for those that it does not name."""
+        """``energies``: in eV by chemical symbol; 0 for species that it does not name."""
         super().__init__(torch.float64)
         self.register_constant("energy", np.array([energies.get(symbol, 0.0) for symbol in species]))
 
-    def forward(self, species: Tensor) -> Tensor:
-        """One-hot species ``(atoms, species)`` -> energies (atoms,)."""
-        return species.to(torch.float64) @ self.energy
+    def forward(self, one_hot: Tensor) -> Tensor:
+        """Rows ``(atoms, species)`` -> energies (atoms,)."""
+        return one_hot.to(torch.float64) @ self.energy
 
 
 class SpeciesEmbedding(nn.Module):
@@ -45,13 +46,13 @@ class SpeciesEmbedding(nn.Module):
         """One row for each species."""
         return {"weight": Weight((n_species, channels))}
 
-    def forward(self, species: Tensor) -> Tensor:
-        """One-hot species ``(atoms, species)`` -> state ``(1, atoms, channels)``."""
-        return (species @ self.weight).unsqueeze(0)
+    def forward(self, one_hot: Tensor) -> Tensor:
+        """Rows ``(atoms, species)`` -> state ``(1, atoms, channels)``."""
+        return (one_hot @ self.weight).unsqueeze(0)
 
 
 class SpeciesGain(nn.Module):
-    """psi^l_c -> g^l_c(z) psi^l_c: a factor for each fragment, by the species z at the part's centre."""
+    """psi^l_c -> g^l_c(z) psi^l_c: a factor for each fragment, which the species z at the part's centre determines."""
 
     degree: Tensor
 
@@ -65,6 +66,6 @@ class SpeciesGain(nn.Module):
         """g^l_c(z): ``(degrees, species, channels)``."""
         return {"weight": Weight((tau.l_max + 1, n_species, tau.channels))}
 
-    def forward(self, state: Tensor, species: Tensor) -> Tensor:
-        """State ``(components, parts, channels)`` and species of the centres ``(parts, species)`` -> state."""
-        return state * (species @ self.weight)[self.degree]
+    def forward(self, state: Tensor, one_hot: Tensor) -> Tensor:
+        """State ``(components, parts, channels)`` and rows of the centres ``(parts, species)`` -> state."""
+        return state * (one_hot @ self.weight)[self.degree]

@@ -27,6 +27,7 @@ SOURCES = (
     "runtime/aot.py",
     "runtime/blocks.py",
     "runtime/compiled.py",
+    "runtime/formulas.py",
 )
 
 PACKAGE = Path(__file__).parents[1]

@@ -14,6 +14,7 @@ from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Descent, Prediction, System, evaluate
 from ase_nbody.runtime.aot import Library, Traceable, load_library, sizes_of_weights, smallest
 from ase_nbody.runtime.blocks import Steps
+from ase_nbody.runtime.formulas import for_tracing
 from ase_nbody.so3.fragments import Type
 
 
@@ -224,7 +225,7 @@ def pure_function(
     class Function(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            self.network = for_tracing(network)
 
         def forward(self, *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
             return function(self.network, *arguments)

@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import evaluate
+from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.runner import Runner
 
 _PEAK = 2.0  # of what is kept for the backward pass: it makes gradients of nearly the same size (measured: 1.9 to 2.2)
@@ -60,7 +61,7 @@ def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
     positions = torch.empty(len(hierarchy.numbers), 3, dtype=torch.float64, device=meta)
     cells = torch.empty(hierarchy.n_structures, 3, 3, dtype=torch.float64, device=meta)
     with saved_tensors_hooks(count, lambda tensor: tensor):
-        evaluate(copy.deepcopy(network).to(meta), shapes, positions, cells)
+        evaluate(for_eager(copy.deepcopy(network).to(meta)), shapes, positions, cells)
     whole = _PEAK * sum(kept.values())
     runner = Runner(network)
     if not runner.in_blocks(hierarchy, compiled=False):

@@ -19,7 +19,8 @@ from ase_nbody.runtime.blocks import InBlocks, SplitHierarchy, Steps
 from ase_nbody.runtime.compiled import CompiledSteps, CompiledWhole
 from ase_nbody.runtime.cuda_graph import CudaGraphs
 from ase_nbody.runtime.fallback import Fallback
-from ase_nbody.runtime.threads import torch_threads
+from ase_nbody.runtime.formulas import for_eager
+from ase_nbody.runtime.threads import torch_threads, warm_up_vector_functions
 
 WHOLE_ATOMS = {"cpu": 2048, "cuda": 32768}  # of the largest system that is evaluated as a whole, by the kind of device
 # The same for compiled code, for each thread of a CPU: there blocks cost less, and threads share them better.
@@ -41,6 +42,7 @@ class Runner:
     """
 
     def __init__(self, network: NBodyNetwork, *, compile: bool = False) -> None:
+        network = for_eager(network)
         self.network, self.compile = network, compile
         self.compiled_calls = 0
         self._split = SplitHierarchy(network.one_hot.device)
@@ -89,6 +91,7 @@ class Runner:
         blocks: bool | None = None,
     ) -> Prediction:
         """Operation by operation; ``blocks`` says whether block by block, if not ``in_blocks``."""
+        warm_up_vector_functions()
         geometry = self._geometry(positions, cells, total_charges)
         if self.in_blocks(hierarchy, compiled=False) if blocks is None else blocks:
             return self._evaluate_blocks(self._eager_steps, hierarchy, *geometry)
@@ -108,6 +111,7 @@ class Runner:
         Raises:
             Exception: whatever a compiler can fail with.
         """
+        warm_up_vector_functions()
         geometry = self._geometry(positions, cells, total_charges)
         if self.in_blocks(hierarchy, compiled=True) if blocks is None else blocks:
             self._compiled_steps.load()

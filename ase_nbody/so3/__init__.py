@@ -1,4 +1,7 @@
-"""The covariant algebra: real harmonics, Clebsch-Gordan, types, products. Knows no atoms.
+"""The covariant algebra of Kondor 2018, sections 3 and 4. It knows no atoms.
+
+To be read in this order: ``fragments`` (what a state is), ``clebsch_gordan`` (the product of two states),
+``harmonics`` (directions as states), ``gaunt`` (the same product, fast), ``rotation`` (how states turn).
 
 Conventions, stated once:
 

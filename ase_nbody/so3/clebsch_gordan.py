@@ -1,15 +1,16 @@
-"""The Clebsch-Gordan product: the definition, and the oracle against which the fast product is tested.
+"""The Clebsch-Gordan product: its definition, with which tests compare the fast product of ``gaunt``.
 
 Kondor 2018, eq. (13): the product of two fragments of degrees l1 and l2 decomposes into fragments of the degrees
 |l1 - l2| <= l <= l1 + l2,
 
     (x ⊗ y)^l_m = sum_{m1 m2} C^{l m}_{l1 m1, l2 m2} x^{l1}_{m1} y^{l2}_{m2} .
 
-Only l1 + l2 + l even occurs here: the others are pseudo-tensors, which a state of natural parity cannot hold.
+Only even l1 + l2 + l occur here: all others give pseudo-tensors, which a state of natural parity cannot hold.
 """
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from e3nn import o3
@@ -26,25 +27,27 @@ def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
 def gaunt_coefficient(l1: int, l2: int, l3: int) -> float:
     """The number g with mean_u[Y_l1 Y_l2 Y_l3] = g * clebsch_gordan(l1, l2, l3), for component-normalised harmonics.
 
-    It is the reduced matrix element of a product of harmonics (Wigner-Eckart); zero for odd l1 + l2 + l3.
+    This is the reduced matrix element of a product of harmonics (Wigner-Eckart). It is zero for odd l1 + l2 + l3.
     """
     pole = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
     left, right, out = (
         o3.spherical_harmonics(degree, pole, normalize=False, normalization="component") for degree in (l1, l2, l3)
     )
-    # Y_l1 Y_l2 = sum_l3 g C Y_l3 holds at every point; contracting it with C isolates one l3, and the pole reads it.
+    # Y_l1 Y_l2 = sum_l3 g C Y_l3 holds at every point. Contracting with C leaves one l3, which is compared at the pole.
     coupled = torch.einsum("abm,a,b->m", clebsch_gordan(l1, l2, l3), left, right)
     return float(coupled @ out / (2 * l3 + 1))
 
 
-def clebsch_gordan_product(x: Tensor, y: Tensor, l_out: int, *, weights=gaunt_coefficient) -> Tensor:  # type: ignore[no-untyped-def]
+def clebsch_gordan_product(
+    x: Tensor, y: Tensor, l_out: int, *, weights: Callable[[int, int, int], float] = gaunt_coefficient
+) -> Tensor:
     """Channel-wise Clebsch-Gordan product of two states, summed over the paths (l1, l2) -> l with given weights.
 
     Args:
         x: state ``((l_x + 1)^2, ..., channels)``.
-        y: state ``((l_y + 1)^2, ..., channels)``, broadcastable to ``x`` behind the first dimension.
+        y: state ``((l_y + 1)^2, ..., channels)``; behind the first dimension its shape broadcasts with that of ``x``.
         l_out: highest degree of the result.
-        weights: function (l1, l2, l) -> float, the weight of a path. The default makes the product the Gaunt product.
+        weights: the weight of a path as a function of l1, l2 and l. With the default this is the Gaunt product.
 
     Returns:
         State ``((l_out + 1)^2, ..., channels)``.
@@ -64,6 +67,6 @@ def clebsch_gordan_product(x: Tensor, y: Tensor, l_out: int, *, weights=gaunt_co
 
 
 def gaunt_matrix(l_x: int, l_y: int, l_out: int) -> Tensor:
-    """Matrix ``((l_out + 1)^2, (l_x + 1)^2 (l_y + 1)^2)`` of the Gaunt product of x and y, applied to all x_i y_j."""
+    """Matrix ``((l_out + 1)^2, (l_x + 1)^2 (l_y + 1)^2)`` from all products x_i y_j to the Gaunt product of x and y."""
     x, y = (torch.eye((degree + 1) ** 2, dtype=torch.float64) for degree in (l_x, l_y))
     return clebsch_gordan_product(x.unsqueeze(2), y.unsqueeze(1), l_out).flatten(1)

@@ -9,11 +9,11 @@ from torch import nn
 class ExactConstants(nn.Module):
     """A module whose constants are kept in float64 and rounded anew at every change of dtype or device.
 
-    A plain buffer that went to float32 and back would carry a 1e-8 error into float64, which is enough to spoil
-    covariance at 1e-10. Constants are not part of the state dict: they follow from the configuration.
+    A plain buffer that goes to float32 and back carries an error of 1e-8 into float64, which is enough to spoil
+    covariance at 1e-10. Constants are not part of the state dict, since they follow from the configuration.
 
     Args:
-        dtype: of the constants always; default: that of the module, float64 until it is changed.
+        dtype: the dtype that the constants keep; default: they follow the module, which begins in float64.
     """
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:

@@ -1,4 +1,7 @@
-"""Types tau (Kondor 2018, section 3: a state is a direct sum of irreps, tau_l of each degree l)."""
+"""States and their types tau. Kondor 2018, section 3: a state is a direct sum of irreps, tau_l of each degree l.
+
+An irrep of degree l in a state is a fragment: 2 l + 1 numbers that a rotation mixes with each other alone.
+"""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ def degrees(l_max: int) -> list[int]:
 
 
 def by_degree(state: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """The blocks of a state, of 1, 3, 5, ... components along ``dim``."""
+    """The blocks of a state by degree l = 0, 1, 2, ..., with 1, 3, 5, ... components along ``dim``."""
     return state.split([2 * degree + 1 for degree in range(math.isqrt(state.shape[dim]))], dim)
 
 
@@ -20,8 +23,11 @@ def by_degree(state: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 class Type:
     """The type tau = (tau_0, ..., tau_l_max) of a state: how many fragments of each degree l it holds.
 
-    The fast path keeps one multiplicity for all degrees, ``tau_l = channels``, so that a state is one dense tensor
+    All degrees have one multiplicity here, ``tau_l = channels``, so that a state is one dense tensor
     ``((l_max + 1)^2, parts, channels)``.
+
+    Raises:
+        ValueError: there are no channels, or ``l_max`` is negative.
     """
 
     channels: int

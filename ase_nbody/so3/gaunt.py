@@ -1,9 +1,10 @@
 """The Gaunt product: a Clebsch-Gordan product evaluated by exact quadrature on the sphere.
 
-A state is the coefficient vector of a function on the sphere, f(u) = sum_lm x_lm Y_lm(u). The pointwise product of two
-such functions has the coefficients sum g C x y of the Clebsch-Gordan product with Gaunt's weights. Evaluating on a
-Lebedev rule that is exact to the summed degrees, multiplying there and projecting back is therefore exact and covariant
-to round-off (Luo, Chen, Krishnapriyan, ICLR 2024); three factors cost hardly more than two.
+A state x holds the coefficients of a function on the sphere, f(u) = sum_lm x_lm Y_lm(u). The pointwise product of two
+such functions has the coefficients sum g C x y: this is the Clebsch-Gordan product with Gaunt's weights g. So the
+product can be taken on the points of a Lebedev rule and projected back. If the rule is exact to the summed degrees, the
+result is exact and covariant to round-off (Luo, Chen, Krishnapriyan, ICLR 2024). Three factors cost hardly more than
+two.
 """
 
 import torch
@@ -18,12 +19,12 @@ _LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 29, 31, 35, 41, 47, 53, 
 
 
 class SphereQuadrature(ExactConstants):
-    """Fields on the points of a Lebedev rule: ``evaluate`` coefficients there, ``project`` values back.
+    """Functions on the points of a Lebedev rule: ``evaluate`` goes from coefficients to values, ``project`` back.
 
     Args:
-        l_in: highest degree of the fields that are evaluated.
-        l_out: highest degree that is projected out.
-        degree: highest polynomial degree of what is projected (the sum of the degrees of the factors).
+        l_in: highest degree of the functions that are evaluated.
+        l_out: highest degree that ``project`` keeps.
+        degree: highest degree of the functions that are projected; for a product, the sum over its factors.
 
     Raises:
         ValueError: no tabulated rule is exact to ``degree + l_out``.
@@ -52,12 +53,12 @@ class SphereQuadrature(ExactConstants):
         )  # (components out, points)
 
     def evaluate(self, state: Tensor) -> Tensor:
-        """Coefficients ``(components in, ...)`` to values ``(points, ...)``; missing high degrees count as zero."""
+        """Coefficients ``(components in, ...)`` -> values ``(points, ...)``; missing high degrees count as zero."""
         synthesis = self.synthesis[:, : state.shape[0]]
         return (synthesis @ state.flatten(1)).unflatten(1, state.shape[1:])
 
     def project(self, values: Tensor) -> Tensor:
-        """Values ``(points, ...)`` to coefficients ``(components out, ...)``."""
+        """Values ``(points, ...)`` -> coefficients ``(components out, ...)``."""
         return (self.analysis @ values.flatten(1)).unflatten(1, values.shape[1:])
 
 

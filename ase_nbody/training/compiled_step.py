@@ -13,6 +13,7 @@ from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
 from ase_nbody.runtime.compiled import pure_evaluation
 from ase_nbody.runtime.fallback import Fallback
+from ase_nbody.runtime.formulas import for_eager
 
 
 class CompiledPotential:
@@ -53,7 +54,7 @@ class CompiledPotential:
             except Exception as error:  # a missing compiler, or a bug in it, can raise almost anything
                 self._fallback.take(error)
         if shapes not in self._compiled:
-            return evaluate(self.network, hierarchy, *geometry, create_graph=True, virials=self.virials)
+            return evaluate(for_eager(self.network), hierarchy, *geometry, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())
         found = self._compiled[shapes](weights, tables, *geometry)
         return Prediction.from_named(dict(zip(Prediction.names(self.network), found, strict=True)))

@@ -10,6 +10,8 @@ from rich.table import Table
 from ase_nbody.data import LABELS, Batch, Label, LabelledStructure, collate, prepare
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.runtime.formulas import for_eager
+from ase_nbody.runtime.threads import warm_up_vector_functions
 from ase_nbody.structure import Structure
 from ase_nbody.training.loss import Residuals, errors, predicted_labels, unit_of
 
@@ -85,8 +87,9 @@ def _batches(
     network: NBodyNetwork | Sequence[NBodyNetwork], data: Sequence[LabelledStructure], dtype: torch.dtype
 ) -> Iterator[tuple[Batch, Prediction]]:
     """Yield batches of the data and the prediction of the network, or the mean of a committee's, for each."""
+    warm_up_vector_functions()
     networks = [network] if isinstance(network, NBodyNetwork) else network
-    exact = [copy.deepcopy(member).to(dtype).requires_grad_(False) for member in networks]
+    exact = [for_eager(copy.deepcopy(member).to(dtype).requires_grad_(False)) for member in networks]
     largest = max((len(frame.structure) for frame in data), default=1)
     step = max(1, _ATOMS_PER_BATCH // max(1, largest))
     for start in range(0, len(data), step):

@@ -12,6 +12,8 @@ from torch.optim import lr_scheduler
 from ase_nbody.data import Batch
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.runtime.formulas import for_eager
+from ase_nbody.runtime.threads import warm_up_vector_functions
 from ase_nbody.training.compiled_step import CompiledPotential
 from ase_nbody.training.config import OptimisationConfig
 from ase_nbody.training.loss import Residuals, errors, loss
@@ -82,10 +84,11 @@ class NBodyTraining(lightning.LightningModule):
 
     def predict(self, batch: Batch) -> Prediction:
         """Energies, forces and, if needed, virials and charges that can be differentiated by the weights."""
+        warm_up_vector_functions()
         system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
         if self._compiled is not None:
             return self._compiled(*system)
-        return evaluate(self.network, *system, create_graph=True, virials=self.with_stress)
+        return evaluate(for_eager(self.network), *system, create_graph=True, virials=self.with_stress)
 
     def loss(self, residuals: Residuals, epoch: int, counts: Tensor) -> Tensor:
         """The loss with the weights of an epoch (numbered from 0). ``counts``: see ``ase_nbody.training.loss.loss``."""
@@ -125,7 +128,9 @@ class NBodyTraining(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect the residuals of a batch of validation frames."""
-        prediction = evaluate(self.network, batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
+        warm_up_vector_functions()
+        system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
+        prediction = evaluate(for_eager(self.network), *system)
         self._residuals.append(Residuals.of(prediction, batch))
 
     def on_validation_epoch_end(self) -> None:

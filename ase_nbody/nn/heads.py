@@ -30,7 +30,7 @@ class ReadOut(nn.Module):
         }
 
     def forward(self, scalars: Tensor, one_hot: Tensor) -> Tensor:
-        """Scalars ``(parts, channels)`` and rows of the centres ``(parts, species)`` -> energies ``(parts,)``."""
+        """Scalars ``(parts, channels)`` and one-hot rows ``(parts, species)`` -> energies ``(parts,)``."""
         hidden = functional.silu(scalars @ self.hidden)
         return (scalars * (one_hot @ self.linear)).sum(-1) + (hidden * (one_hot @ self.output)).sum(-1)
 
@@ -52,5 +52,5 @@ class VectorHead(nn.Module):
         return {"weight": Weight((n_species, channels))}
 
     def forward(self, fragments: Tensor, one_hot: Tensor) -> Tensor:
-        """Degree-1 fragments ``(3, parts, channels)`` and rows of the centres -> vectors ``(3, parts)``: x, y and z."""
+        """Degree-1 fragments ``(3, parts, channels)`` and one-hot rows -> vectors ``(3, parts)``: x, y and z."""
         return (fragments * (one_hot @ self.weight)).sum(-1)

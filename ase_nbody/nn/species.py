@@ -67,5 +67,5 @@ class SpeciesGain(nn.Module):
         return {"weight": Weight((tau.l_max + 1, n_species, tau.channels))}
 
     def forward(self, state: Tensor, one_hot: Tensor) -> Tensor:
-        """State ``(components, parts, channels)`` and rows of the centres ``(parts, species)`` -> state."""
+        """State ``(components, parts, channels)`` and one-hot rows ``(parts, species)`` -> state."""
         return state * (one_hot @ self.weight)[self.degree]

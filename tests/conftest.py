@@ -1,5 +1,6 @@
 """What the tests share: systems of every kind, a small network with outputs of order one, ways to break a symmetry."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from ase_nbody.hierarchy.tables import Hierarchy, Level, concatenate
 from ase_nbody.network.config import LevelConfig, NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.runtime.aot import kept_library
+from ase_nbody.runtime.compiled import programs
 from ase_nbody.so3 import rotation_matrix
 from ase_nbody.structure import Structure
 
@@ -180,6 +183,29 @@ def three_levels() -> NBodyNetwork:
     # At 1.15 Angstrom the radial functions of the O-H bond are at rest, and those of the C-H bond are coming to it.
     closest = {f"{first}-{second}": 1.15 for i, first in enumerate(SPECIES) for second in SPECIES[i:]}
     return make_network(levels=levels, repulsion=True, closest_distances=closest, isolated_atom_energies={})
+
+
+@pytest.fixture(scope="session")
+def small_network() -> NBodyNetwork:
+    """A network that is quickly compiled, of two small levels; children are chosen in one way, then in the other."""
+    small = {"channels": 4, "l_max": 1, "hidden": 4}
+    levels = (
+        LevelConfig(radius=4.0, l_out=1, n_basis=4, **small),
+        LevelConfig(parts="heavy", children="heavy", radius=3.5, l_out=0, message_channels=4, **small),
+    )
+    return make_network(levels=levels, repulsion=True, closest_distances={"H-C": 0.9, "Cu-Cu": 2.2})
+
+
+@pytest.fixture(scope="session")
+def native_code(small_network: NBodyNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with all native code of the small network, compiled once for all tests, by whichever process is first."""
+    folder = tmp_path_factory.getbasetemp().resolve()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "native_code"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBODY_CACHE", str(folder))
+        for name, trace in programs(small_network, large=True).items():
+            kept_library(small_network, name, trace)
+    return folder
 
 
 @pytest.fixture(params=["two levels", "three levels"])

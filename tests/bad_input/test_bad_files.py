@@ -111,7 +111,7 @@ def test_a_directory_and_a_missing_file(tmp_path, model, refused) -> None:
 
 def test_data_without_labels(tmp_path, model, refused) -> None:
     ase.io.write(tmp_path / "bare.traj", [METHANOL] * 3)
-    assert "has neither energies nor forces" in refused("evaluate", model, tmp_path / "bare.traj")
+    assert "has no labels to compare with, such as energies" in refused("evaluate", model, tmp_path / "bare.traj")
     (tmp_path / "config.yaml").write_text("data: {train: bare.traj, validation: 1}")
     assert "no frame has forces" in refused("train", tmp_path / "config.yaml")
 

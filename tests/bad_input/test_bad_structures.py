@@ -33,7 +33,10 @@ def crowd(atoms: ase.Atoms) -> None:
 EVERYWHERE = {
     "nan position": (put("positions", (1, 2), np.nan), "position of atom 1 is not finite: z = nan"),
     "infinite position": (put("positions", (2, 0), -np.inf), "position of atom 2 is not finite: x = -inf"),
-    "far position": (put("positions", (1, 0), 1e15), r"atom 1 .* x = 1e\+15 .*allowed: 1e\+09.*0.1 Angstrom only"),
+    "far position": (
+        put("positions", (1, 0), 1e15),
+        r"atom 1 .* x = 1e\+15 .*allowed: 1e\+09.*resolves only 0.1 Angstrom",
+    ),
     "nan cell": (put("cell", (0, 0), np.nan), "cell is not finite: .*nan.*set_cell"),
     "infinite cell": (put("cell", (2, 2), np.inf), "cell is not finite: .*inf.*set_cell"),
     "no cell": (put("cell", slice(None), 0.0), "lattice vector 0, but that vector is zero"),

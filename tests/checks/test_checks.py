@@ -16,7 +16,7 @@ from ase_nbody.checks.dimers import MAX_FALL_EV, MAX_HOLE_EV, DimerCurve
 def test_a_good_potential_passes_every_check(pair_potential, structure):
     findings = list(run_checks(pair_potential(), [structure], float32=pair_potential(), steps=100))
     assert [finding for finding in findings if finding.outcome == "failed"] == []
-    assert {finding.check for finding in findings} == set(CHECKS)
+    assert {finding.check for finding in findings} == set(CHECKS) - {"compiled blocks"}
     applicable = {finding.check for finding in findings if finding.outcome == "passed"}
     expected = {"rotation", "inversion", "permutation", "translation", "forces", "parts", "determinism", "dimers"}
     expected |= {"NVE", "hot NVT", "leaving atom"} if len(structure) > 1 else set()

@@ -2,8 +2,10 @@
 
 import pytest
 
-from ase_nbody import NBodyCalculator
-from ase_nbody.checks import run_checks
+from ase_nbody import LevelConfig, NBodyCalculator, NBodyNetwork
+from ase_nbody.checks import CHECKS, COMPILED, run_checks
+from ase_nbody.runtime import blocks, compiled
+from ase_nbody.training.compiled_step import CompiledPotential
 
 SYMMETRIES = ("rotation", "inversion", "permutation", "translation", "determinism", "float32", "parts")
 
@@ -55,35 +57,95 @@ def test_committees_and_single_precision_are_checked_too(network, make_network, 
     assert failures(single, systems["molecule"](), "rotation"), "float32 is not good to 1e-10"
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_compiled_is_compared_with_eager(make_config, systems, monkeypatch):
-    from ase_nbody import LevelConfig, NBodyNetwork
-    from ase_nbody.training.compiled_step import CompiledPotential
+# The network claims to have seen few pairs of species, which is not what these tests are about.
+of_native_code = pytest.mark.filterwarnings("ignore::ase_nbody.ExtrapolationWarning")
 
+
+@pytest.fixture
+def native(small_network, native_code, systems, monkeypatch):
+    """A calculator whose native code is there, and a structure; blocks are so small that it has several."""
+    monkeypatch.setenv("NBODY_CACHE", str(native_code))
+    monkeypatch.setitem(blocks.BLOCK_PARTS, "cpu", (3, 2))
+    return NBodyCalculator(small_network), systems["slab"]().repeat((2, 1, 1))
+
+
+@of_native_code
+@pytest.mark.parametrize("name", ["compiled", "compiled blocks"])
+def test_native_code_passes(name, native):
+    calculator, atoms = native
+    (finding,) = run_checks(calculator, [atoms], only=[name])
+    assert (finding.check, finding.outcome) == (name, "passed")
+    assert 0.0 < finding.value < 1e-10, "the same bits: it is not native code that was compared"
+
+
+@of_native_code
+@pytest.mark.parametrize(("name", "program"), [("compiled", "whole"), ("compiled blocks", "down-1")])
+def test_wrong_native_code_fails(name, program, native, monkeypatch):
+    """It is the code itself that is judged, not the calculator that would give it up."""
+    load = compiled.load_library
+
+    def wrong(network, loaded, trace):
+        library = load(network, loaded, trace)
+        return lambda *inputs: [(1.0 + 1e-8 * (loaded == program)) * tensor for tensor in library(*inputs)]
+
+    monkeypatch.setattr(compiled, "load_library", wrong)
+    calculator, atoms = native
+    (finding,) = run_checks(calculator, [atoms], only=[name])
+    assert finding.outcome == "failed"
+
+
+@of_native_code
+@pytest.mark.parametrize("name", ["compiled", "compiled blocks"])
+def test_without_a_compiler_native_code_is_not_applicable(name, native, monkeypatch):
+    def no_compiler(*_):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(compiled, "load_library", no_compiler)
+    calculator, atoms = native
+    (finding,) = run_checks(calculator, [atoms], only=[name])
+    assert finding.outcome == "not applicable"
+    assert "no compiler" in finding.note
+
+
+@of_native_code
+def test_a_lone_atom_has_no_native_code(native, systems):
+    (finding,) = run_checks(native[0], [systems["lone carbon"]()], only=["compiled"])
+    assert finding.outcome == "not applicable"
+    assert "at least two atoms" in finding.note
+
+
+@of_native_code
+@pytest.mark.parametrize("large", [False, True])
+def test_code_of_blocks_is_checked_on_request(large, native):
+    calculator, atoms = native
+    others = [name for name in CHECKS if name not in COMPILED]
+    found = run_checks(calculator, [atoms], without=[*others, "compiled training"], large=large)
+    assert [finding.check for finding in found] == ["compiled", *(["compiled blocks"] if large else [])]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_compiled_training_step_is_compared_with_eager(make_config, systems, monkeypatch):
     tiny = {"radius": 3.0, "channels": 2, "l_max": 1, "l_out": 0, "body_order": 2, "n_basis": 3, "hidden": 2}
     network = NBodyNetwork(
         make_config(species=("H", "C", "O"), levels=(LevelConfig(**tiny),), isolated_atom_energies={})
     )
     calculator, molecule = NBodyCalculator(network), systems["molecule"]()
-    (finding,) = run_checks(calculator, [molecule], only=["compiled"])
+    (finding,) = run_checks(calculator, [molecule], only=["compiled training"])
     assert finding.outcome == "passed"
 
-    def scaled(self, tables, positions, cells):
-        return lambda *_: tuple(1.001 * value for value in _eager(network, molecule))
-
-    def _eager(network, atoms):
-        calculator.get_potential_energy(atoms)
+    def scaled(self, tables, *geometry):
+        calculator.get_potential_energy(molecule)
         (found,) = calculator._last.predictions
-        return found.energy, found.energies, found.forces, found.virials, *found.parts
+        return lambda *_: tuple(1.001 * value for value in found.named().values())
 
     monkeypatch.setattr(CompiledPotential, "_compile", scaled)
-    (finding,) = run_checks(calculator, [molecule], only=["compiled"])
+    (finding,) = run_checks(calculator, [molecule], only=["compiled training"])
     assert finding.outcome == "failed"
 
-    def broken(self, tables, positions, cells):
+    def broken(self, tables, *geometry):
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(CompiledPotential, "_compile", broken)
-    (finding,) = run_checks(calculator, [molecule], only=["compiled"])
+    (finding,) = run_checks(calculator, [molecule], only=["compiled training"])
     assert finding.outcome == "not applicable"
     assert "no compiler" in finding.note

@@ -22,36 +22,14 @@ from ase_nbody.runtime import aot, aot_loader, blocks, compiled, runner
 from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, library_path, sizes_of_weights
 from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
 from ase_nbody.runtime.compiled import programs
+from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.runner import Runner
 
 
-@pytest.fixture(scope="module")
-def small_network(make_network):
-    """A network of two small levels, quickly compiled; children are chosen in one way, then in the other."""
-    levels = (
-        LevelConfig(radius=4.0, channels=4, l_max=1, l_out=1, hidden=4, n_basis=4),
-        LevelConfig(
-            parts="heavy", children="heavy", radius=3.5, l_max=1, l_out=0, channels=4, message_channels=4, hidden=4
-        ),
-    )
-    return make_network(levels=levels, repulsion=True, closest_distances={"H-C": 0.9, "Cu-Cu": 2.2})
-
-
-@pytest.fixture(scope="module")
-def cache(small_network, tmp_path_factory):
-    """A cache that holds the small network, compiled once for all tests here."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NBODY_CACHE", str(folder))
-        for name, trace in programs(small_network, large=True).items():
-            compile_library(small_network, trace(small_network), library_path(small_network, name))
-    return folder
-
-
 @pytest.fixture
-def _cached(cache, monkeypatch):
+def _cached(native_code, monkeypatch):
     """That cache, and no compiler any more."""
-    monkeypatch.setenv("NBODY_CACHE", str(cache))
+    monkeypatch.setenv("NBODY_CACHE", str(native_code))
     monkeypatch.setattr(aot, "compile_library", lambda *_: pytest.fail("compiled again"))
 
 
@@ -131,9 +109,9 @@ def _fresh_loader():
 
 
 @pytest.fixture
-def load_whole(cache, small_network, monkeypatch):
+def load_whole(native_code, small_network, monkeypatch):
     """Loads the code of the whole small network, by whichever loader is chosen."""
-    monkeypatch.setenv("NBODY_CACHE", str(cache))
+    monkeypatch.setenv("NBODY_CACHE", str(native_code))
     path = str(library_path(small_network, "whole"))  # a key of the version of torch that compiled it
     return lambda: load_code(path, torch.device("cpu"))
 
@@ -247,7 +225,7 @@ def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, sy
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once, never again
-        assert_equal(found, evaluate(small_network, *given), tolerance=0.0)
+        assert_equal(found, evaluate(for_eager(small_network), *given), tolerance=0.0)
         assert_equal(evaluation(*given), found, tolerance=0.0)
 
 
@@ -262,7 +240,7 @@ def test_code_is_checked_again_after_many_calls(arguments, small_network, system
     evaluation(*given)
     evaluation(*given)
     with pytest.warns(RuntimeWarning, match="differ"):
-        assert_equal(evaluation(*given), evaluate(small_network, *given), tolerance=0.0)
+        assert_equal(evaluation(*given), evaluate(for_eager(small_network), *given), tolerance=0.0)
 
 
 def test_without_a_compiler_all_goes_on(small_network, systems, tmp_path, monkeypatch):
@@ -296,9 +274,9 @@ def test_of_several_that_need_it_at_once_one_compiles(small_network, monkeypatch
     assert len(compiled_by) == 2
 
 
-def test_the_command_compiles_once(small_network, cache, tmp_path, monkeypatch, nbody):
+def test_the_command_compiles_once(small_network, native_code, tmp_path, monkeypatch, nbody):
     """Into the cache, where the library is found the second time: by another name of the file, for a committee."""
-    monkeypatch.setenv("NBODY_CACHE", str(cache))
+    monkeypatch.setenv("NBODY_CACHE", str(native_code))
     save_model([small_network, small_network], tmp_path / "pair.nbody")
     code, out, err = nbody("compile", "--large", tmp_path / "pair.nbody")
     assert (code, err) == (0, "")

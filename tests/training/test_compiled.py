@@ -6,6 +6,7 @@ import torch
 from ase_nbody import LevelConfig, NBodyConfig, NBodyNetwork
 from ase_nbody.data import collate, prepare, read_labelled
 from ase_nbody.potential import evaluate
+from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.training.compiled_step import CompiledPotential
 from ase_nbody.training.loss import Residuals, loss
 
@@ -52,7 +53,7 @@ def test_a_failed_compilation_warns_once_and_is_replaced_by_eager_evaluation(cas
     monkeypatch.setattr(torch, "compile", lambda graph, **options: no_compiler)
     compiled = CompiledPotential(network, virials=True, patience=1)
     arguments = (batch.hierarchy, batch.positions, batch.cells)
-    eager = evaluate(network, *arguments, create_graph=True)
+    eager = evaluate(for_eager(network), *arguments, create_graph=True)
     with pytest.warns(RuntimeWarning, match="going on without: no C\\+\\+ compiler found$"):
         found = compiled(*arguments)
     assert torch.equal(found.forces, eager.forces)

@@ -120,7 +120,8 @@ class System(NamedTuple):
     @classmethod
     def of(cls, network: NBodyNetwork, hierarchy: Hierarchy, positions: Tensor, cells: Tensor) -> "System":
         """The atoms of a hierarchy as a network sees them."""
-        return cls(hierarchy.numbers, network.one_hot[hierarchy.numbers], hierarchy.structure, positions, cells)
+        one_hot = network.one_hot.index_select(0, hierarchy.numbers)
+        return cls(hierarchy.numbers, one_hot, hierarchy.structure, positions, cells)
 
 
 @dataclass(frozen=True)
@@ -325,7 +326,7 @@ class _AtAtoms:
         outputs: dict[str, list[Tensor]] = {}
         for block, found in descents:
             self.sums.index_add_(1, block.level.centre, found.centres)
-            self.sums.index_add_(1, centre_below[block.below], found.children)
+            self.sums.index_add_(1, centre_below.index_select(0, block.below), found.children)
             for name, output in found.outputs.items():
                 outputs.setdefault(name, []).append(output)
             if block.rows is None:
@@ -372,9 +373,10 @@ def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, 
         cells: lattice vectors of the structures (B, 3, 3), float64.
         structure: the structure that each atom belongs to (N,).
     """
-    lattice = cells[structure[level.centre]].permute(1, 2, 0).unsqueeze(-1)  # (3, 3, P, 1)
+    of_part = structure.index_select(0, level.centre)
+    lattice = cells.index_select(0, of_part).permute(1, 2, 0).unsqueeze(-1)  # (3, 3, P, 1)
     offsets = (level.shift.to(cells.dtype).unsqueeze(1) * lattice).sum(0)
-    vectors = positions.T[:, level.atom] + offsets - positions.T[:, level.centre].unsqueeze(-1)
+    vectors = positions.T[:, level.atom] + offsets - positions.index_select(0, level.centre).T.unsqueeze(-1)
     return torch.where(level.mask, vectors, 2.0 * radius)
 
 
@@ -400,6 +402,6 @@ def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bo
     if virials:  # for x, y, z the next one is y, z, x
         mixed = vectors * gradient.roll(-1, 0) + vectors.roll(-1, 0) * gradient
         components += [0.5 * vectors * gradient, 0.25 * mixed]
-    edges = torch.stack([axis for each in components for axis in each], dim=-1)  # (P, K, 9): an edge's side by side
+    edges = torch.cat(components).permute(1, 2, 0).contiguous()  # (P, K, 9): the numbers of an edge side by side
     at_centres, at_children = edges.sum(1).T, sum_over_parents(edges.unsqueeze(0), level)[0].T
     return at_centres, torch.cat([-at_children[:3], at_children[3:]])

@@ -119,7 +119,15 @@ class NBodyCalculator(Calculator):
         return self.evaluator.species
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What has changed since the last calculation (ASE's interface); the total charge counts where it matters."""
+        """What has changed since the last calculation (ASE's interface).
+
+        Atoms that have moved are answered at once, without a look at the rest: in dynamics that is every step. The
+        total charge counts where the model gives charges.
+        """
+        before = self.atoms
+        comparable = before is not None and len(before) == len(atoms)
+        if comparable and not np.abs(atoms.positions - before.positions).max(initial=0.0) <= tol:  # NaN has moved too
+            return ["positions"]
         return super().check_state(atoms, tol) + changed_charge(self, atoms)
 
     def calculate(

@@ -123,8 +123,12 @@ class NBodyNetwork(nn.Module):
             * ``charge`` (P,) in e, before the charge of the system is conserved (see ``nn.charges``).
             * ``dipole`` (3, P) in e Angstrom, about the parts' centres, where the level hands up a state with l = 1.
         """
-        radius, centre, atom = self.config.levels[number].radius, numbers[level.centre], numbers[level.atom]
-        species = one_hot[level.centre]
+        radius, centre, atom = (
+            self.config.levels[number].radius,
+            numbers.index_select(0, level.centre),
+            numbers.take(level.atom),
+        )
+        species = one_hot.index_select(0, level.centre)
         closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
         distance = vectors.square().sum(0).sqrt()  # torch.linalg.vector_norm takes ten times as long
         state, energy = self.levels[number](state, vectors, distance, level, species, closest)

@@ -68,4 +68,4 @@ class SpeciesGain(nn.Module):
 
     def forward(self, state: Tensor, one_hot: Tensor) -> Tensor:
         """State ``(components, parts, channels)`` and one-hot rows ``(parts, species)`` -> state."""
-        return state * (one_hot @ self.weight)[self.degree]
+        return state * (one_hot @ self.weight).index_select(0, self.degree)

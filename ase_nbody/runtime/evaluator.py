@@ -72,13 +72,22 @@ class Evaluation:
         The first axis counts the networks: ``energy`` (M,), ``energies`` (M, N), ``forces`` (M, N, 3), ``virials``
         (M, N, 3, 3), ``charges`` (M, N), ``dipole`` (M, 3).
         """
-        found = np.stack([prediction[name].numpy(force=True) for prediction in self.predictions])
-        return found[:, 0] if name in ("energy", "dipole") else found  # a batch of one structure
+        return np.stack(self._arrays(name))
 
     def mean(self, name: str) -> NDArray[np.float64]:
         """The mean over the networks, in memory of its own."""
-        members = self.members(name)
-        return np.asarray(members[0] if len(members) == 1 else members.mean(axis=0))
+        first, *others = self._arrays(name)
+        return self.members(name).mean(axis=0) if others else first.copy()
+
+    def _arrays(self, name: str) -> list[NDArray[np.float64]]:
+        """What each network says, in the memory of its prediction."""
+        arrays = [prediction[name].numpy(force=True) for prediction in self.predictions]
+        return [array[0] for array in arrays] if name in ("energy", "dipole") else arrays  # a batch of one structure
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all energies and forces are finite; virials follow from these."""
+        return all(math.isfinite(array.sum()) for name in ("energies", "forces") for array in self._arrays(name))
 
     def spread(self, name: str) -> NDArray[np.float64]:
         """The standard deviation over the networks; zero for a single one."""
@@ -283,8 +292,8 @@ def _batches(sizes: Sequence[int], largest: int) -> Iterator[range]:
 
 
 def _finite(evaluation: Evaluation) -> Evaluation:
-    """The evaluation, unless its energies or forces are not finite; virials follow from these."""
-    if not math.isfinite(evaluation.members("energies").sum() + evaluation.members("forces").sum()):
+    """The evaluation, unless it has NaN or infinite values."""
+    if not evaluation.is_finite:
         raise EvaluationError(f"the model gave NaN or infinite values. {_closest_pair(evaluation.structure)}")
     return evaluation
 

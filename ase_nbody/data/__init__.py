@@ -1,8 +1,8 @@
 """Reference data: labels, reading of labelled structures, statistics that a training needs, batches."""
 
 from ase_nbody.data.batch import Batch, LazySamples, Sample, collate, prepare
-from ase_nbody.data.labels import LABELS, Label
-from ase_nbody.data.reading import DataError, LabelledStructure, Weights, iterate_labelled, read_labelled
+from ase_nbody.data.labels import LABELS, Label, LabelledStructure, Weights
+from ase_nbody.data.reading import DataError, iterate_labelled, read_labelled
 from ase_nbody.data.sampling import AtomBatches
 from ase_nbody.data.statistics import DataStatistics, fit_isolated_energies, measure
 from ase_nbody.data.store import FrameStore

@@ -3,8 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import ase
 import ase.io
@@ -12,53 +11,12 @@ import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
-from ase_nbody.data.labels import LABELS, USUAL_KEYS, Label
+from ase_nbody.data.labels import LABELS, USUAL_KEYS, Label, LabelledStructure, Weights
 from ase_nbody.structure import Structure
 
 
 class DataError(ValueError):
     """A data file that cannot be trained or tested on; the message names the file, the frame and the remedy."""
-
-
-class Weights(NamedTuple):
-    """How much each label of a frame counts in the loss."""
-
-    energy: float = 1.0
-    forces: float = 1.0
-    stress: float = 1.0
-    charges: float = 1.0
-    dipole: float = 1.0
-
-
-EQUAL = Weights()
-
-
-@dataclass(frozen=True)
-class LabelledStructure:
-    """A structure and its reference values.
-
-    Attributes:
-        structure: the system.
-        energy: total energy in eV, NaN if missing.
-        forces: forces (N, 3) in eV/Angstrom, NaN where missing.
-        stress: stress (3, 3) in eV/Angstrom^3 with ASE's sign, NaN if missing.
-        weights: how much each label counts in the loss.
-        charges: partial charges (N,) in e, NaN where missing.
-        dipole: dipole moment (3,) in e Angstrom, NaN if missing; of an ion about its centre of mass.
-    """
-
-    structure: Structure
-    energy: float
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64]
-    weights: Weights = EQUAL
-    charges: NDArray[np.float64] = None  # type: ignore[assignment]  # becomes NaN
-    dipole: NDArray[np.float64] = None  # type: ignore[assignment]  # becomes NaN
-
-    def __post_init__(self) -> None:
-        for label in LABELS:
-            if getattr(self, label.name) is None:
-                object.__setattr__(self, label.name, label.missing(len(self.structure)))
 
 
 def read_labelled(

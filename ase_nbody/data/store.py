@@ -9,8 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_nbody.data.labels import LABELS
-from ase_nbody.data.reading import LabelledStructure, Weights
+from ase_nbody.data.labels import LABELS, LabelledStructure, Weights
 from ase_nbody.structure import Structure
 
 _FRAME = np.dtype(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from ase_nbody.data import LABELS, Batch
+from ase_nbody.data.labels import BY_NAME, MisfitUnit
 from ase_nbody.hierarchy.reduction import sum_by_structure
 from ase_nbody.potential import Prediction
 
@@ -102,29 +103,6 @@ class Residuals:
         return torch.tensor(numbers, dtype=torch.float64, device=device)
 
 
-@dataclass(frozen=True)
-class MisfitUnit:
-    """The error of a label that has a misfit of one.
-
-    Attributes:
-        size: in the unit of the label, or as a multiple of the typical force if ``relative``.
-        relative: whether the typical force sets the unit (with 1 Angstrom as the unit of length).
-        grows: whether it grows with the square root of the number of atoms, as a sum of independent errors does.
-    """
-
-    size: float
-    relative: bool = False
-    grows: bool = False
-
-
-MISFIT_UNITS: Mapping[str, MisfitUnit] = {
-    "energy": MisfitUnit(1.0, relative=True, grows=True),
-    "forces": MisfitUnit(1.0, relative=True),
-    "stress": MisfitUnit(0.01, relative=True),
-    "charges": MisfitUnit(0.1),
-    "dipole": MisfitUnit(0.1, grows=True),
-}
-
 LossKind = Literal["norm", "mse", "mae", "huber"]
 
 
@@ -139,7 +117,7 @@ def loss(
 ) -> Tensor:
     """Weighted sum of the mean misfits of all labels.
 
-    With the typical force s = ``scale``, let e be an error without unit (see ``MISFIT_UNITS``):
+    With the typical force s = ``scale``, let e be an error without unit (see ``Label.misfit``):
 
         forces    dF / s
         energy    dE / (s sqrt(N) 1 Angstrom)
@@ -173,7 +151,7 @@ def loss(
     for name, weight in weights.items():
         if weight and name in residuals.of_label:
             residual = residuals[name]
-            misfit = _misfit(_without_unit(residual, MISFIT_UNITS[name], scale), kind, huber_delta / scale)
+            misfit = _misfit(_without_unit(residual, BY_NAME[name].misfit, scale), kind, huber_delta / scale)
             total = total + weight * (residual.weight * misfit).sum() / count_of[name]
     return total
 

@@ -11,7 +11,7 @@ from ase_nbody.data import LabelledStructure, Weights, collate, prepare
 from ase_nbody.data.labels import BY_NAME
 from ase_nbody.potential import evaluate
 from ase_nbody.structure import Structure
-from ase_nbody.training.loss import MISFIT_UNITS, Residual, Residuals, errors, loss, unit_of
+from ase_nbody.training.loss import Residual, Residuals, errors, loss, unit_of
 
 EQUAL = dict.fromkeys(("forces", "energy", "stress", "charges", "dipole"), 1.0)
 
@@ -211,7 +211,3 @@ def test_without_outputs_the_loss_is_that_of_energy_forces_and_stress(residuals)
     more = replace(frame, charges=np.full(6, 0.1), dipole=np.zeros(3))
     few = {name: EQUAL[name] for name in ("forces", "energy", "stress")}
     assert float(loss(residuals(more), 0.7, EQUAL)) == float(loss(residuals(frame), 0.7, few))
-
-
-def test_every_label_has_a_unit_of_its_misfit():
-    assert set(MISFIT_UNITS) == set(BY_NAME)

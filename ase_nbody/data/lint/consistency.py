@@ -18,7 +18,7 @@ import numpy as np
 from ase import units
 from numpy.typing import NDArray
 
-from ase_nbody.data.reading import LabelledStructure
+from ase_nbody.data.labels import LabelledStructure
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 

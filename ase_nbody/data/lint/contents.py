@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 from ase.data import chemical_symbols
 
+from ase_nbody.data.labels import LabelledStructure
 from ase_nbody.data.lint.fingerprint import equal_structures
 from ase_nbody.data.lint.remark import Frames, Remark, error, is_atom, note, warning, where
-from ase_nbody.data.reading import LabelledStructure
 
 MIN_FRAMES_OF_ELEMENT = 10  # from fewer frames, a network learns little about an element
 # Labels of equal structures that differ by more than these contradict each other.

@@ -6,9 +6,9 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
+from ase_nbody.data.labels import LabelledStructure
 from ase_nbody.data.lint.consistency import explain_energy, explain_stress, slopes
 from ase_nbody.data.lint.remark import Frames, Remark, error, is_atom, note, warning, where
-from ase_nbody.data.reading import LabelledStructure
 from ase_nbody.data.statistics import fit_isolated_energies
 from ase_nbody.hierarchy.neighbours import find_pairs
 

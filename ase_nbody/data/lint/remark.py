@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_nbody.data.reading import LabelledStructure
+from ase_nbody.data.labels import LabelledStructure
 
 Frames = Sequence[LabelledStructure]
 

@@ -1,47 +1,41 @@
 """Which structures the network learns from, and under which names their files have the labels."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_serializer
+from pydantic import BeforeValidator, Field, create_model, field_serializer
 
+from ase_nbody.data.labels import USUAL_KEYS
 from ase_nbody.training.config.strict import Strict
 
 
-class KeysConfig(Strict):
-    """Names of the labels in the files. A label without a name here is looked for under all its usual names."""
-
-    energy: str | None = None
-    forces: str | None = None
-    stress: str | None = None
-    virial: str | None = None
-    charges: str | None = None
-    dipole: str | None = None
+def _named(names: Iterable[str]) -> dict[str, Any]:
+    """Entries of a configuration for ``create_model``: names that need not be given."""
+    return dict.fromkeys(names, (str | None, None))
 
 
-class SourceConfig(Strict):
+class KeysConfig(create_model("Keys", __base__=Strict, **_named(USUAL_KEYS))):  # type: ignore[misc]
+    """Names of the labels in the files, an entry for each label of ``data/labels.py`` and the ``virial``.
+
+    A label without a name here is looked for under all its usual names.
+    """
+
+
+class SourceConfig(create_model("Keys", __base__=Strict, **_named(f"{label}_key" for label in USUAL_KEYS))):  # type: ignore[misc]
     """One file with energies, forces and, optionally, further labels (their units are in ``data/labels.py``).
+
+    ``energy_key``, ``forces_key``, ... give the names of the labels in this file, and are used instead of those in
+    ``keys``.
 
     Attributes:
         path: the file, in any format that ASE reads.
         index: which frames of the file to use, written as a slice: ``":50"``, ``"-50:"``, ``"::10"``.
         weight: weight of the file's frames in the loss. It multiplies the weights that the frames themselves have.
-        energy_key: name of the energies in this file, used instead of the name in ``keys``.
-        forces_key: name of the forces in this file, used instead of the name in ``keys``.
-        stress_key: name of the stresses in this file, used instead of the name in ``keys``.
-        virial_key: name of the virials in this file, used instead of the name in ``keys``.
-        charges_key: name of the partial charges in this file, used instead of the name in ``keys``.
-        dipole_key: name of the dipole moments in this file, used instead of the name in ``keys``.
     """
 
     path: str
     index: str = ":"
     weight: float = Field(1.0, ge=0.0)
-    energy_key: str | None = None
-    forces_key: str | None = None
-    stress_key: str | None = None
-    virial_key: str | None = None
-    charges_key: str | None = None
-    dipole_key: str | None = None
 
 
 def _as_sources(given: Any) -> Any:

@@ -20,9 +20,9 @@ This file alone differentiates by positions. It knows no ASE, and it does not kn
 runs them block by block, on several threads or as compiled code.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -31,73 +31,9 @@ from torch import Tensor
 from ase_nbody.hierarchy.exchange import sum_over_parents
 from ase_nbody.hierarchy.reduction import sum_by_structure
 from ase_nbody.hierarchy.tables import Hierarchy, Level
-from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.charges import conserved_charges, molecular_dipole
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Energy, derivatives and further outputs of B structures with N atoms in all. Units: eV, Angstrom, e.
-
-    Attributes:
-        energy: total energies (B,), float64.
-        energies: per-atom energies (N,), float64; those of one structure sum to its energy.
-        forces: (N, 3).
-        virials: per-atom virials (N, 3, 3), symmetric; those of one structure sum to dE/d(strain).
-        parts: for each level the energies of its parts (P,), without isolated-atom energies.
-        outputs: what else the network gives, by name: ``charges`` (N,) and ``dipole`` (B, 3).
-    """
-
-    energy: Tensor
-    energies: Tensor
-    forces: Tensor
-    virials: Tensor
-    parts: tuple[Tensor, ...]
-    outputs: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> Tensor:
-        """A tensor by its name: ``prediction["forces"]``, ``prediction["charges"]``."""
-        return getattr(self, name) if name in _ALWAYS else self.outputs[name]
-
-    def named(self) -> dict[str, Tensor]:
-        """All tensors by name, in the order of ``names``."""
-        parts = {_part_name(number): energies for number, energies in enumerate(self.parts)}
-        return {**{name: getattr(self, name) for name in _ALWAYS}, **parts, **self.outputs}
-
-    @classmethod
-    def from_named(cls, tensors: Mapping[str, Tensor]) -> "Prediction":
-        """The inverse of ``named``."""
-        rest = {name: tensor for name, tensor in tensors.items() if name not in _ALWAYS}
-        parts: list[Tensor] = []
-        while (energies := rest.pop(_part_name(len(parts)), None)) is not None:
-            parts.append(energies)
-        return cls(**{name: tensors[name] for name in _ALWAYS}, parts=tuple(parts), outputs=rest)
-
-    @staticmethod
-    def names(network: NBodyNetwork) -> tuple[str, ...]:
-        """Names of all tensors that ``evaluate`` gives for a network."""
-        return (*_ALWAYS, *map(_part_name, range(len(network.levels))), *output_names(network.config))
-
-    @classmethod
-    def mean(cls, members: Sequence["Prediction"]) -> "Prediction":
-        """The mean over the members of a committee, in float64. The members share one hierarchy."""
-        if len(members) == 1:
-            return members[0]
-        named = [member.named() for member in members]
-        return cls.from_named({name: torch.stack([one[name].double() for one in named]).mean(0) for name in named[0]})
-
-
-_ALWAYS = ("energy", "energies", "forces", "virials")
-
-
-def _part_name(number: int) -> str:
-    return f"part_energies_{number}"
-
-
-def output_names(config: NBodyConfig) -> tuple[str, ...]:
-    """Names of the further outputs of a prediction: partial ``charges`` and the ``dipole`` moment, or none."""
-    return ("charges", "dipole") if "charges" in config.outputs else ()
+from ase_nbody.prediction import Prediction
 
 
 class System(NamedTuple):
@@ -402,6 +338,7 @@ def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bo
     if virials:  # for x, y, z the next one is y, z, x
         mixed = vectors * gradient.roll(-1, 0) + vectors.roll(-1, 0) * gradient
         components += [0.5 * vectors * gradient, 0.25 * mixed]
-    edges = torch.cat(components).permute(1, 2, 0).contiguous()  # (P, K, 9): the numbers of an edge side by side
+    # (P, K, 9), the numbers of an edge side by side. Compiled, ``cat`` and a turn take 1.4 times as long as ``stack``.
+    edges = torch.stack([axis for each in components for axis in each], dim=-1)
     at_centres, at_children = edges.sum(1).T, sum_over_parents(edges.unsqueeze(0), level)[0].T
     return at_centres, torch.cat([-at_children[:3], at_children[3:]])

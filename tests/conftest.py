@@ -16,7 +16,8 @@ from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy, Level, concatenate
 from ase_nbody.network.config import LevelConfig, NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.potential import evaluate
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.aot import kept_library
 from ase_nbody.runtime.compiled import programs
 from ase_nbody.so3 import rotation_matrix

@@ -18,6 +18,7 @@ so3
 hierarchy
 nn
 network
+prediction
 potential
 runtime
 files

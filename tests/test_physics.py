@@ -13,7 +13,7 @@ from ase.units import fs
 
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.nn.closest_approach import FOLLOWS, RESTS
-from ase_nbody.potential import Prediction
+from ase_nbody.prediction import Prediction
 from ase_nbody.testing import assert_conservative, assert_stress_consistent, random_rotation
 
 # --------------------------------------------------------------------------------------------------- symmetries

@@ -7,7 +7,8 @@ import torch
 
 from ase_nbody.hierarchy.build import VerletHierarchy
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.potential import evaluate
+from ase_nbody.prediction import Prediction
 from ase_nbody.structure import Structure
 
 # f'(0) = (8 [f(h) - f(-h)] - [f(2h) - f(-2h)]) / 12 h

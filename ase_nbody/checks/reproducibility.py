@@ -13,8 +13,8 @@ from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction
 from ase_nbody.potential import evaluate as evaluate_network
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.compiled import CompiledWhole
 from ase_nbody.runtime.runner import Runner
 from ase_nbody.structure import Structure

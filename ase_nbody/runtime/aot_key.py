@@ -24,6 +24,7 @@ SOURCES = (
     "network/level.py",
     "network/network.py",
     "potential.py",
+    "prediction.py",
     "runtime/aot.py",
     "runtime/blocks.py",
     "runtime/compiled.py",

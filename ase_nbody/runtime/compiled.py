@@ -11,7 +11,8 @@ from torch.func import functional_call
 
 from ase_nbody.hierarchy.tables import Hierarchy, Level
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Descent, Prediction, System, evaluate
+from ase_nbody.potential import Descent, System, evaluate
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.aot import Library, Traceable, load_library, sizes_of_weights, smallest
 from ase_nbody.runtime.blocks import Steps
 from ase_nbody.runtime.formulas import for_tracing
@@ -42,7 +43,7 @@ class CompiledWhole:
         if self._library is None:
             self._library = load_library(self.network, "whole", trace_whole)
         found = self._library([*hierarchy.tensors(), *geometry])
-        return Prediction.from_named(dict(zip(Prediction.names(self.network), found, strict=True)))
+        return Prediction.from_named(dict(zip(Prediction.names(self.network.config), found, strict=True)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes load the library for themselves."""
@@ -212,7 +213,7 @@ def pure_evaluation(
     def evaluation(network: NBodyNetwork, tables: list[Tensor], *geometry: Tensor) -> tuple[Tensor, ...]:
         hierarchy = Hierarchy.from_tensors(tables, len(geometry[1]))
         found = evaluate(network, hierarchy, *geometry, create_graph=create_graph, virials=virials).named()
-        return tuple(found[name] for name in Prediction.names(network))
+        return tuple(found[name] for name in Prediction.names(network.config))
 
     return pure_function(network, evaluation)
 

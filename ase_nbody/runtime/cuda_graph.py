@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
-from ase_nbody.potential import Prediction
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.fallback import Fallback
 
 MAX_EDGES = 2_000_000  # padded ones included; kernels of larger systems run for longer than launching them takes

@@ -17,7 +17,7 @@ from ase_nbody.hierarchy.build import VerletHierarchy, build_hierarchy
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction, output_names
+from ase_nbody.prediction import Prediction, output_names
 from ase_nbody.runtime.extrapolation import ProximityWatch
 from ase_nbody.runtime.memory import free_memory, is_out_of_memory, needed_memory, too_large
 from ase_nbody.runtime.runner import Runner

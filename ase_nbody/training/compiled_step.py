@@ -10,7 +10,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.potential import evaluate
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.compiled import pure_evaluation
 from ase_nbody.runtime.fallback import Fallback
 from ase_nbody.runtime.formulas import for_eager
@@ -57,7 +58,7 @@ class CompiledPotential:
             return evaluate(for_eager(self.network), hierarchy, *geometry, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())
         found = self._compiled[shapes](weights, tables, *geometry)
-        return Prediction.from_named(dict(zip(Prediction.names(self.network), found, strict=True)))
+        return Prediction.from_named(dict(zip(Prediction.names(self.network.config), found, strict=True)))
 
     def _compile(self, tables: list[Tensor], *geometry: Tensor) -> Callable[..., tuple[Tensor, ...]]:
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from ase_nbody.data import LABELS, Batch, Label, LabelledStructure, collate, prepare
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.potential import evaluate
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.threads import warm_up_vector_functions
 from ase_nbody.structure import Structure

@@ -12,7 +12,7 @@ from torch.nn.functional import smooth_l1_loss
 from ase_nbody.data import LABELS, Batch
 from ase_nbody.data.labels import BY_NAME, MisfitUnit
 from ase_nbody.hierarchy.reduction import sum_by_structure
-from ase_nbody.potential import Prediction
+from ase_nbody.prediction import Prediction
 
 
 def predicted_labels(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:

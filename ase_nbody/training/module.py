@@ -11,7 +11,8 @@ from torch.optim import lr_scheduler
 
 from ase_nbody.data import Batch
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction, evaluate
+from ase_nbody.potential import evaluate
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.threads import warm_up_vector_functions
 from ase_nbody.training.compiled_step import CompiledPotential

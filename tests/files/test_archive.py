@@ -25,7 +25,7 @@ from ase_nbody.files.entries import FEATURES, FORMAT_VERSION
 from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.potential import Prediction
+from ase_nbody.prediction import Prediction
 
 FILES = Path(__file__).parents[1] / "example_models"
 VERSION_1 = FILES / "version_1.nbody"

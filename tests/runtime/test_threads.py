@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 import torch
 
-from ase_nbody.potential import Prediction
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime import blocks, runner
 from ase_nbody.runtime.runner import Runner
 from ase_nbody.runtime.threads import in_order

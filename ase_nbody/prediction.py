@@ -1,0 +1,73 @@
+"""What a potential says about structures: tensors by name, carried by name wherever they go."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ase_nbody.network.config import NBodyConfig
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Energy, derivatives and further outputs of B structures with N atoms in all. Units: eV, Angstrom, e.
+
+    Attributes:
+        energy: total energies (B,), float64.
+        energies: per-atom energies (N,), float64; those of one structure sum to its energy.
+        forces: (N, 3).
+        virials: per-atom virials (N, 3, 3), symmetric; those of one structure sum to dE/d(strain).
+        parts: for each level the energies of its parts (P,), without isolated-atom energies.
+        outputs: what else the network gives, by name: ``charges`` (N,) and ``dipole`` (B, 3).
+    """
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor
+    virials: Tensor
+    parts: tuple[Tensor, ...]
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A tensor by its name: ``prediction["forces"]``, ``prediction["charges"]``."""
+        return getattr(self, name) if name in _ALWAYS else self.outputs[name]
+
+    def named(self) -> dict[str, Tensor]:
+        """All tensors by name, in the order of ``names``."""
+        parts = {_part_name(number): energies for number, energies in enumerate(self.parts)}
+        return {**{name: getattr(self, name) for name in _ALWAYS}, **parts, **self.outputs}
+
+    @classmethod
+    def from_named(cls, tensors: Mapping[str, Tensor]) -> "Prediction":
+        """The inverse of ``named``."""
+        rest = {name: tensor for name, tensor in tensors.items() if name not in _ALWAYS}
+        parts: list[Tensor] = []
+        while (energies := rest.pop(_part_name(len(parts)), None)) is not None:
+            parts.append(energies)
+        return cls(**{name: tensors[name] for name in _ALWAYS}, parts=tuple(parts), outputs=rest)
+
+    @staticmethod
+    def names(config: NBodyConfig) -> tuple[str, ...]:
+        """Names of all tensors that ``potential.evaluate`` gives for a network of this configuration."""
+        return (*_ALWAYS, *map(_part_name, range(len(config.levels))), *output_names(config))
+
+    @classmethod
+    def mean(cls, members: Sequence["Prediction"]) -> "Prediction":
+        """The mean over the members of a committee, in float64. The members share one hierarchy."""
+        if len(members) == 1:
+            return members[0]
+        named = [member.named() for member in members]
+        return cls.from_named({name: torch.stack([one[name].double() for one in named]).mean(0) for name in named[0]})
+
+
+_ALWAYS = ("energy", "energies", "forces", "virials")
+
+
+def _part_name(number: int) -> str:
+    return f"part_energies_{number}"
+
+
+def output_names(config: NBodyConfig) -> tuple[str, ...]:
+    """Names of the further outputs of a prediction: partial ``charges`` and the ``dipole`` moment, or none."""
+    return ("charges", "dipole") if "charges" in config.outputs else ()

@@ -250,19 +250,18 @@ class _AtAtoms:
         self.energies = network.isolated_atoms(system.one_hot)
         n_atoms = self.energies.shape[0]  # not len(), which compilers take for a constant
         self.sums = self.energies.new_zeros(9 if virials else 3, n_atoms)
-        self.atoms = torch.arange(n_atoms, device=self.energies.device)
         self.parts: list[Tensor] = []
         self.outputs: dict[str, Tensor] = {}
 
     def add(self, number: int, below: Tensor, descents: Generator[tuple[Block, Descent], None, None]) -> Tensor | None:
         """Add what flows down from the blocks of a level; gives dE/dpsi of the level below, with states ``below``."""
         levels = self.hierarchy.levels
-        centre_below = levels[number - 1].centre if number else self.atoms
         slope = None
         outputs: dict[str, list[Tensor]] = {}
         for block, found in descents:
             self.sums.index_add_(1, block.level.centre, found.centres)
-            self.sums.index_add_(1, centre_below.index_select(0, block.below), found.children)
+            atoms_below = levels[number - 1].centre.index_select(0, block.below) if number else block.below
+            self.sums.index_add_(1, atoms_below, found.children)
             for name, output in found.outputs.items():
                 outputs.setdefault(name, []).append(output)
             if block.rows is None:

@@ -1,4 +1,4 @@
-"""A case is a calculator, a structure, and what the checks need to know about both. This file also evaluates it."""
+"""The case that a check looks at, and what its calculator says about a structure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ class Case:
         species: chemical symbols; the dimers of all their pairs are scanned.
         radii: cutoff radii in Angstrom; empty if they are unknown.
         closest: closest distance in Angstrom of pairs like ``"H-C"`` in the training data; empty if it is unknown.
-        temperature: of the training data in K; the hot run is twice as hot.
+        temperature: of the training data in K; the hot run is at twice this temperature.
         steps: length of the runs of molecular dynamics in usual time steps.
     """
 
@@ -86,7 +86,7 @@ class Evaluation:
     """All results of a calculator for a structure; None stands for a quantity that it does not offer.
 
     Attributes:
-        energy: in eV per atom; minus its gradient is the forces.
+        energy: in eV per atom; the free energy where there is one, because the forces are its negative gradient.
         forces: in eV/Angstrom (N, 3).
         energies: per-atom energies in eV (N,).
         virial: stress times volume, divided by the number of atoms, in eV (3, 3).
@@ -106,7 +106,7 @@ class Evaluation:
         return Evaluation(self.energy, self.forces @ matrix.T, self.energies, virial, virials)
 
     def of_atoms(self, order: NDArray[np.int64]) -> "Evaluation":
-        """The results that the atoms should have in another order, or several copies of them."""
+        """The results that the same atoms should have in another order, or if they are repeated."""
         energies = None if self.energies is None else self.energies[order]
         virials = None if self.virials is None else self.virials[order]
         return Evaluation(self.energy, self.forces[order], energies, self.virial, virials)

@@ -4,7 +4,7 @@ Molecular dynamics does not stay where the training data were. Two atoms that co
 energy has to rise from the well inwards, all the way and high enough.
 
 If a network knows the closest distance r_0 in the training data, its radial functions stop following the distance just
-inside r_0 (``nn.closest_approach``). Two atoms that the data show only without a bond between them, such as two
+inside r_0 (``nn.closest_approach``). Two atoms that are never bonded to each other in the data, such as two
 hydrogen atoms, may still attract each other at r_0. The well then lies where the radial functions rest. A bound of its
 own limits how far the energy may fall on the way there.
 """
@@ -29,7 +29,7 @@ SHORTEST_BOND = 0.7  # no bond is shorter; where the closest distance in the dat
 MIN_WALL_EV = 5.0  # above the separated atoms: 58 kT at 1000 K. Two lithium nuclei repel each other by 8 eV there
 MAX_HOLE_EV = 0.1  # about kT at 1000 K: no atom stays in such a hole
 MAX_FALL_EV = 0.5  # between FOLLOWS and RESTS: the steepest bond there is, 13 eV/Angstrom, over 0.04 Angstrom
-MIN_ENERGY_EV = -18.0  # the strongest bond of two atoms, that of CO, has 11.2 eV (GFN1-xTB: 17.4, GFN2-xTB: 15.1)
+MIN_ENERGY_EV = -18.0  # the strongest bond of two atoms is that of CO: 11.2 eV (GFN1-xTB: 17.4, GFN2-xTB: 15.1)
 SEPARATED_ANGSTROM = 50.0  # distance of separated atoms
 
 

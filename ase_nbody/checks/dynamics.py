@@ -146,7 +146,7 @@ def _temperature_plot(temperatures: list[float], timestep: float) -> Plot:
 
 
 def _closest(atoms: ase.Atoms) -> float:
-    """The smallest distance of two atoms by the sum of their covalent radii; infinite beyond ``MAX_BOND``."""
+    """The smallest distance of two atoms, divided by the sum of their covalent radii; infinite beyond ``MAX_BOND``."""
     return float(min(_bonds(atoms)[2], default=np.inf))
 
 

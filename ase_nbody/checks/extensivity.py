@@ -31,7 +31,7 @@ def far_copies(case: Case) -> Iterator[Finding]:
 
 
 def _beside(one: ase.Atoms, other: ase.Atoms, gap: float) -> ase.Atoms:
-    """Both structures, with a gap of that many Angstrom between them along a direction that is not periodic."""
+    """Both structures, ``gap`` Angstrom apart along a direction that is not periodic."""
     direction = np.linalg.svd(one.cell.array[one.pbc])[2][-1] if one.pbc.any() else np.array([0.0, 0.0, 1.0])
     moved = other.copy()
     moved.positions += (gap + (one.positions @ direction).max() - (other.positions @ direction).min()) * direction

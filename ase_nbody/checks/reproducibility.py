@@ -24,7 +24,7 @@ SINGLE = 1e-4  # of the largest force
 
 
 def determinism(case: Case) -> Iterator[Finding]:
-    """The same history gives the same bits; another history, as of neighbour lists, the same up to round-off."""
+    """The same history gives the same bits; another one, with other neighbour lists, agrees to round-off."""
     atoms, far, near = case.rattled(seed=0), case.rattled(1.0, seed=1), case.rattled(seed=2)
     results = []
     for before in (far, far, near):
@@ -61,8 +61,8 @@ def compiled_blocks(case: Case) -> Iterator[Finding]:
 
 
 def compiled_training(case: Case) -> Iterator[Finding]:
-    """The compiled step of a training against the eager one. Compiling takes half a minute."""
-    name, measured = "compiled training", "energy and forces by the compiled step of a training and eagerly"
+    """A training's compiled step against the eager one, for the first network. Compiling takes half a minute."""
+    name, measured = "compiled training", "energies and forces by a training's compiled step and eagerly"
     if not isinstance(case.calculator, NBodyCalculator):
         yield not_applicable(name, measured, _NO_NETWORK)
         return
@@ -93,7 +93,7 @@ def _compiled(case: Case, name: str, measured: str, *, blocks: bool) -> Finding:
             )
         try:
             found = runner.compiled(*given, blocks=blocks)
-        except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
+        except Exception as error:  # the compiler may be missing or have a bug
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             return not_applicable(name, measured, f"compiling failed: {reason}")
         pairs.append((found, evaluate_network(network, *given)))
@@ -112,7 +112,10 @@ def _arguments(case: Case, network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Te
 def _compared(
     name: str, measured: str, network: NBodyNetwork, pairs: Sequence[tuple[Prediction, Prediction]]
 ) -> Finding:
-    """The largest difference of energies per atom (by 1 eV) and forces, by the largest force or 1 eV/Angstrom."""
+    """The largest difference of per-atom energies (eV) and forces (eV/Angstrom).
+
+    It is divided by the largest force, or by 1 eV/Angstrom if that is larger.
+    """
     worst = 0.0
     for found, expected in pairs:
         scale = max(1.0, float(expected.forces.detach().abs().max()))

@@ -33,7 +33,7 @@ class Check(NamedTuple):
 
     Attributes:
         function: runs the check.
-        every: run it on every structure; False for checks that are slow or need no structure, which use the first one.
+        every: run it on every structure; False for checks that are slow or need no structure. They use the first one.
     """
 
     function: Callable[[Case], Iterator[Finding]]
@@ -84,7 +84,7 @@ def run_checks(
         structures: the structures to check it on; they stay as they are. Slow checks use only the first one.
         only: names of the checks to run, out of ``CHECKS``; empty runs all.
         without: names of checks to leave out.
-        large: also check the native code for large systems, ``compiled blocks``; naming it in ``only`` does so too.
+        large: also run ``compiled blocks``, the check of the native code for large systems; ``only`` can name it too.
         float32: the same potential in single precision; for an ``NBodyCalculator`` this function makes it.
         temperature: of the training data in K.
         steps: length of the runs of molecular dynamics; a step takes 0.5 fs with hydrogen, else up to 2 fs.

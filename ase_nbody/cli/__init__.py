@@ -1,4 +1,4 @@
-"""The command line ``nbody``, one file for each command. An error is one readable line, ``--debug`` a traceback."""
+"""The command line ``nbody``, one file for each command. An error shows one line; with ``--debug``, a traceback."""
 
 import errno
 import sys

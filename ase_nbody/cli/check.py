@@ -24,9 +24,11 @@ def check(
     only: Annotated[list[str] | None, typer.Option(help="Run only this check; may be repeated.")] = None,
     compiled: Annotated[
         bool,
-        typer.Option("--compile/--no-compile", help="Check compiled code too; compiling takes minutes, once."),
+        typer.Option("--compile/--no-compile", help="Check compiled code too; at first, compiling takes minutes."),
     ] = True,
-    large: Annotated[bool, typer.Option("--large", help="Also check the compiled code for large systems.")] = False,
+    large: Annotated[
+        bool, typer.Option("--large", help="Also run 'compiled blocks', the check of code for large systems.")
+    ] = False,
     steps: Annotated[
         int, typer.Option(help="Steps in each run of molecular dynamics; a step takes 0.5 to 2 fs.", min=50)
     ] = 500,

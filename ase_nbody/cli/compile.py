@@ -11,7 +11,10 @@ def compile(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
     dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32; repeat for both.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    large: Annotated[bool, typer.Option("--large", help="Also compile for systems of more than 768 atoms.")] = False,
+    large: Annotated[
+        bool,
+        typer.Option("--large", help="Also compile for large systems (on a CPU, more than 640 atoms per thread)."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compile again what has been compiled before.")] = False,
 ) -> None:
     """Compile a model to native code; NBodyCalculator(model, compile=True) then loads it without delay."""

@@ -23,6 +23,6 @@ def parse_keys(options: list[str] | None) -> dict[str, str]:
     for option in options or []:
         label, _, name = option.partition("=")
         if label not in USUAL_KEYS or not name:
-            raise ValueError(f"--key {option}: write LABEL=NAME, LABEL one of {_CHOICES}")
+            raise ValueError(f"--key {option}: write LABEL=NAME, where LABEL is one of {_CHOICES}")
         keys[label] = name
     return keys

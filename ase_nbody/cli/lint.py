@@ -16,7 +16,9 @@ _MAX_FRAME_NUMBERS = 8  # shown in a line; --json shows all
 
 def lint(
     data: Annotated[str, typer.Argument(help="File with training structures (extxyz, ...).")],
-    test: Annotated[str | None, typer.Option(help="File with test structures, to find what leaked into DATA.")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="File with test structures, to find those that leaked into DATA.")
+    ] = None,
     key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:

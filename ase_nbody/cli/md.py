@@ -29,21 +29,21 @@ from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.files.archive import read_card
 from ase_nbody.files.example import example_structure
 
-_MAX_MONITOR_INTERVAL = 10  # steps between calls of the monitor; fewer if that is needed for it to see every frame
+_MAX_MONITOR_INTERVAL = 10  # steps between calls of the monitor; fewer where it would otherwise miss a frame
 _NS_PER_DAY = 0.0864  # 1 fs per second
 
 
 def md(
-    model: Annotated[str, typer.Argument(help="Model file or shipped model; several with commas: a committee.")],
+    model: Annotated[str, typer.Argument(help="Model file or shipped model; a committee if commas separate several.")],
     structure: Annotated[str | None, typer.Argument(help="File that ASE reads; default: the model's example.")] = None,
     ensemble: Annotated[
         str, typer.Option(help="nve; nvt (or langevin), bussi, nose-hoover; npt (isotropic).")
     ] = "langevin",
     temperature: Annotated[
-        float, typer.Option(min=0.0, help="K, of the initial velocities and the thermostat.")
+        float, typer.Option(min=0.0, help="Temperature in K of initial velocities and thermostat.")
     ] = 300.0,
-    pressure: Annotated[float, typer.Option(help="GPa, for npt.")] = 0.0,
-    timestep: Annotated[float, typer.Option(min=1e-6, help="fs.")] = 0.5,
+    pressure: Annotated[float, typer.Option(help="Pressure in GPa, for npt.")] = 0.0,
+    timestep: Annotated[float, typer.Option(min=1e-6, help="Time step in fs.")] = 0.5,
     ps: Annotated[float | None, typer.Option(help="Length of the run in ps; default: 1.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Length of the run in steps, instead of --ps.")] = None,
     interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 20,
@@ -60,15 +60,19 @@ def md(
         bool, typer.Option("--compile", help="Use native code; compiling takes a minute, once.")
     ] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; more than 1 help with large systems.")] = 1,
-    max_temperature: Annotated[float | None, typer.Option(help="K; default: ten times the target; nve: 5000.")] = None,
-    max_force: Annotated[float, typer.Option(help="eV/Angstrom.")] = 50.0,
-    max_spread: Annotated[float | None, typer.Option(help="Force spread of a committee, eV/Angstrom.")] = None,
+    max_temperature: Annotated[
+        float | None, typer.Option(help="Stop above this, in K; default: ten times the target, 5000 for nve.")
+    ] = None,
+    max_force: Annotated[float, typer.Option(help="Stop at a larger force, in eV/Angstrom.")] = 50.0,
+    max_spread: Annotated[
+        float | None, typer.Option(help="Stop at a larger force spread of a committee, in eV/Angstrom.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Run molecular dynamics: trajectory.extxyz, table.csv and checkpoint.json in a folder.
 
-    To continue a killed run, repeat the command with --resume. The same prolongs a finished run.
+    To continue a killed run, repeat the command with --resume. A larger --ps or --steps prolongs a finished run.
     """
     length = _length(ps, steps, timestep, interval)
     models = [model] if Path(model).is_file() else model.split(",")

@@ -92,4 +92,4 @@ def test_labels_may_have_other_names(nbody, model, data, tmp_path):
         assert ("No frame has forces" in out) == missing
     assert nbody("evaluate", model, tmp_path / "named.extxyz", "--key", "forces=other")[0] == 1
     _, _, err = nbody("evaluate", model, data, "--key", "enrgy=a")
-    assert "write LABEL=NAME, LABEL one of energy, forces, stress, charges, dipole, virial" in err
+    assert "write LABEL=NAME, where LABEL is one of energy, forces, stress, charges, dipole, virial" in err

@@ -26,7 +26,9 @@ class NBodyCalculator(Calculator):
 
     One pass gives all properties: ``energy``, ``free_energy`` (equal: there is no electronic temperature), ``energies``
     (N,), ``forces`` (N, 3), and for systems periodic in three directions ``stress`` (6,) and per-atom ``stresses``
-    (N, 6), which sum to the stress. Units: eV, Angstrom; ASE's sign and Voigt order. All results are float64.
+    (N, 6), which sum to the stress. A model that learnt them also gives ``charges`` (N,) and ``dipole`` (3,) of systems
+    that are not periodic; their total charge is ``atoms.info["charge"]``. Units: eV, Angstrom, e; ASE's sign and Voigt
+    order. All results are float64.
 
     Args:
         model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these. Several networks,
@@ -35,8 +37,9 @@ class NBodyCalculator(Calculator):
         device: where to evaluate, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: ``"float64"`` (default: smooth to round-off, for optimisation and phonons) or ``"float32"`` (faster).
         compile: evaluate by native code: two to three times as fast for small molecules. Compiled at the first
-            calculation (one to three minutes) and kept for later ones; see ``CompiledEvaluation``.
-        threads: CPU threads of a calculation; default: torch's number.
+            calculation (one to three minutes) and kept for later ones; see ``Runner``.
+        threads: CPU threads of a calculation; default: torch's number, but one for systems so small that threads would
+            only wait for each other (see ``SERIAL_EDGES``).
         skin: distance in Angstrom by which the neighbour search reaches farther than needed, so that its result serves
             for many steps. It changes the speed, never the result.
 

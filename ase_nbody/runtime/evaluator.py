@@ -26,7 +26,7 @@ from ase_nbody.structure import Structure, StructureError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 BATCH_ATOMS = 2000  # atoms that are evaluated side by side
-SERIAL_EDGES = 4000  # up to so many edges, torch's threads only wait for each other
+SERIAL_EDGES = 4000  # up to this number of edges, torch's threads only wait for each other
 _SAFE_EDGES = 100_000  # edges of a hierarchy for which memory is not a concern
 
 

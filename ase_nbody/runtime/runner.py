@@ -3,7 +3,7 @@
     system                                     eagerly                        compiled
     small                                      whole                          one call of native code
     small, on a GPU                            recorded as a CUDA graph       the same, recorded
-    large (``WHOLE_ATOMS`` and below)          block by block                 block by block, each step native code
+    large (see ``WHOLE_ATOMS``)                block by block                 block by block, each step native code
 
 Native code is not trusted: its first result, and every thousandth, is compared with eager evaluation. If they differ,
 or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on.
@@ -64,7 +64,7 @@ class Runner:
             if self.compiled_calls % CHECK_EVERY == 0:
                 _check(found, self.eagerly(*given), self.network)
             self.compiled_calls += 1
-        except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
+        except Exception as error:  # the compiler may be missing or have a bug
             self._fallback.take(error)
             return self.eagerly(*given)
         return found
@@ -91,7 +91,7 @@ class Runner:
         *,
         blocks: bool | None = None,
     ) -> Prediction:
-        """Operation by operation; ``blocks`` says whether block by block, if not ``in_blocks``."""
+        """Evaluate operation by operation. ``blocks`` says whether block by block; None: as ``in_blocks`` says."""
         warm_up_vector_functions()
         geometry = self._geometry(positions, cells, total_charges)
         if self.in_blocks(hierarchy, compiled=False) if blocks is None else blocks:
@@ -107,10 +107,10 @@ class Runner:
         *,
         blocks: bool | None = None,
     ) -> Prediction:
-        """By native code, without a comparison; ``blocks`` as in ``eagerly``.
+        """Evaluate by native code, without a comparison. ``blocks``: see ``eagerly``.
 
         Raises:
-            Exception: whatever a compiler can fail with.
+            Exception: whatever the compiler raises.
         """
         warm_up_vector_functions()
         geometry = self._geometry(positions, cells, total_charges)

@@ -45,6 +45,8 @@ EVERYWHERE = {
     "huge cell": (put("cell", 2, [0.0, 0.0, 1e12]), r"lattice vector 2 is 1e\+12 .*allowed: 0.001 to 1e\+09"),
     "overflowing cell": (put("cell", 2, [0.0, 0.0, 1e200]), r"lattice vector 2 is 1e\+200"),
     "vanishing cell": (put("cell", 0, [1e-300, 0.0, 0.0]), "lattice vector 0 is 1e-300 .*switch pbc off"),
+    "nan charge": (lambda atoms: atoms.info.update(charge=np.nan), r"info\['charge'\] is nan, .*one finite number"),
+    "text as charge": (lambda atoms: atoms.info.update(charge="one"), r"\['charge'\] is 'one', .*one finite number"),
 }
 EVALUATED = {
     "unknown element": (lambda atoms: atoms.symbols.__setitem__(0, "U"), "knows H, C, O, Na, Cl, Cu.* contains? U"),

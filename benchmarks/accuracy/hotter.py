@@ -4,9 +4,9 @@
     nbody evaluate MODEL OUTPUT_600K.extxyz
 
 The first frame of FILE is the start of Langevin dynamics with GFN1-xTB, a method that no training here uses. After 1 ps
-a frame is taken every 100 fs. The theory of rMD17 labels the frames: PBE/def2-SVP, by pyscf with density fitting, grid
-level 4 and the response of the grid, agrees with rMD17's own forces to 0.6 meV/Angstrom. This needs
-``pip install tblite pyscf``; a frame of ethanol takes a quarter of a minute on a busy core.
+a frame is taken every 100 fs. The frames are labelled with the theory of rMD17, PBE/def2-SVP, by pyscf with density
+fitting, grid level 4 and the response of the grid. Its forces agree with rMD17's own to 0.6 meV/Angstrom. The program
+needs ``pip install tblite pyscf``; a frame of ethanol takes a quarter of a minute on a busy core.
 """
 
 import argparse

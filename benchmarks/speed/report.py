@@ -29,7 +29,7 @@ PARTS_LEGEND = """The columns:
 - Tables: asking whether the pairs are still valid, and building the tables.
 - Sums: pair vectors, and sums to atoms.
 - Compiled: forward, backward and sums in one, except the sums between blocks.
-- GFLOP: those of the matrix products; what blocks do twice counts once.
+- GFLOP: the operations of the matrix products; work that blocks repeat counts once.
 - Share of peak: GFLOP over the time of the whole step, divided by what the processor's own matrix product reaches in
   the same precision.
 """
@@ -41,7 +41,7 @@ through ASE. They are medians over {rounds} rounds, in which all models took tur
 machine and the libraries: {processor}, torch {torch}, ASE {ase}.
 
 All models have random weights, which do not matter to the speed, and the species of the structure. The peers' cutoff is
-5 Angstrom, and everything that their names do not say is as their packages set it. Ours are the presets `small` and
+5 Angstrom, and all settings that their names do not give are their packages' defaults. Ours are the presets `small` and
 `medium`, and `record`, the network of [3BPA's records](../benchmarks/accuracy/README.md), with repulsion and closest
 distances. Our neighbour list is built anew when atoms have moved far enough: in 20 steps once for 3BPA, twice for
 water, and not at all for silicon. Every process keeps the memory that it frees, as `nbody md` does.
@@ -143,7 +143,7 @@ def times(results: Results, dtype: str, threads: str) -> Iterable[str]:
         notes += [f"- {model.name}, {structure}: {one['note']}" for structure, one in noted]
     yield table(rows)
     memory = "memory of the GPU" if threads == "cuda" else "memory of the process, libraries included"
-    yield f"Weights: their number, for the species of the first structure. MB: the most {memory}.\n"
+    yield f"Weights: how many, for the species of the first structure. MB: peak {memory}.\n"
     if notes:
         yield "\n".join(["Left out:\n", *notes]) + "\n"
 

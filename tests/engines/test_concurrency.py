@@ -66,7 +66,7 @@ def test_calculators_in_threads_may_share_one_network(network, structures):
 
 
 def test_the_threads_did_run_at_the_same_time(model, structures):
-    """Else the tests above would show nothing: both calculators wait for each other in the middle of their runs."""
+    """Otherwise the tests above would show nothing. Both calculators wait for each other in mid-run."""
     meeting = threading.Barrier(2, timeout=60)
 
     def meet(atoms):
@@ -131,7 +131,7 @@ def band(model, ends, parallel):
 
 
 def test_a_band_whose_images_are_evaluated_in_threads(model, structures):
-    """``NEB(parallel=True)``: one thread an image."""
+    """``NEB(parallel=True)`` uses one thread for each image."""
     (forces, energies), (others, again) = (band(model, structures[:2], parallel) for parallel in (True, False))
     assert np.abs(forces).max() > 0.1
     np.testing.assert_array_equal(forces, others)
@@ -140,7 +140,7 @@ def test_a_band_whose_images_are_evaluated_in_threads(model, structures):
 
 @pytest.fixture
 def _only_new_objects():
-    """Objects of before are not counted: what other tests have left may go at any time."""
+    """Objects from before are not counted, because what other tests have left may go at any time."""
     gc.collect()
     gc.freeze()
     yield
@@ -197,7 +197,7 @@ def test_a_leak_would_be_seen(model, structures):
 
 
 def traced(model, structures, count, keep=None) -> int:
-    """Bytes of Python's memory, numpy's arrays among it, that stay after some lifetimes."""
+    """Bytes of Python's memory, numpy's arrays included, that stay after some calculators have come and gone."""
     lifetimes(model, structures, 3)
     tracemalloc.start()
     try:
@@ -225,7 +225,7 @@ def resident() -> float:
 
 @needs_proc
 def test_resident_memory_of_a_run_is_flat(model, systems):
-    """Of a long run in which neighbour lists are rebuilt at every step, for the atoms jump."""
+    """A long run in which the atoms jump, so that neighbour lists are rebuilt at every step."""
     atoms = systems["triclinic"]()
     atoms.calc = NBodyCalculator(model, skin=0.0)
     sizes = []

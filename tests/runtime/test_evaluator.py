@@ -106,7 +106,7 @@ def test_copies_evaluate_the_same(copied, network, systems):
 
 @pytest.mark.parametrize(("repeat", "threads", "expected"), [(1, None, 1), (4, None, 3), (1, 2, 2), (4, 2, 2)])
 def test_small_systems_use_one_thread(repeat, threads, expected, network, systems, monkeypatch):
-    """There torch's threads only wait for each other; but whoever says how many threads gets as many."""
+    """Torch's threads would only wait for each other there. A number of threads that is given counts."""
     before = torch.get_num_threads()
     atoms, used = systems["triclinic"]().repeat(repeat), []
     assert (len(atoms) < 50) == (repeat == 1)

@@ -28,7 +28,7 @@ from ase_nbody.runtime.runner import Runner
 
 @pytest.fixture
 def _cached(native_code, monkeypatch):
-    """That cache, and no compiler any more."""
+    """The cache with all native code, and from here on no compiler."""
     monkeypatch.setenv("NBODY_CACHE", str(native_code))
     monkeypatch.setattr(aot, "compile_library", lambda *_: pytest.fail("compiled again"))
 
@@ -69,7 +69,7 @@ def test_one_library_serves_all_sizes(repeats, arguments, small_network):
 @pytest.mark.usefixtures("_cached")
 @pytest.mark.parametrize("parts", [1, 3, 7])
 def test_large_systems_are_evaluated_by_compiled_steps(parts, system, arguments, small_network, monkeypatch):
-    """Block by block; of blocks with fewer than two parts or rows eagerly."""
+    """Block by block; blocks with fewer than two parts or rows are evaluated eagerly."""
     monkeypatch.setitem(blocks.BLOCK_PARTS, "cpu", (parts, parts))
     monkeypatch.setitem(runner.WHOLE_ATOMS, "cpu", 2 * parts)
     monkeypatch.setattr(runner, "CHECK_EVERY", 10**9)
@@ -255,7 +255,7 @@ def test_without_a_compiler_all_goes_on(small_network, systems, tmp_path, monkey
     assert not list(tmp_path.glob("*.pt2"))
 
 
-def test_of_several_that_need_it_at_once_one_compiles(small_network, monkeypatch, tmp_path):
+def test_where_several_need_the_code_at_once_one_compiles(small_network, monkeypatch, tmp_path):
     monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
     compiled_by = []
 

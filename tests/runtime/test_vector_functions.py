@@ -36,7 +36,7 @@ OF_MKL = {
 
 
 class FirstSizes(TorchDispatchMode):
-    """The functions of MKL that are called within: by name and dtype, on how many numbers at their first call."""
+    """MKL's functions that are called inside, by name and dtype, and how many numbers each got at its first call."""
 
     def __init__(self):
         super().__init__()

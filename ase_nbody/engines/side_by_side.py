@@ -43,7 +43,7 @@ def relax_together(optimizers: Sequence[Optimizer], fmax: float = 0.05, steps: i
         optimizers: ASE's, one for each structure or filter of one, with what is attached to them. Those that search
             along lines evaluate within their steps and gain nothing.
         fmax: largest force in eV/Angstrom at which a structure is relaxed; it moves no more.
-        steps: most steps of each.
+        steps: largest number of steps of each optimiser.
 
     Returns:
         Which of them are relaxed.

@@ -19,7 +19,7 @@ class LevelConfig(BaseModel):
 
     Attributes:
         parts: where the parts are: ``"all"`` atoms, ``"heavy"`` (all but hydrogen) or a list of chemical symbols.
-        children: which parts of the level below count as children, likewise.
+        children: which parts of the level below count as children, chosen in the same ways.
         radius: distance in Angstrom at which a child's weight has faded to zero.
         channels: fragments of each degree in a part's state.
         l_max: highest degree of the aggregated state.
@@ -29,7 +29,7 @@ class LevelConfig(BaseModel):
         n_basis: size of the radial basis.
         radial_decay: power by which rapid functions of the radial basis are smaller.
         n_radial: learned radial functions of the first-order gate (where children have states with l > 0).
-        message_channels: fragments of each degree that a child shows to its parents (likewise).
+        message_channels: fragments of each degree that a child shows to its parents (in the same case).
         hidden: width of the hidden layer of the read-out.
         mean_children: typical number of children, by which sums over them are scaled. Measured by the training.
         read_out: whether this level contributes to the energy.

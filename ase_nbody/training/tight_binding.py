@@ -30,7 +30,7 @@ _FRAMES_PER_RUN = 40
 _TIME_STEP = 1.0 * units.fs
 _FRICTION = 0.02 / units.fs
 _LARGEST_FORCE_EV_PER_ANGSTROM = 30.0  # a molecule with a larger force has come apart
-_N_FRAMES_FOR_SHIFT = 200  # at most so many frames of the data determine the shift of the energies
+_N_FRAMES_FOR_SHIFT = 200  # at most this number of frames of the data determine the shift of the energies
 _MAX_SCF_ITERATIONS = 250
 
 

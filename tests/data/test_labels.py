@@ -150,7 +150,7 @@ def test_unusable_charges_and_dipoles_are_named(tmp_path, info, charges, culprit
 
 
 def test_every_label_has_its_attribute_its_weights_and_its_keys():
-    """The places that a new row of the table needs besides."""
+    """A new row of the table needs these too."""
     others = set(BY_NAME) - {"forces"}
     assert {field.name for field in fields(LabelledStructure)} - {"structure", "weights"} == set(BY_NAME)
     assert Weights._fields == tuple(BY_NAME)

@@ -76,7 +76,7 @@ class Judge:
 
 @pytest.fixture(scope="module", params=["version_1", "version_4"])
 def judge(request, tmp_path_factory):
-    """Of a network that is written as version 3, and of one with outputs, written as version 4."""
+    """Files of a network that is written as version 3, and of one with outputs, written as version 4."""
     example = EXAMPLES / f"{request.param}.nbody"
     judge = Judge(tmp_path_factory.mktemp("fuzz"), load_members(example)[0], read_card(example)["card"])
     yield judge

@@ -100,7 +100,7 @@ def test_muon_takes_the_matrices_and_no_tables_of_species(make_config):
 
 @pytest.mark.parametrize("changes", [{}, {"embedding": 3, "species": ("H",), "isolated_atom_energies": {}}])
 def test_heads_leave_the_other_weights_as_they_are(changes, make_config):
-    """To the bit: they are drawn last."""
+    """They stay the same to the bit, because heads are drawn last."""
     found = []
     for outputs in ((), ("charges",)):
         with torch.random.fork_rng():

@@ -76,7 +76,7 @@ def test_parts_of_every_level_turn_with_the_system(charged, outputs_of):
 
 @pytest.mark.parametrize("total", [0.0, -1.0])
 def test_charges_and_dipole_of_a_molecule(total, charged, molecular):
-    """Of a neutral molecule and an ion: invariant, conserved, about the centre of mass wherever the origin is."""
+    """For a neutral molecule and an ion they are invariant, conserved, and about the centre of mass for any origin."""
     atoms = ase.build.molecule("CH3CH2OH")
     charges, moment = molecular(charged, atoms, total)
     assert float(charges.sum()) == pytest.approx(total, abs=1e-13)
@@ -113,7 +113,7 @@ def test_the_energy_does_not_know_of_the_heads(charged, predict, systems):
 
 
 def test_new_charges_are_of_order_a_tenth(make_config, outputs_of):
-    """In e, whatever the scale of the energy."""
+    """They are in e, whatever the scale of the energy."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         levels = (LevelConfig(mean_children=6.0), LevelConfig(parts="heavy", children="heavy", mean_children=2.0))

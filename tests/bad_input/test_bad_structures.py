@@ -45,6 +45,8 @@ EVERYWHERE = {
     "huge cell": (put("cell", 2, [0.0, 0.0, 1e12]), r"lattice vector 2 is 1e\+12 .*allowed: 0.001 to 1e\+09"),
     "overflowing cell": (put("cell", 2, [0.0, 0.0, 1e200]), r"lattice vector 2 is 1e\+200"),
     "vanishing cell": (put("cell", 0, [1e-300, 0.0, 0.0]), "lattice vector 0 is 1e-300 .*switch pbc off"),
+}
+CHARGES = {
     "nan charge": (lambda atoms: atoms.info.update(charge=np.nan), r"info\['charge'\] is nan, .*one finite number"),
     "text as charge": (lambda atoms: atoms.info.update(charge="one"), r"\['charge'\] is 'one', .*one finite number"),
 }
@@ -54,6 +56,7 @@ EVALUATED = {
 }
 parametrize = pytest.mark.parametrize
 rows = {**EVERYWHERE, **EVALUATED}
+read = {**EVERYWHERE, **CHARGES}
 
 
 @parametrize("row", rows)
@@ -68,17 +71,26 @@ def test_the_calculator_refuses(row: str, network) -> None:
     np.testing.assert_array_equal(atoms.calc.get_property("forces", sound()), forces)
 
 
-@parametrize("row", EVERYWHERE)
+@parametrize("row", CHARGES)
+def test_the_calculator_refuses_a_total_charge_that_is_no_number(row: str, network) -> None:
+    (spoil, sentence), atoms = CHARGES[row], sound()
+    spoil(atoms)
+    atoms.calc = NBodyCalculator(network)
+    with pytest.raises(CalculatorSetupError, match=sentence):
+        atoms.get_forces()
+
+
+@parametrize("row", read)
 def test_the_reader_refuses(row: str, labelled) -> None:
-    (spoil, sentence), atoms = EVERYWHERE[row], sound()
+    (spoil, sentence), atoms = read[row], sound()
     spoil(atoms)
     with pytest.raises(DataError, match=f"frame 1: .*{sentence}"):
         read_labelled(labelled(sound(), atoms))
 
 
-@parametrize("row", rows)
+@parametrize("row", {**rows, **CHARGES})
 def test_the_command_line_refuses(row: str, labelled, model, refused) -> None:
-    (spoil, sentence), atoms = rows[row], sound()
+    (spoil, sentence), atoms = {**rows, **CHARGES}[row], sound()
     spoil(atoms)
     with pytest.raises(AssertionError, match=sentence):
         raise AssertionError(refused("evaluate", model, labelled(sound(), atoms)))

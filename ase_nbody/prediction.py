@@ -10,6 +10,31 @@ from ase_nbody.network.config import NBodyConfig
 
 
 @dataclass(frozen=True)
+class Output:
+    """What a network can give beside energies, forces and virials.
+
+    Attributes:
+        name: its name everywhere: in predictions, as a label, and among ASE's properties.
+        per_structure: structures have it (B, ...); otherwise atoms have it (N, ...).
+        molecular: only structures without any periodic direction have it.
+    """
+
+    name: str
+    per_structure: bool
+    molecular: bool
+
+
+# By the entry of ``NBodyConfig.outputs`` that asks for them. A periodic system has no unique dipole.
+OUTPUTS: Mapping[str, tuple[Output, ...]] = {
+    "charges": (
+        Output("charges", per_structure=False, molecular=True),
+        Output("dipole", per_structure=True, molecular=True),
+    )
+}
+PER_STRUCTURE = {"energy", *(output.name for outputs in OUTPUTS.values() for output in outputs if output.per_structure)}
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Energy, derivatives and further outputs of B structures with N atoms in all. Units: eV, Angstrom, e.
 
@@ -50,15 +75,18 @@ class Prediction:
     @staticmethod
     def names(config: NBodyConfig) -> tuple[str, ...]:
         """Names of all tensors that ``potential.evaluate`` gives for a network of this configuration."""
-        return (*_ALWAYS, *map(_part_name, range(len(config.levels))), *output_names(config))
+        return (*_ALWAYS, *map(_part_name, range(len(config.levels))), *(output.name for output in outputs_of(config)))
 
     @classmethod
     def mean(cls, members: Sequence["Prediction"]) -> "Prediction":
-        """The mean over the members of a committee, in float64. The members share one hierarchy."""
+        """The mean over the members of a committee, in float64, of what all of them give. They share one hierarchy."""
         if len(members) == 1:
             return members[0]
-        named = [member.named() for member in members]
-        return cls.from_named({name: torch.stack([one[name].double() for one in named]).mean(0) for name in named[0]})
+        first, *others = [member.named() for member in members]
+        shared = [name for name in first if all(name in other for other in others)]
+        return cls.from_named(
+            {name: torch.stack([one[name].double() for one in (first, *others)]).mean(0) for name in shared}
+        )
 
 
 _ALWAYS = ("energy", "energies", "forces", "virials")
@@ -68,6 +96,6 @@ def _part_name(number: int) -> str:
     return f"part_energies_{number}"
 
 
-def output_names(config: NBodyConfig) -> tuple[str, ...]:
-    """Names of the further outputs of a prediction: partial ``charges`` and the ``dipole`` moment, or none."""
-    return ("charges", "dipole") if "charges" in config.outputs else ()
+def outputs_of(config: NBodyConfig) -> tuple[Output, ...]:
+    """What a network of this configuration gives beside energies, forces and virials."""
+    return tuple(output for entry in config.outputs for output in OUTPUTS[entry])

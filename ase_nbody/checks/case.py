@@ -91,6 +91,8 @@ class Evaluation:
         energies: per-atom energies in eV (N,).
         virial: stress times volume, divided by the number of atoms, in eV (3, 3).
         virials: per-atom stresses times volume in eV (N, 3, 3).
+        charges: partial charges of a molecule in e (N,).
+        dipole: dipole moment of a molecule in e Angstrom (3,).
     """
 
     energy: float
@@ -98,22 +100,29 @@ class Evaluation:
     energies: Array | None
     virial: Array | None
     virials: Array | None
+    charges: Array | None = None
+    dipole: Array | None = None
 
     def turned(self, matrix: Array) -> "Evaluation":
         """The results that the structure should have after it was turned by an orthogonal matrix (3, 3)."""
         virial = None if self.virial is None else matrix @ self.virial @ matrix.T
         virials = None if self.virials is None else matrix @ self.virials @ matrix.T
-        return Evaluation(self.energy, self.forces @ matrix.T, self.energies, virial, virials)
+        dipole = None if self.dipole is None else matrix @ self.dipole
+        return Evaluation(self.energy, self.forces @ matrix.T, self.energies, virial, virials, self.charges, dipole)
 
     def of_atoms(self, order: NDArray[np.int64]) -> "Evaluation":
         """The results that the same atoms should have in another order, or if they are repeated."""
         energies = None if self.energies is None else self.energies[order]
         virials = None if self.virials is None else self.virials[order]
-        return Evaluation(self.energy, self.forces[order], energies, self.virial, virials)
+        charges = None if self.charges is None else self.charges[order]
+        return Evaluation(self.energy, self.forces[order], energies, self.virial, virials, charges, self.dipole)
 
 
 def evaluate(calculator: BaseCalculator, atoms: ase.Atoms) -> Evaluation:
-    """Ask the calculator for everything it offers; for stresses only if the system is periodic in three directions."""
+    """Ask the calculator for everything it offers.
+
+    Stresses are asked for only if the system is periodic in three directions, charges and the dipole only if in none.
+    """
     atoms = atoms.copy()
     has = set(calculator.implemented_properties)
     found = {name: calculator.get_property(name, atoms) for name in ("forces", "energies") if name in has}
@@ -121,8 +130,12 @@ def evaluate(calculator: BaseCalculator, atoms: ase.Atoms) -> Evaluation:
     for name in ("stress", "stresses"):
         if name in has and atoms.pbc.all():
             found[name] = voigt_6_to_full_3x3_stress(calculator.get_property(name, atoms)) * atoms.get_volume()
+    for name in ("charges", "dipole"):
+        if name in has and not atoms.pbc.any():
+            found[name] = calculator.get_property(name, atoms)
     virial = found["stress"] / len(atoms) if "stress" in found else None
-    return Evaluation(energy / len(atoms), found["forces"], found.get("energies"), virial, found.get("stresses"))
+    others = (found.get(name) for name in ("stresses", "charges", "dipole"))
+    return Evaluation(energy / len(atoms), found["forces"], found.get("energies"), virial, *others)
 
 
 def energy_and_forces(calculator: BaseCalculator, structures: Sequence[ase.Atoms]) -> Array:

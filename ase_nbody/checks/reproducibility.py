@@ -112,13 +112,13 @@ def _arguments(case: Case, network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Te
 def _compared(
     name: str, measured: str, network: NBodyNetwork, pairs: Sequence[tuple[Prediction, Prediction]]
 ) -> Finding:
-    """The largest difference of per-atom energies (eV) and forces (eV/Angstrom).
+    """The largest difference of per-atom energies (eV), forces (eV/Angstrom), charges (e) and dipoles (e Angstrom).
 
-    It is divided by the largest force, or by 1 eV/Angstrom if that is larger.
+    Those of energies and forces are divided by the largest force, or by 1 eV/Angstrom if that is larger.
     """
     worst = 0.0
     for found, expected in pairs:
         scale = max(1.0, float(expected.forces.detach().abs().max()))
-        differences = [float((found[of] - expected[of]).detach().abs().max()) for of in ("energies", "forces")]
-        worst = max(worst, max(differences) / scale)
+        for name_of, size in {"energies": scale, "forces": scale, **dict.fromkeys(expected.outputs, 1.0)}.items():
+            worst = max(worst, float((found[name_of] - expected[name_of]).detach().abs().max()) / size)
     return Finding(name, measured, worst, upper=ROUND_OFF if network.dtype == torch.float64 else SINGLE)

@@ -130,6 +130,8 @@ def _fingerprint(atoms: ase.Atoms) -> str:
     digest = hashlib.sha256()
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta()):
         digest.update(array.tobytes())
+    if atoms.info.get("charge"):  # neutral structures have the checksum that they had before there were charges
+        digest.update(repr(atoms.info["charge"]).encode())
     return digest.hexdigest()
 
 

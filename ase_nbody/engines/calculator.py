@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ase_nbody.files.archive import checksum, load_members
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.prediction import Output
 from ase_nbody.runtime.evaluator import Evaluation, EvaluationError, Evaluator, PartEnergies
 from ase_nbody.structure import Structure, StructureError
 
@@ -75,7 +76,10 @@ class NBodyCalculator(Calculator):
             )
         except ValueError as error:
             raise CalculatorSetupError(str(error)) from error
-        self.implemented_properties = [*self.implemented_properties, *self.evaluator.outputs]
+        self.implemented_properties = [
+            *self.implemented_properties,
+            *(output.name for output in self.evaluator.outputs),
+        ]
         labels = list(map(_label, models))
         self.parameters.update(
             model=labels if isinstance(model, list | tuple) else labels[0],
@@ -128,9 +132,11 @@ class NBodyCalculator(Calculator):
         total charge counts where the model gives charges.
         """
         before = self.atoms
-        comparable = before is not None and len(before) == len(atoms)
-        if comparable and not np.abs(atoms.positions - before.positions).max(initial=0.0) <= tol:  # NaN has moved too
-            return ["positions"]
+        if before is not None and len(before) == len(atoms):
+            with np.errstate(invalid="ignore"):  # infinite positions, which the next calculation refuses
+                moved = not np.abs(atoms.positions - before.positions).max(initial=0.0) <= tol
+            if moved:
+                return ["positions"]
         return super().check_state(atoms, tol) + changed_charge(self, atoms)
 
     def calculate(
@@ -146,7 +152,7 @@ class NBodyCalculator(Calculator):
             raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
         with _as_ase_errors():
             self._evaluation = self.evaluator.follow(Structure.from_atoms(self.atoms))
-        self.results = results_of(self._evaluation)
+        self.results = results_of(self._evaluation, self.evaluator.outputs)
 
     def evaluate(self, structures: Sequence[ase.Atoms]) -> list[dict[str, Any]]:
         """The results of many structures, evaluated side by side in batches of some thousand atoms.
@@ -166,7 +172,8 @@ class NBodyCalculator(Calculator):
         """
         with _as_ase_errors():
             found = self.evaluator.evaluate(_structures(structures))
-        return [results_of(evaluation) | _spreads_of(evaluation) for evaluation in found]
+        outputs = self.evaluator.outputs
+        return [results_of(evaluation, outputs) | _spreads_of(evaluation) for evaluation in found]
 
     # What a calculation gives beyond ASE's properties; each describes the last structure that was calculated.
 
@@ -196,8 +203,8 @@ class NBodyCalculator(Calculator):
         return self._evaluation
 
 
-def results_of(evaluation: Evaluation) -> dict[str, Any]:
-    """ASE's results of an evaluated structure; the mean of a committee."""
+def results_of(evaluation: Evaluation, outputs: Sequence[Output] = ()) -> dict[str, Any]:
+    """ASE's results of an evaluated structure, with further ``outputs``; the mean of a committee."""
     structure = evaluation.structure
     energy, energies, forces = (evaluation.mean(name) for name in ("energy", "energies", "forces"))
     results = {"energy": float(energy), "free_energy": float(energy), "energies": energies, "forces": forces}
@@ -205,8 +212,9 @@ def results_of(evaluation: Evaluation) -> dict[str, Any]:
         stresses = evaluation.mean("virials") / structure.volume
         results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
         results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
-    if not structure.pbc.any():  # the dipole of a periodic system is not defined by its charges
-        results |= {name: evaluation.mean(name) for name in evaluation.outputs}
+    for output in outputs:
+        if not (output.molecular and structure.pbc.any()):
+            results[output.name] = evaluation.mean(output.name)
     return results
 
 
@@ -222,7 +230,8 @@ def changed_charge(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
     before = calculator.atoms
     if before is None or "charges" not in calculator.implemented_properties:
         return []
-    return [] if before.info.get("charge", 0) == atoms.info.get("charge", 0) else ["charge"]
+    same = np.array_equal(before.info.get("charge", 0), atoms.info.get("charge", 0))  # whatever stands there
+    return [] if same else ["charge"]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from ase_nbody.hierarchy.build import VerletHierarchy, build_hierarchy
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.prediction import Prediction, output_names
+from ase_nbody.prediction import PER_STRUCTURE, Output, Prediction, outputs_of
 from ase_nbody.runtime.extrapolation import ProximityWatch
 from ase_nbody.runtime.memory import free_memory, is_out_of_memory, needed_memory, too_large
 from ase_nbody.runtime.runner import Runner
@@ -60,12 +60,6 @@ class Evaluation:
     predictions: Sequence[Prediction]
     hierarchies: Sequence[Hierarchy] = ()
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what every network gives beside energies, forces and virials."""
-        first, *others = (prediction.outputs for prediction in self.predictions)
-        return tuple(name for name in first if all(name in other for other in others))
-
     def members(self, name: str) -> NDArray[np.float64]:
         """What each network says, by name.
 
@@ -82,7 +76,7 @@ class Evaluation:
     def _arrays(self, name: str) -> list[NDArray[np.float64]]:
         """What each network says, in the memory of its prediction."""
         arrays = [prediction[name].numpy(force=True) for prediction in self.predictions]
-        return [array[0] for array in arrays] if name in ("energy", "dipole") else arrays  # a batch of one structure
+        return [array[0] for array in arrays] if name in PER_STRUCTURE else arrays  # a batch of one structure
 
     @property
     def is_finite(self) -> bool:
@@ -166,10 +160,10 @@ class Evaluator:
         return tuple(symbol for symbol in chemical_symbols if symbol in known)
 
     @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what every network gives beside energies, forces and virials: ``charges``, ``dipole``."""
-        names = [output_names(network.config) for network in self.networks]
-        return tuple(name for name in names[0] if all(name in others for others in names))
+    def outputs(self) -> tuple[Output, ...]:
+        """What every network gives beside energies, forces and virials."""
+        first, *others = [outputs_of(network.config) for network in self.networks]
+        return tuple(output for output in first if all(output in of_other for of_other in others))
 
     def forget(self) -> None:
         """Search neighbours anew at the next call of ``follow``, which then depends on nothing but its structure.
@@ -271,9 +265,8 @@ class Evaluator:
 def _split(prediction: Prediction, structures: Sequence[Structure]) -> list[Prediction]:
     """The prediction of a batch as one for each structure, without the energies of parts."""
     sizes = [len(structure) for structure in structures]
-    whole = {"energy", "dipole"}  # these belong to structures, all others to atoms
     named = {name: t for name, t in prediction.named().items() if not name.startswith("part_energies")}
-    pieces = {name: tensor.split(1 if name in whole else sizes) for name, tensor in named.items()}
+    pieces = {name: tensor.split(1 if name in PER_STRUCTURE else sizes) for name, tensor in named.items()}
     return [
         Prediction.from_named({name: of_all[index] for name, of_all in pieces.items()}) for index in range(len(sizes))
     ]

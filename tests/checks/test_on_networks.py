@@ -4,6 +4,7 @@ import pytest
 
 from ase_nbody import LevelConfig, NBodyCalculator, NBodyNetwork
 from ase_nbody.checks import CHECKS, COMPILED, run_checks
+from ase_nbody.nn.heads import VectorHead
 from ase_nbody.runtime import blocks, compiled
 from ase_nbody.training.compiled_step import CompiledPotential
 
@@ -48,6 +49,23 @@ def test_part_energies_that_do_not_sum_are_found(calculator, systems, failures, 
     monkeypatch.setattr(NBodyCalculator, "part_energies", shifted)
     (failed,) = failures(calculator, systems["molecule"](), "parts")
     assert "hierarchy" in failed.measured
+
+
+def test_charges_and_dipoles_are_checked_too(make_network, make_config, systems, failures, monkeypatch):
+    first, second = make_config().levels
+    network = make_network(levels=(first, second.model_copy(update={"l_out": 1})), outputs=("charges",))
+    ion = systems["molecule"]()
+    ion.info["charge"] = 1
+    calculator = NBodyCalculator(network)
+    assert not failures(calculator, ion, *SYMMETRIES)
+
+    def fixed_in_space(self, fragments, one_hot):
+        return fragments.sum(-1) + fragments.new_tensor([0.1, 0.0, 0.0]).unsqueeze(1)
+
+    monkeypatch.setattr(VectorHead, "forward", fixed_in_space)
+    failed = failures(calculator, ion, "rotation")
+    assert failed
+    assert all("dipole" in finding.note for finding in failed)
 
 
 def test_committees_and_single_precision_are_checked_too(network, make_network, systems, failures):

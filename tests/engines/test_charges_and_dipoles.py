@@ -5,7 +5,7 @@ import copy
 import ase.build
 import numpy as np
 import pytest
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 
 from ase_nbody import NBodyCalculator, NBodyNetwork, load_model, save_model
 from ase_nbody.engines import evaluate_together
@@ -79,6 +79,28 @@ def test_side_by_side_in_batches_and_by_a_committee(charged, systems):
         each = [calculated(network, atoms) for network in (charged, other)]
         np.testing.assert_allclose(found["charges"], np.mean([charges for charges, _ in each], axis=0), atol=1e-11)
         np.testing.assert_allclose(found["dipole"], np.mean([dipole for _, dipole in each], axis=0), atol=1e-11)
+
+
+def test_a_committee_gives_what_all_its_members_give(charged, systems):
+    """One of two networks has charges: the committee has energies of parts, and no charges."""
+    plain = NBodyNetwork(charged.config.model_copy(update={"outputs": ()}))
+    plain.load_state_dict({name: w for name, w in charged.state_dict().items() if not name.startswith("heads.")})
+    for models in ([charged, plain], [plain, charged]):
+        calc = NBodyCalculator(models)
+        energy = calc.get_potential_energy(systems["molecule"]())
+        assert "charges" not in calc.results
+        isolated = sum(charged.config.isolated_atom_energies[symbol] for symbol in systems["molecule"]().symbols)
+        assert sum(level.energies.sum() for level in calc.part_energies) + isolated == pytest.approx(energy, abs=1e-8)
+
+
+@pytest.mark.parametrize("charge", ["1", [1, 0], np.array([1.0, 2.0]), float("nan")])
+def test_a_charge_that_is_no_number_is_refused_at_any_time(charge, charged, systems):
+    atoms = systems["molecule"]()
+    atoms.calc = NBodyCalculator(charged)
+    atoms.get_charges()
+    atoms.info["charge"] = charge
+    with pytest.raises(CalculatorSetupError, match="charge"):
+        atoms.get_charges()
 
 
 def test_energies_and_forces_do_not_know_of_charges(charged, systems):

@@ -159,8 +159,8 @@ class NBodyCalculator(Calculator):
             structures: any structures, of any sizes.
 
         Returns:
-            For each structure, what ``results`` would hold after its calculation, in the same units; for a committee also
-            ``energy_spread`` and ``forces_spread``.
+            For each structure, what ``results`` would hold after its calculation, in the same units; for a committee
+            also ``energy_spread`` and ``forces_spread``.
 
         Raises:
             CalculatorSetupError, CalculationFailed: as in a calculation; the message gives the number of the structure.

@@ -195,7 +195,7 @@ class NBodyCalculator(Calculator):
 
     @property
     def _last(self) -> Evaluation:
-        """The last calculation."""
+        """The last calculation, or an error if there is none."""
         if not self.results or self._evaluation is None:  # emptied by ASE's reset() and by a failed calculation
             raise CalculatorSetupError("nothing was calculated yet: call atoms.get_potential_energy() first")
         return self._evaluation

@@ -1,9 +1,10 @@
 """The network that a training begins with: a new one, or a trained one that is to learn from other data.
 
-A trained network keeps its function: its architecture, scale, isolated-atom energies and weights stay as they are. A
-species that it does not know gets a row of its own in each table of species: the mean of the rows that are there. Its
-embedding also gets a random deviation, so that several new species differ. The closest distance of each pair is the
-smaller one of the old and the new data. Outputs that the network lacks get new heads.
+A trained network keeps its function: its architecture, scale and weights stay as they are, and so do its isolated-atom
+energies unless the configuration sets others. A species that it does not know gets a row of its own in each table of
+species: the mean of the rows that are there. Its embedding also gets a random deviation, so that several new species
+differ. The closest distance of each pair is the smaller one of the old and the new data. Outputs that the network lacks
+get new heads.
 """
 
 from collections.abc import Sequence

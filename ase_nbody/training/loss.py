@@ -118,7 +118,7 @@ def loss(
 ) -> Tensor:
     """The sum over all labels of their mean misfits, each times its weight.
 
-    With the typical force s = ``scale``, let e be the error of a label without its unit (see ``Label.misfit``):
+    With the typical force s = ``scale``, let e be the error of a label in units of its misfit (see ``Label.misfit``):
 
         forces    dF / s
         energy    dE / (s sqrt(N) 1 Angstrom)

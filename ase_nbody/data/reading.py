@@ -113,7 +113,7 @@ def _labelled(atoms: ase.Atoms, where: str, keys: Mapping[str, str], weight: flo
 
 
 def _given(atoms: ase.Atoms, keys: Mapping[str, str]) -> dict[str, Any]:
-    """The value of each label as the frame has it, or None. Results of its calculator come first."""
+    """The value of each label as the frame has it, or None. Of equal names, the calculator's result comes first."""
     results = atoms.calc.results if atoms.calc is not None else {}
     names: dict[str, tuple[str, ...]] = {**USUAL_KEYS}
     if "stress" in keys or "virial" in keys:

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-MAX_FILE_BYTES = 64 * 2**20  # a hundred times our largest model; hashing takes a fraction of a second
-MAX_HEADER_BYTES = 64 * 2**10  # fifteen times the header of our models
+MAX_FILE_BYTES = 64 * 2**20  # over twenty times our largest model file; hashing takes a fraction of a second
+MAX_HEADER_BYTES = 64 * 2**10  # six times the largest header of our models
 MAX_JSON_DEPTH = 16  # levels of brackets
 DTYPES = {"F32": torch.float32, "F64": torch.float64}
 

@@ -122,7 +122,7 @@ class PretrainingConfig(Strict):
         method: the tight-binding method, which tblite computes.
         frames: number of structures. There are fewer if a molecule comes apart, because that ends its run early.
         temperatures: lowest and highest temperature in K. Each run draws its temperature from this range.
-        steps_apart: number of time steps of 1 fs between two structures of a run.
+        steps_apart: number of time steps, of 1 fs each, between two structures of a run.
         seed: seed of the runs.
         folder: folder that keeps the structures, so that several trainings on the same data can share them; default:
             ``pretraining`` in the output folder.

@@ -1,4 +1,4 @@
-"""Reference data: labels, reading of labelled structures, statistics that a training needs, batches."""
+"""Reference data: the labels, reading labelled structures, the statistics that a training needs, and batches."""
 
 from ase_nbody.data.batch import Batch, LazySamples, Sample, collate, prepare
 from ase_nbody.data.labels import LABELS, Label, LabelledStructure, Weights

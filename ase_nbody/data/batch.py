@@ -16,22 +16,22 @@ from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.config import NBodyConfig
 
-_SAMPLES_PER_CHUNK = 64  # which a worker makes at a time
-_PROBED_SAMPLES = 32  # from which the memory of all is estimated
+_SAMPLES_PER_CHUNK = 64  # a worker makes this number at a time
+_PROBED_SAMPLES = 32  # at least this number is made to estimate the memory of all samples
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B labelled structures with N atoms in all. A sample is a batch of one.
+    """B labelled structures with N atoms in all. A sample is a batch of one structure.
 
     Attributes:
         hierarchy: parts and edges.
         positions: (N, 3) in Angstrom, float64.
         cells: (B, 3, 3) in Angstrom, float64.
         total_charges: (B,) in e, float64.
-        labels: for each row of ``data/labels.py``, by name, the values of all structures (B, ...) or atoms (N, ...) in
-            its unit, float64; NaN where they are missing.
-        weights: how much each of these labels counts in the loss, by name: (B,), float64.
+        labels: values of each label of ``data/labels.py``, by name: one for each structure (B, ...) or atom (N, ...),
+            in the unit of the label, float64; NaN where it is missing.
+        weights: how much each label counts in the loss, by name: (B,), float64.
     """
 
     hierarchy: Hierarchy
@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def memory(self) -> int:
-        """Bytes of all tensors."""
+        """Size of all tensors in bytes."""
         geometry = (self.positions, self.cells, self.total_charges)
         tensors = [*self.hierarchy.tensors(), *geometry, *self.labels.values(), *self.weights.values()]
         return sum(tensor.element_size() * tensor.numel() for tensor in tensors)
@@ -73,8 +73,8 @@ def prepare(data: Sequence[LabelledStructure], config: NBodyConfig, workers: int
 
     Args:
         data: labelled structures.
-        config: of the network.
-        workers: processes that make the samples, which do not depend on their number.
+        config: configuration of the network.
+        workers: number of processes that make the samples; 0: this one makes them. The samples are the same.
 
     Raises:
         DataError: the data contain species that the network does not know.
@@ -82,13 +82,13 @@ def prepare(data: Sequence[LabelledStructure], config: NBodyConfig, workers: int
     samples = LazySamples(data, config)
     if not workers:
         return [samples[index] for index in range(len(samples))]
-    # Workers send bytes: they would put tensors into shared memory, which is too small for so many.
+    # Workers send bytes. Tensors would go through shared memory, which is too small for those of a large set.
     chunks = DataLoader(samples, _SAMPLES_PER_CHUNK, num_workers=workers, collate_fn=pickle.dumps)
     return [sample for chunk in chunks for sample in pickle.loads(chunk)]
 
 
 class LazySamples(Dataset[Sample]):
-    """The samples of ``prepare``, each made when it is asked for: the tables of a large set do not fit into memory."""
+    """The samples of ``prepare``, each made only when it is asked for: a large set's tables do not fit into memory."""
 
     def __init__(self, data: Sequence[LabelledStructure], config: NBodyConfig) -> None:
         occurring = {number for frame in data for number in np.unique(frame.structure.numbers).tolist()}
@@ -120,17 +120,17 @@ class LazySamples(Dataset[Sample]):
 
     @property
     def memory(self) -> int:
-        """Bytes that all samples would take, estimated from some of them."""
+        """Size of all samples together in bytes, estimated from some of them."""
         step = max(1, len(self) // _PROBED_SAMPLES)
         sizes = [self[index].memory for index in range(0, len(self), step)]
         return sum(sizes) * len(self) // max(1, len(sizes))
 
 
 def collate(samples: Sequence[Sample], multiple: int = 1) -> Batch:
-    """Join samples to one batch; neighbour tables are padded to a ``multiple`` (see ``concatenate``)."""
+    """Join samples into one batch. Widths of neighbour tables are padded to a ``multiple`` (see ``concatenate``)."""
 
-    def joined(of: Callable[[Sample], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: torch.cat([of(sample)[name] for sample in samples]) for name in of(samples[0])}
+    def joined(select: Callable[[Sample], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: torch.cat([select(sample)[name] for sample in samples]) for name in select(samples[0])}
 
     return Batch(
         hierarchy=concatenate([sample.hierarchy for sample in samples], multiple),

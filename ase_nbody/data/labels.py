@@ -1,8 +1,8 @@
-"""The quantities that a network can learn: one row each.
+"""The table ``LABELS``: one row for each quantity that a network can learn.
 
-Reading, batches, the store on disk, the loss, errors, reports, configurations and the command line use this table by
-name. A new quantity needs a row, an attribute of ``LabelledStructure`` and one of ``Weights`` here, and its weight in
-``OptimisationConfig``. What a network says of it is the output of that name in ``Prediction.outputs``.
+Reading, batches, the store on disk, the loss, errors, reports, configurations and the command line find quantities in
+this table by name. A new quantity needs a row, an attribute of ``LabelledStructure`` and one of ``Weights`` here, and
+its weight in ``OptimisationConfig``. ``Prediction.outputs`` holds what a network predicts for it, under the same name.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from ase_nbody.structure import Structure
 
 @dataclass(frozen=True)
 class MisfitUnit:
-    """The error of a label that has a misfit of one in the loss.
+    """The size that an error must have to count as 1 in the loss.
 
     Attributes:
-        size: in the unit of the label, or as a multiple of the typical force if ``relative``.
+        size: the size, in the unit of the label, or as a multiple of the typical force if ``relative``.
         relative: whether the typical force sets the unit (with 1 Angstrom as the unit of length).
-        grows: whether it grows with the square root of the number of atoms, as a sum of independent errors does.
+        grows: whether this size grows with the square root of the number of atoms, as a sum of independent errors does.
     """
 
     size: float
@@ -35,14 +35,14 @@ class Label:
     """A quantity that files carry and networks predict.
 
     Attributes:
-        name: its name everywhere: attributes, configuration, tables of errors.
-        shape: of one structure's value, or of one atom's.
-        per_atom: each atom has a value; otherwise the structure has one.
-        unit: of values.
-        error_unit: of errors as they are shown, a thousandth of ``unit``.
-        misfit: the unit of its errors in the loss.
+        name: its name everywhere: in attributes, the configuration and tables of errors.
+        shape: shape of the value of one structure, or of one atom if ``per_atom``.
+        per_atom: whether each atom has a value; otherwise the structure has one.
+        unit: unit of the values.
+        error_unit: unit in which errors are shown, a thousandth of ``unit``.
+        misfit: size that an error must have to count as 1 in the loss.
         keys: names under which files carry it, in the order in which they are tried. ASE's own name comes first.
-        molecular: only structures without any periodic direction have it.
+        molecular: whether only structures without periodic directions have it.
     """
 
     name: str
@@ -98,7 +98,7 @@ LABELS = (
         unit="e",
         error_unit="me",
         misfit=MisfitUnit(0.1),
-        # Not ASE's "initial_charges": a calculation begins with these, and often they are formal charges.
+        # Not ASE's "initial_charges": they are what a calculation begins with, and often formal charges.
         keys=("charges", "REF_charges", "dft_charges"),
         molecular=True,
     ),
@@ -115,7 +115,7 @@ LABELS = (
 )
 BY_NAME: Mapping[str, Label] = {label.name: label for label in LABELS}
 
-# Names in files by what they name. A virial in eV stands for a stress: stress = -virial / volume.
+# For each label, the names that files use for it. A virial in eV may replace a stress: stress = -virial / volume.
 USUAL_KEYS: Mapping[str, tuple[str, ...]] = {label.name: label.keys for label in LABELS} | {
     "virial": ("virial", "virials", "REF_virial", "REF_virials", "dft_virial")
 }

@@ -16,23 +16,24 @@ from ase_nbody.structure import Structure
 
 
 class DataError(ValueError):
-    """A data file that cannot be trained or tested on; the message names the file, the frame and the remedy."""
+    """Data that a network cannot be trained or tested on; the message names the file, the frame and the remedy."""
 
 
 def read_labelled(
     path: str | os.PathLike[str], index: str = ":", *, keys: Mapping[str, str] | None = None, weight: float = 1.0
 ) -> list[LabelledStructure]:
-    """Read all frames of a file (extxyz, Trajectory, ... whatever ``ase.io.read`` takes).
+    """Read the frames of a file in any format that ``ase.io.read`` takes (extxyz, Trajectory, ...).
 
     Args:
         path: the file.
-        index: which frames, as ASE writes slices: ``":"``, ``"-50:"``, ``"::10"``.
+        index: which frames, written as a slice of ASE: ``":"``, ``"-50:"``, ``"::10"``.
         keys: names that labels (see ``data/labels.py``) or the ``virial`` have in the file, ``{"energy": "my_e"}``. A
-            label that is named here is looked for under this name only, all others under their usual names.
+            label that is named here is looked for under this name only, any other under its usual names.
         weight: how much the frames count in the loss. It multiplies the weights that they carry themselves.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: the path is that of a folder.
         DataError: the file holds no frames or cannot be parsed, no frame has a name that ``keys`` gives, or a frame
             has unusable labels, weights, positions or charge.
     """
@@ -67,7 +68,7 @@ def iterate_labelled(
 
 
 def _next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms | None:
-    """The next frame, or None after the last."""
+    """The next frame, or None after the last. ``good`` counts the frames that were read before it."""
     try:
         return next(frames, None)
     except MemoryError:
@@ -81,7 +82,7 @@ def _next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms 
         elif isinstance(error, RuntimeError) and "StopIteration" in reason:
             reason = "the file ends within the frame"
         if good:
-            remedy = f"Good ones before it: {good}; ase.io.read(path, ':{good}') gives them, or mend the file."
+            remedy = f"Good frames before it: {good}; ase.io.read(path, ':{good}') reads them. Or mend the file."
             raise DataError(f"{path}: frame {good} cannot be read: {reason}. {remedy}") from error
         raise DataError(
             f"{path} cannot be read as structures: {type(error).__name__}: {reason}. "
@@ -112,7 +113,7 @@ def _labelled(atoms: ase.Atoms, where: str, keys: Mapping[str, str], weight: flo
 
 
 def _given(atoms: ase.Atoms, keys: Mapping[str, str]) -> dict[str, Any]:
-    """What a frame gives as each label, None where it has none. Results of its calculator come first."""
+    """The value of each label as the frame has it, or None. Of equal names, the calculator's result comes first."""
     results = atoms.calc.results if atoms.calc is not None else {}
     names: dict[str, tuple[str, ...]] = {**USUAL_KEYS}
     if "stress" in keys or "virial" in keys:
@@ -130,7 +131,7 @@ def _given(atoms: ase.Atoms, keys: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _weights(info: Mapping[str, Any], weight: float) -> Weights:
-    """``config_weight`` times ``config_energy_weight``, ``config_forces_weight``, ... of each label."""
+    """For each label, ``weight`` times ``config_weight`` times the label's own, such as ``config_energy_weight``."""
     found = {}
     for name in ("config_weight", *(f"config_{label}_weight" for label in Weights._fields)):
         found[name] = float(_numbers(info.get(name, 1.0), (), name))
@@ -147,7 +148,7 @@ def _not_finite(label: Label, value: NDArray[np.float64]) -> str:
 
 
 def _find(keys: tuple[str, ...], *places: Mapping[str, Any]) -> Any:
-    """The first value under one of the keys, None if there is none. Keys come before places."""
+    """The first value under one of the keys, or None. The first key is looked up in all places, then the next key."""
     return next((place[key] for key in keys for place in places if place.get(key) is not None), None)
 
 
@@ -164,7 +165,7 @@ def _numbers(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float6
 
 
 def _full(stress: Any) -> Any:
-    """A stress of six or nine components as a matrix; anything else as it is."""
+    """A stress of six or nine components as a matrix (3, 3). Anything else is returned unchanged."""
     stress = None if stress is None else np.asarray(stress)
     if stress is not None and stress.shape == (9,):
         return stress.reshape(3, 3)

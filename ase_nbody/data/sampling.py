@@ -1,4 +1,4 @@
-"""Which structures make up which batch, where batches are filled up to a number of atoms."""
+"""Batches that are filled up to a number of atoms, not to a number of structures."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,16 +8,16 @@ from ase_nbody.data.reading import DataError
 
 
 class AtomBatches(Sampler[list[int]]):
-    """Batches of at most ``most`` atoms, in the order of a sampler; a structure that does not fit begins the next one.
+    """Batches of at most ``most`` atoms, in the order of a sampler. A structure that does not fit begins a new batch.
 
-    Every epoch has the same number of batches, that of the epoch which needs the fewest, so that the length is known in
-    advance. The structures that are left over differ from epoch to epoch. Without shuffling (``epochs`` = 0) none are.
+    Every epoch has as many batches as the epoch that needs the fewest, so the length is known in advance. Structures
+    that are left over differ from epoch to epoch. Without shuffling (``epochs`` = 0) no structure is left over.
 
     Args:
         sampler: gives the order of each epoch, which follows from its seed and the epoch alone.
         sizes: number of atoms of each structure.
-        most: most atoms in a batch.
-        epochs: epochs of the training; 0 where all have the same order.
+        most: largest number of atoms in a batch.
+        epochs: number of epochs of the training; 0 if all of them have the same order.
 
     Raises:
         DataError: a single structure has more than ``most`` atoms.

@@ -18,11 +18,12 @@ class DataStatistics:
     """Numbers that scale the network.
 
     Attributes:
-        species: chemical symbols that occur, by atomic number.
-        isolated_atom_energies: eV, given or fitted.
-        force_scale: root mean square of the force components in eV/Angstrom.
-        mean_children: for each level, the mean number of children of a part.
-        closest_distances: in Angstrom, for each pair of species that comes within a radius, ``{"H-O": 0.9}``.
+        species: chemical symbols that occur, in the order of their atomic numbers.
+        isolated_atom_energies: energy of each isolated atom in eV, given or fitted.
+        force_scale: root mean square of the force components in eV/Angstrom; 1 if all are zero.
+        mean_children: for each level, the mean number of children of a part, at least 1.
+        closest_distances: closest distance in Angstrom of each pair of species that comes within the largest radius of
+            the levels, ``{"H-O": 0.9}``.
     """
 
     species: tuple[str, ...]
@@ -44,7 +45,7 @@ def measure(
     forces = np.concatenate([frame.forces.ravel() for frame in data])
     forces = forces[np.isfinite(forces)]
     if not len(forces):
-        raise DataError("no frame has forces: a network is not trained on energies alone")
+        raise DataError("no frame has forces: a network cannot be trained on energies alone")
     energies = dict(isolated) if isolated else fit_isolated_energies(data)
     species = tuple(chemical_symbols[number] for number in numbers)
     missing = [symbol for symbol in species if symbol not in energies]
@@ -65,10 +66,11 @@ def fit_isolated_energies(
 ) -> dict[str, float]:
     """Fit the energy of each species in eV to the total energies: least squares on the compositions.
 
-    Energies that are ``given`` stay fixed, and so do those of single-atom frames. Data of one composition determine
-    only the sum. The fit then takes the solution of least norm, which serves the training but is no atomic energy.
+    Energies that are ``given`` stay fixed, and so do those of single-atom frames. If all frames have one composition,
+    they determine only a sum of these energies. The fit then takes the solution of least norm: it serves the training,
+    but its terms are not energies of atoms.
     """
-    alone = {
+    known_energies = {
         chemical_symbols[frame.structure.numbers[0]]: frame.energy
         for frame in data
         if len(frame.structure) == 1 and not frame.structure.pbc.any() and np.isfinite(frame.energy)
@@ -77,11 +79,11 @@ def fit_isolated_energies(
     symbols = [chemical_symbols[number] for number in numbers]
     frames = [frame for frame in data if np.isfinite(frame.energy)]
     if not frames:
-        return {symbol: alone.get(symbol, 0.0) for symbol in symbols}
+        return {symbol: known_energies.get(symbol, 0.0) for symbol in symbols}
     counts = np.array([[np.sum(frame.structure.numbers == number) for number in numbers] for frame in frames], float)
     energies = np.array([frame.energy for frame in frames])
-    known = np.array([symbol in alone for symbol in symbols])
-    fixed = np.array([alone.get(symbol, 0.0) for symbol in symbols])
+    known = np.array([symbol in known_energies for symbol in symbols])
+    fixed = np.array([known_energies.get(symbol, 0.0) for symbol in symbols])
     fitted = np.linalg.lstsq(counts[:, ~known], energies - counts @ fixed, rcond=None)[0]
     fixed[~known] = fitted
     return {symbol: float(energy) for symbol, energy in zip(symbols, fixed, strict=True)}
@@ -90,7 +92,7 @@ def fit_isolated_energies(
 def _measure_pairs(
     data: Sequence[LabelledStructure], levels: Sequence[LevelConfig]
 ) -> tuple[tuple[float, ...], dict[str, float]]:
-    """Mean number of children of a part on each level, and closest distance in Angstrom of each pair of species."""
+    """Mean number of children of a part on each level, and closest distance of each pair of species in Angstrom."""
     edges, parts = np.zeros(len(levels)), np.zeros(len(levels))
     closest = np.full((len(chemical_symbols), len(chemical_symbols)), np.inf)
     layout = [level.layout for level in levels]

@@ -1,4 +1,4 @@
-"""Labelled structures on disk, mapped into memory: a set need not fit into it, and all processes share the mapping."""
+"""Labelled structures on disk, mapped into memory: a data set may exceed it, and all processes share the mapping."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from ase_nbody.structure import Structure
 
 _FRAME = np.dtype(
     [
-        ("first", "<i8"),  # row of its first atom
+        ("first", "<i8"),  # row of the first atom in atoms.bin
         ("count", "<i8"),
         ("cell", "<f8", (3, 3)),
         ("pbc", "?", (3,)),
@@ -34,17 +34,17 @@ _LAYOUT = f"{_FRAME.descr} {_ATOM.descr}"
 
 
 class FrameStore(Sequence[LabelledStructure]):
-    """The structures of a folder, read when they are asked for. They are equal, to the bit, to those that were written.
+    """The structures of a folder, read when they are asked for. They equal those that were written, to the last bit.
 
     Args:
         folder: a folder that ``write`` made.
-        chosen: which of its structures, in which order; default: all.
+        chosen: indices of the structures to use, in any order; default: all of them.
     """
 
     def __init__(self, folder: Path, chosen: NDArray[np.int64] | None = None) -> None:
         self.folder = folder
-        self._frames = _mapped(folder / "frames.bin", _FRAME)
-        self._atoms = _mapped(folder / "atoms.bin", _ATOM)
+        self._frames = _map_file(folder / "frames.bin", _FRAME)
+        self._atoms = _map_file(folder / "atoms.bin", _ATOM)
         self._chosen = np.arange(len(self._frames)) if chosen is None else chosen
 
     @classmethod
@@ -52,9 +52,9 @@ class FrameStore(Sequence[LabelledStructure]):
         """Write structures one by one, unless the folder already holds all of them under the same ``key``.
 
         Args:
-            frames: the structures; no more than one of them is kept in memory.
-            folder: where they are written. Another store there is replaced.
-            key: description of where the structures come from, of types that JSON knows.
+            frames: the structures; only one of them at a time is kept in memory.
+            folder: where they are written. Whatever the folder holds is removed first.
+            key: JSON-able description of where the structures come from.
         """
         seal, content = folder / "key.json", {"layout": _LAYOUT, "key": key}
         if seal.is_file() and json.loads(seal.read_text()) == content:
@@ -112,7 +112,7 @@ class FrameStore(Sequence[LabelledStructure]):
 
 
 def _rows(frame: LabelledStructure, first: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The row of a frame (1,) and those of its atoms (N,), the first of which has the number ``first``."""
+    """The row of a frame (1,) and the rows of its atoms (N,), which begin at row ``first`` of atoms.bin."""
     structure = frame.structure
     row, block = np.empty(1, dtype=_FRAME), np.empty(len(structure), dtype=_ATOM)
     row["first"], row["count"], row["weights"] = first, len(structure), frame.weights
@@ -123,5 +123,5 @@ def _rows(frame: LabelledStructure, first: int) -> tuple[NDArray[Any], NDArray[A
     return row, block
 
 
-def _mapped(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
+def _map_file(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
     return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.zeros(0, dtype=kind)

@@ -50,13 +50,14 @@ class ResumableRun:
         interval: steps between frames.
         checkpoint: steps between checkpoints. Frames reach the disk with the checkpoint, so a kill can lose this many
             steps. A multiple of ``interval``; default: ``interval``.
-        resume: continue the run in the folder if there is one. Otherwise a run that is there is not touched.
+        resume: continue the run in the folder if there is one. Without ``resume``, such a run raises an error.
         settings: JSON-able; further settings that a continued run must share with the original.
 
     Raises:
         ResumeError: the folder holds a run and ``resume`` is False; or another run is using the folder; or the run
             there has other atoms, integrator, calculator or settings; or somebody changed its files.
         TypeError: ``integrators.MEMORY`` does not list the integrator.
+        ValueError: ``interval`` is not positive, or ``checkpoint`` is not a multiple of it.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ResumableRun:
         self.checkpoint_interval = interval if checkpoint is None else checkpoint
         if interval < 1 or self.checkpoint_interval < 1 or self.checkpoint_interval % interval:
             raise ValueError(
-                f"a checkpoint every {checkpoint} steps does not go with a frame every {interval} steps: "
+                f"a checkpoint every {self.checkpoint_interval} steps does not go with a frame every {interval} steps: "
                 "give a positive number of steps between frames and a multiple of it between checkpoints"
             )
         self.settings = {**_describe(dynamics), "steps between frames": interval, **(settings or {})}

@@ -1,4 +1,4 @@
-"""Engines that move atoms with the potential: ASE's calculator, and many structures side by side."""
+"""Interfaces through which other programs move atoms: ASE's calculator, for one structure or for many side by side."""
 
 from ase_nbody.engines.calculator import NBodyCalculator, PartEnergies
 from ase_nbody.engines.side_by_side import evaluate_together, relax_together

@@ -1,4 +1,4 @@
-"""``NBodyCalculator``: the network behind ASE's calculator interface. A thin shell: checks, caches, converts."""
+"""``NBodyCalculator``: ASE's calculator interface around an ``Evaluator``. It checks, keeps and converts results."""
 
 import contextlib
 import os
@@ -27,27 +27,27 @@ class NBodyCalculator(Calculator):
 
     One pass gives all properties: ``energy``, ``free_energy`` (equal: there is no electronic temperature), ``energies``
     (N,), ``forces`` (N, 3), and for systems periodic in three directions ``stress`` (6,) and per-atom ``stresses``
-    (N, 6), which sum to the stress. A model that learnt them also gives ``charges`` (N,) and ``dipole`` (3,) of systems
-    that are not periodic; their total charge is ``atoms.info["charge"]``. Units: eV, Angstrom, e; ASE's sign and Voigt
-    order. All results are float64.
+    (N, 6), which sum to the stress. Models that predict charges also give ``charges`` (N,) in e and ``dipole`` (3,) in
+    e Angstrom for structures without periodic directions; ``atoms.info["charge"]`` is then the total charge. Units: eV,
+    Angstrom; ASE's sign and Voigt order. All results are float64.
 
     Args:
         model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these. Several networks,
-            listed or in one file, are a committee, whose mean is returned and whose spread is in ``energy_spread`` and
-            ``forces_spread``.
+            in a list or in one file, form a committee: the results are its mean, and ``energy_spread`` and
+            ``forces_spread`` say how far its members disagree.
         device: where to evaluate, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: ``"float64"`` (default: smooth to round-off, for optimisation and phonons) or ``"float32"`` (faster).
-        compile: evaluate by native code: two to three times as fast for small molecules. Compiled at the first
-            calculation (one to three minutes) and kept for later ones; see ``Runner``.
-        threads: CPU threads of a calculation; default: torch's number, but one for systems so small that threads would
-            only wait for each other (see ``SERIAL_EDGES``).
+        compile: evaluate with native code, two to three times as fast for small molecules. It is compiled at the first
+            calculation (one to three minutes) and kept for later ones; see ``ase_nbody.runtime.runner.Runner``.
+        threads: number of CPU threads of a calculation; default: torch's number, but one for systems so small that
+            threads would only wait for each other.
         skin: distance in Angstrom by which the neighbour search reaches farther than needed, so that its result serves
             for many steps. It changes the speed, never the result.
 
     Raises:
         FileNotFoundError, ModelFileError: the model cannot be read (see ``load_members``).
-        CalculatorSetupError: an unknown dtype or device, an empty committee, species that the model does not know,
-            positions or a cell that cannot be evaluated.
+        CalculatorSetupError: the dtype or device is unknown, the committee is empty, the model does not know a species,
+            or the positions or the cell cannot be evaluated.
         CalculationFailed: the result is not finite, or the system does not fit into the memory.
 
     Warns, once:
@@ -99,25 +99,26 @@ class NBodyCalculator(Calculator):
         return False
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
-        """The keywords that make this calculator, JSON-able; a network given as an object is named by its hash."""
+        """The keywords of this calculator, JSON-able. Its hash stands for a network that was given as an object."""
         return dict(self.parameters)
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """Refused: the keywords are fixed once the calculator is made (ASE's interface)."""
+        """Refuse all changes: the keywords are fixed once the calculator is made (ASE's interface)."""
         if kwargs:
             raise CalculatorSetupError(f"{', '.join(kwargs)} cannot be changed: make a new NBodyCalculator with it")
         return {}
 
     def forget(self) -> None:
-        """Search neighbours anew at the next calculation, which then depends on nothing but the structure.
+        """Search neighbours anew at the next calculation, so that it depends on nothing but the structure.
 
-        The age of a neighbour list changes in which order terms are added, hence the last digit of a result.
+        Otherwise it also depends on the age of the neighbour list, which decides in which order terms are added and so
+        changes the last digits.
         """
         self.evaluator.forget()
 
     @property
     def networks(self) -> list[NBodyNetwork]:
-        """The network, or the members of the committee, in the calculator's precision and place."""
+        """The network, or the members of the committee, in the calculator's precision and on its device."""
         return self.evaluator.networks
 
     @property
@@ -128,8 +129,8 @@ class NBodyCalculator(Calculator):
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation (ASE's interface).
 
-        Atoms that have moved are answered at once, without a look at the rest: in dynamics that is every step. The
-        total charge counts where the model gives charges.
+        If the atoms have moved, nothing else is compared; in dynamics they move at every step. A change of the total
+        charge counts only if the model gives charges.
         """
         before = self.atoms
         if before is not None and len(before) == len(atoms):
@@ -145,7 +146,7 @@ class NBodyCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Evaluate everything that one pass gives, whatever was asked for (ASE's interface)."""
+        """Compute everything that one pass gives, whatever was asked for (ASE's interface)."""
         super().calculate(atoms, properties, system_changes)
         self.results, self._evaluation = {}, None
         if self.atoms is None:
@@ -157,25 +158,25 @@ class NBodyCalculator(Calculator):
     def evaluate(self, structures: Sequence[ase.Atoms]) -> list[dict[str, Any]]:
         """The results of many structures, evaluated side by side in batches of some thousand atoms.
 
-        They equal those of single calculations to round-off, and come faster where the structures are small. The
-        calculator's own results and the neighbour list of a running simulation are not touched.
+        They equal those of single calculations to round-off. For small structures this is faster. It does not change
+        the calculator's own results or the neighbour list of a running simulation.
 
         Args:
             structures: any structures, of any sizes.
 
         Returns:
-            For each structure what ``results`` would hold after its calculation; for a committee ``energy_spread`` and
-            ``forces_spread`` too. Units as there.
+            For each structure, what ``results`` would hold after its calculation, in the same units; for a committee
+            also ``energy_spread`` and ``forces_spread``.
 
         Raises:
-            CalculatorSetupError, CalculationFailed: as in a calculation, with the number of the structure.
+            CalculatorSetupError, CalculationFailed: as in a calculation; the message gives the number of the structure.
         """
         with _as_ase_errors():
             found = self.evaluator.evaluate(_structures(structures))
         outputs = self.evaluator.outputs
         return [results_of(evaluation, outputs) | _spreads_of(evaluation) for evaluation in found]
 
-    # What a calculation gives beyond ASE's properties; each describes the last structure that was calculated.
+    # Results beyond ASE's properties. Each describes the structure that was calculated last.
 
     @property
     def energy_spread(self) -> float:
@@ -189,7 +190,11 @@ class NBodyCalculator(Calculator):
 
     @property
     def part_energies(self) -> list[PartEnergies]:
-        """For each level from below, the energies of its parts; the mean of a committee with one hierarchy."""
+        """For each level, the lowest first, the energies of its parts; for a committee the mean.
+
+        Raises:
+            CalculatorSetupError: the members of the committee have different hierarchies.
+        """
         try:
             return self._last.part_energies
         except ValueError as error:
@@ -197,14 +202,14 @@ class NBodyCalculator(Calculator):
 
     @property
     def _last(self) -> Evaluation:
-        """The last calculation."""
+        """The last calculation, or an error if there is none."""
         if not self.results or self._evaluation is None:  # emptied by ASE's reset() and by a failed calculation
             raise CalculatorSetupError("nothing was calculated yet: call atoms.get_potential_energy() first")
         return self._evaluation
 
 
 def results_of(evaluation: Evaluation, outputs: Sequence[Output] = ()) -> dict[str, Any]:
-    """ASE's results of an evaluated structure, with further ``outputs``; the mean of a committee."""
+    """The results of an evaluated structure under ASE's names, with further ``outputs``; for a committee the mean."""
     structure = evaluation.structure
     energy, energies, forces = (evaluation.mean(name) for name in ("energy", "energies", "forces"))
     results = {"energy": float(energy), "free_energy": float(energy), "energies": energies, "forces": forces}
@@ -219,7 +224,7 @@ def results_of(evaluation: Evaluation, outputs: Sequence[Output] = ()) -> dict[s
 
 
 def _spreads_of(evaluation: Evaluation) -> dict[str, Any]:
-    """The spreads of a committee, nothing for a single network."""
+    """The spreads of a committee; empty for a single network."""
     if len(evaluation.predictions) == 1:
         return {}
     return {"energy_spread": float(evaluation.spread("energy")), "forces_spread": evaluation.spread("forces")}
@@ -236,7 +241,7 @@ def changed_charge(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
 
 @contextlib.contextmanager
 def _as_ase_errors() -> Iterator[None]:
-    """Errors of the structure and the evaluation in here are raised as ASE's."""
+    """Turn errors of the structure and of the evaluation into ASE's errors."""
     try:
         yield
     except StructureError as error:
@@ -246,7 +251,7 @@ def _as_ase_errors() -> Iterator[None]:
 
 
 def _structures(atoms: Sequence[ase.Atoms]) -> list[Structure]:
-    """The structures, or an error with the number of the one that cannot be evaluated."""
+    """The structures of the atoms. If one cannot be evaluated, the error gives its number."""
     structures = []
     for number, one in enumerate(atoms):
         try:
@@ -268,11 +273,12 @@ def _committee(model: Model | Sequence[Model]) -> list[Model]:
 
 
 def _networks(model: Model) -> list[NBodyNetwork]:
-    """The network of a model, or the networks of a file that holds a committee."""
+    """The network of a model, or all networks if the model is a file that holds a committee."""
     return [model] if isinstance(model, NBodyNetwork) else load_members(model)
 
 
 def _label(model: Model) -> str:
+    """The name or path of a model, or the hash of a network."""
     if isinstance(model, NBodyNetwork):
         return "sha256:" + checksum(model.config.model_dump(mode="json"), model.state_dict())
     return os.fspath(model)

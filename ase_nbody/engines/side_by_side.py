@@ -1,7 +1,7 @@
-"""Structures that move side by side, evaluated in one pass: images of an elastic band, relaxations of many structures.
+"""Structures that move side by side and are evaluated in one pass: images of an elastic band, or many relaxations.
 
-Small structures leave a processor idle; together they fill it. What moves them is ASE's: each structure gets a
-calculator of its own, and the first that is asked for a result evaluates all that have moved since.
+Small structures leave a processor idle; together they fill it. ASE moves the structures, and each of them has a
+calculator of its own. The first calculator that is asked for a result evaluates all structures that have moved.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,16 @@ from ase_nbody.engines.calculator import NBodyCalculator, changed_charge
 def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atoms]) -> None:
     """Give each structure a calculator that evaluates it along with the others.
 
-    For elastic bands, whose images then need no ``allow_shared_calculator``, and for ``relax_together``:
+    Use it for elastic bands, which then need no ``allow_shared_calculator``, and before ``relax_together``:
 
     >>> evaluate_together(NBodyCalculator("ethanol"), images)  # doctest: +SKIP
     >>> band = NEB(images)  # doctest: +SKIP
 
-    Results are those of ``calculator.evaluate``. An error is that of the structure that was asked for.
+    Results are the same as from ``calculator.evaluate``. If a structure cannot be evaluated, only its own calculator
+    raises the error.
 
     Args:
-        calculator: evaluates them all; its own results stay what they are.
+        calculator: evaluates all of them; its own results do not change.
         structures: any structures, of any sizes. Their ``calc`` is replaced.
     """
     companions: list[_Companion] = []
@@ -34,21 +35,21 @@ def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atom
 
 
 def relax_together(optimizers: Sequence[Optimizer], fmax: float = 0.05, steps: int = 1000) -> list[bool]:
-    """Let optimisers take their steps side by side, so that structures that are evaluated together move together.
+    """Let optimisers take their steps in turn, so that all their structures are evaluated in one pass.
 
     >>> evaluate_together(calculator, structures)  # doctest: +SKIP
     >>> relax_together([FIRE(atoms) for atoms in structures], fmax=0.01)  # doctest: +SKIP
 
     Args:
-        optimizers: ASE's, one for each structure or filter of one, with what is attached to them. Those that search
-            along lines evaluate within their steps and gain nothing.
-        fmax: largest force in eV/Angstrom at which a structure is relaxed; it moves no more.
+        optimizers: optimisers of ASE, one for each structure or for a filter around it; observers that are attached
+            to them are called. Optimisers with a line search evaluate within their steps, so they gain nothing.
+        fmax: a structure is relaxed, and moves no more, once no force on it exceeds this value in eV/Angstrom.
         steps: largest number of steps of each optimiser.
 
     Returns:
-        Which of them are relaxed.
+        For each optimiser, whether its structure is relaxed.
     """
-    # Sets fmax, logs and observes the start.
+    # ``irun`` sets fmax, logs the start and calls the observers.
     relaxed = [next(optimizer.irun(fmax=fmax, steps=0)) for optimizer in optimizers]
     for _ in range(steps):
         moving = [(number, optimizers[number]) for number, done in enumerate(relaxed) if not done]
@@ -64,7 +65,7 @@ def relax_together(optimizers: Sequence[Optimizer], fmax: float = 0.05, steps: i
 
 
 class _Companion(Calculator):
-    """The calculator of one of the structures."""
+    """The calculator of one of the structures that are evaluated together."""
 
     def __init__(self, calculator: NBodyCalculator, structure: ase.Atoms, companions: "list[_Companion]") -> None:
         super().__init__()
@@ -81,19 +82,20 @@ class _Companion(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Evaluate all structures that are not what they were (ASE's interface)."""
+        """Evaluate this structure and all others that have changed (ASE's interface)."""
         super().calculate(atoms, properties, system_changes)
         moved = [other for other in self.companions if other is not self and other.check_state(other.structure)]
         for other in moved:
             other.atoms = other.structure.copy()
         try:
-            self._take([self, *moved])
-        except (CalculatorSetupError, CalculationFailed):  # whose it is will be seen when it is asked for
+            self._evaluate([self, *moved])
+        except (CalculatorSetupError, CalculationFailed):  # raised again when the structure at fault is asked for
             for other in moved:
                 other.reset()
-            self._take([self])
+            self._evaluate([self])
 
-    def _take(self, companions: "Sequence[_Companion]") -> None:
+    def _evaluate(self, companions: "Sequence[_Companion]") -> None:
+        """Evaluate the structures of some companions in one pass, and give each its results."""
         found = self.calculator.evaluate([companion.atoms for companion in companions])
         for companion, results in zip(companions, found, strict=True):
             companion.results = {name: results[name] for name in self.implemented_properties if name in results}

@@ -1,1 +1,1 @@
-"""Files: written whole, model files without code, committees in one file, HTML pages."""
+"""The files that the package writes and reads: models without code, committees in one file, and HTML pages."""

@@ -1,4 +1,4 @@
-"""Model files ``*.nbody``: weights of a network or a committee, and JSON. Files of strangers are safe to load.
+"""Model files ``*.nbody`` hold the weights of a network or a committee, and JSON. A stranger's file is safe to load.
 
 What the entries of a file mean and how they are checked is in ``entries.py``.
 """
@@ -44,8 +44,9 @@ def save_model(
     """Write a network and its card to ``path``. The file appears whole or not at all.
 
     Args:
-        network: the network; weights are stored in their dtype. Or the members of a committee, all of one config.
-        path: file name, by custom ending in ``.nbody``.
+        network: a network, or the members of a committee, which must have one configuration. The weights keep their
+            dtype.
+        path: file name, which usually ends in ``.nbody``.
         card: JSON-able description: data, theory level, errors, licence, command, ...
 
     Raises:
@@ -76,7 +77,7 @@ def save_model(
 
 
 def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the configuration, as the file has it, and every weight (name, dtype, shape, bytes)."""
+    """SHA-256 of the configuration, in the form that the file holds, and every weight (name, dtype, shape, bytes)."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(weights):
         weight = weights[name].detach().cpu().contiguous()
@@ -86,10 +87,10 @@ def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
 
 
 def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
-    """Read a network, in float64 whatever the file holds, from a file or a shipped one by its name (``"ethanol"``).
+    """Read a network from a file, or a shipped network by its name (``"ethanol"``). It has float64 weights in any case.
 
-    Whoever made the file, it is loaded or refused in about a second, with a few times its size of memory at the most:
-    all is compared and hashed before a network is built.
+    Whoever made the file, this function loads or refuses it in about a second and needs at most a few times the file's
+    size in memory, because it compares and hashes everything before it builds a network.
 
     Raises:
         FileNotFoundError: no such file or shipped model; the message lists the shipped ones.
@@ -106,9 +107,9 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
 
 
 def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
-    """The networks of a model file, one or the members of a committee; else as ``load_model``."""
+    """Read all networks of a model file: one, or the members of a committee. Otherwise the same as ``load_model``."""
     path = find_model(name)
-    with _naming(path):
+    with _errors_name(path):
         content, weights = _read(path)
         present = upgraded(content)
         config, count = config_of(present), present["members"]
@@ -117,7 +118,7 @@ def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
         _check_size(declared, count, weights)
         _check_weights(content, weights)
         _check_shapes(declared, count, weights)
-        # Drawing the initial weights, which are overwritten, must not advance the caller's random numbers.
+        # The initial weights are overwritten, so drawing them must not advance the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             network = NBodyNetwork(config)
         members = [network, *(copy.deepcopy(network) for _ in range(count - 1))]
@@ -127,7 +128,7 @@ def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
 
 
 def _stack(members: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """The weights of all members as one table; those of a single network as they are."""
+    """Stack the weights of all members, name by name. The weights of a single network stay as they are."""
     if len(members) == 1:
         return members[0]
     return {name: torch.stack([weights[name] for weights in members]) for name in members[0]}
@@ -141,9 +142,9 @@ def _unstack(weights: Mapping[str, Tensor], count: int) -> list[Mapping[str, Ten
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
-    """The entries of a model file as they stand in it, checksums verified: config, card, units, versions, ..."""
+    """Read the entries of a model file (config, card, units, versions, ...) unchanged, and verify its checksums."""
     path = find_model(name)
-    with _naming(path):
+    with _errors_name(path):
         content, weights = _read(path)
         _check_weights(content, weights)
     return content
@@ -173,8 +174,8 @@ def find_model(name: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Whatever is wrong in here is wrong with the file at ``path``."""
+def _errors_name(path: Path) -> Iterator[None]:
+    """Turn the errors of the block into errors that name the file at ``path``."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -182,7 +183,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Entries and weights of a file of a version that we know, in our units; the weights are as yet unverified."""
+    """Read entries and weights, and check the entries. The weights are not verified yet."""
     content, weights = unpack(read_bounded(path))
     check_entries(content)
     return content, weights
@@ -194,23 +195,23 @@ def _check_members(count: int) -> None:
 
 
 def _check_size(declared: Mapping[str, Weight], members: int, weights: Mapping[str, Tensor]) -> None:
-    """Refuse before it is hashed a file whose size is not that of its networks."""
+    """Refuse a file whose number of weights is not that of its networks, before the weights are hashed."""
     expected = sum(weight.size for weight in declared.values())
     found = sum(weight.numel() for weight in weights.values())
     if members * expected != found:
         raise ModelFileError(
-            f"the configuration describes a network of {expected} weights, but the file holds {found} for {members}: "
-            "the weights do not fit the configuration"
+            f"the configuration describes a network of {expected} weights, but the file holds {found} weights for "
+            f"{members} network(s): the weights do not fit the configuration"
         )
 
 
 def _check_shapes(declared: Mapping[str, Weight], members: int, weights: Mapping[str, Tensor]) -> None:
-    """Refuse before it is built a network whose weights have other names or shapes than those of the file."""
+    """Refuse weights whose names or shapes are not those of the network, before it is built."""
     missing, foreign = sorted(declared.keys() - weights.keys()), sorted(weights.keys() - declared.keys())
     if missing or foreign:
         raise ModelFileError(
-            f"the weights do not fit the configuration. Missing keys: {_first(missing)}; "
-            f"keys that do not belong to it: {_first(foreign)}"
+            f"the weights do not fit the configuration. Missing keys: {_first_names(missing)}; "
+            f"keys that do not belong to it: {_first_names(foreign)}"
         )
     for name, weight in declared.items():
         shape = tuple(weights[name].shape)
@@ -220,8 +221,8 @@ def _check_shapes(declared: Mapping[str, Weight], members: int, weights: Mapping
             raise ModelFileError(f"size mismatch: the weight {name!r} has {list(shape)}, not {list(weight.shape)}")
 
 
-def _first(names: Sequence[str]) -> str:
-    """A few of the names, which may be of any number and length."""
+def _first_names(names: Sequence[str]) -> str:
+    """The first three names, each cut to 100 characters: a file may hold any number of names of any length."""
     return ", ".join(repr(name[:100]) for name in names[:3]) + (", ..." if len(names) > 3 else "") or "none"
 
 

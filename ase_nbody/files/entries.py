@@ -8,13 +8,13 @@ Entries, each JSON in the metadata of one safetensors file (``tensor_file.py``):
     units              ``UNITS``
     versions           packages that wrote the file
     checksum           SHA-256 of config and weights: the identity of the model
-    members            number of networks; since version 3. Several, a committee, share the config, and each weight has
-                       them along an additional first dimension.
-    features           names of the optional things that the file uses, sorted; since version 4
+    members            number of networks; since version 3. The networks of a committee share the config, and each
+                       weight has an additional first dimension that counts them.
+    features           sorted names of the optional features that the file uses; since version 4
     metadata_checksum  SHA-256 of all entries above; since version 2
 
-A file that uses no optional thing is written as version 3. A later release that adds one adds a row to ``FEATURES``
-and needs no further version: a release that does not know the feature refuses the file and names it.
+A file that uses no optional feature is written as version 3. A later release that adds a feature adds a row to
+``FEATURES`` and needs no new version: a release that does not know the feature refuses the file and names the feature.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from ase_nbody.network.config import NBodyConfig
 
 FORMAT_VERSION = 4  # the newest that is read
 UNITS = {"energy": "eV", "length": "Angstrom"}
-MAX_LEVELS = 8  # building a level takes some hundredths of a second, however few weights it has
+MAX_LEVELS = 8  # a level takes some hundredths of a second to build, even if it has few weights
 _ENTRIES: dict[str, type] = {
     "format": int,
     "config": dict,
@@ -46,11 +46,11 @@ _SINCE_4: dict[str, type] = {"features": list}
 
 @dataclass(frozen=True)
 class Feature:
-    """An optional thing that a file may use. A file uses it if and only if all that it brings is there.
+    """An optional part of the format. A file that uses it holds all of the keys and entries below, any other none.
 
     Attributes:
-        config: the keys that it brings to the entry ``config``.
-        entries: the entries that it brings, with their types.
+        config: keys that it adds to the entry ``config``.
+        entries: entries that it adds to the file, with their types.
     """
 
     config: tuple[str, ...] = ()
@@ -61,12 +61,12 @@ FEATURES = {"outputs": Feature(config=("outputs",))}
 
 
 def features_of(config: Mapping[str, Any]) -> list[str]:
-    """Names of the features that a configuration, as it stands in a file, uses."""
+    """Names of the features that a configuration uses, in the form that the file holds."""
     return sorted(name for name, feature in FEATURES.items() if set(feature.config) & config.keys())
 
 
 def metadata_checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of all entries but itself."""
+    """SHA-256 of the entries. ``content`` must not hold the entry ``metadata_checksum`` itself."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -77,10 +77,11 @@ def check_levels(levels: Sequence[Any]) -> None:
 
 
 def check_entries(content: Mapping[str, Any]) -> None:
-    """Refuse entries that are not those of a file of a version that we know, in our units.
+    """Refuse a file whose entries this release cannot read.
 
     Raises:
-        ModelFileError: an entry is missing, too many, of another type or damaged, or asks for a newer release.
+        ModelFileError: an entry is missing, unknown, damaged or of the wrong type; the units are not ours; or the file
+            needs a newer release.
     """
     version = content.get("format")
     if type(version) is not int or version < 1:  # True is an int, but not a version
@@ -120,14 +121,14 @@ def _check_features(content: Mapping[str, Any], features: Sequence[str]) -> None
 
 
 def _features(content: Mapping[str, Any]) -> list[str]:
-    """The names of the optional things that a file says it uses, all of which we know."""
+    """Names of the features that a file says it uses. A feature that this release does not know is refused."""
     if content["format"] < 4 or "features" not in content:
-        return []  # that version 4 lacks them is found with the other entries
+        return []  # if version 4 lacks the entry, ``_check_types`` refuses the file
     names = content["features"]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ModelFileError("its entry 'features' is not a list of names; a file that uses none is of version 3")
     if names != sorted(set(names)):
-        raise ModelFileError("the names in its entry 'features' are not sorted, each once")
+        raise ModelFileError("the names in its entry 'features' are not sorted, or one occurs twice")
     if unknown := [name for name in names if name not in FEATURES]:
         raise ModelFileError(
             f"it uses {unknown[0][:100]!r}, which this release does not know; it knows {', '.join(sorted(FEATURES))}. "
@@ -137,31 +138,31 @@ def _features(content: Mapping[str, Any]) -> list[str]:
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """The entries as the present version has them. What an older one lacks is added here, and nowhere else."""
+    """The entries in the form of the newest version. What older versions lack is added here, and nowhere else."""
     config = content["config"]
     if content["format"] < 2:
         config = {"closest_distances": {}, **config}
     if isinstance(levels := config.get("levels"), list):
-        decays = {"product_decay": 1.0, "radial_decay": 1.0}  # what networks had before these could be chosen
+        decays = {"product_decay": 1.0, "radial_decay": 1.0}  # the values of all networks before they could be chosen
         config = {**config, "levels": [{**decays, **level} if isinstance(level, dict) else level for level in levels]}
     return {"members": 1, **content, "config": config, "format": FORMAT_VERSION}
 
 
 def config_of(content: Mapping[str, Any]) -> NBodyConfig:
-    """The configuration in the entries of the present version.
+    """The configuration of the network, from entries in the form of the newest version.
 
     Raises:
-        ModelFileError: it is not valid, or does not use what the file says it uses.
+        ModelFileError: it is not valid, or it does not use a feature that the file says it uses.
     """
     levels = content["config"].get("levels")
-    check_levels(levels if isinstance(levels, list) else ())  # first of all, for each takes its time to validate
+    check_levels(levels if isinstance(levels, list) else ())  # comes first, because validating a level takes time
     try:
         config = NBodyConfig.model_validate_json(json.dumps(content["config"]), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, ("config", *first["loc"])))
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
-    used = config.model_dump().keys()  # without the options that are empty
+    used = config.model_dump().keys()  # options that are empty are left out
     for name in content.get("features", ()):
         if not used >= set(FEATURES[name].config):
             raise ModelFileError(f"it names the feature {name!r} but does not use it")

@@ -19,12 +19,12 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
 
     Args:
         card: the entry ``card`` of a model file. Its ``example`` has ``numbers`` (atomic numbers), ``positions`` and
-            ``cell`` (three numbers each, in Angstrom), ``pbc`` (three times true or false), and for an ion
-            ``charge`` (e).
+            ``cell`` (rows of three numbers, in Angstrom), ``pbc`` (three booleans), and for an ion ``charge``
+            (in e).
 
     Raises:
-        ModelFileError: the example is no such structure, has none or more than 1000 atoms, or cannot be evaluated; the
-            message names the entry.
+        ModelFileError: the example has another form, no atoms or more than 1000, or cannot be evaluated; the message
+            names the entry.
     """
     example = card.get("example")
     if example is None:
@@ -38,7 +38,7 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
     if not all(type(number) is int and 1 <= number < len(chemical_symbols) for number in numbers):
         raise _refusal("example.numbers", f"atomic numbers, from 1 to {len(chemical_symbols) - 1}")
     if not isinstance(pbc, list) or len(pbc) != 3 or not all(type(periodic) is bool for periodic in pbc):
-        raise _refusal("example.pbc", "a list of three times true or false")
+        raise _refusal("example.pbc", "a list of three values, each true or false")
     charge = example.get("charge", 0.0)
     if type(charge) not in (int, float) or not abs(charge) <= len(numbers):
         raise _refusal("example.charge", "a number, and no more than one e for each atom")
@@ -57,10 +57,10 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
 
 
 def _vectors(entry: str, rows: Any, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The rows of an entry as an array (count, 3) of finite numbers."""
+    """The rows of an entry as an array (count, 3) in float64. All numbers must be finite."""
     well_formed = isinstance(rows, list) and len(rows) == count and all(isinstance(row, list) for row in rows)
     if not well_formed or not all(len(row) == 3 and all(type(x) in (int, float) for x in row) for row in rows):
-        raise _refusal(entry, f"a list of {count} times three numbers")
+        raise _refusal(entry, f"a list of {count} rows of three numbers")
     try:
         vectors = np.array(rows, dtype=np.float64)
     except OverflowError:  # an integer beyond float64

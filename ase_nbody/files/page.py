@@ -1,4 +1,4 @@
-"""Write a report as one HTML file, with its pictures inside, that opens without a network."""
+"""Writes a report as a single HTML file. It contains its pictures, so it opens without a network."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ def require_plots() -> None:
 
 
 def page(title: str, *parts: str) -> bytes:
-    """A complete HTML file from parts that are HTML."""
+    """A complete HTML file. Each part is HTML already."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     body = f"<h1>{escape(title)}</h1>{''.join(parts)}"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
@@ -54,11 +54,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], kinds: Iterable
     """A table; ``kinds`` names the style of each row: passed, failed or dim."""
     lines = list(rows)
     styles = list(kinds) if kinds is not None else [""] * len(lines)
-    body = "".join(_line("td", cells, style) for cells, style in zip(lines, styles, strict=True))
-    return f"<table>{_line('th', head, '')}{body}</table>"
+    body = "".join(_row("td", cells, style) for cells, style in zip(lines, styles, strict=True))
+    return f"<table>{_row('th', head, '')}{body}</table>"
 
 
-def _line(tag: str, cells: Sequence[object], style: str) -> str:
+def _row(tag: str, cells: Sequence[object], style: str) -> str:
     return f'<tr class="{style}">' + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
 
@@ -70,6 +70,6 @@ def png(figure: "Figure") -> bytes:
 
 
 def picture(image: bytes, caption: str) -> str:
-    """A figure with a PNG image, which the page itself contains."""
+    """A figure with a PNG image that is embedded in the page."""
     source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
     return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-MAX_FILE_BYTES = 64 * 2**20  # a hundred times our largest model; hashing takes a fraction of a second
-MAX_HEADER_BYTES = 64 * 2**10  # fifteen times the header of our models
+MAX_FILE_BYTES = 64 * 2**20  # over twenty times our largest model file; hashing takes a fraction of a second
+MAX_HEADER_BYTES = 64 * 2**10  # six times the largest header of our models
 MAX_JSON_DEPTH = 16  # levels of brackets
 DTYPES = {"F32": torch.float32, "F64": torch.float64}
 
@@ -80,7 +80,7 @@ def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The parsed entries and the tensors of a file. All tensors have the same dtype, one of ``DTYPES``.
 
     Raises:
-        ModelFileError: the bytes are not such a file, or fewer or more than the header says.
+        ModelFileError: the bytes are not such a file, or the header announces fewer or more bytes.
     """
     length = int.from_bytes(payload[:8], "little")
     if len(payload) < 8 or length > len(payload) - 8:
@@ -88,7 +88,7 @@ def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if length > MAX_HEADER_BYTES or len(payload) > MAX_FILE_BYTES:
         raise ModelFileError(
             f"it has {len(payload):,} bytes, {length:,} of them in the header; "
-            f"allowed are {MAX_FILE_BYTES:,} and {MAX_HEADER_BYTES:,}"
+            f"at most {MAX_FILE_BYTES:,} and {MAX_HEADER_BYTES:,} are allowed"
         )
     try:
         header = parse_json(payload[8 : 8 + length].decode())

@@ -156,7 +156,7 @@ class Progress(Callback):
 
 
 def _errors_line(errors: Mapping[str, Mapping[str, float]]) -> str:
-    """Mean absolute errors of energy, forces and stress with their units; errors by element are left out."""
+    """Mean absolute errors of all labels with their units. Errors by element are left out."""
     shown = []
     for quantity, measures in errors.items():
         if quantity in UNITS:
@@ -165,7 +165,7 @@ def _errors_line(errors: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _columns(errors: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """One row of the table: an error in each column, under its name and unit."""
+    """One row of the table: errors by the names of their columns, which include the unit."""
     return {
         f"{quantity} {measure} ({unit_of(quantity)})": value
         for quantity, measures in errors.items()

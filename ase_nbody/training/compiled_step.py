@@ -37,7 +37,7 @@ class CompiledPotential:
         self.network, self.virials, self.patience, self.most = network, virials, patience, most
         self._seen: Counter[tuple[torch.Size, ...]] = Counter()
         self._compiled: dict[tuple[torch.Size, ...], Callable[..., tuple[Tensor, ...]]] = {}
-        self._fallback = Fallback("compiling failed, going on without")
+        self._fallback = Fallback("compiling the training step failed, going on without")
 
     def __call__(
         self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
@@ -61,8 +61,9 @@ class CompiledPotential:
         return Prediction.from_named(dict(zip(Prediction.names(self.network.config), found, strict=True)))
 
     def _compile(self, tables: list[Tensor], *geometry: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+        """Trace and compile the step for the shapes of these tensors, its backward pass included."""
         energy_and_gradient = pure_evaluation(self.network, create_graph=True, virials=self.virials)
-        weights = list(self.network.parameters())  # not copies of them, for which torch would compile once more
+        weights = list(self.network.parameters())  # the weights themselves: for copies, torch would compile again
         free = [weight for weight in weights if weight.requires_grad]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own internals

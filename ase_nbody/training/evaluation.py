@@ -1,4 +1,4 @@
-"""Errors of a model, a network or a committee, on labelled structures."""
+"""The errors that a network or a committee makes on labelled structures, and its predictions for them."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +27,8 @@ def evaluate_model(
     """Mean absolute and root-mean-square errors of a network on reference data.
 
     Args:
-        network: the network, or the members of a committee, which have one configuration and whose mean is taken.
-            Copies in ``dtype`` are evaluated.
+        network: the network, or the members of a committee with one configuration; their mean is taken. Copies in
+            ``dtype`` are evaluated.
         data: labelled structures. Labels that they lack, or that the network does not predict, are left out.
         dtype: precision of the evaluation.
 
@@ -43,7 +43,7 @@ def evaluate_model(
 
 
 def errors_table(table: Mapping[str, Mapping[str, float]], title: str) -> Table:
-    """A table for people of the errors that ``evaluate_model`` gives."""
+    """A table to print, with the errors that ``evaluate_model`` returned."""
     shown = Table("quantity", "MAE", "RMSE", "unit", title=title)
     for quantity, measures in table.items():
         shown.add_row(
@@ -57,7 +57,7 @@ def predict(
     data: Sequence[LabelledStructure],
     dtype: torch.dtype = torch.float64,
 ) -> list[LabelledStructure]:
-    """Label structures by the network; the arguments and errors are those of ``evaluate_model``."""
+    """Label structures with the network's predictions; arguments and errors are the same as in ``evaluate_model``."""
     labelled: list[LabelledStructure] = []
     for batch, prediction in _batches(network, data, dtype):
         predicted, sizes = predicted_labels(prediction, batch), batch.atoms_per_structure.tolist()
@@ -78,7 +78,7 @@ def predict(
 
 
 def _is_defined(label: Label, structure: Structure) -> bool:
-    """Whether a structure of this periodicity has such a label."""
+    """Whether the label is defined for a structure with this periodicity."""
     if label.name == "stress":
         return bool(structure.pbc.all())
     return not (label.molecular and structure.pbc.any())
@@ -87,14 +87,14 @@ def _is_defined(label: Label, structure: Structure) -> bool:
 def _batches(
     network: NBodyNetwork | Sequence[NBodyNetwork], data: Sequence[LabelledStructure], dtype: torch.dtype
 ) -> Iterator[tuple[Batch, Prediction]]:
-    """Yield batches of the data and the prediction of the network, or the mean of a committee's, for each."""
+    """Yield each batch of the data with the prediction of the network, or with the mean prediction of a committee."""
     warm_up_vector_functions()
     networks = [network] if isinstance(network, NBodyNetwork) else network
-    exact = [for_eager(copy.deepcopy(member).to(dtype).requires_grad_(False)) for member in networks]
+    copies = [for_eager(copy.deepcopy(member).to(dtype).requires_grad_(False)) for member in networks]
     largest = max((len(frame.structure) for frame in data), default=1)
     step = max(1, _ATOMS_PER_BATCH // max(1, largest))
     for start in range(0, len(data), step):
         batch = collate(prepare(data[start : start + step], networks[0].config))
         system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
-        members = [evaluate(member, *system) for member in exact]
+        members = [evaluate(member, *system) for member in copies]
         yield batch, Prediction.mean(members)

@@ -1,9 +1,10 @@
-"""The network that a training begins with: a fresh one, or one that was trained before and meets new data.
+"""The network that a training begins with: a new one, or a trained one that is to learn from other data.
 
-A trained one keeps its function: its architecture, scale, isolated-atom energies and weights stay as they are. Species
-that it does not know join its tables, with the mean of the rows of those that it knows; the embeddings are drawn around
-it, so that new species differ. Closest distances become the smaller of those of the old and the new data. Outputs that
-it lacks get new heads.
+A trained network keeps its function: its architecture, scale and weights stay as they are, and so do its isolated-atom
+energies unless the configuration sets others. A species that it does not know gets a row of its own in each table of
+species: the mean of the rows that are there. Its embedding also gets a random deviation, so that several new species
+differ. The closest distance of each pair is the smaller one of the old and the new data. Outputs that the network lacks
+get new heads.
 """
 
 from collections.abc import Sequence
@@ -19,26 +20,28 @@ from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
 
-_MOST_COHESION = 15.0  # eV per atom: tungsten has 9
-_SPREAD = 0.3  # of the embeddings of new species, in units of those of a fresh network
+_MAX_COHESION_EV_PER_ATOM = 15.0  # tungsten has 9
+_EMBEDDING_DEVIATION = 0.3  # of new species from the mean, relative to the size of the embeddings of a new network
 
 
 def build_network(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
-    """The network of a configuration before its training; frozen weights require no gradient.
+    """The network of a configuration before its training. Frozen weights require no gradient.
 
     Raises:
-        ConfigError: the model to start from cannot take the species of the data, or has no such level to freeze.
+        ConfigError: the model to start from cannot take the species of the data, ``network.freeze`` names a level that
+            does not exist, or it leaves nothing to train.
         DataError: the data lack forces, or their energies are not those of the model to start from.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        network = _fresh(config, training) if config.network.start_from is None else _started(config, training)
+        make_network = _new_network if config.network.start_from is None else _network_from_model
+        network = make_network(config, training)
     network = network.to(getattr(torch, config.training.dtype)).requires_grad_(True)
     return _freeze(network, config.network.freeze)
 
 
-def _fresh(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
-    """Weights at random, species and scales of the training data."""
+def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+    """A network with random weights, and with species and scales from the training data."""
     given = config.data.isolated_atom_energies
     statistics = measure(training, config.network.levels, given if isinstance(given, dict) else None)
     levels = tuple(
@@ -59,8 +62,8 @@ def _fresh(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBo
     )
 
 
-def _started(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
-    """The model to start from, of a committee the member of the seed, with the species of the data besides its own."""
+def _network_from_model(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+    """The model to start from, with the species of the data added. The seed selects the member of a committee."""
     members = load_members(str(config.network.start_from))
     before = members[config.training.seed % len(members)]
     given = config.data.isolated_atom_energies
@@ -72,7 +75,7 @@ def _started(config: TrainingConfig, training: Sequence[LabelledStructure]) -> N
         "species": tuple(species),
         "embedding": before.embedding.tau_out.channels,
         "isolated_atom_energies": {symbol: energy for symbol, energy in isolated.items() if symbol in species},
-        "closest_distances": _closest(before.config, statistics),
+        "closest_distances": _closest_distances(before.config, statistics),
         "outputs": (*before.config.outputs, *config.network.outputs),
     }
     try:
@@ -87,7 +90,11 @@ def _started(config: TrainingConfig, training: Sequence[LabelledStructure]) -> N
 def _isolated_energies(
     before: dict[str, float], given: dict[str, float] | str | None, training: Sequence[LabelledStructure]
 ) -> dict[str, float]:
-    """What is given goes before what the model has, that before what the data say; ``"fit"`` asks the data alone."""
+    """The isolated-atom energies in eV of all species of the model and of the data.
+
+    A ``given`` energy takes precedence over that of the model, and that of the model over a fit to the data. If
+    ``given`` is ``"fit"``, all species of the data are fitted.
+    """
     if given == "fit":
         return before | fit_isolated_energies(training)
     known = before | (given if isinstance(given, dict) else {})
@@ -95,7 +102,7 @@ def _isolated_energies(
 
 
 def _refuse_other_energies(isolated: dict[str, float], training: Sequence[LabelledStructure], name: str) -> None:
-    """Refuse data whose energies count from elsewhere than the model's: they would wipe out what it has learnt."""
+    """Refuse data whose energies have another zero than the model's: they would wipe out what it has learnt."""
     cohesion = [
         (frame.energy - sum(isolated[chemical_symbols[number]] for number in frame.structure.numbers))
         / len(frame.structure)
@@ -103,15 +110,16 @@ def _refuse_other_energies(isolated: dict[str, float], training: Sequence[Labell
         if np.isfinite(frame.energy)
     ]
     typical = float(np.median(cohesion)) if cohesion else 0.0
-    if abs(typical) > _MOST_COHESION:
+    if abs(typical) > _MAX_COHESION_EV_PER_ATOM:
         raise DataError(
-            f"the energies of the data are {typical:.4g} eV per atom from those of isolated atoms in {name} (allowed: "
-            f"{_MOST_COHESION:g}): another theory or unit. Set data.isolated_atom_energies: fit, or give them."
+            f"the energies of the data differ by {typical:.4g} eV per atom from those of isolated atoms in {name} "
+            f"(allowed: {_MAX_COHESION_EV_PER_ATOM:g}): they come from another theory or have another unit. "
+            "Set data.isolated_atom_energies: fit, or give them."
         )
 
 
-def _closest(before: NBodyConfig, statistics: DataStatistics) -> dict[str, float]:
-    """The smaller distance of each pair; a model without any is held nowhere, and stays so."""
+def _closest_distances(before: NBodyConfig, statistics: DataStatistics) -> dict[str, float]:
+    """The smaller distance of model and data for each pair, in Angstrom. A model without distances gets none."""
     old, new = before.closest_distances, statistics.closest_distances
     pairs = [*old, *(pair for pair in new if pair not in old)] if old else []
     return {pair: min(old.get(pair, np.inf), new.get(pair, np.inf)) for pair in pairs}
@@ -119,10 +127,10 @@ def _closest(before: NBodyConfig, statistics: DataStatistics) -> dict[str, float
 
 @torch.no_grad()
 def transfer(before: NBodyNetwork, after: NBodyNetwork) -> None:
-    """Give the weights of a network to one of the same shape that knows more species, or has more outputs.
+    """Copy the weights of a network to another of the same shape that may know more species or have more outputs.
 
-    Tables of species, which differ in size, get the old rows at their places and means of them at the new ones. Heads
-    of new outputs stay as they are drawn.
+    Tables of species differ in size: old species keep their rows, and each new species gets the mean of these rows.
+    Heads of new outputs keep the weights that were drawn for them.
     """
     rows = torch.tensor([after.config.species.index(symbol) for symbol in before.config.species])
     new = [index for index, symbol in enumerate(after.config.species) if symbol not in before.config.species]
@@ -137,11 +145,11 @@ def transfer(before: NBodyNetwork, after: NBodyNetwork) -> None:
         (axis,) = (axis for axis in range(weight.dim()) if weight.shape[axis] != old.shape[axis])
         weight.copy_(old.mean(axis, keepdim=True).expand_as(weight))
         weight.index_copy_(axis, rows, old)
-    embedding[new] += _SPREAD * torch.randn_like(embedding[new]) / embedding.shape[1] ** 0.5
+    embedding[new] += _EMBEDDING_DEVIATION * torch.randn_like(embedding[new]) / embedding.shape[1] ** 0.5
 
 
 def _freeze(network: NBodyNetwork, freeze: FreezeConfig) -> NBodyNetwork:
-    """The network with its frozen weights marked: they require no gradient."""
+    """Mark frozen weights, so that they require no gradient, and return the network."""
     for number in freeze.levels:
         if number > len(network.levels):
             raise ConfigError(f"network.freeze names level {number}, but there are {len(network.levels)} levels")

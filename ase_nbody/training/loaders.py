@@ -23,7 +23,7 @@ def make_loader(
     *,
     shuffle: bool,
 ) -> DataLoader[Batch]:
-    """The loader of this process: its share of every batch.
+    """The loader that gives this process its share of every batch.
 
     Neighbour tables are made once and kept if they fit into ``data.memory``; otherwise they are made for each batch.
 

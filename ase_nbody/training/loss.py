@@ -1,4 +1,4 @@
-"""The loss, and the errors in the units that people use."""
+"""The loss of a training, and the errors of a network in the units that people use."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ from ase_nbody.prediction import Prediction
 
 
 def predicted_labels(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-    """What the network says of the labels of a batch, by name; labels that it does not predict are left out.
+    """The network's predictions for the labels of a batch, by name. Labels that it does not predict are left out.
 
     Returns:
-        values of the shapes and units of ``batch.labels``. The stress of a structure without a volume is its virial.
+        Values with the shapes and units of ``batch.labels``. A structure without a volume has its virial in place of
+        the stress.
     """
     virial = sum_by_structure(prediction.virials, batch.hierarchy.structure, batch.hierarchy.n_structures)
     volume = torch.linalg.det(batch.cells).abs().reshape(-1, 1, 1)
@@ -34,7 +35,7 @@ class Residual:
     Attributes:
         error: prediction minus reference (n, ...) in the label's unit, float64.
         weight: how much each of them counts in the loss (n,), float64.
-        atoms: number of atoms of the structure that each belongs to (n,), int64.
+        atoms: number of atoms in the structure that each of them belongs to (n,), int64.
         numbers: atomic numbers (n,), int64; 0 where the label belongs to structures.
     """
 
@@ -44,12 +45,12 @@ class Residual:
     numbers: Tensor
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Residual":
-        """Change each tensor."""
+        """Apply ``change`` to each tensor."""
         return Residual(change(self.error), change(self.weight), change(self.atoms), change(self.numbers))
 
     @classmethod
     def joined(cls, several: Iterable["Residual"]) -> "Residual":
-        """Join those of several batches."""
+        """Join the residuals of several batches."""
         rows = [(one.error, one.weight, one.atoms, one.numbers) for one in several]
         return cls(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
@@ -59,7 +60,7 @@ class Residuals:
     """Errors of a batch.
 
     Attributes:
-        of_label: the errors of each label that the network predicts, by name.
+        of_label: the residual of each label that the network predicts, by name.
     """
 
     of_label: Mapping[str, Residual]
@@ -88,16 +89,16 @@ class Residuals:
 
     @classmethod
     def joined(cls, several: Iterable["Residuals"]) -> "Residuals":
-        """Join those of several batches of one network."""
+        """Join the residuals of several batches. All must come from one network."""
         parts = list(several)
         return cls({name: Residual.joined(part[name] for part in parts) for name in parts[0].of_label})
 
     def to(self, device: str | torch.device) -> "Residuals":
-        """Copy them to another device."""
+        """Copy the residuals to another device."""
         return Residuals({name: one.mapped(lambda tensor: tensor.to(device)) for name, one in self.of_label.items()})
 
     def counts(self) -> Tensor:
-        """How many structures or atoms have a reference, for each row of ``LABELS``: (n_labels,), float64."""
+        """For each row of ``LABELS``, how many structures or atoms have a reference value (n_labels,), float64."""
         numbers = [len(self.of_label[label.name].error) if label.name in self.of_label else 0 for label in LABELS]
         device = next(iter(self.of_label.values())).error.device
         return torch.tensor(numbers, dtype=torch.float64, device=device)
@@ -115,9 +116,9 @@ def loss(
     huber_delta: float = 0.01,
     counts: Tensor | None = None,
 ) -> Tensor:
-    """Weighted sum of the mean misfits of all labels.
+    """The sum over all labels of their mean misfits, each times its weight.
 
-    With the typical force s = ``scale``, let e be an error without unit (see ``Label.misfit``):
+    With the typical force s = ``scale``, let e be the error of a label in units of its misfit (see ``Label.misfit``):
 
         forces    dF / s
         energy    dE / (s sqrt(N) 1 Angstrom)
@@ -132,17 +133,16 @@ def loss(
         mae     the mean of the absolute values of its components
         huber   the mean of their Huber functions, divided by delta so that they become absolute values far beyond it
 
-    If errors of atoms are independent, dE / sqrt(N) gives small and large structures the same weight. First powers keep
-    single hard frames from ruling the fit, which squares do not. Each term of a mean is multiplied by the weight of its
-    frame.
+    If errors of atoms are independent, dE / sqrt(N) gives small and large structures the same weight. Squares would let
+    a few hard frames rule the fit; first powers do not. Each term of a mean is multiplied by the weight of its frame.
 
     Args:
-        residuals: of a batch.
+        residuals: the errors of a batch.
         scale: typical force in eV/Angstrom.
-        weights: of the labels, by name. Labels that the network does not predict are left out.
-        kind: of the misfit.
-        huber_delta: where squares become absolute values: at |e| = huber_delta / s, in eV/Angstrom.
-        counts: what the sums are divided by, as in ``Residuals.counts``; default: these counts.
+        weights: weight of each label, by name. Labels that the network does not predict are left out.
+        kind: the kind of misfit.
+        huber_delta: force error in eV/Angstrom at which squares become absolute values: |e| = huber_delta / s.
+        counts: numbers by which the sums are divided to become means; default: ``residuals.counts()``.
     """
     counts = residuals.counts() if counts is None else counts
     counts = torch.where(counts > 0.0, counts, 1.0)
@@ -157,7 +157,7 @@ def loss(
 
 
 def _without_unit(residual: Residual, unit: MisfitUnit, scale: float) -> Tensor:
-    """Errors (n, components) divided by the unit of their misfit."""
+    """Errors (n, components), each divided by the size that counts as 1 in the loss."""
     error = _as_rows(residual.error)
     if unit.grows:
         error = error / residual.atoms.to(error.dtype).sqrt().unsqueeze(-1)
@@ -166,7 +166,7 @@ def _without_unit(residual: Residual, unit: MisfitUnit, scale: float) -> Tensor:
 
 
 def _as_rows(values: Tensor) -> Tensor:
-    """(n, ...) as (n, components)."""
+    """Values (n, ...) in the shape (n, components)."""
     return values.flatten(1) if values.dim() > 1 else values.unsqueeze(-1)
 
 
@@ -184,7 +184,7 @@ def _misfit(error: Tensor, kind: LossKind, delta: float) -> Tensor:
 
 
 def _smooth_abs(square: Tensor) -> Tensor:
-    """Square root with a finite slope at zero."""
+    """The square root of ``square``, with a finite slope at zero."""
     return (square + 1e-8).sqrt()
 
 
@@ -194,7 +194,7 @@ UNITS: Mapping[str, str] = {"energy": "meV", "energy_per_atom": "meV/atom"} | {
 
 
 def unit_of(quantity: str) -> str:
-    """Unit of a quantity of ``errors``, such as ``forces_H``."""
+    """Unit of a quantity that ``errors`` returns, such as ``forces_H``."""
     return UNITS.get(quantity) or UNITS[quantity.partition("_")[0]]
 
 
@@ -202,8 +202,8 @@ def errors(residuals: Iterable[Residuals]) -> dict[str, dict[str, float]]:
     """Mean absolute and root-mean-square error of each quantity over many batches, in the units of ``unit_of``.
 
     Returns:
-        ``{quantity: {"mae": ..., "rmse": ...}}`` of the quantities that are predicted and have references. Where there
-        are several elements, also for each of them what belongs to atoms: ``forces_H``, ``forces_C``, ...
+        ``{quantity: {"mae": ..., "rmse": ...}}`` for the quantities that are predicted and have reference values. If
+        there are several elements, per-atom quantities also come for each element: ``forces_H``, ``forces_C``, ...
     """
     joined = Residuals.joined(residuals)
     values = {name: joined[name].error for name in joined.of_label}
@@ -220,7 +220,7 @@ def errors(residuals: Iterable[Residuals]) -> dict[str, dict[str, float]]:
 
 
 def _by_element(name: str, residual: Residual) -> dict[str, Tensor]:
-    """The errors on each element, if there are several."""
+    """The errors of a label for each element, if there are several elements."""
     occurring = residual.numbers.unique().tolist()
     if len(occurring) < 2:
         return {}

@@ -51,7 +51,7 @@ def model_card(
 
 
 def with_units(errors: Errors) -> dict[str, dict[str, Any]]:
-    """The errors of each quantity with their unit, as model cards have them."""
+    """The errors of each quantity with their unit, in the form of a model card."""
     return {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in errors.items()}
 
 

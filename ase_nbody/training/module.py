@@ -1,4 +1,4 @@
-"""The training module for lightning: the training step with its optimisers and schedules, and the validation."""
+"""``NBodyTraining``, the module that lightning trains: training step, optimisers, schedules and validation."""
 
 import math
 from typing import Any
@@ -84,7 +84,7 @@ class NBodyTraining(lightning.LightningModule):
         return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self.total_steps)))
 
     def predict(self, batch: Batch) -> Prediction:
-        """Energies, forces and, if needed, virials and charges that can be differentiated by the weights."""
+        """Energies, forces and, if needed, virials and charges. They can be differentiated by the weights."""
         warm_up_vector_functions()
         system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
         if self._compiled is not None:
@@ -118,9 +118,9 @@ class NBodyTraining(lightning.LightningModule):
         value = summed(value.detach()) / processes
         gradient = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.gradient_clip or math.inf)
         diverged = self.watch.has_diverged(float(value), float(gradient))
-        for optimiser in [] if diverged else _several(self.optimizers()):
+        for optimiser in [] if diverged else _as_list(self.optimizers()):
             optimiser.step()
-        for schedule in _several(self.lr_schedulers()):
+        for schedule in _as_list(self.lr_schedulers()):
             if not isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
                 schedule.step()
         if not diverged:
@@ -148,7 +148,7 @@ class NBodyTraining(lightning.LightningModule):
             for measure, error in measures.items():
                 self.log(f"{quantity}_{measure}", error)
         followed = self.errors["forces"]["mae"] if "forces" in self.errors else float(value)
-        for schedule in _several(self.lr_schedulers()):
+        for schedule in _as_list(self.lr_schedulers()):
             if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
                 schedule.step(followed)
 
@@ -166,6 +166,6 @@ class NBodyTraining(lightning.LightningModule):
         return batch.to(device)
 
 
-def _several(given: Any) -> list[Any]:
-    """As a list: lightning returns a list, a single item, or None."""
+def _as_list(given: Any) -> list[Any]:
+    """What lightning returns, as a list: it returns a list, a single item or None."""
     return given if isinstance(given, list) else [] if given is None else [given]

@@ -1,6 +1,6 @@
-"""Muon: momentum, orthogonalised by a Newton-Schulz iteration (Jordan et al. 2024), batched over the degrees l.
+"""The optimiser Muon (Jordan et al. 2024): steps along the momentum, orthogonalised by a Newton-Schulz iteration.
 
-torch's own Muon takes matrices only; ours are stacks ``(degrees, in, out)``, one matrix for each l.
+torch's own Muon takes matrices only; our weights are stacks ``(degrees, in, out)``, one matrix for each l.
 """
 
 from collections.abc import Iterable
@@ -14,16 +14,19 @@ _ITERATIONS = 5
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Nearly U V^T of each matrix U S V^T: a quintic Newton-Schulz iteration in the dtype of the input.
+    """For each matrix U S V^T, approximately U V^T, by a quintic Newton-Schulz iteration in the dtype of the input.
 
     Args:
-        matrices: (..., m, n). Singular values are driven into about 0.7 ... 1.2.
+        matrices: stack of matrices (..., m, n).
+
+    Returns:
+        The stack (..., m, n). Its singular values lie between about 0.7 and 1.2.
     """
     transposed = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if transposed else matrices
     shape, x = x.shape, (x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)).reshape(-1, *x.shape[-2:])
     a, b, c = _COEFFICIENTS
-    for _ in range(_ITERATIONS):  # x <- a x + (b x x^T + c (x x^T)^2) x, in as few passes as there can be
+    for _ in range(_ITERATIONS):  # x <- a x + (b x x^T + c (x x^T)^2) x, in three matrix products
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     x = x.reshape(shape)
@@ -31,13 +34,13 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for parameters of two or more dimensions, the last two being matrices.
+    """Muon for parameters of two or more dimensions, of which the last two (in, out) are those of matrices.
 
     Args:
         params: the parameters.
-        lr: learning rate; an update has the root-mean-square singular value ``lr * sqrt(max(1, in/out))``.
-        momentum: of the (Nesterov) momentum.
-        weight_decay: the parameters lose ``lr * weight_decay`` of their value with each step.
+        lr: learning rate. The singular values of an update are about ``lr * sqrt(max(1, in / out))``.
+        momentum: factor by which the Nesterov momentum decays in each step.
+        weight_decay: in each step, the parameters lose the fraction ``lr * weight_decay`` of their value.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:

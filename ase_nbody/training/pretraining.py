@@ -1,9 +1,9 @@
-"""``train_in_stages``: a training that first learns from structures of a cheap method, if it is configured so.
+"""``train_in_stages``: a training that first learns from structures of a cheap method, if the configuration says so.
 
 A data set of density-functional theory is small because each structure takes minutes. A network can learn most of what
 the data teach from thousands of structures that tight binding labels in milliseconds each. The training on the data
-then begins with the weights that this first stage has found. The model file is like any other: its use needs no tight
-binding.
+then begins with the weights that this first stage has found. The model file is like any other: it can be used
+without tight binding.
 """
 
 from pathlib import Path
@@ -59,7 +59,7 @@ def train_in_stages(config: TrainingConfig, *, resume: bool = False, console: Co
 
 
 def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, console: Console) -> None:
-    """Generate the structures of the cheap method and train on them. What is finished already is kept.
+    """Generate the structures of the cheap method and train on them. Finished steps are not repeated.
 
     Args:
         config: the configuration of the whole training.
@@ -96,8 +96,8 @@ def _structures_folder(config: TrainingConfig, options: PretrainingConfig) -> Pa
 
 def _first_stage(config: TrainingConfig, options: PretrainingConfig) -> TrainingConfig:
     """The training on the structures of the cheap method. Its model card says how they were generated."""
-    own = ("epochs", "batch_size", "muon_rate", "adam_rate", "energy_weight")
-    training = {name: getattr(options, name) for name in own}
+    overridden = ("epochs", "batch_size", "muon_rate", "adam_rate", "energy_weight")
+    training = {name: getattr(options, name) for name in overridden}
     content = {
         "data": {
             "train": str(_structures_folder(config, options) / FRAMES_NAME),

@@ -119,10 +119,9 @@ class Recovery(Callback):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = 0.5 * rate
         for config in trainer.lr_scheduler_configs:
-            if isinstance(
-                config.scheduler, LambdaLR
-            ):  # it computes each rate from the initial one, not the present one
-                config.scheduler.base_lrs = [0.5 * rate for rate in config.scheduler.base_lrs]
+            schedule = config.scheduler
+            if isinstance(schedule, LambdaLR):  # it computes each rate from the initial one, not from the present one
+                schedule.base_lrs = [0.5 * rate for rate in schedule.base_lrs]
         module.watch.high = 0
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -131,6 +130,6 @@ class Recovery(Callback):
         checkpoint["recovery"] = {"count": self._n_recoveries, "good": good}
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Take over both from the run that is resumed."""
+        """Take over the number of recoveries and the good state from the run that is resumed."""
         state = checkpoint.get("recovery", {"count": 0, "good": None})
         self._n_recoveries, self._good_state = state["count"], state["good"]

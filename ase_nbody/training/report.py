@@ -18,16 +18,16 @@ from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.evaluation import predict
 
-LARGEST_SAMPLE = 1000  # frames of each set, evenly chosen
+LARGEST_SAMPLE = 1000  # from a larger set, this number of frames or fewer are chosen evenly
 N_WORST_FRAMES = 10
 
 
 class Part(NamedTuple):
-    """One set of structures, with the reference labels and the network's.
+    """One set of structures with the reference labels and the network's labels.
 
     Attributes:
         name: training, validation or test.
-        indices: numbers of the frames in their set.
+        indices: numbers of the chosen frames in their set, from 0.
         frames: the frames with the reference labels.
         predicted: the same frames with the network's labels.
     """
@@ -38,7 +38,7 @@ class Part(NamedTuple):
     predicted: list[LabelledStructure]
 
     def pairs(self, label: Label) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Reference and prediction (n, components) where both are known, energies in eV/atom."""
+        """References and predictions (n, components) of a label where both are known; energies are in eV/atom."""
         reference, predicted = (
             np.concatenate([_rows(label, frame) for frame in frames]) for frames in (self.frames, self.predicted)
         )
@@ -57,7 +57,7 @@ class Part(NamedTuple):
 
 
 def _rows(label: Label, frame: LabelledStructure) -> NDArray[np.float64]:
-    """A label's values (n, components), one row for the structure or for each atom; energies in eV/atom."""
+    """The values of a label (n, components): a row for the structure or for each atom; energies are in eV/atom."""
     values = np.asarray(getattr(frame, label.name))
     if label.name == "energy":
         values = values / len(frame.structure)
@@ -111,13 +111,14 @@ def write_report(
 
 
 def _evaluate(network: NBodyNetwork, name: str, frames: Sequence[LabelledStructure]) -> Part:
+    """Predict the labels of a set, or of evenly chosen frames of a large one."""
     step = -(-len(frames) // LARGEST_SAMPLE)
     chosen = list(frames[::step])
     return Part(name, list(range(0, len(frames), step)), chosen, predict(network, chosen))
 
 
 def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> list[str]:
-    """What the errors suggest, in sentences."""
+    """Sentences that say what to do next, as the errors suggest. ``history`` has a row of errors for each epoch."""
     mae = {part.name: _mae(*part.pairs(BY_NAME["forces"])) for part in parts}
     found = []
     column = next((name for name in history[-1] if name.startswith("forces mae")), None) if history else None
@@ -149,7 +150,7 @@ def _error_rows(parts: Sequence[Part]) -> Iterator[tuple[object, ...]]:
 
 
 def _per_atom(label: Label, unit: str) -> str:
-    """The unit of a label's values in ``Part.pairs``."""
+    """The unit of a label in ``Part.pairs``: per atom for energies, otherwise ``unit`` itself."""
     return f"{unit}/atom" if label.name == "energy" else unit
 
 
@@ -189,6 +190,7 @@ def _figures(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> I
 
 
 def _draw(draw: Draw) -> bytes:
+    """The figure as a PNG image."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -16,7 +16,7 @@ _LARGEST_DEFAULT_VALIDATION = 50  # frames
 
 
 def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructure]:
-    """All frames of the files of ``data.train``, ``data.validation`` or ``data.test``, one file after the other.
+    """All frames of the files in ``data.train``, ``data.validation`` or ``data.test``, one file after the other.
 
     Files that are large compared with ``data.memory`` are not read into memory. Their frames are copied to the folder
     ``frames`` in the output folder and mapped from there.

@@ -30,7 +30,7 @@ _FRAMES_PER_RUN = 40
 _TIME_STEP = 1.0 * units.fs
 _FRICTION = 0.02 / units.fs
 _LARGEST_FORCE_EV_PER_ANGSTROM = 30.0  # a molecule with a larger force has come apart
-_N_FRAMES_FOR_SHIFT = 200  # at most this number of frames of the data determine the shift of the energies
+_MAX_FRAMES_FOR_SHIFT = 200  # at most this number of frames of the data determine the shift of the energies
 _MAX_SCF_ITERATIONS = 250
 
 
@@ -149,7 +149,7 @@ def energy_shift(data: Sequence[LabelledStructure], calculator: Calculator) -> d
     counts: list[NDArray[np.int64]] = []
     differences = []
     with_energy = [frame for frame in data if np.isfinite(frame.energy)]
-    for frame in with_energy[:_N_FRAMES_FOR_SHIFT]:
+    for frame in with_energy[:_MAX_FRAMES_FOR_SHIFT]:
         numbers = frame.structure.numbers
         try:
             energy = Atoms(numbers, frame.structure.positions, calculator=calculator).get_potential_energy()

@@ -38,8 +38,8 @@ def swap(old: str, new: str, count: int = -1) -> Callable[[str], str]:
 
 
 BROKEN = {
-    "last frame cut off": (cut(2), r"frame 2 cannot be read: .*4 atoms, expected 6.*Good ones before it: 2; .*':2'"),
-    "cut within a line": (lambda text: text[:-30], "frame 2 cannot be read.*Good ones before it: 2"),
+    "last frame cut off": (cut(2), r"frame 2 cannot be read: .*4 atoms, expected 6.*Good frames before it: 2; .*':2'"),
+    "cut within a line": (lambda text: text[:-30], "frame 2 cannot be read.*Good frames before it: 2"),
     "cut before a header": (cut(7), "frame 2 cannot be read: the file ends within the frame"),
     "empty": (lambda text: "", "cannot be read as structures: .*Empty file"),
     "blank": (lambda text: "\n\n", "holds no frames"),

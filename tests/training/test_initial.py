@@ -136,7 +136,7 @@ def test_isolated_energies_are_kept_or_given_or_fitted(config, alloys, model):
 def test_energies_with_another_zero_are_refused(config):
     shifted = [labelled(bulk("Cu", cubic=True), seed, shift=-500.0) for seed in range(5)]
     settings = config(shifted)
-    with pytest.raises(DataError, match=r"are -500 eV per atom from .*isolated_atom_energies: fit, or give them"):
+    with pytest.raises(DataError, match=r"differ by -500 eV per atom from .*isolated_atom_energies: fit, or give them"):
         build_network(settings, read_splits(settings)[0])
     settings = config(shifted, data={"isolated_atom_energies": "fit"})
     assert build_network(settings, read_splits(settings)[0]).config.isolated_atom_energies["Cu"] < -490.0

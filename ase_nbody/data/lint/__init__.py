@@ -1,4 +1,4 @@
-"""Checks of a data set before a training: they find what would spoil it."""
+"""Checks of a data set that find what would spoil a training, before it starts."""
 
 from ase_nbody.data.lint.contents import leakage
 from ase_nbody.data.lint.contents import remarks as remarks_on_contents

@@ -24,7 +24,7 @@ from ase_nbody.structure import Structure
 
 CUTOFF = 5.0  # Angstrom
 FUNCTIONS_PER_PAIR = 14  # B_n for each pair of species
-MAX_ATOMS = 6000  # of larger data sets, only every second, third, ... frame is used
+MAX_ATOMS = 6000  # in a larger data set, only every second, third, ... frame is used
 MIN_FRAMES = 20
 RIDGE = 1e-5  # regularisation, relative to the mean diagonal element
 MIN_CORRELATION = 0.5  # with a smaller one, the pair potential says nothing about the labels
@@ -117,8 +117,8 @@ def _functions_of_atom_pairs(frames: Sequence[LabelledStructure]) -> _Functions:
     width = r.std(axis=0) + 1e-3
     x = (r - r.mean(axis=0)) / width
     energies = np.stack([x, x**2, x**3], axis=-1)  # (M, pairs, 3)
-    slopes = np.stack([np.ones_like(x), 2 * x, 3 * x**2], axis=-1) / width[:, None]
-    along = (vectors / r[..., None])[..., None] * slopes[:, :, None, :]  # (M, pairs, xyz, functions)
+    derivatives = np.stack([np.ones_like(x), 2 * x, 3 * x**2], axis=-1) / width[:, None]
+    along = (vectors / r[..., None])[..., None] * derivatives[:, :, None, :]  # (M, pairs, xyz, functions)
     gradients = np.zeros((n_frames, n_atoms, 3, len(first), 3))
     pair = np.arange(len(first))
     gradients[:, second, :, pair] = along.swapaxes(0, 1)
@@ -148,9 +148,8 @@ def _functions_of_frame(
     pairs = find_pairs(structure, CUTOFF)
     index, r = np.searchsorted(species, structure.numbers), pairs.distance[:, None]
     a, b = np.sort(np.stack([index[pairs.first], index[pairs.second]]), axis=0)  # V_ab = V_ba
-    columns = (a * len(species) + b)[:, None] * FUNCTIONS_PER_PAIR + np.arange(
-        FUNCTIONS_PER_PAIR
-    )  # (pairs, FUNCTIONS_PER_PAIR)
+    species_pair = (a * len(species) + b)[:, None]
+    columns = species_pair * FUNCTIONS_PER_PAIR + np.arange(FUNCTIONS_PER_PAIR)  # (pairs, FUNCTIONS_PER_PAIR)
     unit = structure.positions[pairs.second] + pairs.shift @ structure.cell - structure.positions[pairs.first]
     unit /= r
     phase = np.arange(1, FUNCTIONS_PER_PAIR + 1) * np.pi * r / CUTOFF

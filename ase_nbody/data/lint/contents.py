@@ -106,7 +106,7 @@ def _duplicates(frames: Frames) -> Iterator[Remark]:
 
 
 def leakage(frames: Frames, test: Frames) -> Iterator[Remark]:
-    """A remark on test frames that are in the training data, if there are any."""
+    """A remark on the test frames that are also training frames, if there are any."""
     pairs = equal_structures([frame.structure for frame in frames], [frame.structure for frame in test])
     leaked = sorted({j for _, j in pairs})
     if leaked:

@@ -17,9 +17,9 @@ MAX_TORQUE = 0.1  # eV per atom
 MAX_FORCE = 50.0  # eV/Angstrom
 # Allowed shortest distance of a frame, in units of the sum of the two covalent radii.
 MIN_DISTANCE_RATIO, MAX_DISTANCE_RATIO = 0.6, 2.0
-_NEIGHBOUR_RANGE = 6.0  # Angstrom: where the shortest distance is looked for
+_NEIGHBOUR_RANGE = 6.0  # Angstrom: the shortest distance is looked for within this range
 MAX_DEVIATION = 12.0  # median absolute deviations of the energy per atom from its median
-_MIN_SPREAD = 1e-3  # eV/atom: smallest median absolute deviation that outliers are measured by
+_MIN_SPREAD = 1e-3  # eV/atom: smallest median absolute deviation, so that tiny ones make no outliers
 
 
 def remarks(frames: Frames) -> Iterator[Remark]:
@@ -73,7 +73,7 @@ def _net_forces(frames: Frames) -> Iterator[Remark]:
 
 
 def _torque(frame: LabelledStructure) -> float:
-    """|sum r x F| / N in eV, with r relative to the centre; 0 for periodic structures."""
+    """|sum r x F| / N in eV, with r relative to the mean position; 0 for periodic structures."""
     if frame.structure.pbc.any():
         return 0.0
     arms = frame.structure.positions - frame.structure.positions.mean(axis=0)

@@ -1,4 +1,4 @@
-"""``Remark``: one thing that a check noticed in the data."""
+"""``Remark``, what a check returns, and what the checks share."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -35,9 +35,9 @@ class ArchitectureConfig(Strict):
         levels: the levels, the lowest first.
         embedding: channels of the species embedding; default: one for each species, but at most 8.
         repulsion: whether to add the ZBL repulsion of the nuclei.
-        outputs: what the network predicts besides the energy: ``charges``, which are the partial charges and dipole
-            moments of molecules. A network that starts from a model keeps the model's outputs, and gets new heads for
-            other ones.
+        outputs: what the network predicts besides the energy: ``charges`` stands for the partial charges and the
+            dipole moments of molecules. A network that starts from a model keeps the outputs of the model and gets new
+            heads for all others.
         start_from: a shipped model or a model file, whose weights and shape the network takes over. Species that the
             model lacks are added. In a committee, ``training.seed`` modulo the number of members selects the member.
         freeze: which weights of that model are frozen. A list such as ``[1]`` gives the numbers of levels.

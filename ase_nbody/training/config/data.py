@@ -1,4 +1,4 @@
-"""Which structures the network learns from, and under which names their files have the labels."""
+"""Which structures the network learns from, and what the labels are called in their files."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -10,14 +10,14 @@ from ase_nbody.training.config.strict import Strict
 
 
 def _named(names: Iterable[str]) -> dict[str, Any]:
-    """Entries of a configuration for ``create_model``: names that need not be given."""
+    """Optional entries of a configuration with these names, in the form that ``create_model`` takes."""
     return dict.fromkeys(names, (str | None, None))
 
 
 class KeysConfig(create_model("Keys", __base__=Strict, **_named(USUAL_KEYS))):  # type: ignore[misc]
-    """Names of the labels in the files, an entry for each label of ``data/labels.py`` and the ``virial``.
+    """What the files call the labels: an entry for each label of ``data/labels.py`` and for the ``virial``.
 
-    A label without a name here is looked for under all its usual names.
+    A label without an entry is looked for under all its usual names.
     """
 
 
@@ -39,7 +39,7 @@ class SourceConfig(create_model("Keys", __base__=Strict, **_named(f"{label}_key"
 
 
 def _as_sources(given: Any) -> Any:
-    """A path, a source, or a list of both as a list of sources."""
+    """A path, a source, or a list of such, turned into a list of sources."""
     entries = given if isinstance(given, list | tuple) else [given]
     return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 
@@ -56,8 +56,8 @@ class DataConfig(Strict):
             a tenth of the frames, but at most 50.
         test: files in the same form. The model is evaluated on them once, after the training, for the model card.
         keys: names of the labels in all files.
-        isolated_atom_energies: energy of the isolated atom of each species in eV, or ``fit``: they are fitted to the
-            data. By default they are those of the model that ``network.start_from`` names, and fitted otherwise.
+        isolated_atom_energies: energy of the isolated atom of each species in eV, or ``fit``, which fits them to the
+            data. By default they come from the model that ``network.start_from`` names; without one, they are fitted.
         seed: seed of the random split into training and validation frames.
         workers: number of processes that make neighbour tables. The result does not depend on it.
         memory: memory in GiB for structures and neighbour tables. Files that are too large are copied to the output

@@ -50,8 +50,9 @@ class OptimisationConfig(Strict):
         patience: number of epochs without a lower validation loss after which the training stops; default: it does
             not stop early.
         loss: ``norm``, ``mse``, ``mae`` or ``huber``, see ``ase_nbody.training.loss.loss``.
-        huber_delta: residual in eV/Angstrom at which Huber's function changes from a square to an absolute value.
-        energy_weight: weight of the energy per atom in the loss. The forces have the weight 1.
+        huber_delta: force error in eV/Angstrom at which Huber's function changes from a square to an absolute value;
+            for the other labels, the error that corresponds to it in the loss.
+        energy_weight: weight of the energy in the loss. The forces have the weight 1.
         stress_weight: weight of the stress in the loss.
         charges_weight: weight of the partial charges in the loss, for networks that predict them. The default is small:
             heads of their own learn the charges, and the features below these heads should serve the energy first.
@@ -113,7 +114,7 @@ class OptimisationConfig(Strict):
 
 
 class PretrainingConfig(Strict):
-    """A training on structures that a cheap method labels, before the training on the data; for neutral molecules.
+    """A training on structures that a cheap method labels, before the training on the data. Only for neutral molecules.
 
     The structures come from short runs of molecular dynamics that start from the data.
 
@@ -121,7 +122,7 @@ class PretrainingConfig(Strict):
         method: the tight-binding method, which tblite computes.
         frames: number of structures. There are fewer if a molecule comes apart, because that ends its run early.
         temperatures: lowest and highest temperature in K. Each run draws its temperature from this range.
-        steps_apart: number of time steps of 1 fs between two structures of a run.
+        steps_apart: number of time steps, of 1 fs each, between two structures of a run.
         seed: seed of the runs.
         folder: folder that keeps the structures, so that several trainings on the same data can share them; default:
             ``pretraining`` in the output folder.

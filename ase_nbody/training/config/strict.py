@@ -1,4 +1,4 @@
-"""What all parts of the configuration share: strict entries, presets, overrides, and errors in sentences.
+"""What all parts of the configuration share: strict entries, presets, overrides, and sentences about errors.
 
 An unknown entry is an error, and the message suggests the entry that was probably meant.
 """

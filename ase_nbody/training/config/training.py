@@ -27,7 +27,7 @@ class TrainingConfig(Strict):
             learning rates suit a ``training`` that begins with pretrained weights.
         card: free text for the model card: theory, source, licence, ...
         report: whether to write ``report.html`` at the end.
-        wandb: whether to send the curves to Weights & Biases too, which must be installed.
+        wandb: whether to send the curves to Weights & Biases too. This needs the package ``wandb``.
         output: output folder, for checkpoints, metrics, ``config.yaml`` and the finished ``model.nbody``.
     """
 

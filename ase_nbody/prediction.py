@@ -1,4 +1,4 @@
-"""What a potential says about structures: tensors by name, carried by name wherever they go."""
+"""``Prediction``: what a potential says about structures, as tensors that have names wherever they go."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ class Prediction:
     Attributes:
         energy: total energies (B,), float64.
         energies: per-atom energies (N,), float64; those of one structure sum to its energy.
-        forces: (N, 3).
+        forces: forces on the atoms (N, 3) in eV/Angstrom.
         virials: per-atom virials (N, 3, 3), symmetric; those of one structure sum to dE/d(strain).
-        parts: for each level the energies of its parts (P,), without isolated-atom energies.
-        outputs: what else the network gives, by name: ``charges`` (N,) and ``dipole`` (B, 3).
+        parts: for each level, the energies of its parts (P,), without isolated-atom energies.
+        outputs: further outputs by name: ``charges`` (N,) in e and ``dipole`` (B, 3) in e Angstrom.
     """
 
     energy: Tensor
@@ -49,12 +49,12 @@ class Prediction:
 
     @staticmethod
     def names(config: NBodyConfig) -> tuple[str, ...]:
-        """Names of all tensors that ``potential.evaluate`` gives for a network of this configuration."""
+        """Names of all tensors that ``potential.evaluate`` returns for a network of this configuration."""
         return (*_ALWAYS, *map(_part_name, range(len(config.levels))), *output_names(config))
 
     @classmethod
     def mean(cls, members: Sequence["Prediction"]) -> "Prediction":
-        """The mean over the members of a committee, in float64. The members share one hierarchy."""
+        """The mean over the members of a committee, in float64; a single member as it is. They share one hierarchy."""
         if len(members) == 1:
             return members[0]
         named = [member.named() for member in members]

@@ -8,8 +8,8 @@ b = 0.92 r_0:
     s(r) = (a + b) / 2 + (a - b) I(x)     for r < a,    x = max(0, (r - b) / (a - b))
 
 I(x) = x^4 (5/2 - 3 x + x^2) is the integral of the smoothstep x^3 (10 - 15 x + 6 x^2). So s has three continuous
-derivatives, and s(r) = r wherever there are data. Below b, only ZBL's repulsion (``repulsion.py``) still changes with r. The idea is the
-inner cutoff of PACE (Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021)).
+derivatives, and s(r) = r wherever there are data. Below b, only ZBL's repulsion (``repulsion.py``)
+still changes with r. The idea is the inner cutoff of PACE (Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021)).
 """
 
 from collections.abc import Mapping

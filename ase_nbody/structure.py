@@ -1,4 +1,4 @@
-"""``Structure``: all that a network is told about a system. It copies this from ASE's atoms; its arrays are immutable."""
+"""``Structure``: all that a network is told about a system, copied from ASE's atoms. Its arrays are immutable."""
 
 import math
 from collections.abc import Mapping

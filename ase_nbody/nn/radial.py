@@ -18,9 +18,9 @@ class RadialBasis(ExactConstants):
     """B_n(r) = a_n sin(n x) f_c(r) / r,   x = pi r / radius,   a_n = scale (radius / pi) n^-decay,   n = 1 ... size.
 
     These are the spherical Bessel functions j_0(n x) = sin(n x) / (n x) of a free particle in a sphere, cut off by f_c
-    (Gasteiger et al., ICLR 2020, eq. 7, where all have the same norm: decay 0). Here functions that oscillate faster have
-    smaller amplitudes, and what enters with a smaller amplitude is learnt later. This preference for smooth potentials
-    lowers the force error on unseen structures by a fifth (docs/measurements.md).
+    (Gasteiger et al., ICLR 2020, eq. 7, where all have the same norm: decay 0). Here functions that oscillate faster
+    have smaller amplitudes, and what enters with a smaller amplitude is learnt later. This preference for smooth
+    potentials lowers the force error on unseen structures by a fifth (docs/measurements.md).
 
     ==========  =============
     symbol      variable

@@ -1,8 +1,8 @@
 """What depends on the chemical species: energies of lone atoms, states of the atoms, gains of a part's fragments.
 
 The species are the chemical symbols that the network knows, in its order. Every table here grows with their number,
-never with its square, so that many elements cost little. Atoms are given as one-hot rows ``one_hot`` (atoms, species): a
-look-up is then a matrix product, whose derivative needs no scatter.
+never with its square, so that many elements cost little. Atoms are given as one-hot rows (atoms, species): a look-up is
+then a matrix product, whose derivative needs no scatter.
 """
 
 from collections.abc import Mapping, Sequence

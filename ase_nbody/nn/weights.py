@@ -22,7 +22,8 @@ class Weight:
 
     Attributes:
         shape: its sizes.
-        matrix: whether its last two axes are a matrix that Muon may orthogonalise. Tables with one row for each species are not.
+        matrix: whether its last two axes are a matrix that Muon may orthogonalise. Tables with one row for each species
+            are not.
     """
 
     shape: tuple[int, ...]

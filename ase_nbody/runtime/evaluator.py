@@ -1,4 +1,4 @@
-"""``Evaluator``: networks on structures, without ASE. The calculator and every other engine hold one."""
+"""``Evaluator`` evaluates networks on structures, without ASE. The calculator and every other engine hold one."""
 
 import copy
 import math
@@ -25,13 +25,13 @@ from ase_nbody.runtime.threads import torch_threads
 from ase_nbody.structure import Structure, StructureError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-BATCH_ATOMS = 2000  # atoms that are evaluated side by side
-SERIAL_EDGES = 4000  # up to so many edges, torch's threads only wait for each other
+BATCH_ATOMS = 2000  # atoms in a batch of structures that are evaluated side by side
+SERIAL_EDGES = 4000  # up to this number of edges, torch's threads only wait for each other
 _SAFE_EDGES = 100_000  # edges of a hierarchy for which memory is not a concern
 
 
 class EvaluationError(RuntimeError):
-    """A structure could not be evaluated: its results are not finite, or it does not fit into the memory."""
+    """A structure could not be evaluated: its results are not finite, or it does not fit into memory."""
 
 
 class PartEnergies(NamedTuple):
@@ -48,12 +48,12 @@ class PartEnergies(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the networks say about one structure of N atoms. Units: eV, Angstrom, e.
+    """What M networks say about one structure of N atoms. Units: eV, Angstrom, e.
 
     Attributes:
         structure: the structure.
         predictions: one for each network.
-        hierarchies: the hierarchy that each of them saw; empty where a batch was evaluated.
+        hierarchies: the hierarchy that each network was evaluated on; empty if the structure was in a batch.
     """
 
     structure: Structure
@@ -62,7 +62,7 @@ class Evaluation:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what every network gives beside energies, forces and virials."""
+        """Names of the outputs that every network gives beside energies, forces and virials."""
         first, *others = (prediction.outputs for prediction in self.predictions)
         return tuple(name for name in first if all(name in other for other in others))
 
@@ -75,12 +75,12 @@ class Evaluation:
         return np.stack(self._arrays(name))
 
     def mean(self, name: str) -> NDArray[np.float64]:
-        """The mean over the networks, in memory of its own."""
+        """The mean over the networks, as a new array."""
         first, *others = self._arrays(name)
         return self.members(name).mean(axis=0) if others else first.copy()
 
     def _arrays(self, name: str) -> list[NDArray[np.float64]]:
-        """What each network says, in the memory of its prediction."""
+        """What each network says; on a CPU the arrays share the memory of the predictions."""
         arrays = [prediction[name].numpy(force=True) for prediction in self.predictions]
         return [array[0] for array in arrays] if name in ("energy", "dipole") else arrays  # a batch of one structure
 
@@ -95,7 +95,7 @@ class Evaluation:
 
     @cached_property
     def part_energies(self) -> list[PartEnergies]:
-        """Energies of the parts of each level from below, the mean over networks that share one hierarchy.
+        """Energies of the parts of each level, the lowest first: the mean over networks that share one hierarchy.
 
         Raises:
             ValueError: the networks have different hierarchies, or the structure was evaluated in a batch.
@@ -110,20 +110,20 @@ class Evaluation:
 
 
 class Evaluator:
-    """One network, or the members of a committee, on structures of any kind.
+    """Evaluates one network, or the members of a committee, on structures of any kind.
 
     Args:
-        networks: the networks; those that are in place already are shared, never changed.
+        networks: the networks. Those that have this device and dtype already are shared, others are copied.
         device: where to evaluate, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: ``"float64"`` or ``"float32"``.
-        compile: evaluate by native code; see ``Runner``.
-        threads: CPU threads of an evaluation; default: torch's number, and one for systems so small that threads would
+        compile: evaluate with native code; see ``Runner``.
+        threads: CPU threads of an evaluation; default: torch's number, but one for systems so small that threads would
             only wait for each other.
         skin: distance in Angstrom by which the neighbour search reaches farther than needed, so that its result serves
             for many steps. It changes the speed, never the result.
 
     Raises:
-        ValueError: one of the arguments is not allowed, the device is not there, or the networks have no species in
+        ValueError: one of the arguments is not allowed, the device is not available, or the networks have no species in
             common.
 
     Warns, once:
@@ -152,7 +152,7 @@ class Evaluator:
         layouts = [network.config.layout for network in self.networks]
         self.layouts = list(dict.fromkeys(layouts))
         self._layout_of = [self.layouts.index(layout) for layout in layouts]  # of each network
-        self._is_known = np.zeros(len(chemical_symbols) + 1, dtype=bool)  # the last one for numbers beyond the table
+        self._is_known = np.zeros(len(chemical_symbols) + 1, dtype=bool)  # the last: numbers beyond the table
         self._is_known[[atomic_numbers[symbol] for symbol in self.species]] = True
         self._runners = [Runner(network, compile=compile) for network in self.networks]
         self.followed = [VerletHierarchy(layout, skin, self.device) for layout in self.layouts]
@@ -167,14 +167,14 @@ class Evaluator:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what every network gives beside energies, forces and virials: ``charges``, ``dipole``."""
+        """Names of the outputs that every network gives beside energies, forces and virials, such as ``charges``."""
         names = [output_names(network.config) for network in self.networks]
         return tuple(name for name in names[0] if all(name in others for others in names))
 
     def forget(self) -> None:
         """Search neighbours anew at the next call of ``follow``, which then depends on nothing but its structure.
 
-        The age of a neighbour list changes in which order terms are added, hence the last digit of a result.
+        The age of a neighbour list changes the order in which terms are added, and so the last digit of a result.
         """
         for hierarchy in self.followed:
             hierarchy.forget()
@@ -184,7 +184,7 @@ class Evaluator:
 
         Raises:
             StructureError: species that a network does not know, or a crowd of atoms (see ``find_pairs``).
-            EvaluationError: the result is not finite, or the system does not fit into the memory.
+            EvaluationError: the result is not finite, or the system does not fit into memory.
         """
         hierarchies = self._hierarchies(structure, lambda layout: self.followed[layout].update(structure))
         predictions = self._predict(hierarchies, [structure])
@@ -192,12 +192,13 @@ class Evaluator:
         return _finite(Evaluation(structure, predictions, of_each))
 
     def evaluate(self, structures: Sequence[Structure]) -> list[Evaluation]:
-        """Evaluate many structures side by side, in batches of some thousand atoms.
+        """Evaluate many structures side by side, in batches of up to ``BATCH_ATOMS`` atoms.
 
         The results equal those of ``follow`` to round-off; its neighbour lists stay as they are.
 
         Raises:
-            StructureError, EvaluationError: see ``follow``; the message begins with the number of the structure.
+            StructureError, EvaluationError: see ``follow``. The message begins with the number of the structure, unless
+                a whole batch does not fit into memory.
         """
         found: list[Evaluation] = []
         for batch in _batches([len(structure) for structure in structures], BATCH_ATOMS):
@@ -221,7 +222,7 @@ class Evaluator:
         return lambda layout: build_hierarchy(structure, self.layouts[layout], device=self.device)
 
     def _hierarchies(self, structure: Structure, make: Callable[[int], Hierarchy]) -> list[Hierarchy]:
-        """The hierarchy of a structure for each layout, after what can be refused without it was refused."""
+        """The hierarchy of a structure for each layout. Unknown species are refused before any is made."""
         self._refuse_unknown_species(structure)
         hierarchies = [make(layout) for layout in range(len(self.layouts))]
         self._proximity.check(structure)
@@ -237,7 +238,7 @@ class Evaluator:
             )
 
     def _predict(self, hierarchies: Sequence[Hierarchy], structures: Sequence[Structure]) -> list[Prediction]:
-        """What each network says about the structures side by side; ``hierarchies``: one for each layout."""
+        """What each network says about the structures; ``hierarchies`` holds one for each layout."""
         small = self.device.type == "cpu" and all(hierarchy.n_edges <= SERIAL_EDGES for hierarchy in hierarchies)
         with torch_threads(1 if self.threads is None and small else self.threads):
             geometry = self._geometry(structures)
@@ -256,7 +257,7 @@ class Evaluator:
     def _predict_by(self, number: int, hierarchy: Hierarchy, geometry: Sequence[Tensor]) -> Prediction:
         network, n_edges = self.networks[number], hierarchy.n_edges
         if n_edges <= self._fitted_edges or needed_memory(network, hierarchy) < free_memory(self.device):
-            try:  # else Linux would promise the memory and kill the process when it uses it
+            try:  # without the estimate, Linux would grant the memory and kill the process when it uses it
                 prediction = self._runners[number](hierarchy, *geometry)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -264,12 +265,12 @@ class Evaluator:
             else:
                 self._fitted_edges = max(self._fitted_edges, n_edges)
                 return prediction
-        # Raised here, where the failed evaluation has let go of its memory.
+        # Raised only here, because the failed evaluation has let go of its memory by now.
         raise EvaluationError(too_large(network, hierarchy))
 
 
 def _split(prediction: Prediction, structures: Sequence[Structure]) -> list[Prediction]:
-    """The prediction of a batch as one for each structure, without the energies of parts."""
+    """Split the prediction of a batch into one for each structure, without the energies of parts."""
     sizes = [len(structure) for structure in structures]
     whole = {"energy", "dipole"}  # these belong to structures, all others to atoms
     named = {name: t for name, t in prediction.named().items() if not name.startswith("part_energies")}
@@ -280,7 +281,7 @@ def _split(prediction: Prediction, structures: Sequence[Structure]) -> list[Pred
 
 
 def _batches(sizes: Sequence[int], largest: int) -> Iterator[range]:
-    """Runs of structures whose sizes sum to ``largest`` at most; a larger structure is a batch of its own."""
+    """Ranges of structures whose sizes sum to at most ``largest``; a larger structure is a batch of its own."""
     first, total = 0, 0
     for number, size in enumerate(sizes):
         if number > first and total + size > largest:
@@ -292,7 +293,7 @@ def _batches(sizes: Sequence[int], largest: int) -> Iterator[range]:
 
 
 def _finite(evaluation: Evaluation) -> Evaluation:
-    """The evaluation, unless it has NaN or infinite values."""
+    """Return the evaluation, or raise ``EvaluationError`` if it has NaN or infinite values."""
     if not evaluation.is_finite:
         raise EvaluationError(f"the model gave NaN or infinite values. {_closest_pair(evaluation.structure)}")
     return evaluation
@@ -309,7 +310,7 @@ def _closest_pair(structure: Structure) -> str:
 
 
 def _in_place(network: NBodyNetwork, device: torch.device, dtype: torch.dtype) -> NBodyNetwork:
-    """The network in the given place and precision; one that is there already is shared, never changed."""
+    """The network on the given device with the given dtype: itself if it is there already, else a copy."""
     weights = list(network.parameters())
     if all(weight.dtype == dtype and weight.device == device and not weight.requires_grad for weight in weights):
         return network

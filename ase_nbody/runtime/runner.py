@@ -1,9 +1,9 @@
-"""One network, run in whichever way suits the size of a system and the device. All choices are made here.
+"""``Runner`` runs one network in the way that suits the size of a system and the device. It makes all these choices.
 
     system                                     eagerly                        compiled
     small                                      whole                          one call of native code
     small, on a GPU                            recorded as a CUDA graph       the same, recorded
-    large (``WHOLE_ATOMS`` and below)          block by block                 block by block, each step native code
+    large (see ``WHOLE_ATOMS``)                block by block                 block by block, each step native code
 
 Native code is not trusted: its first result, and every thousandth, is compared with eager evaluation. If they differ,
 or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on.
@@ -23,12 +23,12 @@ from ase_nbody.runtime.fallback import Fallback
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.threads import torch_threads, warm_up_vector_functions
 
-WHOLE_ATOMS = {"cpu": 2048, "cuda": 32768}  # of the largest system that is evaluated as a whole, by the kind of device
-# The same for compiled code, for each thread of a CPU: there blocks cost less, and threads share them better.
+WHOLE_ATOMS = {"cpu": 2048, "cuda": 32768}  # in the largest system that is evaluated whole, by the kind of device
+# The same for compiled code on a CPU, for each thread: compiled blocks cost less, and threads share them better.
 WHOLE_ATOMS_COMPILED = 640
 CHECK_EVERY = 1000  # compiled evaluations
-# Largest difference to eager evaluation, relative to the largest force; energies per atom are compared with that force
-# times 1 Angstrom.
+# Largest difference to eager evaluation, relative to the largest force in eV/Angstrom or to the network's energy scale
+# in eV, whichever is larger. Energies per atom are compared with the same number, in eV.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -36,9 +36,9 @@ class Runner:
     """``potential.evaluate`` of one network, with the same results to round-off.
 
     Args:
-        network: the network, in its final dtype and place. Its weights may change in place; they are not
-            differentiated.
-        compile: evaluate single structures by native code, which is loaded or compiled at the first call. Structures
+        network: the network, in its final dtype and place. Its weights may change in place; they get no
+            gradients.
+        compile: evaluate single structures with native code, which is loaded or compiled at the first call. Structures
             with fewer than two atoms, parts, children or neighbours are evaluated eagerly.
     """
 
@@ -64,7 +64,7 @@ class Runner:
             if self.compiled_calls % CHECK_EVERY == 0:
                 _check(found, self.eagerly(*given), self.network)
             self.compiled_calls += 1
-        except Exception as error:  # whatever a compiler can fail with: a missing one, a bug of its own
+        except Exception as error:  # anything: the compiler may be missing or have a bug
             self._fallback.take(error)
             return self.eagerly(*given)
         return found
@@ -91,7 +91,7 @@ class Runner:
         *,
         blocks: bool | None = None,
     ) -> Prediction:
-        """Operation by operation; ``blocks`` says whether block by block, if not ``in_blocks``."""
+        """Run operation by operation. ``blocks``: whether block by block; default: see ``in_blocks``."""
         warm_up_vector_functions()
         geometry = self._geometry(positions, cells, total_charges)
         if self.in_blocks(hierarchy, compiled=False) if blocks is None else blocks:
@@ -107,7 +107,7 @@ class Runner:
         *,
         blocks: bool | None = None,
     ) -> Prediction:
-        """By native code, without a comparison; ``blocks`` as in ``eagerly``.
+        """Run native code, and compare it with nothing. ``blocks`` as in ``eagerly``.
 
         Raises:
             Exception: whatever a compiler can fail with.

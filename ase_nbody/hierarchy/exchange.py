@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ase_nbody.hierarchy.tables import Level
 
-LONG_EDGE = 128  # numbers on an edge. From here on, a CPU adds edges one by one faster than it looks them up.
+LONG_EDGE = 128  # with this many numbers on an edge, a CPU adds edges one by one faster than it looks them up
 
 
 def gather_children(state: Tensor, level: Level) -> Tensor:

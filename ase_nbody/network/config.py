@@ -28,8 +28,8 @@ class LevelConfig(BaseModel):
         product_decay: factor by which each further factor makes a product smaller in the zeroth-order gate.
         n_basis: size of the radial basis.
         radial_decay: power of 1/n by which the norm of the n-th function of the radial basis falls.
-        n_radial: learned radial functions of the first-order gate. It counts where children have states with l > 0.
-        message_channels: fragments of each degree that a child shows to its parents. It counts in the same case.
+        n_radial: learned radial functions of the first-order gate; used where children have states with l > 0.
+        message_channels: fragments of each degree that a child shows to its parents; used in the same case.
         hidden: width of the hidden layer of the read-out.
         mean_children: typical number of children, by which sums over them are scaled. Training measures it.
         read_out: whether this level contributes to the energy and to other outputs.
@@ -112,7 +112,7 @@ class NBodyConfig(BaseModel):
         below = set(self.species)
         for number, level in enumerate(self.levels, start=1):
             centres = self._centres(level.parts)
-            # "all" and "heavy" children need not exist, but a symbol must name parts of the level below.
+            # "all" and "heavy" take whatever the level below has; a symbol must name some of its parts.
             named = set() if isinstance(level.children, str) else set(level.children)
             for kind, chosen in (("parts", centres), ("children", named)):
                 if not chosen <= below:

@@ -120,7 +120,8 @@ class NBodyNetwork(nn.Module):
         Returns:
             The states, and outputs by name (see ``output_names``):
 
-            * ``energy`` (P,) in eV, without the isolated-atom energies; at the lowest level with the repulsion.
+            * ``energy`` (P,) in eV, without isolated-atom energies: the read-out, if the level has one, and at the
+              lowest level the repulsion.
             * ``charge`` (P,) in e, before they are made to sum to the total charge (see ``nn.charges``).
             * ``dipole`` (3, P) in e Angstrom, about the parts' centres, where the level hands up a state with l = 1.
         """
@@ -157,7 +158,7 @@ def _heads(config: NBodyConfig, number: int) -> dict[str, Plan]:
 
 def _levels(config: NBodyConfig) -> list[Plan]:
     """The levels, the lowest first."""
-    pairs = zip(NBodyNetwork.taus_of(config), config.levels, strict=False)  # no level stands on the last type
+    pairs = zip(NBodyNetwork.taus_of(config), config.levels, strict=False)  # nothing is above the last type
     return [Plan(NBodyLevel, below, len(config.species), level) for below, level in pairs]
 
 

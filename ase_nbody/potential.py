@@ -272,10 +272,10 @@ class _AtAtoms:
             elif found.rows is not None:
                 slope = torch.zeros_like(below) if slope is None else slope
                 slope.index_add_(1, block.rows, found.rows)
-        of_level = {name: pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1) for name, pieces in outputs.items()}
-        self.parts.insert(0, of_level.pop("energy"))
+        joined = {name: pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1) for name, pieces in outputs.items()}
+        self.parts.insert(0, joined.pop("energy"))
         self.energies.index_add_(0, levels[number].centre, self.parts[0].double())
-        for name, output in of_level.items():
+        for name, output in joined.items():
             zeros = self.energies.new_zeros(*output.shape[:-1], self.energies.shape[0])
             self.outputs.setdefault(name, zeros).index_add_(-1, levels[number].centre, output.double())
         return slope

@@ -118,8 +118,8 @@ class InBlocks:
         """States of all parts of a level; None at the last level, because nothing needs its states."""
         if number == len(self.blocks) - 1:
             return None
-        of_block = partial(_up, self.steps, number, below, system)
-        return torch.cat(list(in_order(of_block, self.blocks[number], self.threads)), dim=1)
+        run = partial(_up, self.steps, number, below, system)
+        return torch.cat(list(in_order(run, self.blocks[number], self.threads)), dim=1)
 
     def down(
         self, number: int, below: Tensor, slope: Tensor | None, system: System
@@ -129,8 +129,8 @@ class InBlocks:
         sizes = [len(block.level.centre) for block in blocks]
         slopes: list[Tensor | None] = [None] * len(blocks) if slope is None else list(slope.split(sizes, dim=1))
         tasks = list(map(_Task, blocks, slopes))
-        of_block = partial(_down, self.steps, number, below, system)
-        with closing(in_order(of_block, tasks, self.threads)) as descents:
+        run = partial(_down, self.steps, number, below, system)
+        with closing(in_order(run, tasks, self.threads)) as descents:
             yield from zip(blocks, descents, strict=True)
 
 

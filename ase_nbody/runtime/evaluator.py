@@ -188,8 +188,8 @@ class Evaluator:
         """
         hierarchies = self._hierarchies(structure, lambda layout: self.followed[layout].update(structure))
         predictions = self._predict(hierarchies, [structure])
-        of_each = [hierarchies[layout] for layout in self._layout_of]
-        return _finite(Evaluation(structure, predictions, of_each))
+        by_network = [hierarchies[layout] for layout in self._layout_of]
+        return _finite(Evaluation(structure, predictions, by_network))
 
     def evaluate(self, structures: Sequence[Structure]) -> list[Evaluation]:
         """Evaluate many structures side by side, in batches of up to ``BATCH_ATOMS`` atoms.
@@ -209,7 +209,7 @@ class Evaluator:
                     separate.append(self._hierarchies(structure, self._searcher(structure)))
                 except StructureError as error:
                     raise StructureError(f"structure {number}: {error}") from error
-            joined = [concatenate(of_layout) for of_layout in zip(*separate, strict=True)]
+            joined = [concatenate(hierarchies) for hierarchies in zip(*separate, strict=True)]
             by_network = [_split(prediction, here) for prediction in self._predict(joined, here)]
             for number, structure, *predictions in zip(batch, here, *by_network, strict=True):
                 try:
@@ -272,11 +272,11 @@ class Evaluator:
 def _split(prediction: Prediction, structures: Sequence[Structure]) -> list[Prediction]:
     """Split the prediction of a batch into one for each structure, without the energies of parts."""
     sizes = [len(structure) for structure in structures]
-    whole = {"energy", "dipole"}  # these belong to structures, all others to atoms
+    of_structures = {"energy", "dipole"}  # all others belong to atoms
     named = {name: t for name, t in prediction.named().items() if not name.startswith("part_energies")}
-    pieces = {name: tensor.split(1 if name in whole else sizes) for name, tensor in named.items()}
+    pieces = {name: tensor.split(1 if name in of_structures else sizes) for name, tensor in named.items()}
     return [
-        Prediction.from_named({name: of_all[index] for name, of_all in pieces.items()}) for index in range(len(sizes))
+        Prediction.from_named({name: split[index] for name, split in pieces.items()}) for index in range(len(sizes))
     ]
 
 

@@ -63,11 +63,11 @@ class BatchedFirstOrderGate(FirstOrderGate):
             child = self.gather(state[0].T.unsqueeze(-1), level).squeeze(-1)  # (channels, P, K)
             weight = (basis.unsqueeze(1) * child).flatten(0, 1)  # (n * channels, P, K)
             return _SumOverEdges.apply(harmonics.transpose(0, 1), weight.transpose(0, 1)).transpose(0, 1)
-        degrees, _, n = self.radial.shape
+        n_degrees, _, n = self.radial.shape
         mixed = self.radial.transpose(1, 2).flatten(0, 1) @ basis.flatten(1)  # (degrees * n, P * K)
-        radial = mixed.view(degrees, n, *basis.shape[1:]).transpose(1, 2).unsqueeze(3)  # (degrees, P, n, 1, K)
+        radial = mixed.view(n_degrees, n, *basis.shape[1:]).transpose(1, 2).unsqueeze(3)  # (degrees, P, n, 1, K)
         angular = harmonics.transpose(0, 1).unsqueeze(1)  # (P, 1, components, K)
-        fields = [of_r * of_angles for of_r, of_angles in zip(radial, by_degree(angular, 2), strict=True)]
+        fields = [function * harmonic for function, harmonic in zip(radial, by_degree(angular, 2), strict=True)]
         left = torch.cat(fields, dim=2).flatten(1, 2)  # (P, n * components, K)
         (right,) = self.gather(state.transpose(0, 1).flatten(1).unsqueeze(0), level)  # (P, K, components * channels)
         outer = torch.bmm(left, right)  # all products of components, summed over the children

@@ -13,7 +13,7 @@ from vesin import NeighborList
 
 from ase_nbody.structure import Structure, StructureError
 
-# In a sphere of 6 Angstrom, 2,000 protons would be as close to each other as those in H2. 15,000 must be an error.
+# A sphere of 6 Angstrom has room for about 3,000 protons that are as close as those in H2. So 15,000 must be an error.
 MAX_NEIGHBOURS = 15_000
 _MAX_EXTENT_IN_CUTOFFS = 10.0  # a molecule up to this long is searched as it is, without ``compact``
 _DTYPES = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances

@@ -23,7 +23,7 @@ __all__ = [
     "save_model",
 ]
 
-# Modules by the names that earlier versions documented, which scripts still import.
+# Names of modules that earlier versions documented and that scripts still import.
 _EARLIER_NAMES = {
     "archive": archive,
     "calculator": calculator,

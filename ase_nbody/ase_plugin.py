@@ -1,4 +1,4 @@
-"""Entry point ``ase.plugins``: makes the calculator known to ASE by name."""
+"""The entry point ``ase.plugins``, by which ASE knows the calculator as ``nbody``."""
 
 from ase._4.plugins.plugin import CalculatorPlugin
 

@@ -10,14 +10,14 @@ only through the pair vectors r_ij = x_j + S_ij cell - x_i. With g_ij = dE/dr_ij
 
     F_i     = sum_j g_ij - sum_j g_ji                        forces
     W       = sum_ij r_ij ⊗ g_ij                             dE/d(strain), the virial; stress = W / volume
-    W_i     = 1/2 sum_j (r_ij ⊗ g_ij + r_ji ⊗ g_ji)          per-atom virial: half of each pair to either end
+    W_i     = 1/2 sum_j (r_ij ⊗ g_ij + r_ji ⊗ g_ji)          per-atom virial: half of each pair's for either end
 
 W_i is the derivative of E under a strain field, r_ij -> (1 + (e_i + e_j) / 2) r_ij, with respect to e_i; hence
 sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's dtype, so that a system may lie far
 from the origin; energies are summed in float64 for the same reason.
 
-This file alone differentiates by positions. It knows no ASE, and it does not know how its steps are run: ``runtime``
-runs them block by block, on several threads or as compiled code.
+Only this file differentiates with respect to positions. It knows no ASE, and it does not know how its steps are run:
+``runtime`` runs them block by block, on several threads or as compiled code.
 """
 
 from collections.abc import Generator, Mapping
@@ -41,7 +41,7 @@ class System(NamedTuple):
 
     Attributes:
         numbers: atomic numbers (N,).
-        one_hot: the species of the atoms, one-hot (N, species).
+        one_hot: one-hot rows of the atoms (N, species).
         structure: the structure that each atom belongs to (N,).
         positions: (N, 3) in Angstrom, float64.
         cells: lattice vectors of the structures (B, 3, 3) in Angstrom, float64; zeros where a structure has none.
@@ -85,8 +85,8 @@ class Ascent:
     Attributes:
         level: the parts of the block.
         vectors: pair vectors (3, P, K) in Angstrom, float64.
-        pairs: the same in the network's dtype, by which the step down differentiates.
-        rows: states of the level below ``(components, Q, channels)``, by which it differentiates too.
+        pairs: the same in the network's dtype. The step down differentiates with respect to them.
+        rows: states of the level below ``(components, Q, channels)``. It differentiates with respect to these too.
         state: states of the parts ``(components, P, channels)``.
         outputs: outputs of the parts by name, ``energy`` (P,) among them.
     """
@@ -105,10 +105,11 @@ class Descent:
 
     Attributes:
         outputs: outputs of the parts by name, ``energy`` (P,) among them.
-        centres: forces and virials of the atoms at the centres of the parts (9, P), float64; see ``sums_over_edges``.
-        children: the same for the atoms at the centres of the parts below (9, C), or (9, Q) for some of them.
-        rows: dE/dpsi of the level below ``(components, Q, channels)``; None at the lowest level, whose states below
-            are constants.
+        centres: forces and virials of the atoms at the centres of the parts (9, P), or forces alone (3, P), float64;
+            see ``sums_over_edges``.
+        children: the same for the atoms at the centres of ``Block.below`` (9, C), or (9, Q) where a block counts rows.
+        rows: dE/dpsi of the level below ``(components, Q, channels)``; None at the lowest level, because the states of
+            the atoms are constants.
     """
 
     outputs: Mapping[str, Tensor]
@@ -126,7 +127,7 @@ def up(
         network: the network.
         number: which of its levels, from 0.
         level: the parts of the block.
-        rows: states of the level below that their tables count ``(components, Q, channels)``.
+        rows: states of those parts of the level below that its tables count ``(components, Q, channels)``.
         system: the atoms.
         connected: let the graph reach through ``rows`` to the weights below them; otherwise it begins at ``rows``.
     """
@@ -142,24 +143,26 @@ def up(
 def down(
     ascent: Ascent, slope: Tensor | None, *, lowest: bool, create_graph: bool = False, virials: bool = True
 ) -> Descent:
-    """One step down: the derivatives of the energy by pair vectors and by the states of the level below.
+    """One step down: derivatives of the energy with respect to pair vectors and states of the level below.
 
     Args:
         ascent: what the step up left.
         slope: dE/dpsi of the parts ``(components, P, channels)``; None at the last level, where it is zero.
-        lowest: whether the level below are the atoms, whose states are constants.
-        create_graph: keep the graph, so that a loss of the forces can be differentiated by the weights.
+        lowest: whether the level below is that of the atoms, whose states are constants.
+        create_graph: keep the graph, so that a loss of the forces has a gradient with respect to the weights.
         virials: also sum the virials.
     """
-    of = (ascent.pairs,) if lowest else (ascent.pairs, ascent.rows)
+    variables = (ascent.pairs,) if lowest else (ascent.pairs, ascent.rows)
     energy = ascent.outputs["energy"]
-    heads = [(energy, torch.ones_like(energy)), *([] if slope is None else [(ascent.state, slope)])]
-    heads = [(head, weight) for head, weight in heads if head.requires_grad]  # not so an energy that is never read out
-    if heads:
-        given, weights = zip(*heads, strict=True)
-        by_pairs, *by_rows = torch.autograd.grad(given, of, weights, create_graph=create_graph, materialize_grads=True)
+    terms = [(energy, torch.ones_like(energy)), *([] if slope is None else [(ascent.state, slope)])]
+    terms = [(term, weight) for term, weight in terms if term.requires_grad]  # without a read-out there is no graph
+    if terms:
+        given, weights = zip(*terms, strict=True)
+        by_pairs, *by_rows = torch.autograd.grad(
+            given, variables, weights, create_graph=create_graph, materialize_grads=True
+        )
     else:
-        by_pairs, *by_rows = (torch.zeros_like(tensor) for tensor in of)
+        by_pairs, *by_rows = (torch.zeros_like(tensor) for tensor in variables)
     at_centres, at_children = sums_over_edges(ascent.level, ascent.vectors, by_pairs, virials)
     outputs = ascent.outputs if create_graph else {name: output.detach() for name, output in ascent.outputs.items()}
     return Descent(outputs, at_centres, at_children, by_rows[0] if by_rows else None)
@@ -169,12 +172,12 @@ class Way(Protocol):
     """A way to run the steps of all blocks of a hierarchy: ``Whole`` here, others in ``runtime``."""
 
     def up(self, number: int, below: Tensor, system: System) -> Tensor | None:
-        """States of all parts of a level from those of the level below; None where nothing needs them."""
+        """States of all parts of a level from the states ``below``; None at the last level if nothing needs them."""
 
     def down(
         self, number: int, below: Tensor, slope: Tensor | None, system: System
     ) -> Generator[tuple[Block, Descent], None, None]:
-        """The blocks of a level and what flows down from them; ``below`` and ``slope`` as in ``up`` and ``down``."""
+        """The blocks of a level and what flows down from them, with dE/dpsi = ``slope`` of all parts of the level."""
 
 
 class Whole:
@@ -222,11 +225,11 @@ def evaluate(
         cells: (B, 3, 3) in Angstrom, float64; zeros where a structure has none.
         total_charges: charges of the structures (B,) in e, float64; None: all neutral. Only networks that give
             charges look at them.
-        create_graph: keep the graph, so that a loss of energies and forces can be differentiated by the weights.
+        create_graph: keep the graph, so that a loss of energies and forces has a gradient with respect to the weights.
         virials: also sum the virials; zeros otherwise.
         way: how the steps of the blocks are run; default: ``Whole``.
     """
-    with torch.inference_mode(False), torch.enable_grad():  # forces come in whatever mode the caller is
+    with torch.inference_mode(False), torch.enable_grad():  # forces need gradients in any mode of the caller
         system = System.of(network, hierarchy, positions, cells)
         way = way or Whole(network, hierarchy, create_graph=create_graph, virials=virials)
         below = [network.embedding(system.one_hot)]  # states below each level
@@ -254,7 +257,7 @@ class _AtAtoms:
         self.outputs: dict[str, Tensor] = {}
 
     def add(self, number: int, below: Tensor, descents: Generator[tuple[Block, Descent], None, None]) -> Tensor | None:
-        """Add what flows down from the blocks of a level; gives dE/dpsi of the level below, with states ``below``."""
+        """Add what flows down from the blocks of a level, and return dE/dpsi of the level below, like ``below``."""
         levels = self.hierarchy.levels
         slope = None
         outputs: dict[str, list[Tensor]] = {}
@@ -269,10 +272,10 @@ class _AtAtoms:
             elif found.rows is not None:
                 slope = torch.zeros_like(below) if slope is None else slope
                 slope.index_add_(1, block.rows, found.rows)
-        of_level = {name: pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1) for name, pieces in outputs.items()}
-        self.parts.insert(0, of_level.pop("energy"))
+        joined = {name: pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1) for name, pieces in outputs.items()}
+        self.parts.insert(0, joined.pop("energy"))
         self.energies.index_add_(0, levels[number].centre, self.parts[0].double())
-        for name, output in of_level.items():
+        for name, output in joined.items():
             zeros = self.energies.new_zeros(*output.shape[:-1], self.energies.shape[0])
             self.outputs.setdefault(name, zeros).index_add_(-1, levels[number].centre, output.double())
         return slope
@@ -308,8 +311,8 @@ def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, 
         cells: lattice vectors of the structures (B, 3, 3), float64.
         structure: the structure that each atom belongs to (N,).
     """
-    of_part = structure.index_select(0, level.centre)
-    lattice = cells.index_select(0, of_part).permute(1, 2, 0).unsqueeze(-1)  # (3, 3, P, 1)
+    structure_of_part = structure.index_select(0, level.centre)
+    lattice = cells.index_select(0, structure_of_part).permute(1, 2, 0).unsqueeze(-1)  # (3, 3, P, 1)
     offsets = (level.shift.to(cells.dtype).unsqueeze(1) * lattice).sum(0)
     vectors = positions.T[:, level.atom] + offsets - positions.index_select(0, level.centre).T.unsqueeze(-1)
     return torch.where(level.mask, vectors, 2.0 * radius)
@@ -325,19 +328,19 @@ def sums_over_edges(level: Level, vectors: Tensor, gradient: Tensor, virials: bo
     Args:
         level: the edges.
         vectors: pair vectors (3, P, K) in Angstrom, float64.
-        gradient: the gradient of the energy by them (3, P, K).
-        virials: sum virials too.
+        gradient: the gradient of the energy with respect to them (3, P, K).
+        virials: also sum the virials.
 
     Returns:
-        Three components of the forces and six of the symmetric virials, of the parts' centres (9, P) and of the
-        children (9, C); without virials (3, P) and (3, C).
+        Three components of the forces and six of the symmetric virials, of the atoms at the centres of the parts (9, P)
+        and of the children (9, C); without virials (3, P) and (3, C).
     """
     gradient = gradient.to(torch.float64) * level.mask
     components = [gradient]
     if virials:  # for x, y, z the next one is y, z, x
         mixed = vectors * gradient.roll(-1, 0) + vectors.roll(-1, 0) * gradient
         components += [0.5 * vectors * gradient, 0.25 * mixed]
-    # (P, K, 9), the numbers of an edge side by side. Compiled, ``cat`` and a turn take 1.4 times as long as ``stack``.
+    # (P, K, 9), the numbers of an edge side by side. Compiled, ``cat`` and a transpose take 1.4 times as long.
     edges = torch.stack([axis for each in components for axis in each], dim=-1)
     at_centres, at_children = edges.sum(1).T, sum_over_parents(edges.unsqueeze(0), level)[0].T
     return at_centres, torch.cat([-at_children[:3], at_children[3:]])

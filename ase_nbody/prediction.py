@@ -1,4 +1,4 @@
-"""What a potential says about structures: tensors by name, carried by name wherever they go."""
+"""``Prediction``: what a potential says about structures, as tensors that have names wherever they go."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,10 +41,10 @@ class Prediction:
     Attributes:
         energy: total energies (B,), float64.
         energies: per-atom energies (N,), float64; those of one structure sum to its energy.
-        forces: (N, 3).
+        forces: forces on the atoms (N, 3) in eV/Angstrom.
         virials: per-atom virials (N, 3, 3), symmetric; those of one structure sum to dE/d(strain).
-        parts: for each level the energies of its parts (P,), without isolated-atom energies.
-        outputs: what else the network gives, by name: ``charges`` (N,) and ``dipole`` (B, 3).
+        parts: for each level, the energies of its parts (P,), without isolated-atom energies.
+        outputs: further outputs by name: ``charges`` (N,) in e and ``dipole`` (B, 3) in e Angstrom.
     """
 
     energy: Tensor
@@ -79,7 +79,7 @@ class Prediction:
 
     @classmethod
     def mean(cls, members: Sequence["Prediction"]) -> "Prediction":
-        """The mean over the members of a committee, in float64, of what all of them give. They share one hierarchy."""
+        """The mean over a committee whose members share one hierarchy: of whatever all of them give, in float64."""
         if len(members) == 1:
             return members[0]
         first, *others = [member.named() for member in members]

@@ -1,4 +1,4 @@
-"""Structure: what the network is told about a system. Its arrays are immutable; no other file reads ``ase.Atoms``."""
+"""``Structure``: all that a network is told about a system, copied from ASE's atoms. Its arrays are immutable."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SHORTEST_LATTICE_VECTOR_ANGSTROM = 1e-3
 
 
 class StructureError(ValueError):
-    """A structure that no potential can be evaluated on; the message says what is wrong and how to mend it."""
+    """A structure that no potential can be evaluated on; the message says what is wrong and how to correct it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Structure:
         return structure
 
     def to_atoms(self) -> ase.Atoms:
-        """The same system as ``ase.Atoms``; the charge of an ion stands in ``atoms.info["charge"]``."""
+        """The same system as ``ase.Atoms``; the charge of an ion is in ``atoms.info["charge"]``."""
         info = {"charge": self.charge} if self.charge else {}
         return ase.Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc, info=info)
 
@@ -90,10 +90,10 @@ class Structure:
                 )
 
     def _check_positions(self) -> None:
-        far = np.abs(self.positions)
-        if far.max(initial=0.0) < LARGEST_COORDINATE_ANGSTROM:  # false for NaN too
+        magnitude = np.abs(self.positions)
+        if magnitude.max(initial=0.0) < LARGEST_COORDINATE_ANGSTROM:  # false for NaN too
             return
-        atom, axis = np.argwhere(~(far < LARGEST_COORDINATE_ANGSTROM))[0]
+        atom, axis = np.argwhere(~(magnitude < LARGEST_COORDINATE_ANGSTROM))[0]
         value = self.positions[atom, axis]
         if not np.isfinite(value):
             raise StructureError(

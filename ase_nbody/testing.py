@@ -1,4 +1,4 @@
-"""Assertions for tests: a layer is covariant; forces and stress of an ASE calculator are derivatives of its energy.
+"""Assertions for tests: a layer is covariant, and a calculator's forces and stress are derivatives of its energy.
 
 Each assertion raises ``AssertionError`` and says how large the deviation is. Finite differences are of fourth order and
 reach a relative error of 1e-6.
@@ -29,7 +29,7 @@ def random_rotation(seed: int, improper: bool = False) -> Tensor:
 
     Args:
         seed: the same seed gives the same rotation; torch's global random numbers are not touched.
-        improper: give a rotation times the inversion, with determinant -1 instead of +1.
+        improper: return a rotation times the inversion, with determinant -1 instead of +1.
     """
     orthogonal, upper = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     orthogonal *= np.sign(np.diag(upper))  # makes the distribution uniform
@@ -51,14 +51,14 @@ def assert_covariant(
     """Check f(D(R) psi, R v) = D(R) f(psi, v): turning the arguments turns the result.
 
     Args:
-        function: called as ``function(state, vectors)``, without those that are None.
+        function: called as ``function(state, vectors)``, without arguments that are None.
         state: psi, components first, ``((l_max_in + 1)^2, ...)``, float64.
         l_max_in: highest degree of ``state``.
         l_max_out: highest degree of the result, whose shape is ``((l_max_out + 1)^2, ...)``.
         vectors: v (..., 3), turned together with the state.
         rotations: matrices (3, 3) in float64; default: a proper and an improper random one, and the inversion.
-        representation: the expected D(R) of the result, as a function of (l_max, R). To show that a test can fail, give
-            a wrong one.
+        representation: the expected D(R) of the result, as a function of (l_max, R). Give a wrong one to
+            show that a test can fail.
         rtol: allowed deviation relative to the largest component of the result.
 
     Raises:
@@ -113,13 +113,13 @@ def assert_conservative(calculator: BaseCalculator, atoms: ase.Atoms, rtol: floa
 def assert_stress_consistent(
     calculator: BaseCalculator, atoms: ase.Atoms, rtol: float = 1e-6, step: float = 1e-4
 ) -> None:
-    """Check that the stress is dE/d(strain) / volume, by central differences of all six strains.
+    """Check that the stress is dE/d(strain) / volume, by central differences of all its components.
 
     Args:
         calculator: any ASE calculator in float64; its own state changes.
         atoms: the system; it stays as it is, and its constraints do not count.
         rtol: allowed deviation relative to the largest stress component.
-        step: step of the differences, a strain.
+        step: step of the differences, a strain without a unit.
 
     Raises:
         AssertionError: the stress differs from the differences.
@@ -167,7 +167,7 @@ def energy_strained(atoms: ase.Atoms, strain: NDArray[np.float64]) -> Callable[[
 
 
 def _energy(atoms: ase.Atoms) -> float:
-    """The energy whose negative gradient the forces are."""
+    """The energy in eV that the forces belong to: the free energy where a calculator has one."""
     return atoms.get_potential_energy(force_consistent="free_energy" in atoms.calc.implemented_properties)
 
 

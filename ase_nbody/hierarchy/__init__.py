@@ -7,6 +7,9 @@ that lie within the radius of the part.
 Which parts exist depends on the atomic numbers alone, never on the geometry. The weight of a child fades smoothly to
 zero at the radius (``nn.radial``). So the energy is a smooth function of the positions, and it does no harm to list
 more children than lie within the radius.
+
+Read the files in this order: ``tables`` (levels of parts and edges), ``neighbours`` (pairs of atoms), ``build`` (from
+pairs to tables), ``exchange`` (from parts to edges and back), ``reduction`` (sums over the atoms of a structure).
 """
 
 from ase_nbody.hierarchy.build import LevelLayout, Selection, VerletHierarchy, build_hierarchy, select

@@ -17,12 +17,12 @@ Selection = str | tuple[int, ...]
 
 @dataclass(frozen=True)
 class LevelLayout:
-    """The rule by which the composition scheme gets one of its levels.
+    """The rule that makes one level of the composition scheme.
 
     Attributes:
         parts: which atoms are centres of parts: ``"all"``, ``"heavy"`` (all but hydrogen), or atomic numbers. Each of
             these atoms must be the centre of a part of the level below as well.
-        children: which parts of the level below may be children, by their central atoms and in the same notation.
+        children: which parts of the level below may be children, chosen by their central atoms in the same notation.
         radius: distance in Angstrom at which the weight of a child has faded to zero.
     """
 
@@ -32,7 +32,11 @@ class LevelLayout:
 
 
 def select(numbers: NDArray[np.int64], selection: Selection) -> NDArray[np.bool_]:
-    """Mask (N,) of the atoms that a selection chooses by their atomic ``numbers`` (N,)."""
+    """Mask (N,) of the atoms that a selection chooses by their atomic ``numbers`` (N,).
+
+    Raises:
+        ValueError: the selection is a word other than ``"all"`` and ``"heavy"``.
+    """
     if isinstance(selection, str):
         if selection == "all":
             return np.ones(len(numbers), dtype=np.bool_)
@@ -99,7 +103,7 @@ def build_level(edges: Edges, above: Tensor, below: Tensor, children: Tensor) ->
     )
 
 
-@torch.inference_mode(False)  # tables made in inference mode could not take part in a differentiation later
+@torch.inference_mode(False)  # autograd could not use tables made in inference mode
 def build_hierarchy(
     structure: Structure, layout: Sequence[LevelLayout], skin: float = 0.0, device: torch.device | str = "cpu"
 ) -> Hierarchy:
@@ -109,7 +113,7 @@ def build_hierarchy(
         structure: the system.
         layout: the levels, the lowest first.
         skin: children are listed up to this distance in Angstrom beyond the radius of their level.
-        device: where the pairs are searched for and where the hierarchy is kept.
+        device: where to search for pairs and to keep the hierarchy.
 
     Raises:
         StructureError: see ``find_pairs``.
@@ -146,10 +150,10 @@ class VerletHierarchy:
         """The hierarchy of the last update.
 
         Raises:
-            RuntimeError: there was no update yet.
+            RuntimeError: there has been no update yet.
         """
         if self._hierarchy is None:
-            raise RuntimeError("no hierarchy was built yet: call update(structure) first")
+            raise RuntimeError("no hierarchy has been built yet: call update(structure) first")
         return self._hierarchy
 
     def forget(self) -> None:

@@ -1,8 +1,8 @@
 """From parts to edges and back: the two linear maps between the states of children and the edges that end at them.
 
-``gather_children`` copies the state of each child to its edges, and ``sum_over_parents`` adds what stands on the edges
-that end at a child. Each is the derivative of the other, so both can be differentiated any number of times. The level's
-table of parents turns the sum into another look-up, which gives the same bits on every device.
+``gather_children`` copies the state of each child to the edges that end at it, and ``sum_over_parents`` adds up the
+values on these edges. Each is the transpose of the other, so both can be differentiated any number of times. The
+level's table of parents turns the sum into another look-up, which is deterministic on every device.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ase_nbody.hierarchy.tables import Level
 
-LONG_EDGE = 128  # numbers on an edge from which on a CPU adds edges one by one faster than it looks them up
+LONG_EDGE = 128  # with this many numbers on an edge, a CPU adds edges one by one faster than it looks them up
 
 
 def gather_children(state: Tensor, level: Level) -> Tensor:
     """States of the level's children ``(components, C, channels)`` -> of the edges ``(components, P, K, channels)``.
 
-    Padded edges get the state of child 0 and must be given zero weight.
+    Padded edges get the state of child 0 and must get zero weight.
     """
     return _Gather.apply(state, level.child, level.mask, level.parents, level.parents_mask)
 
@@ -56,7 +56,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, edges: Tensor, child: Tensor, mask: Tensor, parents: Tensor, parents_mask: Tensor) -> Tensor:
         ctx.save_for_backward(child, mask, parents, parents_mask)
-        # Adding one by one is deterministic on a CPU only.
+        # Adding one by one is deterministic only on a CPU.
         if edges.device.type == "cpu" and edges.shape[0] * edges.shape[-1] >= LONG_EDGE:
             return _add_one_by_one(edges, child, mask, parents.shape[1])
         return look_up_parents(edges, parents, parents_mask)
@@ -67,6 +67,6 @@ class _Sum(torch.autograd.Function):
 
 
 def _add_one_by_one(edges: Tensor, child: Tensor, mask: Tensor, n_children: int) -> Tensor:
-    row = torch.where(mask, child, n_children).flatten()  # padded edges go to one row more
+    row = torch.where(mask, child, n_children).flatten()  # padded edges go to an extra row, which is dropped
     sums = edges.new_zeros(edges.shape[0], n_children + 1, edges.shape[-1])
     return sums.index_add_(1, row, edges.flatten(1, 2))[:, :-1]

@@ -13,9 +13,9 @@ from vesin import NeighborList
 
 from ase_nbody.structure import Structure, StructureError
 
-# A sphere of 6 Angstrom has room for 1500 protons as close as those in H2; ten times as many must be an error.
+# A sphere of 6 Angstrom has room for about 3,000 protons that are as close as those in H2. So 15,000 must be an error.
 MAX_NEIGHBOURS = 15_000
-_MAX_EXTENT_IN_CUTOFFS = 10.0  # a molecule that is no longer than this is searched as it is, without ``compact``
+_MAX_EXTENT_IN_CUTOFFS = 10.0  # a molecule up to this long is searched as it is, without ``compact``
 _DTYPES = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
 
 
@@ -65,10 +65,10 @@ class Edges:
 
 
 def find_pairs(structure: Structure, cutoff: float) -> Pairs:
-    """All ordered pairs within ``cutoff`` Angstrom. In a small cell, a neighbour may occur with several images.
+    """All ordered pairs within ``cutoff`` Angstrom. In a small cell, a neighbour may occur as several images.
 
     Raises:
-        StructureError: the atoms have far more neighbours than those of any material; raised before memory is spent.
+        StructureError: the atoms have far more neighbours than in any material. It is raised before memory is spent.
     """
     return Pairs(*(tensor.numpy() for tensor in find_edges(structure, cutoff).tensors()))
 
@@ -104,7 +104,7 @@ def _search(
     search = NeighborList(cutoff=radius, full_list=True)
     if device.type == "cuda":
         here = (torch.tensor(array, device=device) for array in (positions, box))
-        # RuntimeError: vesin finds more neighbours than it has room for, or no CUDA runtime that it can load.
+        # RuntimeError: vesin finds more neighbours than it has room for, or it finds no CUDA runtime.
         with contextlib.suppress(RuntimeError):
             pairs, shift, distance = search.compute(*here, periodic=periodic, quantities="PSd")
             return pairs.view(torch.int64), shift.long(), distance

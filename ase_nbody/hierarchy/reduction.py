@@ -9,13 +9,13 @@ except ImportError:
 
 
 def sum_by_structure(values: Tensor, structure: Tensor, n_structures: int) -> Tensor:
-    """Sum values of the atoms ``(N, ...)`` over each structure: ``(n_structures, ...)``.
+    """Sum the atoms' values ``(N, ...)`` over each structure: ``(n_structures, ...)``.
 
-    Of torch-scatter only ``scatter_sum`` is used, because ``segment_csr`` and ``segment_coo`` have wrong second
+    This uses only ``scatter_sum`` of torch-scatter, because ``segment_csr`` and ``segment_coo`` have wrong second
     derivatives.
 
     Args:
-        values: of the atoms (N, ...).
+        values: one for each atom (N, ...).
         structure: the structure that each atom belongs to (N,).
         n_structures: number of structures.
     """

@@ -18,8 +18,8 @@ from torch import Tensor
 class Level:
     """The P parts of one level, and the edges from each part to its children, which are parts of the level below.
 
-    A part has at most K edges; shorter rows are padded. C parts of the level below may be children, and each of them
-    is the child of at most M parts.
+    A part has at most K edges; shorter rows are padded. C parts of the level below may be children, and at most M edges
+    end at each of them.
 
     Attributes:
         centre: the atom at the centre of each part (P,).
@@ -29,8 +29,8 @@ class Level:
         atom: the atom at the centre of that child (P, K).
         shift: lattice translation of that child in whole lattice vectors (3, P, K).
         mask: True where an edge is real (P, K); ``child``, ``atom`` and ``shift`` are 0 elsewhere.
-        parents: for each of the ``children`` the places ``p * K + k`` of the edges that end there (M, C). With this
-            table, derivatives that flow from edges to children are gathered and not scattered, so they are
+        parents: for each of the ``children``, the places ``p * K + k`` of the edges that end there (M, C). With this
+            table, derivatives that flow from edges to children are gathered, not scattered, so they are
             deterministic on every device.
         parents_mask: True where an entry of ``parents`` is real (M, C); ``parents`` is 0 elsewhere.
     """
@@ -174,6 +174,7 @@ def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarch
 
     Widths are rounded up to a ``multiple``, so that batches of similar structures have only a few different shapes.
     """
+    # Offsets: the index that the first atom, part or child of each hierarchy has in the result.
     atoms = np.cumsum([0] + [len(hierarchy.numbers) for hierarchy in hierarchies])
     below = atoms
     levels = []
@@ -197,9 +198,9 @@ def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarch
             fields["parents"].append((((part + first_part) * width + slot) * level.parents_mask).T)
             fields["parents_mask"].append(level.parents_mask.T)
         tables = {name: _stack_rows(rows, multiple) for name, rows in fields.items()}
-        across = {name: tables[name].T.contiguous() for name in ("parents", "parents_mask")}
-        across["shift"] = tables["shift"].movedim(-1, 0).contiguous()
-        levels.append(Level(**{**tables, **across}))
+        turned = {name: tables[name].T.contiguous() for name in ("parents", "parents_mask")}
+        turned["shift"] = tables["shift"].movedim(-1, 0).contiguous()
+        levels.append(Level(**{**tables, **turned}))
         below = above
     return Hierarchy(
         numbers=torch.cat([hierarchy.numbers for hierarchy in hierarchies]),

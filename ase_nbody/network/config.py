@@ -1,4 +1,4 @@
-"""All that determines a network but its weights."""
+"""The configuration: everything that determines a network except its weights."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from pydantic import SerializerFunctionWrapHandler as Handler
 from ase_nbody.hierarchy.build import LevelLayout, Selection
 
 Parts = Literal["all", "heavy"] | tuple[str, ...]
-# What a network says of its parts beside their energies; sorted, each once.
+# What a network gives beside the energy. The names are sorted, and each occurs once.
 Outputs = Annotated[tuple[Literal["charges"], ...], AfterValidator(lambda names: tuple(sorted(set(names))))]
 
 
@@ -19,7 +19,7 @@ class LevelConfig(BaseModel):
 
     Attributes:
         parts: where the parts are: ``"all"`` atoms, ``"heavy"`` (all but hydrogen) or a list of chemical symbols.
-        children: which parts of the level below count as children, chosen in the same ways.
+        children: which parts of the level below may be children, in the same notation.
         radius: distance in Angstrom at which a child's weight has faded to zero.
         channels: fragments of each degree in a part's state.
         l_max: highest degree of the aggregated state.
@@ -27,12 +27,12 @@ class LevelConfig(BaseModel):
         body_order: 1 + number of factors in the zeroth-order gate; 4 means triple products.
         product_decay: factor by which each further factor makes a product smaller in the zeroth-order gate.
         n_basis: size of the radial basis.
-        radial_decay: power by which rapid functions of the radial basis are smaller.
-        n_radial: learned radial functions of the first-order gate (where children have states with l > 0).
-        message_channels: fragments of each degree that a child shows to its parents (in the same case).
+        radial_decay: power of 1/n by which the norm of the n-th function of the radial basis falls.
+        n_radial: learned radial functions of the first-order gate; used where children have states with l > 0.
+        message_channels: fragments of each degree that a child shows to its parents; used in the same case.
         hidden: width of the hidden layer of the read-out.
-        mean_children: typical number of children, by which sums over them are scaled. Measured by the training.
-        read_out: whether this level contributes to the energy.
+        mean_children: typical number of children, by which sums over them are scaled. Training measures it.
+        read_out: whether this level contributes to the energy and to other outputs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -67,18 +67,18 @@ class LevelConfig(BaseModel):
 
 
 class NBodyConfig(BaseModel):
-    """All that determines a network but its weights.
+    """Everything that determines a network except its weights.
 
     Attributes:
-        species: chemical symbols that the network knows.
-        levels: the levels above the atoms, from below. The parts of each must be among those of the one below.
+        species: chemical symbols that the network knows, sorted by atomic number.
+        levels: the levels above the atoms, the lowest first. The parts of each must be among those of the one below.
         embedding: channels of the species embedding; default: one per species, at most 8.
         isolated_atom_energies: energy in eV of each species far from everything, added in float64.
-        energy_scale: eV per unit of the network's output. Measured by the training.
+        energy_scale: eV per unit of the read-outs. Training measures it.
         repulsion: add the ZBL repulsion of the nuclei.
         closest_distances: closest distance in Angstrom of each pair of species in the training data, ``{"H-O": 0.9}``,
-            lighter element first. Pairs that are closer feel less and less of the network, pairs that are missing here
-            feel none of it. Measured by the training; if empty, the network is held nowhere.
+            lighter element first. For pairs that are closer, the radial functions hold still; for pairs that are
+            missing here, they are zero. Training measures it; if it is empty, radial functions never hold still.
         outputs: what the network gives beside the energy. ``"charges"``: partial charges and atomic dipoles.
     """
 
@@ -112,7 +112,7 @@ class NBodyConfig(BaseModel):
         below = set(self.species)
         for number, level in enumerate(self.levels, start=1):
             centres = self._centres(level.parts)
-            # "all" and "heavy" children mean those that there are; symbols must mean something.
+            # "all" and "heavy" take whatever the level below has; a symbol must name some of its parts.
             named = set() if isinstance(level.children, str) else set(level.children)
             for kind, chosen in (("parts", centres), ("children", named)):
                 if not chosen <= below:
@@ -125,20 +125,20 @@ class NBodyConfig(BaseModel):
         if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
             raise ValueError(
                 f"repulsion needs level 1 to have parts and children 'all' and a radius of at least {contact:.2f} "
-                "Angstrom, the largest sum of covalent radii; mend the level, or set repulsion: false"
+                "Angstrom, the largest sum of covalent radii; correct the level, or set repulsion: false"
             )
         return self
 
     @model_serializer(mode="wrap")
     def _without_unused_options(self, serialise: Handler) -> dict[str, Any]:
-        """Leave out what came later and is not used, so that files and checksums of such models stay as they are."""
+        """Leave out newer options that are not used, so that files and checksums of older models stay the same."""
         content: dict[str, Any] = serialise(self)
         if not self.outputs:
             content.pop("outputs", None)
         return content
 
     def _centres(self, parts: Parts) -> set[str]:
-        """Species at which the parts of a level are."""
+        """Species of the atoms at the centres of a level's parts."""
         if isinstance(parts, str):
             return set(self.species) - ({"H"} if parts == "heavy" else set())
         return set(parts)

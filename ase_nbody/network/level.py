@@ -23,7 +23,7 @@ class LevelTypes:
 
     Attributes:
         below: psi_j, states of the level below.
-        message: V psi_j, what a child shows to its parents. Children with l = 0 only show their whole state.
+        message: V psi_j, what a child shows to its parents. Children that have only l = 0 show their whole state.
         gathered: sum_j R Y ⊗ V psi_j.
         state: A_i.
         products: [A_i, A_i ⊗ A_i, ...].
@@ -54,21 +54,22 @@ class LevelTypes:
 class NBodyLevel(nn.Module):
     """One level: first-order gate over the children, mixing, zeroth-order gate, mixing, read-out.
 
-    With psi the states of the level below, at the part i and its children j:
+    With psi the states of the level below, z the species at the centres, and a part i with children j:
 
         A_i = g(z_i) * [ W sum_j R(r_ij) Y(r_ij) ⊗ V psi_j + U psi_i ]       first-order gate
         psi'_i = W' g'(z_i) * [A_i, d A_i ⊗ A_i, d^2 A_i ⊗ A_i ⊗ A_i, ...]   zeroth-order gate
         epsilon_i = read-out of the degree-0 fragments of psi'_i
 
     Attributes:
-        message: V.
+        message: V; None where the children have only l = 0.
         first_order: the sum over the children, with R.
         aggregate: W.
-        inherit: U.
+        inherit: U; None where the level below has only l = 0.
         state_gain: g.
+        zeroth_order: the products of A_i.
         product_gain: g'.
         hand_up: W'.
-        read_out: of the energy.
+        read_out: the read-out of the energy; None where the level has none.
 
     Args:
         below: type of psi.
@@ -108,7 +109,7 @@ class NBodyLevel(nn.Module):
 
     @staticmethod
     def _layers(below: Type, n_species: int, config: LevelConfig) -> dict[str, Plan | None]:
-        """The layers that have weights, in the order in which these are drawn; None for those that the level lacks."""
+        """The layers that have weights, in the order in which these are drawn; None for layers that are missing."""
         types = LevelTypes.of(below, config)
         has_directions = below.l_max > 0
         shared = min(below.l_max, types.state.l_max)  # highest degree that psi_i and A_i both have
@@ -129,17 +130,17 @@ class NBodyLevel(nn.Module):
         vectors: Tensor,
         distance: Tensor,
         level: Level,
-        species: Tensor,
+        one_hot: Tensor,
         closest: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """State of the level below -> state of this one and what its read-out says of its parts ``(P,)``.
+        """State of the level below -> state of this level ``(components, P, channels)`` and epsilon ``(P,)``.
 
         Args:
             state: state of the level below ``(components, Q, channels)``.
             vectors: pair vectors ``(3, P, K)`` in Angstrom.
             distance: their lengths ``(P, K)``.
             level: the edges.
-            species: of the atoms at the centres, one-hot ``(P, species)``.
+            one_hot: one-hot rows of the atoms at the centres ``(P, species)``.
             closest: distances ``(P, K)`` in Angstrom below which the radial functions hold still.
         """
         basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (n_basis, P, K)
@@ -151,6 +152,6 @@ class NBodyLevel(nn.Module):
             own = self.inherit(state.index_select(1, level.own))
             low, high = aggregated.split([own.shape[0], aggregated.shape[0] - own.shape[0]])
             aggregated = torch.cat([low + own, high])
-        products = self.zeroth_order(self.state_gain(aggregated, species))
-        state = self.hand_up(self.product_gain(products, species))
-        return state, None if self.read_out is None else self.read_out(state[0], species)
+        products = self.zeroth_order(self.state_gain(aggregated, one_hot))
+        state = self.hand_up(self.product_gain(products, one_hot))
+        return state, None if self.read_out is None else self.read_out(state[0], one_hot)

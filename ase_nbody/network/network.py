@@ -18,12 +18,12 @@ from ase_nbody.nn.species import IsolatedAtoms, SpeciesEmbedding
 from ase_nbody.nn.weights import Plan, Weight, prefixed
 from ase_nbody.so3 import Type
 
-# Components of a state that the head of an output looks at: those of degree 0, or of degree 1 (x, y and z).
+# The components of a state that the head of an output needs: those of degree 0, or of degree 1 (x, y and z).
 _FRAGMENTS: dict[str, int | slice] = {"charge": 0, "dipole": slice(1, 4)}
 
 
 class NBodyNetwork(nn.Module):
-    """Kondor's network from its configuration; float64 until ``.to(torch.float32)``. Knows no units but its scale.
+    """Kondor's network from its configuration. It is in float64 until ``.to(torch.float32)``.
 
     Weights are drawn from torch's global generator: ``torch.manual_seed`` makes them reproducible. Heads of optional
     outputs are drawn last, so that the other weights do not depend on them.
@@ -31,6 +31,7 @@ class NBodyNetwork(nn.Module):
     Attributes:
         taus: types of the states, from the atoms up.
         heads: for each level, heads of its optional outputs by their names.
+        one_hot: one-hot rows by atomic number (119, species).
     """
 
     one_hot: Tensor
@@ -64,7 +65,7 @@ class NBodyNetwork(nn.Module):
 
     @staticmethod
     def declared_weights(config: NBodyConfig) -> dict[str, Weight]:
-        """All weights by their names in ``state_dict``, without building anything: they may be terabytes."""
+        """All weights by their names in ``state_dict``, without building anything, for they may be terabytes."""
         declared = prefixed("embedding", _embedding(config).weights())
         for number, level in enumerate(_levels(config)):
             declared |= prefixed(f"levels.{number}", level.weights())
@@ -75,7 +76,7 @@ class NBodyNetwork(nn.Module):
 
     @staticmethod
     def output_names(config: NBodyConfig, number: int) -> tuple[str, ...]:
-        """Names of the outputs of a level, its number counting from 0, in the order in which ``ascend`` has them."""
+        """Names of the outputs of level ``number``, from 0, in the order in which ``ascend`` returns them."""
         return ("energy", *_heads(config, number))
 
     @property
@@ -106,7 +107,7 @@ class NBodyNetwork(nn.Module):
     def ascend(
         self, number: int, state: Tensor, vectors: Tensor, level: Level, numbers: Tensor, one_hot: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One level up: states of the parts ``(components, P, channels)``, and what the level says of them.
+        """One level up: the states ``(components, P, channels)`` and the outputs of its parts.
 
         Args:
             number: which of ``levels``, from 0.
@@ -114,13 +115,14 @@ class NBodyNetwork(nn.Module):
             vectors: pair vectors (3, P, K) in Angstrom.
             level: the edges.
             numbers: atomic numbers of all atoms (N,).
-            one_hot: species of all atoms, one-hot ``(N, species)``.
+            one_hot: one-hot rows of all atoms ``(N, species)``.
 
         Returns:
             The states, and outputs by name (see ``output_names``):
 
-            * ``energy`` (P,) in eV, without the isolated-atom energies; zero where the level is not read out.
-            * ``charge`` (P,) in e, before the charge of the system is conserved (see ``nn.charges``).
+            * ``energy`` (P,) in eV, without isolated-atom energies: the read-out, if the level has one, and at the
+              lowest level the repulsion.
+            * ``charge`` (P,) in e, before they are made to sum to the total charge (see ``nn.charges``).
             * ``dipole`` (3, P) in e Angstrom, about the parts' centres, where the level hands up a state with l = 1.
         """
         radius, centre, atom = (
@@ -128,10 +130,10 @@ class NBodyNetwork(nn.Module):
             numbers.index_select(0, level.centre),
             numbers.take(level.atom),
         )
-        species = one_hot.index_select(0, level.centre)
+        one_hot_centres = one_hot.index_select(0, level.centre)
         closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
         distance = vectors.square().sum(0).sqrt()  # torch.linalg.vector_norm takes ten times as long
-        state, energy = self.levels[number](state, vectors, distance, level, species, closest)
+        state, energy = self.levels[number](state, vectors, distance, level, one_hot_centres, closest)
         energies = state.new_zeros(state.shape[1]) if energy is None else self.config.energy_scale * energy
         if self.repulsion is not None and number == 0:
             reach = None if closest is None else FOLLOWS * closest.clamp(max=radius)
@@ -139,12 +141,12 @@ class NBodyNetwork(nn.Module):
         outputs = {"energy": energies}
         heads: Any = self.heads[number]
         for name, head in heads.items():
-            outputs[name] = head(state[_FRAGMENTS[name]], species)
+            outputs[name] = head(state[_FRAGMENTS[name]], one_hot_centres)
         return state, outputs
 
 
 def _heads(config: NBodyConfig, number: int) -> dict[str, Plan]:
-    """Heads of the optional outputs of a level, by the names of the outputs and in their order."""
+    """Heads of the optional outputs of a level by the names of the outputs, in order."""
     level, tau = config.levels[number], NBodyNetwork.taus_of(config)[number + 1]
     heads = {}
     if "charges" in config.outputs and level.read_out:
@@ -155,8 +157,8 @@ def _heads(config: NBodyConfig, number: int) -> dict[str, Plan]:
 
 
 def _levels(config: NBodyConfig) -> list[Plan]:
-    """The levels from below."""
-    pairs = zip(NBodyNetwork.taus_of(config), config.levels, strict=False)  # the last type has no level above it
+    """The levels, the lowest first."""
+    pairs = zip(NBodyNetwork.taus_of(config), config.levels, strict=False)  # nothing is above the last type
     return [Plan(NBodyLevel, below, len(config.species), level) for below, level in pairs]
 
 

@@ -1,7 +1,7 @@
-"""Partial charges and the dipole moment of a molecule, from what its parts say. Nothing here is learnt.
+"""Partial charges and the dipole moment of a molecule, from the outputs of its parts. Nothing here is learnt.
 
-Charges are in e, dipoles in e Angstrom, all in float64. The heads of the network give raw charges, whose sum is
-anything, and atomic dipoles; here charge is conserved and the moment of the whole molecule is formed.
+Charges are in e, dipoles in e Angstrom, all in float64. The heads of the network give atomic dipoles and raw
+charges, whose sum is arbitrary. Here the sum is corrected, and the moment of the whole molecule is formed.
 """
 
 import torch
@@ -13,7 +13,7 @@ from ase_nbody.so3.constants import ExactConstants
 
 
 class AtomicMasses(ExactConstants):
-    """Standard atomic masses in u by atomic number (119,), ``table``; float64 whatever the dtype of the network."""
+    """``table``: standard atomic masses in u by atomic number (119,), in float64 whatever the dtype of the network."""
 
     table: Tensor
 
@@ -23,7 +23,7 @@ class AtomicMasses(ExactConstants):
 
 
 def conserved_charges(raw: Tensor, structure: Tensor, total_charge: Tensor) -> Tensor:
-    """Charges that sum to the charge of their structure: what is missing is shared out equally.
+    """Charges that sum to the charge of their structure: each atom gets an equal share of what is missing.
 
         q_i = raw_i + (Q - sum_j raw_j) / n        sums over the n atoms of the structure that i belongs to
 
@@ -39,7 +39,7 @@ def conserved_charges(raw: Tensor, structure: Tensor, total_charge: Tensor) -> T
     n_structures = total_charge.shape[0]
     n_atoms = sum_by_structure(torch.ones_like(raw), structure, n_structures)
     missing = total_charge - sum_by_structure(raw, structure, n_structures)
-    return raw + (missing / n_atoms.clamp(min=1.0))[structure]  # a structure without atoms divides by nothing
+    return raw + (missing / n_atoms.clamp(min=1.0))[structure]  # 1: a structure may have no atoms
 
 
 def molecular_dipole(
@@ -55,8 +55,8 @@ def molecular_dipole(
     Args:
         charges: q_i (N,) in e.
         atomic_dipoles: mu_i (3, N) in e Angstrom.
-        positions: r_i (N, 3) in Angstrom, float64; of a molecule, not wrapped into a cell.
-        masses: m_i (N,) in any unit: ``ase.data.atomic_masses`` of the atomic numbers.
+        positions: r_i (N, 3) in Angstrom, float64; a molecule must not be wrapped into a cell.
+        masses: m_i (N,) in any unit; see ``AtomicMasses``.
         structure: the structure that each atom belongs to (N,).
         n_structures: number of structures, B.
 

@@ -1,7 +1,7 @@
 """The gates of Kondor 2018, section 4: how the state of a part is made from those of its children.
 
 Both are Clebsch-Gordan products with Gaunt's weights. Powers of a state are evaluated by exact quadrature on the sphere
-(``so3.gaunt``). The sum of products over many children takes the coefficients themselves, once for the whole sum.
+(``so3.gaunt``). The sum of products over many children uses the coefficients themselves, once for the whole sum.
 """
 
 import torch
@@ -19,8 +19,8 @@ class ZerothOrderGate(nn.Module):
     """A -> [A, d A ⊗ A, d^2 A ⊗ A ⊗ A, ...]: powers of a state, without relative positions.
 
     The components of A are those of a function on the sphere, A(u) = sum_lm A_lm Y_lm(u), whose powers have the
-    components of A ⊗ A, A ⊗ A ⊗ A, ... The powers of each channel stand side by side; the mixing that follows forms
-    general products from them.
+    components of A ⊗ A, A ⊗ A ⊗ A, ... Each channel is multiplied with itself only. The powers stand side by side as
+    channels of the result, for the mixing that follows.
 
     ================  =============  ==============================
     symbol            variable       shape
@@ -53,7 +53,7 @@ class ZerothOrderGate(nn.Module):
         """``(components, parts, channels)`` -> ``(components out, parts, order * channels)``."""
         field = power = self.quadrature.evaluate(state)
         factor = field if self.decay == 1.0 else self.decay * field
-        # A itself, cut to the degrees that are kept or filled up to them with zeros
+        # A itself, cut to the degrees that are kept, or padded to them with zeros
         products = [functional.pad(state, (0, 0, 0, 0, 0, self.tau_out.components - state.shape[0]))]
         for _ in range(self.order - 1):
             power = power * factor
@@ -70,10 +70,10 @@ class FirstOrderGate(ExactConstants):
         A_i^lm_nc     = sum_{l'm', l''m''} G^lm_{l'm', l''m''} sum_j R^l'_n(r_ij) Y_l'm'(r_ij) psi_j^l''m''_c
 
     For children with l = 0 only (the atoms) the product is a plain one, and the radial basis B_n itself stands for R_n:
-    the mixing that follows makes learned radial functions of it, at a cost that does not depend on the channels.
+    the mixing that follows turns it into learned radial functions, at a cost that does not depend on the channels.
 
     In the table, x counts the components l'm' of the harmonics, y the components l''m'' of the children, and z the
-    components lm of the result. The edges of part i are numbered by j, P parts with K edges each.
+    components lm of the result. There are P parts i with K edges j each.
 
     =====================  =============  ================================  =======
     symbol                 variable       shape                             indices
@@ -114,7 +114,7 @@ class FirstOrderGate(ExactConstants):
 
     @staticmethod
     def result_type(tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> Type:
-        """Type of the result: one fragment for each radial function and child's fragment."""
+        """Type of the result: one fragment for each pair of a radial function and a child's fragment."""
         return Type((n_radial or n_basis) * tau_child.channels, l_max)
 
     @staticmethod

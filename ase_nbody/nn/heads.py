@@ -1,4 +1,4 @@
-"""Heads: what a part says of itself, from fragments of its state. Scalars from degree 0, vectors from degree 1."""
+"""Heads: outputs of a part from the fragments of its state, scalars from degree 0 and vectors from degree 1."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,6 +11,16 @@ class ReadOut(nn.Module):
 
     There is no bias, so a part without children has the energy zero and a lone atom its isolated-atom energy. The same
     form serves for other invariants, such as charges. From scalars of order 1, new weights make outputs of order 0.1.
+
+    ===========  =========================  ==================
+    symbol       variable                   shape
+    ===========  =========================  ==================
+    s            ``scalars``                (parts, channels)
+    a(z)         ``one_hot @ linear``       (parts, channels)
+    W            ``hidden``                 (channels, hidden)
+    silu(s W)    ``activations``            (parts, hidden)
+    b(z)         ``one_hot @ output``       (parts, hidden)
+    ===========  =========================  ==================
     """
 
     def __init__(self, n_species: int, channels: int, hidden: int) -> None:
@@ -22,7 +32,7 @@ class ReadOut(nn.Module):
 
     @staticmethod
     def weights(n_species: int, channels: int, hidden: int) -> dict[str, Weight]:
-        """a, W and b of the equation."""
+        """``linear`` has a, ``hidden`` W and ``output`` b of the equation."""
         return {
             "linear": Weight((n_species, channels)),
             "hidden": Weight((channels, hidden), matrix=True),
@@ -30,15 +40,15 @@ class ReadOut(nn.Module):
         }
 
     def forward(self, scalars: Tensor, one_hot: Tensor) -> Tensor:
-        """Scalars ``(parts, channels)`` and one-hot rows ``(parts, species)`` -> energies ``(parts,)``."""
-        hidden = functional.silu(scalars @ self.hidden)
-        return (scalars * (one_hot @ self.linear)).sum(-1) + (hidden * (one_hot @ self.output)).sum(-1)
+        """Scalars ``(parts, channels)`` and one-hot rows ``(parts, species)`` -> epsilon ``(parts,)``."""
+        activations = functional.silu(scalars @ self.hidden)
+        return (scalars * (one_hot @ self.linear)).sum(-1) + (activations * (one_hot @ self.output)).sum(-1)
 
 
 class VectorHead(nn.Module):
     """mu = sum_c w_c(z) psi^1_c: a vector, such as a dipole, from the degree-1 fragments of a part.
 
-    Linear, without a bias: that is all that covariance allows, and the zero state has no vector.
+    It is linear and has no bias, because covariance forbids a bias. So the zero state gives the zero vector.
     """
 
     def __init__(self, n_species: int, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Radial functions of a pair distance, fading to zero with two continuous derivatives at the radius."""
+"""Radial functions of a pair distance. They fade to zero at the radius, with two continuous derivatives."""
 
 import math
 
@@ -18,23 +18,25 @@ class RadialBasis(ExactConstants):
     """B_n(r) = a_n sin(n x) f_c(r) / r,   x = pi r / radius,   a_n = scale (radius / pi) n^-decay,   n = 1 ... size.
 
     These are the spherical Bessel functions j_0(n x) = sin(n x) / (n x) of a free particle in a sphere, cut off by f_c
-    (Gasteiger et al., ICLR 2020, eq. 7, where all have the same norm: decay 0). Here rapid functions have less
-    amplitude, and what enters with less amplitude is learnt later. This preference for smooth potentials lowers the
-    force error on unseen structures by a fifth (docs/design.md).
+    (Gasteiger et al., ICLR 2020, eq. 7, where all have the same norm: decay 0). Here functions that oscillate faster
+    have smaller amplitudes, and what enters with a smaller amplitude is learnt later. This preference for smooth
+    potentials lowers the force error on unseen structures by a fifth (docs/measurements.md).
 
-    ======  =============
-    symbol  variable
-    ======  =============
-    r       ``distance``
-    n       ``number``
-    a_n     ``amplitude``
-    ======  =============
+    ==========  =============
+    symbol      variable
+    ==========  =============
+    r           ``distance``
+    x           ``x``
+    f_c(r) / r  ``fading``
+    n           ``number``
+    a_n         ``amplitude``
+    ==========  =============
 
     Args:
         radius: in Angstrom.
         size: number of functions.
         decay: power of 1/n by which the norm falls.
-        scale: factor of all functions.
+        scale: factor by which all functions are multiplied.
     """
 
     number: Tensor

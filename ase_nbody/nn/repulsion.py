@@ -1,10 +1,11 @@
 """Short-range repulsion of the nuclei, the universal potential of Ziegler, Biersack and Littmark (ZBL, 1985).
 
-    V(r) = (e^2 / 4 pi eps0) Z_i Z_j / r * phi(r / a),   a = 0.46850 / (Z_i^0.23 + Z_j^0.23) Angstrom,
+    V(r)   = (e^2 / 4 pi eps0) Z_i Z_j / r * phi(r / a),   a = 0.46850 / (Z_i^0.23 + Z_j^0.23) Angstrom
+    phi(x) = sum_k c_k exp(-d_k x)
 
-fades out by ``cutoff_function`` where the training data begin (``closest_approach.py``), or at the sum of the covalent
-radii if that is not known. It must not reach into the data, where its steep tail raised the force error of ethanol by
-two fifths.
+It is multiplied with ``cutoff_function``, so that it ends where the training data begin (``closest_approach.py``), or
+at the sum of the covalent radii if the closest distance is not known. It must not reach into the data: there its steep
+tail raised the force error of ethanol by two fifths (docs/measurements.md).
 """
 
 import numpy as np
@@ -20,11 +21,12 @@ _WEIGHTS, _RATES = np.array([(0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0
 
 
 class ZBLRepulsion(ExactConstants):
-    """The energy of each atom in eV: half of the ZBL energies of its pairs. There are no weights.
+    """The energy of each atom in eV: half of the ZBL energies of its pairs. Nothing here is learnt.
 
     ==========  =======================
     symbol      variable
     ==========  =======================
+    c_k, d_k    ``weights, rates``
     r           ``distance``
     Z_i, Z_j    ``z_first, z_second``
     r / a       ``reduced``

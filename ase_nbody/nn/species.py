@@ -1,7 +1,7 @@
-"""What depends on the chemical species: states of the atoms, gains of the fragments of a part.
+"""What depends on the chemical species: energies of lone atoms, states of the atoms, gains of a part's fragments.
 
 The species are the chemical symbols that the network knows, in its order. Every table here grows with their number,
-never with its square, so that many elements cost little. Atoms come as rows ``one_hot`` (atoms, species): a look-up is
+never with its square, so that many elements cost little. Atoms are given as one-hot rows (atoms, species): a look-up is
 then a matrix product, whose derivative needs no scatter.
 """
 
@@ -17,7 +17,7 @@ from ase_nbody.so3.constants import ExactConstants
 
 
 class IsolatedAtoms(ExactConstants):
-    """Energy in eV of each atom alone. Always in float64, for these are thousands of eV, and single meV matter."""
+    """Energy in eV of each atom alone. Always in float64, because single meV matter in thousands of eV."""
 
     energy: Tensor
 
@@ -27,7 +27,7 @@ class IsolatedAtoms(ExactConstants):
         self.register_constant("energy", np.array([energies.get(symbol, 0.0) for symbol in species]))
 
     def forward(self, one_hot: Tensor) -> Tensor:
-        """Rows ``(atoms, species)`` -> energies (atoms,)."""
+        """One-hot rows ``(atoms, species)`` -> energies (atoms,), float64."""
         return one_hot.to(torch.float64) @ self.energy
 
 
@@ -47,7 +47,7 @@ class SpeciesEmbedding(nn.Module):
         return {"weight": Weight((n_species, channels))}
 
     def forward(self, one_hot: Tensor) -> Tensor:
-        """Rows ``(atoms, species)`` -> state ``(1, atoms, channels)``."""
+        """One-hot rows ``(atoms, species)`` -> state ``(1, atoms, channels)``."""
         return (one_hot @ self.weight).unsqueeze(0)
 
 

@@ -1,11 +1,11 @@
-"""What weights a layer will have, said before it is built: a configuration may ask for terabytes.
+"""The weights that a layer will have, declared before it is built: a configuration may ask for terabytes.
 
 A layer declares its weights in a static method that takes the arguments of its constructor,
 
     weights(...) -> {"name of the attribute": Weight(shape, matrix)},
 
-and its constructor draws them from that declaration. Whatever needs to know sizes or optimiser groups asks there:
-model files before they are read, the training for its optimisers.
+and its constructor draws them from that declaration. Model files ask for the sizes before they read any weights, and
+the training asks which weights are matrices for its optimisers.
 """
 
 import math
@@ -22,7 +22,8 @@ class Weight:
 
     Attributes:
         shape: its sizes.
-        matrix: whether its last two axes are a matrix that Muon may orthogonalise. Tables of species are not.
+        matrix: whether its last two axes are a matrix that Muon may orthogonalise. Tables with one row for each species
+            are not.
     """
 
     shape: tuple[int, ...]
@@ -30,7 +31,7 @@ class Weight:
 
     @property
     def size(self) -> int:
-        """Number of its elements."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     def normal(self) -> Tensor:
@@ -46,8 +47,8 @@ class Plan:
     """A layer that is not built yet, but knows its weights.
 
     Args:
-        layer: its class, which declares its weights as described above.
-        arguments: of its constructor.
+        layer: the class of the layer, which declares its weights as described above.
+        arguments: the arguments of its constructor.
     """
 
     def __init__(self, layer: Any, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Functions of tensors as native code: compiled ahead of time for any sizes, and kept for the next time.
+"""Functions of tensors as native code: compiled ahead of time for any sizes, and kept for later use.
 
 A function of a network's weights and some tensors is traced to one graph of plain tensor operations with symbolic
 sizes, and AOTInductor turns the graph into a shared library. The weights are arguments of the library, so one library
@@ -61,7 +61,7 @@ def load_library(network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork
 def kept_library(
     network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork], Traceable], *, anew: bool = False
 ) -> Path:
-    """The path of that code, which is compiled now if it is not kept yet, or if it is wanted ``anew``.
+    """The path of the compiled code, which is compiled now if it is not kept yet or is wanted ``anew``.
 
     If several processes need it at once, one compiles and the others wait: torch's compiler works in a cache that they
     share, and would pack what another process has half written.
@@ -95,7 +95,7 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
         Exception: whatever torch's compiler raises, for instance if there is no C++ compiler.
         ValueError: a size that was to be free became a constant of the code.
     """
-    if network.one_hot.device.type == "cpu" and torch_is_tested():  # another torch finds out after tracing
+    if network.one_hot.device.type == "cpu" and torch_is_tested():  # other versions of torch find out after tracing
         from torch._inductor.cpp_builder import get_cpp_compiler  # private, and heavy
 
         get_cpp_compiler()  # raises, before minutes are spent, if there is none
@@ -105,7 +105,7 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
     weights = [weight.detach() for weight in network.parameters()]
     sizes = ([_axes(weight, ()) for weight in weights], list(map(_axes, traceable.tensors, traceable.free)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, about its own inner workings
+        warnings.simplefilter("ignore")  # torch warns about its own inner workings
         arguments = (weights, traceable.tensors)
         graph = make_fx(traceable.function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
         program = torch.export.export(graph, arguments, dynamic_shapes=sizes, strict=False)

@@ -1,4 +1,4 @@
-"""What compiled code depends on, as a key: code is used again exactly where compiling would give the same code."""
+"""The key of compiled code: code is used again exactly where compiling would give the same code."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""Loading compiled code: with torch's own interfaces where they were tested, else with torch's public loader.
+"""Load compiled code with private interfaces of torch where they were tested, else with torch's public loader.
 
 Both run the same code and give the same bits. The public loader holds the interpreter's lock while the code runs, so
 that threads wait for each other.
@@ -34,10 +34,10 @@ def torch_is_tested() -> bool:
 def load_code(path: str, device: torch.device) -> Code:
     """The code in a package of AOTInductor (``.pt2``), on the device that it was compiled for.
 
-    Where torch's public loader has to do, one sentence on stderr says so, once per process.
+    If torch's public loader must be used, one sentence on stderr says so, once per process.
 
     Raises:
-        Exception: whatever torch's public loader raises, for instance of a file that is not such a package.
+        Exception: whatever torch's public loader raises, for instance for a file that is not such a package.
     """
     reason = f"was not tested with torch {torch.__version__}"
     if torch_is_tested():
@@ -65,7 +65,7 @@ def _load_publicly(path: str, device: torch.device) -> Code:
     """The code by ``torch._inductor.aoti_load_package``, which is what torch's documentation tells users to call."""
     if device.type == "cpu":
         model = torch._inductor.aoti_load_package(path)
-    else:  # without locks between threads, which a CUDA graph could not record; both options came after torch 2.6
+    else:  # without locks between threads, which CUDA graphs cannot record; both options came after torch 2.6
         model = torch._inductor.aoti_load_package(path, run_single_threaded=True, device_index=_index(device))
     return lambda weights, tensors: list(model(weights, tensors))
 
@@ -88,7 +88,7 @@ class _CInterface:
     Unlike torch's own loaders it releases the interpreter's lock while the library runs.
 
     Raises:
-        RuntimeError: the library cannot be set up, or a call of it failed; it says on stderr why.
+        RuntimeError: the library cannot be set up, or a call of it failed; stderr says why.
         Exception: torch or the package lacks what this class needs.
     """
 
@@ -106,7 +106,7 @@ class _CInterface:
             self._library = ctypes.CDLL(package.extract(library, folder))
         self._run = self._function("Run")
         self._container, n_outputs = ctypes.c_void_p(), ctypes.c_size_t()
-        max_threads = ctypes.c_size_t(os.cpu_count() or 1)  # that run the library at once
+        max_threads = ctypes.c_size_t(os.cpu_count() or 1)  # that run the library at the same time
         _check(self._function("CreateWithDevice")(ctypes.byref(self._container), max_threads, b"cpu", None))
         _check(self._function("GetNumOutputs")(self._container, ctypes.byref(n_outputs)))
         self._n_outputs = n_outputs.value
@@ -126,11 +126,11 @@ class _CInterface:
 
 
 def _array(addresses: Iterable[int | None]) -> "ctypes.Array[ctypes.c_void_p]":
-    """Addresses as an array of C."""
+    """Addresses as a C array."""
     found = list(addresses)
     return (ctypes.c_void_p * len(found))(*found)
 
 
 def _check(status: int) -> None:
     if status:
-        raise RuntimeError("the compiled code failed, and says on stderr why")
+        raise RuntimeError("the compiled code failed; stderr says why")

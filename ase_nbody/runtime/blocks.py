@@ -1,10 +1,10 @@
 """Large systems block by block: memory grows with the atoms, not with the edges, and the data stay in the cache.
 
 A block is some of a level's parts, with the edges to their children. Only the states psi of all parts and the
-derivatives dE/dpsi are kept between blocks; all else, pair vectors included, exists for one block at a time. The way up
-keeps no graph, so the way down makes each block's graph anew, as checkpointing does: the states of the lower levels are
-computed twice. On a CPU, blocks that fit into the cache more than make up for that, and several are evaluated at a time
-(docs/measurements.md).
+derivatives dE/dpsi are kept between blocks; all else, pair vectors included, exists only while its block runs. The way
+up keeps no graph, so the way down makes each block's graph anew, as checkpointing does: the states of the lower levels
+are computed twice. On a CPU, blocks that fit into the cache more than make up for that, and several run at the same
+time (docs/measurements.md).
 """
 
 from collections.abc import Generator
@@ -20,8 +20,8 @@ from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Block, Descent, System, down, up
 from ase_nbody.runtime.threads import in_order
 
-# Parts in a block by the kind of device: enough to keep it busy. Those of the lowest level, and those of the levels
-# above it, whose children have directions.
+# Parts in a block, by the kind of device: enough to keep it busy. The first number is for the lowest level, the second
+# for the levels above it, whose edges hold more numbers.
 BLOCK_PARTS = {"cpu": (192, 64), "cuda": (16384, 16384)}
 
 
@@ -31,7 +31,7 @@ def split_level(level: Level, n_parts: int) -> list[Block]:
 
 
 def _block(level: Level, parts: slice) -> Block:
-    """The block of consecutive parts; it counts only those parts of the level below that it needs."""
+    """The block of consecutive parts. Its tables count only those parts of the level below that it needs."""
     mask = level.mask[parts]
     width = int(mask.sum(1).max()) if len(mask) else 0
     mask = mask[:, :width].contiguous()
@@ -74,7 +74,7 @@ class SplitHierarchy:
     def __call__(self, hierarchy: Hierarchy) -> list[list[Block]]:
         """The blocks of every level."""
         if self._split is None or self._split[0] is not hierarchy:
-            self._split = None  # let go of the old blocks before new ones are made
+            self._split = None  # free the old blocks before new ones are made
             lowest, above = self.n_parts
             sizes = [lowest, *(above for _ in hierarchy.levels[1:])]
             self._split = hierarchy, list(map(split_level, hierarchy.levels, sizes))
@@ -85,7 +85,7 @@ class Steps:
     """The two steps of a block, run eagerly; see ``potential.up`` and ``potential.down``.
 
     Args:
-        network: the network; its weights are not differentiated.
+        network: the network; its weights get no gradients.
     """
 
     def __init__(self, network: NBodyNetwork) -> None:
@@ -103,23 +103,23 @@ class Steps:
 
 
 class InBlocks:
-    """The ``Way`` of large systems: block by block, several at a time.
+    """The ``Way`` of large systems: block by block, several blocks at the same time.
 
     Args:
         blocks: the blocks of every level.
         steps: how the steps of a block are run.
-        threads: how many blocks are evaluated at a time.
+        threads: how many blocks are evaluated at the same time.
     """
 
     def __init__(self, blocks: list[list[Block]], steps: Steps, threads: int) -> None:
         self.blocks, self.steps, self.threads = blocks, steps, threads
 
     def up(self, number: int, below: Tensor, system: System) -> Tensor | None:
-        """States of all parts of a level; None at the last level, which nothing needs."""
+        """States of all parts of a level; None at the last level, because nothing needs its states."""
         if number == len(self.blocks) - 1:
             return None
-        of_block = partial(_up, self.steps, number, below, system)
-        return torch.cat(list(in_order(of_block, self.blocks[number], self.threads)), dim=1)
+        run = partial(_up, self.steps, number, below, system)
+        return torch.cat(list(in_order(run, self.blocks[number], self.threads)), dim=1)
 
     def down(
         self, number: int, below: Tensor, slope: Tensor | None, system: System
@@ -129,8 +129,8 @@ class InBlocks:
         sizes = [len(block.level.centre) for block in blocks]
         slopes: list[Tensor | None] = [None] * len(blocks) if slope is None else list(slope.split(sizes, dim=1))
         tasks = list(map(_Task, blocks, slopes))
-        of_block = partial(_down, self.steps, number, below, system)
-        with closing(in_order(of_block, tasks, self.threads)) as descents:
+        run = partial(_down, self.steps, number, below, system)
+        with closing(in_order(run, tasks, self.threads)) as descents:
             yield from zip(blocks, descents, strict=True)
 
 

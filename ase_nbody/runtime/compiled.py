@@ -1,4 +1,4 @@
-"""The potential as native code: small systems in one call, large ones step by step of their blocks."""
+"""The potential as native code: small systems in one call, large ones with one call for each step of a block."""
 
 import functools
 import itertools
@@ -22,11 +22,11 @@ from ase_nbody.so3.fragments import Type
 class CompiledWhole:
     """``potential.evaluate`` of one structure as compiled code, equal to it to round-off.
 
-    The library is loaded from the cache, or compiled (one to three minutes), at the first call. Code for any size is
-    code for sizes of at least two: see ``fits``.
+    The first call loads the library from the cache, or compiles it (one to three minutes). The code takes any sizes of
+    at least two: see ``fits``.
 
     Args:
-        network: the network, in its final dtype and place; its weights may change in place.
+        network: the network, with its final dtype and device; its weights may change in place.
     """
 
     def __init__(self, network: NBodyNetwork) -> None:
@@ -35,7 +35,7 @@ class CompiledWhole:
 
     @staticmethod
     def fits(hierarchy: Hierarchy) -> bool:
-        """Whether the code can evaluate a hierarchy: one structure, with two or more of everything."""
+        """Whether the code can evaluate a hierarchy: one structure, and tables with sizes of at least two."""
         return hierarchy.n_structures == 1 and smallest(hierarchy.tensors()) >= 2
 
     def __call__(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
@@ -51,7 +51,7 @@ class CompiledWhole:
 
 
 class CompiledSteps(Steps):
-    """The steps of a block as compiled code; blocks with fewer than two parts, rows or neighbours are run eagerly."""
+    """The steps of a block as compiled code; blocks with fewer than two parts, rows or neighbours run eagerly."""
 
     def __init__(self, network: NBodyNetwork) -> None:
         super().__init__(network)
@@ -103,7 +103,7 @@ def _descent(named: Mapping[str, Tensor]) -> Descent:
 
 
 def programs(network: NBodyNetwork, *, large: bool) -> dict[str, Callable[[NBodyNetwork], Traceable]]:
-    """What is to be traced and compiled, by name; with the steps of blocks if systems are to be ``large``."""
+    """The functions to trace and compile, by name. ``large`` adds the steps of blocks, for large systems."""
     numbers = range(len(network.levels))
     steps = [*(f"up-{number}" for number in numbers[:-1]), *(f"down-{number}" for number in numbers)] if large else []
     return {"whole": trace_whole, **{name: functools.partial(trace_step, name=name) for name in steps}}
@@ -156,7 +156,8 @@ def trace_step(network: NBodyNetwork, name: str) -> Traceable:
     return Traceable(pure_function(network, up if direction == "up" else down), tensors, axes)
 
 
-_LEVEL_AXES = ((0,), (0,), (0,), (0, 1), (0, 1), (1, 2), (0, 1), (0, 1), (0, 1))  # of ``Level.tensors`` of any size
+# The axes of each of ``Level.tensors`` that may have any size.
+_LEVEL_AXES = ((0,), (0,), (0,), (0, 1), (0, 1), (1, 2), (0, 1), (0, 1), (0, 1))
 
 
 def _distinct(network: NBodyNetwork, first: int) -> Iterator[int]:
@@ -166,7 +167,7 @@ def _distinct(network: NBodyNetwork, first: int) -> Iterator[int]:
 
 
 def _level(network: NBodyNetwork, n_parts: int, width: int, n_children: int, n_parents: int) -> Level:
-    """A level of these sizes without edges. No two tables are one tensor, or they were one argument of the code."""
+    """A level of these sizes without edges. No two tables share a tensor, which would become one argument."""
     zeros = functools.partial(torch.zeros, dtype=torch.int64, device=network.one_hot.device)
     return Level(
         centre=zeros(n_parts),
@@ -182,7 +183,7 @@ def _level(network: NBodyNetwork, n_parts: int, width: int, n_children: int, n_p
 
 
 def _system(network: NBodyNetwork, n_atoms: int) -> System:
-    """A system of so many atoms of no species, all in one place."""
+    """A system of ``n_atoms`` atoms without a species, all at one point."""
     numbers = torch.zeros(n_atoms, dtype=torch.int64, device=network.one_hot.device)
     positions = numbers.new_zeros(n_atoms, 3, dtype=torch.float64)
     one_hot, structure = network.one_hot[numbers], torch.zeros_like(numbers)
@@ -190,7 +191,7 @@ def _system(network: NBodyNetwork, n_atoms: int) -> System:
 
 
 def _state(network: NBodyNetwork, tau: Type, n_parts: int) -> Tensor:
-    """States of so many parts, all zero."""
+    """States of ``n_parts`` parts, all zero."""
     return network.one_hot.new_zeros(tau.components, n_parts, tau.channels)
 
 
@@ -200,7 +201,7 @@ def pure_evaluation(
     """``potential.evaluate`` as a function of tensors alone (see ``pure_function``).
 
     Args:
-        network: the network; its weights are not looked at.
+        network: the network; its own weights are not used.
         create_graph: see ``evaluate``.
         virials: see ``evaluate``.
 
@@ -221,7 +222,10 @@ def pure_evaluation(
 def pure_function(
     network: NBodyNetwork, function: Callable[..., tuple[Tensor, ...]]
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """A function of a network and tensors as one of its weights, in order, and the tensors: for tracing."""
+    """Make ``function(network, *tensors)`` a function of (weights, *tensors), which can be traced.
+
+    The weights come in the order of ``network.parameters()``.
+    """
 
     class Function(nn.Module):
         def __init__(self) -> None:

@@ -1,8 +1,9 @@
 """Evaluations of small systems on a GPU, recorded as CUDA graphs: all kernels are launched at once.
 
-A step of a small system is a thousand kernels of some microseconds each, which the host takes longer to launch than the
-device to run. So the second evaluation with tables of the same sizes is recorded; later ones copy what is new to where
-the recorded kernels read, and replay them. Rows of the tables are padded, so that few sizes occur in a run.
+A step of a small system is a thousand kernels of some microseconds each. The host takes longer to launch them than the
+device takes to run them. So the second evaluation with tables of the same sizes is recorded. Later ones copy new values
+to where the recorded kernels read, and replay the kernels. Rows of the tables are padded, so that few sizes occur in a
+run.
 """
 
 from collections.abc import Callable
@@ -16,20 +17,20 @@ from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.fallback import Fallback
 
-MAX_EDGES = 2_000_000  # padded ones included; kernels of larger systems run for longer than launching them takes
+MAX_EDGES = 2_000_000  # padded ones included; kernels of larger systems run for longer than it takes to launch them
 _ROW_MULTIPLE = 8  # rows are padded to multiples of this
-_MAX_RECORDINGS = 8  # sets of sizes that are kept at a time
+_MAX_RECORDINGS = 8  # recordings that are kept, one for each set of sizes
 
-Evaluation = Callable[..., Prediction]  # of a hierarchy and the tensors of its geometry
+Evaluate = Callable[..., Prediction]  # from a hierarchy and the tensors of its geometry
 
 
 @dataclass
 class _Recording:
-    """What the recorded kernels read, and what they write once there is a graph of them."""
+    """What the recorded kernels read, and what they write as soon as there is a graph."""
 
     hierarchy: Hierarchy
     geometry: tuple[Tensor, ...]
-    warm: bool = False  # evaluated once, so that libraries have set themselves up
+    warm: bool = False  # it was evaluated once, so libraries have set themselves up
     graph: torch.cuda.CUDAGraph | None = None
     found: Prediction | None = None
 
@@ -43,7 +44,7 @@ class CudaGraphs:
         evaluate: takes a hierarchy and tensors of the geometry. It must not wait for the device.
     """
 
-    def __init__(self, evaluate: Evaluation) -> None:
+    def __init__(self, evaluate: Evaluate) -> None:
         self.evaluate = evaluate
         self._fallback = Fallback("no CUDA graph")
         self._recordings: dict[tuple[object, ...], _Recording] = {}
@@ -69,7 +70,7 @@ class CudaGraphs:
                 return self.evaluate(hierarchy, *geometry)
 
     def _loaded(self, hierarchy: Hierarchy, geometry: tuple[Tensor, ...]) -> _Recording:
-        """The recording for tables of these sizes, with these tables and this geometry in it."""
+        """The recording for tables of these sizes, after these tables and this geometry were copied into it."""
         if self._last is None or self._last[0] is not hierarchy:
             padded = replace(concatenate([hierarchy], _ROW_MULTIPLE), n_structures=hierarchy.n_structures)
             sizes = (hierarchy.n_structures, *(table.shape for table in padded.tensors()))
@@ -87,9 +88,9 @@ class CudaGraphs:
         return recording
 
     def _replayed(self, recording: _Recording) -> Prediction:
-        """The results in memory of their own, which the next replay leaves alone."""
+        """Record if necessary, replay, and return copies of the results, which the next replay does not overwrite."""
         if recording.graph is None or recording.found is None:
-            self._pool = self._pool or torch.cuda.graph_pool_handle()  # one for all: only one runs at a time
+            self._pool = self._pool or torch.cuda.graph_pool_handle()  # shared by all, because only one runs at a time
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool):
                 recording.found = self.evaluate(recording.hierarchy, *recording.geometry)

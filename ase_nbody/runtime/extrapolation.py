@@ -13,9 +13,9 @@ from ase_nbody.structure import Structure
 
 # The limit for a pair of species that the data have, as a fraction of their closest distance. Hot dynamics stays above.
 SEEN_LIMIT = 0.9
-# The limit for species that never met in the data, as a fraction of the sum of covalent radii: there bonds begin.
+# The limit for species that never met in the data, as a multiple of the sum of covalent radii: bonds begin there.
 UNSEEN_LIMIT = 1.5
-# Pairs up to this far beyond their limits are watched as well, so that the list of pairs stays valid for a while.
+# Pairs up to this distance beyond their limits are watched too, so that the list of pairs stays valid for a while.
 _SKIN_ANGSTROM = 1.0
 
 
@@ -26,7 +26,7 @@ class ExtrapolationWarning(UserWarning):
 class ProximityWatch:
     """Warns once about a pair that is closer than in the training data, and once about species that never met there.
 
-    It watches only the pairs that may come too close before the next search for neighbours; these are the bonds.
+    It watches only the pairs that may come too close before the next search for neighbours, in practice the bonds.
 
     Args:
         tables: the ``closest_distances`` in Angstrom of each network of a committee; for each pair of species the
@@ -42,10 +42,10 @@ class ProximityWatch:
         self._watched_for: Structure | None = None
 
     def check(self, structure: Structure) -> None:
-        """Warn about the pair of the structure that is farthest below its limit. The networks must know all species.
+        """Warn about the pair of the structure that is farthest below its limit. All its species must be known.
 
         Warns:
-            ExtrapolationWarning: a pair is below its limit, and there was no such warning before.
+            ExtrapolationWarning: a pair is below its limit, and there has been no such warning before.
         """
         if not self._active:
             return
@@ -60,7 +60,7 @@ class ProximityWatch:
             self._tell(structure, np.sqrt(square))
 
     def _watch(self, structure: Structure) -> None:
-        """Choose the pairs to watch in the structure and in those that follow it."""
+        """Choose the pairs to watch in the structure and in the next ones."""
         numbers = structure.numbers
         present = np.unique(numbers)
         self._reach = float(self._limits[np.ix_(present, present)].max(initial=0.0))

@@ -1,4 +1,4 @@
-"""Giving up a faster way of computing something: at its first failure, with one warning that says why."""
+"""Give up a faster way of computing something at its first failure, with one warning that says why."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import warnings
 class Fallback:
     """Remembers whether a faster way failed. Copies and pickles remember it too.
 
-    Use it around whatever the slower way can do as well::
+    Use it around whatever the slower way can do too::
 
         if self.fallback.active:
             return slow()
@@ -21,7 +21,7 @@ class Fallback:
             reads "notice: reason".
 
     Attributes:
-        reason: first line of the error that was met; None as long as the faster way is used.
+        reason: first line of the error; None as long as the faster way is used.
     """
 
     def __init__(self, notice: str) -> None:
@@ -34,11 +34,11 @@ class Fallback:
         return self.reason is not None
 
     def take(self, error: BaseException, *, stacklevel: int = 3) -> None:
-        """Use the slower way from now on. Only the first error is remembered and warned of.
+        """Use the slower way from now on. Only the first error is remembered, and only it gives a warning.
 
         Args:
             error: why the faster way failed.
-            stacklevel: see ``warnings.warn``. As it is, the warning names the line that called the function with the
+            stacklevel: see ``warnings.warn``. By default, the warning names the line that called the function with the
                 ``try``.
         """
         if self.active:

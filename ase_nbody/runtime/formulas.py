@@ -1,4 +1,4 @@
-"""The equations of ``nn`` and ``so3``, with operations in the order that suits a processor or a compiler best.
+"""The equations of ``nn`` and ``so3`` again, with operations in an order that suits a processor or a compiler.
 
 Each layer here has the weights, the constants and, to round-off, the results of the layer that it derives from; only
 its forward pass is written differently. ``for_eager`` and ``for_tracing`` give a network of such layers.
@@ -33,7 +33,7 @@ def for_eager(network: Network) -> Network:
 
 
 def for_tracing(network: Network) -> Network:
-    """The network with layers whose trace suits a compiler. It shares the weights, same as in ``for_eager``."""
+    """The network with layers whose trace suits a compiler. It shares the weights, as in ``for_eager``."""
     return _with_formulas(network, _TRACED)
 
 
@@ -49,7 +49,7 @@ def _with_formulas(module: Any, formulas: Mapping[type[nn.Module], type[nn.Modul
 class BatchedFirstOrderGate(FirstOrderGate):
     """The first-order gate as one dense matrix product for each part.
 
-    The edges of a part stand last in memory from the start. ``einsum`` copies every operand into such an order.
+    Its operands are built in the memory order that the product needs. ``einsum`` would copy each of them into it.
     """
 
     def gather(self, state: Tensor, level: Level) -> Tensor:
@@ -63,11 +63,11 @@ class BatchedFirstOrderGate(FirstOrderGate):
             child = self.gather(state[0].T.unsqueeze(-1), level).squeeze(-1)  # (channels, P, K)
             weight = (basis.unsqueeze(1) * child).flatten(0, 1)  # (n * channels, P, K)
             return _SumOverEdges.apply(harmonics.transpose(0, 1), weight.transpose(0, 1)).transpose(0, 1)
-        degrees, _, n = self.radial.shape
+        n_degrees, _, n = self.radial.shape
         mixed = self.radial.transpose(1, 2).flatten(0, 1) @ basis.flatten(1)  # (degrees * n, P * K)
-        radial = mixed.view(degrees, n, *basis.shape[1:]).transpose(1, 2).unsqueeze(3)  # (degrees, P, n, 1, K)
+        radial = mixed.view(n_degrees, n, *basis.shape[1:]).transpose(1, 2).unsqueeze(3)  # (degrees, P, n, 1, K)
         angular = harmonics.transpose(0, 1).unsqueeze(1)  # (P, 1, components, K)
-        fields = [of_r * of_angles for of_r, of_angles in zip(radial, by_degree(angular, 2), strict=True)]
+        fields = [function * harmonic for function, harmonic in zip(radial, by_degree(angular, 2), strict=True)]
         left = torch.cat(fields, dim=2).flatten(1, 2)  # (P, n * components, K)
         (right,) = self.gather(state.transpose(0, 1).flatten(1).unsqueeze(0), level)  # (P, K, components * channels)
         outer = torch.bmm(left, right)  # all products of components, summed over the children
@@ -77,7 +77,7 @@ class BatchedFirstOrderGate(FirstOrderGate):
 
 
 class _SumOverEdges(torch.autograd.Function):
-    """sum_k a_pik b_pjk, same as ``torch.bmm(a, b.mT)``, whose derivative by b would not have the edges k last."""
+    """sum_k a_pik b_pjk, same as ``torch.bmm(a, b.mT)``, whose derivative with respect to b would not have k last."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class _TracedGather(torch.autograd.Function):
     def forward(ctx: Any, state: Tensor, child: Tensor, parents: Tensor, parents_mask: Tensor) -> Tensor:
         ctx.save_for_backward(child, parents, parents_mask)
         edges = look_up_children(state, child)
-        # Without ``as_strided``, which needs the edges in memory, a compiler gathers them for each radial function.
+        # ``as_strided`` needs the edges in memory. Without it, a compiler would gather them for each radial function.
         return edges.as_strided(edges.size(), edges.stride())
 
     @staticmethod
@@ -141,9 +141,9 @@ class TracedHarmonics(SphericalHarmonics):
 
 
 class TracedRadialBasis(RadialBasis):
-    """The radial basis for a compiler, with one sine and one cosine:
+    """The radial basis for a compiler, which needs one sine and one cosine for all functions.
 
-    sin((n + 1) x) = 2 cos(x) sin(n x) - sin((n - 1) x).
+    It uses the recurrence sin((n + 1) x) = 2 cos(x) sin(n x) - sin((n - 1) x).
     """
 
     def forward(self, distance: Tensor) -> Tensor:

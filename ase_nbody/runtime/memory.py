@@ -1,4 +1,4 @@
-"""How much memory an evaluation takes and how much there is, to say what would fit; what becomes of freed memory."""
+"""How much memory an evaluation takes, how much is free, and how a program keeps the memory that it frees."""
 
 import copy
 import ctypes
@@ -17,22 +17,22 @@ from ase_nbody.potential import evaluate
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.runner import Runner
 
-_PEAK = 2.0  # of what is kept for the backward pass: it makes gradients of nearly the same size (measured: 1.9 to 2.2)
-
-
-# Of glibc's mallopt(3): how many blocks come straight from the system; free bytes at which the heap shrinks; bytes that
-# are left to it then.
+# Ratio of the peak to what is kept for the backward pass, which makes gradients of nearly the same size (measured: 1.9
+# to 2.2).
+_PEAK = 2.0
+# Options of glibc's mallopt(3): the number of blocks that come straight from the system, the free bytes at which a heap
+# shrinks, and the bytes that it then keeps.
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD = -4, -1, -2
 
 
 def keep_freed_memory() -> None:
-    """Let the process reuse the memory that it frees, up to 2 GiB of it, instead of giving it back to the system.
+    """Let the process reuse up to 2 GiB of the memory that it frees, instead of giving it back to the system.
 
-    Steps of a training or of dynamics free and take the same megabytes each time, and the system clears each page anew:
-    a quarter of a training step went there. A thread has heaps of its own, of 64 MiB, so that what it frees stays in
-    its processor's cache; more is to be left to a heap, or glibc would give back one that is empty all the same. This
-    holds for the whole process, so only a program calls it (``nbody``), never a library. Does nothing where the C
-    library is not glibc.
+    Steps of a training or of dynamics free and take the same megabytes each time, and the system clears each page anew.
+    That took a quarter of a training step. Each thread has heaps of its own, of 64 MiB, so that what it frees stays in
+    its processor's cache. A heap must keep more than that, or glibc would still give back one that is empty. The
+    setting holds for the whole process, so only a program (``nbody``) should make it, never a library. Without glibc
+    this does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -42,13 +42,13 @@ def keep_freed_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or numpy, on any device, says that memory could not be had."""
+    """Whether an error of torch or numpy, on any device, says that memory has run out."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
-    """Bytes that an evaluation takes at its peak, about, counted on tensors that have shapes but no contents."""
+    """Roughly how many bytes an evaluation takes at its peak, counted on tensors that have shapes but no contents."""
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -66,16 +66,16 @@ def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
     runner = Runner(network)
     if not runner.in_blocks(hierarchy, compiled=False):
         return whole
-    tables = sum(table.nbytes for table in hierarchy.tensors())  # once more, in the blocks
-    of_levels = zip(network.taus[1:], hierarchy.levels, strict=True)
-    states = sum(tau.components * tau.channels * len(level.centre) for tau, level in of_levels)
+    tables = sum(table.nbytes for table in hierarchy.tensors())  # the blocks hold them once more
+    levels = zip(network.taus[1:], hierarchy.levels, strict=True)
+    states = sum(tau.components * tau.channels * len(level.centre) for tau, level in levels)
     at_once = max(runner.n_parts) * (torch.get_num_threads() if network.one_hot.device.type == "cpu" else 1)
     share = min(at_once / len(hierarchy.numbers), 1.0)
     return tables + 2 * states * network.dtype.itemsize + whole * share
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that can still be had on a device; infinite where the system does not tell."""
+    """Bytes that are still free on a device; infinite where the system does not tell."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + unused)

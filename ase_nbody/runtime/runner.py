@@ -1,4 +1,4 @@
-"""One network, run in whichever way suits the size of a system and the device. All choices are made here.
+"""``Runner`` runs one network in the way that suits the size of a system and the device. It makes all these choices.
 
     system                                     eagerly                        compiled
     small                                      whole                          one call of native code
@@ -23,12 +23,12 @@ from ase_nbody.runtime.fallback import Fallback
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.threads import torch_threads, warm_up_vector_functions
 
-WHOLE_ATOMS = {"cpu": 2048, "cuda": 32768}  # of the largest system that is evaluated as a whole, by the kind of device
-# The same for compiled code, for each thread of a CPU: there blocks cost less, and threads share them better.
+WHOLE_ATOMS = {"cpu": 2048, "cuda": 32768}  # in the largest system that is evaluated whole, by the kind of device
+# The same for compiled code on a CPU, for each thread: compiled blocks cost less, and threads share them better.
 WHOLE_ATOMS_COMPILED = 640
 CHECK_EVERY = 1000  # compiled evaluations
-# Largest difference to eager evaluation, relative to the largest force; energies per atom are compared with that force
-# times 1 Angstrom, charges with 1 e and dipoles with 1 e Angstrom.
+# Largest difference to eager evaluation, relative to the largest force in eV/Angstrom or to the network's energy scale
+# in eV, whichever is larger. Energies per atom are compared with the same number, in eV; charges and dipoles with 1.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -36,9 +36,9 @@ class Runner:
     """``potential.evaluate`` of one network, with the same results to round-off.
 
     Args:
-        network: the network, in its final dtype and place. Its weights may change in place; they are not
-            differentiated.
-        compile: evaluate single structures by native code, which is loaded or compiled at the first call. Structures
+        network: the network, in its final dtype and place. Its weights may change in place; they get no
+            gradients.
+        compile: evaluate single structures with native code, which is loaded or compiled at the first call. Structures
             with fewer than two atoms, parts, children or neighbours are evaluated eagerly.
     """
 

@@ -1,8 +1,7 @@
-"""Evaluate several blocks at a time: each thread takes a block of its own.
+"""Evaluate several blocks at the same time: each thread takes a block of its own.
 
 Torch's own threads share the loop of one operation and wait for each other at its end. The operations of a block are
-too short for that, but blocks need not wait for each other. One thread and many threads give the same results, bit by
-bit.
+too short for that, but blocks need not wait for each other. One thread and many threads give the same bits.
 """
 
 import collections
@@ -16,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-# Those of the functions that torch leaves to MKL that a network evaluates.
+# The functions that a network evaluates and torch leaves to MKL.
 VECTOR_FUNCTIONS = (torch.cos, torch.exp, torch.sin, torch.sqrt)
 
 Item = TypeVar("Item")
@@ -25,11 +24,11 @@ Result = TypeVar("Result")
 
 @functools.cache
 def warm_up_vector_functions() -> None:
-    """Call each of ``VECTOR_FUNCTIONS`` from this thread alone. To be done once, before any threaded evaluation.
+    """Call each of ``VECTOR_FUNCTIONS`` from this thread alone, once, before any threaded evaluation.
 
-    MKL chooses the code of such a function at its first call. If several of torch's threads make that call at a time,
-    one of them may get code that is right to 11 bits only (pytorch issue 188792; seen here in 1 % of the processes with
-    two threads).
+    MKL chooses the code of such a function at its first call. If several of torch's threads make that call at the
+    same time, one of them may get code that is right to only 11 bits (pytorch issue 188792; seen in 1 % of the
+    processes with two threads).
     """
     for dtype in (torch.float32, torch.float64):
         for function in VECTOR_FUNCTIONS:

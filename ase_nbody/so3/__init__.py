@@ -1,7 +1,8 @@
 """The covariant algebra of Kondor 2018, sections 3 and 4. It knows no atoms.
 
-To be read in this order: ``fragments`` (what a state is), ``clebsch_gordan`` (the product of two states),
-``harmonics`` (directions as states), ``gaunt`` (the same product, fast), ``rotation`` (how states turn).
+Read the files in this order: ``fragments`` (what a state is), ``clebsch_gordan`` (the product of two states),
+``harmonics`` (directions as states), ``gaunt`` (the same product, fast), ``rotation`` (how states turn). ``constants``
+keeps their tables exact.
 
 Conventions, stated once:
 

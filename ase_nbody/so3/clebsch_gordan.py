@@ -1,11 +1,11 @@
-"""The Clebsch-Gordan product: its definition, with which tests compare the fast product of ``gaunt``.
+"""The Clebsch-Gordan product, as it is defined. Tests compare the fast product of ``gaunt`` with it.
 
 Kondor 2018, eq. (13): the product of two fragments of degrees l1 and l2 decomposes into fragments of the degrees
 |l1 - l2| <= l <= l1 + l2,
 
     (x ⊗ y)^l_m = sum_{m1 m2} C^{l m}_{l1 m1, l2 m2} x^{l1}_{m1} y^{l2}_{m2} .
 
-Only even l1 + l2 + l occur here: all others give pseudo-tensors, which a state of natural parity cannot hold.
+The products keep only even l1 + l2 + l. All others give pseudo-tensors, which a state of natural parity cannot hold.
 """
 
 import functools
@@ -19,7 +19,10 @@ from torch import Tensor
 
 @functools.cache
 def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
-    """Real Clebsch-Gordan coefficients (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) in float64, orthonormal in the last index."""
+    """Real Clebsch-Gordan coefficients (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) in float64.
+
+    They are orthonormal in the last index: sum_{m1 m2} C_{m1 m2 m} C_{m1 m2 m'} = delta_{m m'}.
+    """
     return math.sqrt(2 * l3 + 1) * o3.wigner_3j(l1, l2, l3, dtype=torch.float64)
 
 
@@ -33,7 +36,7 @@ def gaunt_coefficient(l1: int, l2: int, l3: int) -> float:
     left, right, out = (
         o3.spherical_harmonics(degree, pole, normalize=False, normalization="component") for degree in (l1, l2, l3)
     )
-    # Y_l1 Y_l2 = sum_l3 g C Y_l3 holds at every point. Contracting with C leaves one l3, which is compared at the pole.
+    # Y_l1 Y_l2 = sum_l3 g C Y_l3 holds at every point. Contracting it with C gives g Y_l3 for one l3.
     coupled = torch.einsum("abm,a,b->m", clebsch_gordan(l1, l2, l3), left, right)
     return float(coupled @ out / (2 * l3 + 1))
 
@@ -45,7 +48,7 @@ def clebsch_gordan_product(
 
     Args:
         x: state ``((l_x + 1)^2, ..., channels)``.
-        y: state ``((l_y + 1)^2, ..., channels)``; behind the first dimension its shape broadcasts with that of ``x``.
+        y: state ``((l_y + 1)^2, ..., channels)``; after the first dimension its shape broadcasts with that of ``x``.
         l_out: highest degree of the result.
         weights: the weight of a path as a function of l1, l2 and l. With the default this is the Gaunt product.
 

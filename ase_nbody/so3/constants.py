@@ -13,7 +13,7 @@ class ExactConstants(nn.Module):
     covariance at 1e-10. Constants are not part of the state dict, since they follow from the configuration.
 
     Args:
-        dtype: the dtype that the constants keep; default: they follow the module, which begins in float64.
+        dtype: the dtype that the constants keep; default: that of the module, which starts in float64.
     """
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:

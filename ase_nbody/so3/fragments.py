@@ -1,6 +1,6 @@
 """States and their types tau. Kondor 2018, section 3: a state is a direct sum of irreps, tau_l of each degree l.
 
-An irrep of degree l in a state is a fragment: 2 l + 1 numbers that a rotation mixes with each other alone.
+An irrep of degree l in a state is a fragment: 2 l + 1 numbers that a rotation mixes only with each other.
 """
 
 import math

@@ -2,9 +2,9 @@
 
 A state x holds the coefficients of a function on the sphere, f(u) = sum_lm x_lm Y_lm(u). The pointwise product of two
 such functions has the coefficients sum g C x y: this is the Clebsch-Gordan product with Gaunt's weights g. So the
-product can be taken on the points of a Lebedev rule and projected back. If the rule is exact to the summed degrees, the
-result is exact and covariant to round-off (Luo, Chen, Krishnapriyan, ICLR 2024). Three factors cost hardly more than
-two.
+product can be taken on the points of a Lebedev rule and projected back. If the rule is exact up to the sum of all
+degrees, the result is exact and covariant to round-off (Luo, Chen, Krishnapriyan, ICLR 2024). Three factors cost hardly
+more than two.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ase_nbody.so3.constants import ExactConstants
 
-# Degrees of the Lebedev rules with positive weights up to 131 (scipy.integrate.lebedev_rule).
+# Degrees of the rules in scipy.integrate.lebedev_rule that have positive weights, up to 101. (scipy's end at 131.)
 _LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 29, 31, 35, 41, 47, 53, 59, 65, 71, 77, 83, 89, 95, 101)
 
 
@@ -39,7 +39,7 @@ class SphereQuadrature(ExactConstants):
         if exact is None:
             raise ValueError(
                 f"a product of degree {degree} projected to l = {l_out} needs a quadrature exact to degree "
-                f"{degree + l_out}, but Lebedev rules end at {_LEBEDEV_DEGREES[-1]}: lower l_max or body_order"
+                f"{degree + l_out}, but the rules used here end at {_LEBEDEV_DEGREES[-1]}: lower l_max or body_order"
             )
         points, weights = lebedev_rule(exact)
         harmonics = o3.spherical_harmonics(
@@ -48,9 +48,8 @@ class SphereQuadrature(ExactConstants):
         self.points = len(weights)
         self.register_constant("synthesis", harmonics[:, : (l_in + 1) ** 2])  # (points, components in)
         mean = weights / weights.sum()
-        self.register_constant(
-            "analysis", (harmonics * mean[:, None])[:, : (l_out + 1) ** 2].T
-        )  # (components out, points)
+        analysis = (harmonics * mean[:, None])[:, : (l_out + 1) ** 2].T  # (components out, points)
+        self.register_constant("analysis", analysis)
 
     def evaluate(self, state: Tensor) -> Tensor:
         """Coefficients ``(components in, ...)`` -> values ``(points, ...)``; missing high degrees count as zero."""

@@ -1,9 +1,9 @@
-"""Real spherical harmonics of pair vectors, built by the Clebsch-Gordan product itself.
+"""Real spherical harmonics of unit vectors, built by the Clebsch-Gordan product itself.
 
     Y_l = c_l (Y_{l-1} ⊗ Y_1)^l
 
 is the stretched coupling; c_l follows from Y_l0 = sqrt(2 l + 1) at the pole. This is plain tensor algebra: it can be
-differentiated twice and compiled, which not every kernel of a library allows. Tests compare it with e3nn and scipy.
+differentiated twice and compiled, which not every library's kernel allows. Tests compare it with e3nn and scipy.
 """
 
 import math
@@ -30,8 +30,8 @@ class SphericalHarmonics(ExactConstants):
     def __init__(self, l_max: int) -> None:
         super().__init__()
         self.l_max = l_max
-        pole = math.sqrt(3) * torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)  # Y_1 there
-        value = pole  # Y_l there
+        pole = math.sqrt(3) * torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)  # Y_1 at the pole
+        value = pole  # Y_l at the pole
         for degree in range(2, l_max + 1):
             coupling = clebsch_gordan(degree - 1, 1, degree).movedim(-1, 0)  # (2l + 1, 2l - 1, 3)
             raised = torch.tensordot(coupling, torch.outer(value, pole), dims=2)

@@ -10,7 +10,7 @@ from ase_nbody.so3.harmonics import SphericalHarmonics
 def rotation_matrix(l_max: int, rotation: Tensor) -> Tensor:
     """Block-diagonal matrix D with ``Y(R u) = D(R) Y(u)`` for all components up to ``l_max``.
 
-    This is the definition, D(R) = mean_u[Y(R u) Y(u)^T], by a quadrature that is exact for it. Improper rotations get
+    This is the definition, D(R) = mean_u[Y(R u) Y(u)^T], evaluated by an exact quadrature. Improper rotations get
     the natural parity (-1)^l without a special case.
 
     Args:

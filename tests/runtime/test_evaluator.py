@@ -10,7 +10,7 @@ import torch
 
 from ase_nbody import Evaluator, NBodyCalculator
 from ase_nbody.runtime import evaluator as module
-from ase_nbody.runtime.evaluator import EvaluationError
+from ase_nbody.runtime.evaluation import EvaluationError
 from ase_nbody.structure import Structure, StructureError
 
 NAMES = ("energy", "energies", "forces", "virials")

@@ -39,6 +39,11 @@ class CompiledPotential:
         self._compiled: dict[tuple[torch.Size, ...], Callable[..., tuple[Tensor, ...]]] = {}
         self._fallback = Fallback("compiling the training step failed, going on without")
 
+    @property
+    def failure(self) -> str | None:
+        """Why compilation failed; None as long as it has not."""
+        return self._fallback.reason
+
     def __call__(
         self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
     ) -> Prediction:

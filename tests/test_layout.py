@@ -63,6 +63,8 @@ def violations(part: str, source: str) -> list[str]:
         package, _, rest = name.partition(".")
         if package == "ase_nbody" and rest:
             target = rest.split(".")[0]
+            if target in ase_nbody._EARLIER_NAMES:
+                found.append(f"{part} imports {name}, an earlier name")
             if target not in RANK:
                 continue  # a name that ase_nbody/__init__.py offers
             if target != part and RANK[target] >= RANK[part]:
@@ -116,6 +118,8 @@ def test_imports_run_one_way(path):
         ("data", "from ase_nbody import load_model"),
         ("data", "from ase_nbody.training import run"),
         ("testing", "from ase_nbody.network import NBodyNetwork"),
+        ("nn", "from ase_nbody.archive import load_model"),
+        ("data", "import ase_nbody.calculator"),
         ("training", "from ase_nbody.cli import main"),
     ],
 )
@@ -146,13 +150,16 @@ def test_a_relative_import_is_refused():
 # --- who differentiates ----------------------------------------------------------------------------------------------
 
 
+DIFFERENTIATE = {"grad", "backward", "vjp", "jvp", "jacrev", "jacfwd", "jacobian", "hessian"}
+
+
 def differentiations(source: str) -> list[int]:
-    """Lines of a file that call ``torch.autograd.grad`` or ``.backward()``."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    named = [(call.lineno, ast.unparse(call.func)) for call in calls]
-    return [
-        line for line, name in named if name.endswith(("autograd.grad", ".backward")) or name in ("grad", "backward")
-    ]
+    """Lines of a file that call ``torch.autograd.grad``, ``.backward()`` or the like, under whatever name."""
+    tree = ast.parse(source)
+    aliases = [alias for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    names = DIFFERENTIATE | {alias.asname for alias in aliases if alias.name in DIFFERENTIATE and alias.asname}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call.lineno for call in calls if ast.unparse(call.func).split(".")[-1] in names]
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -165,7 +172,15 @@ def test_only_the_potential_and_the_training_differentiate(path):
 
 @pytest.mark.parametrize(
     "line",
-    ["torch.autograd.grad(energy, x)", "loss.backward()", "from torch.autograd import grad\ngrad(energy, x)"],
+    [
+        "torch.autograd.grad(energy, x)",
+        "loss.backward()",
+        "from torch.autograd import grad\ngrad(energy, x)",
+        "from torch.autograd import grad as slope\nslope(energy, x)",
+        "import torch.autograd as ag\nag.grad(energy, x)",
+        "torch.func.grad(energy)(x)",
+        "torch.func.vjp(energy, x)",
+    ],
 )
 def test_a_differentiation_is_found(line):
     assert differentiations(line)

@@ -122,6 +122,11 @@ class NBodyConfig(BaseModel):
                     )
             below = centres
         first, contact = self.levels[0], 2 * max(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
+        if self.outputs and not any(level.read_out for level in self.levels):
+            raise ValueError(
+                f"outputs {', '.join(self.outputs)} come from levels that are read out, and here is none: "
+                "set read_out: true for a level, or leave out outputs"
+            )
         if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
             raise ValueError(
                 f"repulsion needs level 1 to have parts and children 'all' and a radius of at least {contact:.2f} "

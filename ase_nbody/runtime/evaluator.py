@@ -64,6 +64,10 @@ class Evaluator:
             raise ValueError(f"threads must be a whole number of at least 1, got {threads!r}")
         self.device, self.threads = _existing_device(device), threads
         several = [networks] if isinstance(networks, NBodyNetwork) else list(networks)
+        if not several:
+            raise ValueError("a committee needs at least one network, got none")
+        if not set.intersection(*(set(network.config.species) for network in several)):
+            raise ValueError("the networks of a committee need species in common, and these have none")
         self.networks = [_in_place(network, self.device, DTYPES[dtype]) for network in several]
         layouts = [network.config.layout for network in self.networks]
         self.layouts = list(dict.fromkeys(layouts))

@@ -48,8 +48,8 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure]) 
         level.model_copy(update={"mean_children": mean})
         for level, mean in zip(config.network.levels, statistics.mean_children, strict=True)
     )
-    return NBodyNetwork(
-        NBodyConfig(
+    try:
+        found = NBodyConfig(
             species=statistics.species,
             levels=levels,
             embedding=config.network.embedding,
@@ -59,7 +59,9 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure]) 
             closest_distances=statistics.closest_distances,
             outputs=config.network.outputs,
         )
-    )
+    except ValidationError as error:
+        raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
+    return NBodyNetwork(found)
 
 
 def _network_from_model(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
@@ -81,10 +83,16 @@ def _network_from_model(config: TrainingConfig, training: Sequence[LabelledStruc
     try:
         after = NBodyNetwork(NBodyConfig.model_validate(content))
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{config.network.start_from} cannot take all species of the data: {reason}") from error
+        raise ConfigError(
+            f"{config.network.start_from} cannot take all species of the data: {_reason(error)}"
+        ) from error
     transfer(before, after)
     return after
+
+
+def _reason(error: ValidationError) -> str:
+    """What is wrong, as a configuration of a network says it."""
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def _isolated_energies(

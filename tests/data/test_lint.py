@@ -56,6 +56,12 @@ def moved(frame: LabelledStructure, positions) -> LabelledStructure:
     return changed(frame, structure=dataclasses.replace(frame.structure, positions=np.array(positions)))
 
 
+def test_labels_of_all_kinds_are_counted(molecules):
+    first, *others = molecules
+    text = remarks([changed(first, dipole=np.zeros(3)), *others], "note")["labels"].text
+    assert text.endswith("40 with energy, 40 with forces, 0 with stress, 1 with dipole.")
+
+
 @pytest.mark.parametrize("data", ["molecules", "crystals"])
 def test_there_is_no_complaint_about_good_data(data, request):
     frames = request.getfixturevalue(data)

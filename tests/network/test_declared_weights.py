@@ -25,13 +25,25 @@ LEVELS = st.builds(
     hidden=SMALL,
     read_out=st.booleans(),
 )
+
+
+def with_outputs(config: NBodyConfig, outputs: tuple[str, ...]) -> NBodyConfig:
+    """The configuration with these outputs; the last level of a network that has any is read out."""
+    *lower, last = config.levels
+    levels = (*lower, last.model_copy(update={"read_out": last.read_out or bool(outputs)}))
+    return NBodyConfig.model_validate({**config.model_dump(), "levels": levels, "outputs": outputs})
+
+
 CONFIGURATIONS = st.builds(
-    NBodyConfig,
-    species=st.lists(st.sampled_from(SPECIES), min_size=1, max_size=10).map(tuple),
-    levels=st.lists(LEVELS, min_size=1, max_size=3).map(tuple),
-    embedding=st.none() | SMALL,
-    repulsion=st.booleans(),
-    outputs=st.sampled_from([(), ("charges",)]),
+    with_outputs,
+    st.builds(
+        NBodyConfig,
+        species=st.lists(st.sampled_from(SPECIES), min_size=1, max_size=10).map(tuple),
+        levels=st.lists(LEVELS, min_size=1, max_size=3).map(tuple),
+        embedding=st.none() | SMALL,
+        repulsion=st.booleans(),
+    ),
+    st.sampled_from([(), ("charges",)]),
 )
 
 

@@ -137,3 +137,8 @@ def test_charges_of_a_network_in_float32(charged, predict):
         assert one[name].dtype == torch.float64
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-4)
     assert float(one["charges"].sum()) == pytest.approx(0.0, abs=1e-13)
+
+
+def test_outputs_need_a_level_that_is_read_out(make_network):
+    with pytest.raises(ValueError, match="outputs charges come from levels that are read out"):
+        make_network(levels=(LevelConfig(read_out=False),), outputs=("charges",))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ase_nbody import Evaluator, NBodyCalculator
+from ase_nbody import Evaluator, LevelConfig, NBodyCalculator, NBodyConfig, NBodyNetwork
 from ase_nbody.runtime import evaluator as module
 from ase_nbody.runtime.evaluation import EvaluationError
 from ase_nbody.structure import Structure, StructureError
@@ -124,3 +124,11 @@ def test_small_systems_use_one_thread(repeat, threads, expected, network, system
     finally:
         torch.set_num_threads(before)
     assert used == [expected, expected]
+
+
+def test_networks_must_have_something_in_common(network):
+    with pytest.raises(ValueError, match="at least one network"):
+        Evaluator([])
+    foreign = NBodyNetwork(NBodyConfig(species=("Pu",), levels=(LevelConfig(channels=2, l_max=0),)))
+    with pytest.raises(ValueError, match="species in common"):
+        Evaluator([network, foreign])

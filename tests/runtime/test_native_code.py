@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -227,6 +228,25 @@ def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, sy
         warnings.simplefilter("error")  # said once, never again
         assert_equal(found, evaluate(for_eager(small_network), *given), tolerance=0.0)
         assert_equal(evaluation(*given), found, tolerance=0.0)
+
+
+@pytest.mark.parametrize(("error", "noticed"), [(5e-10, False), (1e-7, True), (float("nan"), True)])
+def test_dipoles_are_compared_per_atom(error, noticed, hierarchy_of, make_network, systems, monkeypatch):
+    """Their round-off grows with the number of atoms: large molecules need not give up their code for it."""
+    network = make_network(outputs=("charges",))
+    atoms = systems["molecule"]()
+    given = hierarchy_of(network, atoms), torch.tensor(atoms.positions), torch.zeros(1, 3, 3, dtype=torch.float64)
+
+    def wrong(self, hierarchy, *geometry):
+        found = evaluate(network, hierarchy, *geometry)
+        return replace(found, outputs={**found.outputs, "dipole": found["dipole"] + len(atoms) * error})
+
+    monkeypatch.setattr(runner.CompiledWhole, "__call__", wrong)
+    evaluation = Runner(network, compile=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluation(*given)
+    assert [("dipole differ" in str(warning.message)) for warning in caught] == [True] * noticed
 
 
 @pytest.mark.usefixtures("_cached")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_nbody.data.labels import LabelledStructure
+from ase_nbody.data.labels import LABELS, LabelledStructure
 from ase_nbody.data.lint.fingerprint import equal_structures
 from ase_nbody.data.lint.remark import Frames, Remark, error, is_atom, note, warning, where
 
@@ -25,15 +25,17 @@ def remarks(frames: Frames) -> Iterator[Remark]:
 
 
 def _labels(frames: Frames) -> Iterator[Remark]:
-    """How many frames have energies, forces and stresses, and which ones lack them."""
+    """How many frames have energies, forces, stresses and other labels, and which ones lack energies or forces."""
     energies = np.array([np.isfinite(frame.energy) for frame in frames])
     forces = np.array([np.isfinite(frame.forces).all() for frame in frames])
-    stresses = sum(bool(np.isfinite(frame.stress).all()) for frame in frames)
+    names = [label.name for label in LABELS]
+    counts = {name: sum(bool(np.isfinite(getattr(frame, name)).all()) for frame in frames) for name in names}
+    shown = [name for name, count in counts.items() if count or name in ("energy", "forces", "stress")]
     atoms = [len(frame.structure) for frame in frames]
     yield note(
         "labels",
         f"{len(frames)} frames of {min(atoms)} to {max(atoms)} atoms:",
-        f"{energies.sum()} with energy, {forces.sum()} with forces, {stresses} with stress.",
+        ", ".join(f"{counts[name]} with {name}" for name in shown) + ".",
     )
     if not forces.any():
         yield error("labels", "No frame has forces. A network cannot be trained on energies alone: add forces.")

@@ -121,11 +121,12 @@ class Structure:
 
 
 def _total_charge(info: Mapping[str, Any]) -> float:
-    given = info.get("charge", 0.0)
-    value = np.asarray(given)
-    if value.shape != () or value.dtype.kind not in "iuf" or not np.isfinite(value):
+    """The charge in e: None means neutral, and an array of one number, as some readers give it, that number."""
+    given = info.get("charge")
+    value = np.asarray(0.0 if given is None else given)
+    if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value):
         raise StructureError(
             f"atoms.info['charge'] is {given!r}, but the total charge must be one finite number in e. "
             "Set atoms.info['charge'] = 0 for a neutral system, or remove the entry."
         )
-    return float(value)
+    return float(value.item())

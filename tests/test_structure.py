@@ -84,7 +84,12 @@ def test_the_charge_is_that_of_info():
     assert Structure.from_atoms(atoms).charge == 1.0
 
 
-@pytest.mark.parametrize("charge", [np.nan, np.inf, "1", None, [1.0], True])
+@pytest.mark.parametrize(("charge", "value"), [(None, 0.0), ([1.0], 1.0), (np.array([-2]), -2.0), (np.int32(3), 3.0)])
+def test_programs_write_a_charge_in_many_ways(charge, value):
+    assert Structure.from_atoms(ase.Atoms("Na", info={"charge": charge})).charge == value
+
+
+@pytest.mark.parametrize("charge", [np.nan, np.inf, "1", [1.0, 0.0], [], True])
 def test_a_charge_that_is_no_finite_number_is_shown(charge):
     atoms = ase.Atoms("Na", info={"charge": charge})
     with pytest.raises(StructureError, match=r"atoms\.info\['charge'\] is .*must be one finite number"):

@@ -7,31 +7,7 @@ import torch
 from torch import Tensor
 
 from ase_nbody.network.config import NBodyConfig
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a network can give beside energies, forces and virials.
-
-    Attributes:
-        name: its name everywhere: in predictions, as a label, and among ASE's properties.
-        per_structure: structures have it (B, ...); otherwise atoms have it (N, ...).
-        molecular: only structures without any periodic direction have it.
-    """
-
-    name: str
-    per_structure: bool
-    molecular: bool
-
-
-# By the entry of ``NBodyConfig.outputs`` that asks for them. A periodic system has no unique dipole.
-OUTPUTS: Mapping[str, tuple[Output, ...]] = {
-    "charges": (
-        Output("charges", per_structure=False, molecular=True),
-        Output("dipole", per_structure=True, molecular=True),
-    )
-}
-PER_STRUCTURE = {"energy", *(output.name for outputs in OUTPUTS.values() for output in outputs if output.per_structure)}
+from ase_nbody.network.outputs import outputs_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +51,11 @@ class Prediction:
     @staticmethod
     def names(config: NBodyConfig) -> tuple[str, ...]:
         """Names of all tensors that ``potential.evaluate`` gives for a network of this configuration."""
-        return (*_ALWAYS, *map(_part_name, range(len(config.levels))), *(output.name for output in outputs_of(config)))
+        return (
+            *_ALWAYS,
+            *map(_part_name, range(len(config.levels))),
+            *(output.name for output in outputs_of(config.outputs)),
+        )
 
     @classmethod
     def mean(cls, members: Sequence["Prediction"]) -> "Prediction":
@@ -94,8 +74,3 @@ _ALWAYS = ("energy", "energies", "forces", "virials")
 
 def _part_name(number: int) -> str:
     return f"part_energies_{number}"
-
-
-def outputs_of(config: NBodyConfig) -> tuple[Output, ...]:
-    """What a network of this configuration gives beside energies, forces and virials."""
-    return tuple(output for entry in config.outputs for output in OUTPUTS[entry])

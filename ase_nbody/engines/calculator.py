@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ase_nbody.files.archive import checksum, load_members
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.prediction import Output
+from ase_nbody.network.outputs import Output
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, PartEnergies
 from ase_nbody.runtime.evaluator import Evaluator
 from ase_nbody.structure import Structure, StructureError

@@ -50,10 +50,12 @@ class Feature:
 
     Attributes:
         config: keys that it adds to the entry ``config``.
+        levels: keys that it adds to the levels that use it, in the entry ``config``; at least one level does.
         entries: entries that it adds to the file, with their types.
     """
 
     config: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
     entries: Mapping[str, type] = field(default_factory=dict)
 
 
@@ -62,7 +64,15 @@ FEATURES = {"outputs": Feature(config=("outputs",))}
 
 def features_of(config: Mapping[str, Any]) -> list[str]:
     """Names of the features that a configuration uses, in the form that the file holds."""
-    return sorted(name for name, feature in FEATURES.items() if set(feature.config) & config.keys())
+    present = _option_keys(config)
+    return sorted(name for name, feature in FEATURES.items() if present & {*feature.config, *feature.levels})
+
+
+def _option_keys(config: Mapping[str, Any]) -> set[str]:
+    """The keys of a configuration and of all its levels."""
+    levels = config.get("levels")
+    of_levels = (level for level in levels if isinstance(level, Mapping)) if isinstance(levels, list | tuple) else ()
+    return set(config).union(*of_levels)
 
 
 def metadata_checksum(content: Mapping[str, Any]) -> str:
@@ -111,11 +121,12 @@ def _check_types(content: Mapping[str, Any], features: Sequence[str]) -> None:
 
 
 def _check_features(content: Mapping[str, Any], features: Sequence[str]) -> None:
+    present = _option_keys(content["config"])
     for name, feature in FEATURES.items():
-        for key in feature.config:
-            if (key in content["config"]) != (name in features):
+        for key in (*feature.config, *feature.levels):
+            if (key in present) != (name in features):
                 raise ModelFileError(
-                    f"its configuration {'has' if key in content['config'] else 'lacks'} {key!r}, and "
+                    f"its configuration {'has' if key in present else 'lacks'} {key!r}, and "
                     f"{name!r} is {'' if name in features else 'not '}among the features that the file says it uses"
                 )
 
@@ -162,8 +173,8 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, ("config", *first["loc"])))
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
-    used = config.model_dump().keys()  # options that are empty are left out
+    used = _option_keys(config.model_dump())  # options that are not used are left out
     for name in content.get("features", ()):
-        if not used >= set(FEATURES[name].config):
+        if not used >= {*FEATURES[name].config, *FEATURES[name].levels}:
             raise ModelFileError(f"it names the feature {name!r} but does not use it")
     return config

@@ -1,20 +1,42 @@
 """The configuration: everything that determines a network except its weights."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from ase.data import atomic_numbers, covalent_radii
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 from pydantic import SerializerFunctionWrapHandler as Handler
 
 from ase_nbody.hierarchy.build import LevelLayout, Selection
+from ase_nbody.network.outputs import known_outputs
 
 Parts = Literal["all", "heavy"] | tuple[str, ...]
-# What a network gives beside the energy. The names are sorted, and each occurs once.
-Outputs = Annotated[tuple[Literal["charges"], ...], AfterValidator(lambda names: tuple(sorted(set(names))))]
+# What a network gives beside the energy: names of ``OUTPUTS``, sorted, each once.
+Outputs = Annotated[tuple[str, ...], AfterValidator(known_outputs)]
 
 
-class LevelConfig(BaseModel):
+class _Compact(BaseModel):
+    """A configuration that leaves out newer options where they have their default.
+
+    So the files and checksums of models that do not use them stay the same.
+
+    Attributes:
+        newer: names of these options.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    newer: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unused_options(self, serialise: Handler) -> dict[str, Any]:
+        content: dict[str, Any] = serialise(self)
+        for name in self.newer:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                content.pop(name, None)
+        return content
+
+
+class LevelConfig(_Compact):
     """One level of the hierarchy.
 
     Attributes:
@@ -34,8 +56,6 @@ class LevelConfig(BaseModel):
         mean_children: typical number of children, by which sums over them are scaled. Training measures it.
         read_out: whether this level contributes to the energy and to other outputs.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     parts: Parts = "all"
     children: Parts = "all"
@@ -66,7 +86,7 @@ class LevelConfig(BaseModel):
         return LevelLayout(_selection(self.parts), _selection(self.children), self.radius)
 
 
-class NBodyConfig(BaseModel):
+class NBodyConfig(_Compact):
     """Everything that determines a network except its weights.
 
     Attributes:
@@ -82,7 +102,7 @@ class NBodyConfig(BaseModel):
         outputs: what the network gives beside the energy. ``"charges"``: partial charges and atomic dipoles.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    newer = frozenset({"outputs"})
 
     species: tuple[str, ...] = Field(min_length=1)
     levels: tuple[LevelConfig, ...] = Field(
@@ -133,14 +153,6 @@ class NBodyConfig(BaseModel):
                 "Angstrom, the largest sum of covalent radii; correct the level, or set repulsion: false"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_unused_options(self, serialise: Handler) -> dict[str, Any]:
-        """Leave out newer options that are not used, so that files and checksums of older models stay the same."""
-        content: dict[str, Any] = serialise(self)
-        if not self.outputs:
-            content.pop("outputs", None)
-        return content
 
     def _centres(self, parts: Parts) -> set[str]:
         """Species of the atoms at the centres of a level's parts."""

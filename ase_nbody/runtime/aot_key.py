@@ -23,6 +23,7 @@ SOURCES = (
     "hierarchy/tables.py",
     "network/level.py",
     "network/network.py",
+    "network/outputs.py",
     "potential.py",
     "prediction.py",
     "runtime/aot.py",

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.hierarchy.tables import Hierarchy
-from ase_nbody.prediction import PER_STRUCTURE, Prediction
+from ase_nbody.network.outputs import PER_STRUCTURE
+from ase_nbody.prediction import Prediction
 from ase_nbody.structure import Structure
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from ase_nbody.hierarchy.build import VerletHierarchy, build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.prediction import Output, Prediction, outputs_of
+from ase_nbody.network.outputs import Output, outputs_of
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, require_finite, split_batch
 from ase_nbody.runtime.extrapolation import ProximityWatch
 from ase_nbody.runtime.memory import free_memory, is_out_of_memory, needed_memory, too_large
@@ -88,7 +89,7 @@ class Evaluator:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """What every network gives beside energies, forces and virials."""
-        first, *others = [outputs_of(network.config) for network in self.networks]
+        first, *others = [outputs_of(network.config.outputs) for network in self.networks]
         return tuple(output for output in first if all(output in of_other for of_other in others))
 
     def forget(self) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.network.outputs import PER_STRUCTURE
 from ase_nbody.potential import evaluate
-from ase_nbody.prediction import PER_STRUCTURE, Prediction
+from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.blocks import InBlocks, SplitHierarchy, Steps
 from ase_nbody.runtime.compiled import CompiledSteps, CompiledWhole
 from ase_nbody.runtime.cuda_graph import CudaGraphs

@@ -19,7 +19,7 @@ from ase_nbody.files.archive import (
     save_model,
 )
 from ase_nbody.files.entries import FEATURES, FORMAT_VERSION, MAX_LEVELS, Feature, metadata_checksum
-from ase_nbody.files.tensor_file import MAX_HEADER_BYTES, ModelFileError
+from ase_nbody.files.tensor_file import MAX_HEADER_BYTES, ModelFileError, unpack
 from ase_nbody.network.network import NBodyNetwork
 
 
@@ -184,7 +184,7 @@ def test_a_file_of_version_3_uses_no_features(change, message, saved, no_network
         (lambda content: content["config"].update(outputs=[]), "names the feature 'outputs' but does not use it"),
         (
             lambda content: content["config"].update(outputs=["dipoles"]),
-            "'config.outputs.0': Input should",
+            "'config.outputs': .*no output is called",
         ),
         (lambda content: content["config"].update(outputs="charges"), "'config.outputs'"),
         (lambda content: content["config"]["levels"][0].update(read_out=False), "weights do not fit the configuration"),
@@ -216,6 +216,27 @@ def test_a_feature_may_bring_an_entry(name, request, monkeypatch):
         reforged(path, change)
         with pytest.raises(ModelFileError, match=message):
             load_model(path)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("used", [True, False])
+def test_a_feature_may_bring_a_key_of_levels(named, used, saved, monkeypatch):
+    """A level that uses it has the key; the file names the feature if and only if a level does."""
+    monkeypatch.setattr(ase_nbody.files.entries, "FEATURES", {**FEATURES, "products": Feature(levels=("product",))})
+
+    def change(content):
+        if used:
+            content["config"]["levels"][1]["product"] = "clebsch_gordan"
+        if named:
+            content.update(format=4, features=["products"])
+
+    reforged(saved, change)
+    assert ase_nbody.files.entries.features_of(unpack(saved.read_bytes())[0]["config"]) == ["products"] * used
+    if used == named:
+        ase_nbody.files.entries.check_entries(unpack(saved.read_bytes())[0])
+        return
+    with pytest.raises(ModelFileError, match=r"'products' is (not )?among the features"):
+        ase_nbody.files.entries.check_entries(unpack(saved.read_bytes())[0])
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,16 @@
 A function of a network's weights and some tensors is traced to one graph of plain tensor operations with symbolic
 sizes, and AOTInductor turns the graph into a shared library. The weights are arguments of the library, so one library
 serves all networks of a configuration, such as the members of a committee. Libraries are kept in the user's own cache
-folder and never beside a model: a model from a stranger cannot bring code with it.
+folder (see ``aot_cache``) and never beside a model: a model from a stranger cannot bring code with it.
 """
 
-import os
+import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.runtime.aot_cache import cache_folder, trusted_place, write_whole
 from ase_nbody.runtime.aot_key import library_key
 from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
 
@@ -64,13 +64,13 @@ def kept_library(
     """The path of the compiled code, which is compiled now if it is not kept yet or is wanted ``anew``.
 
     If several processes need it at once, one compiles and the others wait: torch's compiler works in a cache that they
-    share, and would pack what another process has half written.
+    share, and would pack what another process has half written. If other users may have written to ``library_path``,
+    the code is kept elsewhere (see ``trusted_place``).
     """
-    path = library_path(network, name)
+    path = trusted_place(library_path(network, name))
     if path.is_file() and not anew:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with FileLock(path.with_suffix(".lock")):
+    with FileLock(path.with_suffix(".lock"), mode=0o600):
         if anew or not path.is_file():
             compile_library(network, trace(network), path)
     return path
@@ -82,8 +82,7 @@ def library_path(network: NBodyNetwork, name: str) -> Path:
     The folder is ``NBODY_CACHE`` of the environment, or the user's cache folder. The file's name begins with a key of
     all that the code depends on (see ``library_key``).
     """
-    folder = os.environ.get("NBODY_CACHE") or platformdirs.user_cache_path("ase-nbody")
-    return Path(folder) / f"{library_key(network)}-{name}.pt2"
+    return cache_folder() / f"{library_key(network)}-{name}.pt2"
 
 
 def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> None:
@@ -94,6 +93,7 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
     Raises:
         Exception: whatever torch's compiler raises, for instance if there is no C++ compiler.
         ValueError: a size that was to be free became a constant of the code.
+        OSError: the file cannot be written, for instance because the disk is full.
     """
     if network.one_hot.device.type == "cpu" and torch_is_tested():  # other versions of torch find out after tracing
         from torch._inductor.cpp_builder import get_cpp_compiler  # private, and heavy
@@ -110,11 +110,11 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
         graph = make_fx(traceable.function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
         program = torch.export.export(graph, arguments, dynamic_shapes=sizes, strict=False)
         _refuse_fixed(program, sizes[1])
-        unfinished = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
+        package = io.BytesIO()  # torch's writer of files would end the process if the disk were full
         torch._inductor.aoti_compile_and_package(
-            program, package_path=str(unfinished), inductor_configs={"cpp.dynamic_threads": True}
+            program, package_path=package, inductor_configs={"cpp.dynamic_threads": True}
         )
-    os.replace(unfinished, path)
+    write_whole(path, package.getvalue())
 
 
 def _axes(tensor: Tensor, free: Sequence[int]) -> dict[int, object]:

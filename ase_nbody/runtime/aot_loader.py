@@ -11,11 +11,13 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ase_nbody.runtime.aot_cache import read_trusted
 from ase_nbody.runtime.fallback import first_line
 
 # Versions of torch whose private interfaces this package was tested with. Add one once tests/runtime passes with it.
@@ -37,8 +39,18 @@ def load_code(path: str, device: torch.device) -> Code:
     If torch's public loader must be used, one sentence on stderr says so, once per process.
 
     Raises:
+        UntrustedCodeError: other users may have written the file (see ``read_trusted``).
         Exception: whatever torch's public loader raises, for instance for a file that is not such a package.
     """
+    content = read_trusted(Path(path))
+    with tempfile.TemporaryDirectory() as folder:  # loaders want a path, and nobody else can change this copy
+        copy = Path(folder, "code.pt2")
+        copy.write_bytes(content)
+        return _load_copy(str(copy), device)
+
+
+def _load_copy(path: str, device: torch.device) -> Code:
+    """The code in a package that is needed only while it is loaded."""
     reason = f"was not tested with torch {torch.__version__}"
     if torch_is_tested():
         try:

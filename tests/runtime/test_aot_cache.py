@@ -1,0 +1,218 @@
+"""Compiled code is loaded only if nobody but this user and root can have placed it, and a full disk ends no process."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ase_nbody import NBodyCalculator
+from ase_nbody.runtime import aot, aot_cache
+from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, library_path
+from ase_nbody.runtime.aot_cache import UntrustedCodeError, write_whole
+from ase_nbody.runtime.aot_loader import load_code
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs owners and modes")
+STRANGER = 4242
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The folders of this user are within a folder of the test, and nothing has been said. Umask 0 hides no mistake."""
+    monkeypatch.setattr(aot_cache.platformdirs, "user_cache_path", lambda name: tmp_path / "home" / name)
+    monkeypatch.setattr(aot_cache.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path / "deep" / "cache"))
+    aot_cache._say_once.cache_clear()
+    before = os.umask(0)
+    yield tmp_path
+    os.umask(before)
+    aot_cache._say_once.cache_clear()
+
+
+@pytest.fixture
+def keep(small_network, monkeypatch):
+    """Keeps what stands for the compiled code of the small network."""
+    monkeypatch.setattr(aot, "compile_library", lambda network, traceable, path: write_whole(path, b"code"))
+    return lambda: kept_library(small_network, "whole", lambda _: None)
+
+
+@pytest.fixture
+def placed(home, small_network):
+    """A file where the code of the small network is looked for, and its folder, both this user's alone."""
+    path = library_path(small_network, "whole")
+    path.parent.mkdir(parents=True, mode=0o700)
+    path.touch(mode=0o600)
+    return path
+
+
+def give_away(path, monkeypatch):
+    """From here on a file or folder belongs to a stranger."""
+    fstat, number = os.fstat, path.stat().st_ino
+
+    def foreign(descriptor):
+        found = fstat(descriptor)
+        fields = list(found)
+        fields[4] = STRANGER  # st_uid
+        return os.stat_result(fields) if found.st_ino == number else found
+
+    monkeypatch.setattr(os, "fstat", foreign)
+
+
+def foreign_file(path, monkeypatch):
+    give_away(path, monkeypatch)
+
+
+def foreign_folder(path, monkeypatch):
+    give_away(path.parent, monkeypatch)
+
+
+def file_of_the_group(path, monkeypatch):
+    path.chmod(0o620)
+
+
+def file_of_all(path, monkeypatch):
+    path.chmod(0o602)
+
+
+def folder_of_the_group(path, monkeypatch):
+    path.parent.chmod(0o770)
+
+
+def folder_of_all(path, monkeypatch):
+    path.parent.chmod(0o1777)
+
+
+DOORS = [foreign_file, foreign_folder, file_of_the_group, file_of_all, folder_of_the_group, folder_of_all]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_code_that_others_may_have_placed_is_compiled_elsewhere(door, home, placed, keep, monkeypatch, capsys):
+    """With one sentence; what the stranger placed stays as it was and is not loaded."""
+    door(placed, monkeypatch)
+    path = keep()
+    assert path == home / "home" / "ase-nbody" / placed.name
+    assert path.read_bytes() == b"code"
+    assert placed.read_bytes() == b""
+    assert keep() == path
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"Compiled code is kept in {path.parent}, because ")
+    assert ("chmod go-w" in said) != (f"belongs to another user (number {STRANGER})" in said)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_loader_looks_again(door, placed, monkeypatch):
+    """At the very file that it reads: it may have been exchanged after its place was chosen."""
+    door(placed, monkeypatch)
+    with pytest.raises(UntrustedCodeError, match=r"belongs to another user|other users may write"):
+        load_code(str(placed), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("owner", [0, None])
+def test_code_of_this_user_and_of_root_is_trusted(owner, placed, keep, monkeypatch, capsys):
+    """Others may read it."""
+    monkeypatch.setitem(globals(), "STRANGER", os.geteuid() if owner is None else owner)
+    give_away(placed, monkeypatch)
+    give_away(placed.parent, monkeypatch)
+    placed.parent.chmod(0o755)
+    placed.chmod(0o644)
+    assert keep() == placed
+    assert capsys.readouterr().err == ""
+    with pytest.raises(Exception, match=r"(?i)zip|archive|package|file"):  # it is read, and it is empty
+        load_code(str(placed), torch.device("cpu"))
+
+
+def test_if_no_folder_is_safe_it_is_evaluated_eagerly(home, placed, keep, small_network, systems):
+    """Each folder where code would be kept is one that all may write to."""
+    for folder in (placed.parent, home / "home" / "ase-nbody", home / "tmp" / f"ase-nbody-{os.geteuid()}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)
+    atoms, other = systems["triclinic"](), systems["triclinic"]()
+    atoms.calc, other.calc = NBodyCalculator(small_network, compile=True), NBodyCalculator(small_network)
+    with pytest.warns(RuntimeWarning, match="evaluating without compiled code: other users may write to .*deep/cache"):
+        assert atoms.get_potential_energy() == other.get_potential_energy()
+
+
+def test_a_user_without_a_cache_folder_has_one_for_temporary_files(home, placed, keep, capsys):
+    placed.parent.chmod(0o777)
+    (home / "home").touch()  # a file, so that there can be no folder below it
+    path = keep()
+    assert path == home / "tmp" / f"ase-nbody-{os.geteuid()}" / placed.name
+    assert str(path.parent) in capsys.readouterr().err
+
+
+@pytest.fixture
+def _no_compiler(monkeypatch):
+    """Tracing is real, the package is 100 kB of nothing."""
+
+    def compile_and_package(program, *, package_path, inductor_configs):
+        content = b"x" * 100_000
+        Path(package_path).write_bytes(content) if isinstance(package_path, str) else package_path.write(content)
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_and_package)
+
+
+DOUBLE = Traceable(lambda weights, tensors: (2.0 * tensors[0],), [torch.zeros(11)], [(0,)])
+
+
+@pytest.mark.usefixtures("_no_compiler")
+@pytest.mark.parametrize(("umask", "mode"), [(0o000, 0o600), (0o022, 0o600), (0o277, 0o400)])
+def test_new_folders_and_files_are_private(umask, mode, home, small_network):
+    os.umask(umask & 0o077)
+    path = kept_library(small_network, "double", lambda _: DOUBLE)
+    os.umask(umask)
+    compile_library(small_network, DOUBLE, path)
+    modes = {one.relative_to(home).as_posix(): one.stat().st_mode & 0o777 for one in home.rglob("*")}
+    lock = path.with_suffix(".lock")
+    if lock.exists():
+        assert modes.pop(f"deep/cache/{lock.name}") == 0o600
+    assert modes == {"deep": 0o700, "deep/cache": 0o700, f"deep/cache/{path.name}": mode}
+
+
+@pytest.mark.usefixtures("keep")
+def test_after_a_full_disk_it_is_evaluated_eagerly(home, small_network, systems, monkeypatch):
+    """As without a compiler; the folder has no unfinished file."""
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(aot_cache.os, "fsync", full)
+    atoms, other = systems["triclinic"](), systems["triclinic"]()
+    atoms.calc, other.calc = NBodyCalculator(small_network, compile=True), NBodyCalculator(small_network)
+    with pytest.warns(RuntimeWarning, match="evaluating without compiled code: .*No space left on device"):
+        assert atoms.get_potential_energy() == other.get_potential_energy()
+    assert {path.suffix for path in (home / "deep" / "cache").iterdir()} <= {".lock"}
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from ase_nbody import NBodyConfig, NBodyNetwork
+from ase_nbody.runtime.aot import Traceable, compile_library
+
+def compile_and_package(program, *, package_path, inductor_configs):
+    writer = torch._C.PyTorchFileWriter(package_path)  # as torch's packager does it
+    writer.write_record("code", b"x" * 100_000, 100_000)
+    writer.write_end_of_file()
+
+torch._inductor.aoti_compile_and_package = compile_and_package
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+double = Traceable(lambda weights, tensors: (2.0 * tensors[0],), [torch.zeros(11)], [(0,)])
+try:
+    compile_library(NBodyNetwork(NBodyConfig(species=("H",))), double, Path(sys.argv[1]) / "some-double.pt2")
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_full_disk_does_not_end_the_process(tmp_path):
+    """A limit for the size of files stands for the disk. Torch's writer of files aborts the process (-6)."""
+    result = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == os.strerror(errno.EFBIG)
+    assert not list(tmp_path.iterdir())

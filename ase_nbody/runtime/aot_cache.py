@@ -99,7 +99,7 @@ def _distrust(path: Path) -> str | None:
         with _opened(path.parent) as folder, _opened(path, folder):
             return None
     except FileNotFoundError:
-        return None  # so this user may write it
+        return None  # not kept yet
     except PermissionError:
         return f"{path} cannot be read"
     except UntrustedCodeError as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.processes import Processes
+from ase_nbody.training.splits import require_own_frames
 
 CONFIG_NAME = "config.yaml"
 MODEL_NAME = "model.nbody"
@@ -34,6 +35,7 @@ def claim_folder(output: Path, config: TrainingConfig, *, begun: bool, resume: b
     """
     if (output / MODEL_NAME).exists():
         raise ConfigError(f"{output} holds a finished run; choose another 'output' or move it away")
+    require_own_frames(config)
     if not resume:
         # A run of another kind (a committee, or a single training) must not be overwritten either.
         require_matching_resume(output, begun=begun or last_checkpoint(output).is_file(), resume=False)

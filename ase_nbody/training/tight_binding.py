@@ -53,7 +53,7 @@ def tight_binding(method: str) -> Calculator:
     return TBLite(method=method, verbosity=0, max_iterations=_MAX_SCF_ITERATIONS)
 
 
-def require_own_files(folder: Path) -> None:
+def require_own_structures(folder: Path) -> None:
     """Check that what has our names in the folder was written by a pretraining.
 
     Raises:
@@ -91,7 +91,7 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
         raise ConfigError(
             f"{folder} holds {origin_file.read_text().strip()}, not {origin.strip()}: choose another folder"
         )
-    require_own_files(folder)
+    require_own_structures(folder)
     if path.is_file():
         return path
     if any(frame.structure.pbc.any() for frame in data):

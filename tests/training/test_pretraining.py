@@ -144,6 +144,15 @@ def test_foreign_files_are_refused_before_the_run_begins(configure, tmp_path):
     assert not Path(config.output).exists()
 
 
+def test_the_users_own_configuration_is_refused_before_the_pretraining(configure, tmp_path):
+    config = configure(output=".")
+    before = (tmp_path / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=r"config.yaml was not written by a run in this folder"):
+        train_in_stages(config)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    assert not (tmp_path / "pretraining").exists()
+
+
 def test_runs_in_which_every_molecule_comes_apart_are_an_error(water, tmp_path, monkeypatch):
     monkeypatch.setattr(tight_binding, "_LARGEST_FORCE_EV_PER_ANGSTROM", 0.0)
     with pytest.raises(DataError, match="gives no structure"):

@@ -1,7 +1,7 @@
 """Labelled structures on disk, mapped into memory: a data set may exceed it, and all processes share the mapping."""
 
+import contextlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_nbody.data.labels import LABELS, LabelledStructure, Weights
+from ase_nbody.data.reading import DataError
 from ase_nbody.structure import Structure
 
 _FRAME = np.dtype(
@@ -30,6 +31,7 @@ _ATOM = np.dtype(
         *((label.name, "<f8", label.shape) for label in LABELS if label.per_atom),
     ]
 )
+_FILES = ("key.json", "frames.bin", "atoms.bin")  # all that a store consists of
 _LAYOUT = f"{_FRAME.descr} {_ATOM.descr}"
 
 
@@ -53,14 +55,22 @@ class FrameStore(Sequence[LabelledStructure]):
 
         Args:
             frames: the structures; only one of them at a time is kept in memory.
-            folder: where they are written. Whatever the folder holds is removed first.
+            folder: where they are written. An earlier store in the folder is removed first.
             key: JSON-able description of where the structures come from.
+
+        Raises:
+            DataError: the folder holds something other than a store.
         """
         seal, content = folder / "key.json", {"layout": _LAYOUT, "key": key}
-        if seal.is_file() and json.loads(seal.read_text()) == content:
+        if folder.exists() and not cls.owns(folder):
+            raise DataError(
+                f"{folder} holds something other than frames that a training keeps there, so nothing is written: "
+                "move it away, or choose another 'output'"
+            )
+        if _is_sealed(seal, content):
             return cls(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        cls.remove(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "frames.bin", "wb") as table, open(folder / "atoms.bin", "wb") as atoms:
             first = 0
             for frame in frames:
@@ -70,6 +80,19 @@ class FrameStore(Sequence[LabelledStructure]):
                 first += len(block)
         seal.write_text(json.dumps(content))
         return cls(folder)
+
+    @staticmethod
+    def owns(folder: Path) -> bool:
+        """Whether the folder holds nothing but a store, complete or not."""
+        return folder.is_dir() and all(path.name in _FILES and path.is_file() for path in folder.iterdir())
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove the files of a store, and the folder if nothing else is in it."""
+        with contextlib.suppress(OSError):
+            for name in _FILES:
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
     def take(self, indices: Sequence[int]) -> "FrameStore":
         """Choose some of the structures, in any order."""
@@ -121,6 +144,14 @@ def _rows(frame: LabelledStructure, first: int) -> tuple[NDArray[Any], NDArray[A
     for label in LABELS:
         (block if label.per_atom else row)[label.name] = getattr(frame, label.name)
     return row, block
+
+
+def _is_sealed(seal: Path, content: dict[str, Any]) -> bool:
+    """Whether the store is complete and has this content. A seal that was cut short by a kill is none."""
+    try:
+        return bool(json.loads(seal.read_text()) == content)
+    except (OSError, ValueError):
+        return False
 
 
 def _map_file(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:

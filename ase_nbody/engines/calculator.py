@@ -1,6 +1,7 @@
 """``NBodyCalculator``: ASE's calculator interface around an ``Evaluator``. It checks, keeps and converts results."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ase_nbody.files.archive import checksum, load_members
+from ase_nbody.files.committee import refuse_repeated
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.network.outputs import Output
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, PartEnergies
@@ -47,8 +49,8 @@ class NBodyCalculator(Calculator):
 
     Raises:
         FileNotFoundError, ModelFileError: the model cannot be read (see ``load_members``).
-        CalculatorSetupError: the dtype or device is unknown, the committee is empty, the model does not know a species,
-            or the positions or the cell cannot be evaluated.
+        CalculatorSetupError: the dtype or device is unknown, the committee is empty or has a network twice, the model
+            does not know a species, or the positions or the cell cannot be evaluated.
         CalculationFailed: the result is not finite, or the system does not fit into the memory.
 
     Warns, once:
@@ -70,10 +72,13 @@ class NBodyCalculator(Calculator):
     ) -> None:
         super().__init__()
         models = _committee(model)
-        networks = [network for member in models for network in _networks(member)]
+        members = [_networks(member) for member in models]
+        labels = list(map(_label, models))
         try:
+            if len(models) > 1:
+                refuse_repeated(members, labels)
             self.evaluator = Evaluator(
-                networks, device=device, dtype=dtype, compile=compile, threads=threads, skin=skin
+                [*itertools.chain(*members)], device=device, dtype=dtype, compile=compile, threads=threads, skin=skin
             )
         except ValueError as error:
             raise CalculatorSetupError(str(error)) from error
@@ -81,7 +86,6 @@ class NBodyCalculator(Calculator):
             *self.implemented_properties,
             *(output.name for output in self.evaluator.outputs),
         ]
-        labels = list(map(_label, models))
         self.parameters.update(
             model=labels if isinstance(model, list | tuple) else labels[0],
             device=device,

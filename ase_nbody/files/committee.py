@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ase_nbody.files.archive import load_members, read_card, save_model
+from ase_nbody.files.archive import checksum, load_members, read_card, save_model
+from ase_nbody.network.network import NBodyNetwork
 
 
 def pack_models(
@@ -22,7 +23,7 @@ def pack_models(
         card: further entries of the card, which replace those of the same name.
 
     Raises:
-        ValueError: there are fewer than two files, or they differ in more than their weights.
+        ValueError: there are fewer than two files, they differ in more than their weights, or a network occurs twice.
         FileNotFoundError, ModelFileError: see ``load_model``.
     """
     if len(models) < 2:
@@ -36,6 +37,7 @@ def pack_models(
                 f"{os.fspath(model)} differs from {os.fspath(models[0])} in {', '.join(differing)}: one file holds "
                 "networks of one configuration, trained on the same data. NBodyCalculator takes a list of any files."
             )
+    refuse_repeated(members, [os.fspath(model) for model in models])
     contents = [read_card(model) for model in models]
     cards = [content["card"] for content in contents]
     shared = {key: value for key, value in cards[0].items() if all(other.get(key) == value for other in cards)}
@@ -45,3 +47,26 @@ def pack_models(
         own.append({"checksum": content["checksum"], **others})
     networks = [network for group in members for network in group]
     return save_model(networks, path, {**shared, "members": own, **(card or {})})
+
+
+def refuse_repeated(members: Sequence[Sequence[NBodyNetwork]], names: Sequence[str]) -> None:
+    """Refuse a network that occurs twice, under whatever name: it agrees with itself, so the spread would be too small.
+
+    Args:
+        members: the networks of each model.
+        names: what the models are called in the error.
+
+    Raises:
+        ValueError: two networks have equal configurations and weights.
+    """
+    owners: dict[str, str] = {}
+    for name, networks in zip(names, members, strict=True):
+        for network in networks:
+            weights = {key: weight.double() for key, weight in network.state_dict().items()}
+            digest = checksum(network.config.model_dump(mode="json"), weights)
+            if digest in owners:
+                raise ValueError(
+                    f"{name} and {owners[digest]} are, or hold, the same network: a committee that has it twice shows "
+                    "too small a spread. Give each network once, or train others with another training.seed."
+                )
+            owners[digest] = name

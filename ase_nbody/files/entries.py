@@ -163,7 +163,8 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
     """The configuration of the network, from entries in the form of the newest version.
 
     Raises:
-        ModelFileError: it is not valid, or it does not use a feature that the file says it uses.
+        ModelFileError: it is not valid, its species are in another order than the network's, or it does not use a
+            feature that the file says it uses.
     """
     levels = content["config"].get("levels")
     check_levels(levels if isinstance(levels, list) else ())  # comes first, because validating a level takes time
@@ -173,8 +174,19 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, ("config", *first["loc"])))
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
+    _check_species(content["config"]["species"], config)
     used = _option_keys(config.model_dump())  # options that are not used are left out
     for name in content.get("features", ()):
         if not used >= {*FEATURES[name].config, *FEATURES[name].levels}:
             raise ModelFileError(f"it names the feature {name!r} but does not use it")
     return config
+
+
+def _check_species(listed: Sequence[str], config: NBodyConfig) -> None:
+    """Refuse species in another order than the network's: rows of weights would go to other elements."""
+    if list(listed) != list(config.species):
+        raise ModelFileError(
+            f"its species are not in the order of their atomic numbers, each once: {', '.join(listed[:10])} instead of "
+            f"{', '.join(config.species[:10])}. Rows of its weights would go to other elements. Write it anew with "
+            "the species and the rows in this order."
+        )

@@ -26,7 +26,8 @@ class ExtrapolationWarning(UserWarning):
 class ProximityWatch:
     """Warns once about a pair that is closer than in the training data, and once about species that never met there.
 
-    It watches only the pairs that may come too close before the next search for neighbours, in practice the bonds.
+    If the user has made the warning an error, it is raised for every such structure. Only those pairs are watched that
+    may come too close before the next search for neighbours, in practice the bonds.
 
     Args:
         tables: the ``closest_distances`` in Angstrom of each network of a committee; for each pair of species the
@@ -80,10 +81,11 @@ class ProximityWatch:
             if len(near):
                 worst = near[(distance[near] / self._limit[near]).argmin()]
                 ends = (int(self._first[worst]), int(self._second[worst]))
+                warnings.warn(_sentence(numbers, ends, distance[worst], closest[worst]), ExtrapolationWarning, 2)
+                # Reached only if the warning is not an error: an error must come again at the next such structure.
                 self._limits[np.isfinite(self._closest) == seen] = 0.0
                 self._watched_for = None
                 self._active = bool(self._limits.any())
-                warnings.warn(_sentence(numbers, ends, distance[worst], closest[worst]), ExtrapolationWarning, 2)
 
 
 def _sentence(numbers: NDArray[np.int64], ends: tuple[int, int], distance: float, closest: float) -> str:

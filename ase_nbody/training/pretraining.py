@@ -24,11 +24,12 @@ from ase_nbody.training.folder import (
     last_checkpoint,
     pretraining_folder,
     require_matching_resume,
+    require_own_files,
 )
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_sources
-from ase_nbody.training.tight_binding import FRAMES_NAME, write_frames
+from ase_nbody.training.tight_binding import FRAMES_NAME, require_own_structures, write_frames
 
 _N_VALIDATION = 50  # structures of the cheap method that are held out for validation
 
@@ -82,6 +83,8 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
         return
     if Processes.launched().count > 1:
         raise ConfigError("a pretraining runs in one process; start it without torchrun")
+    require_own_files(Path(config.output))
+    require_own_structures(_structures_folder(config, options))
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_NAME, stage.to_yaml().encode())
     console.print(f"Pretraining on {options}", highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.recovery import Recovery
 from ase_nbody.training.report import write_report
-from ase_nbody.training.splits import file_names, frames_folder, read_sources, read_splits
+from ase_nbody.training.splits import file_names, read_sources, read_splits, remove_frames
 
 _DEFAULT_STEPS = 9_000  # steps of the optimiser, if the configuration gives no number of epochs
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
@@ -155,7 +154,7 @@ def _write_model(
     if config.report:
         _write_report(network, frames, output, console)
     path = save_model(network, output / MODEL_NAME, card)
-    shutil.rmtree(frames_folder(config), ignore_errors=True)
+    remove_frames(config)
     console.print(f"Wrote {path}")
     return path
 

@@ -3,7 +3,6 @@
 Each member is a training of its own in a folder of its own, so a committee resumes as any single run does.
 """
 
-import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +15,7 @@ from ase_nbody.training.folder import CONFIG_NAME, MODEL_NAME, claim_folder, las
 from ase_nbody.training.model_card import with_units
 from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
-from ase_nbody.training.splits import frames_folder, read_sources, read_splits
+from ase_nbody.training.splits import read_sources, read_splits, remove_frames
 
 
 def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, console: Console | None = None) -> Path:
@@ -54,7 +53,7 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
     card = {"validation errors": with_units(evaluate_model(networks, validation))}
     if config.data.test:
         card["test errors"] = with_units(evaluate_model(networks, read_sources(config, "test")))
-    shutil.rmtree(frames_folder(config), ignore_errors=True)
+    remove_frames(config)
     path = pack_models(models, output / MODEL_NAME, card)
     console.print(f"Wrote {path}, a committee of {size}")
     return path

@@ -1,7 +1,9 @@
 """The frames of a training: read from their files, and split into training and validation frames."""
 
+import contextlib
 import hashlib
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from ase_nbody.training.processes import Processes
 # Files are read into memory if their size is at most this fraction of ``data.memory``. The rest of the memory is for
 # the structures and neighbour tables that are made from them.
 _FRACTION_OF_MEMORY_FOR_FILES = 0.25
+_STORE_NAME = re.compile(r"(train|validation|test)_\d+")  # which set, and the number of the process that reads it
 _LARGEST_DEFAULT_VALIDATION = 50  # frames
 
 
@@ -19,7 +22,7 @@ def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructur
     """All frames of the files in ``data.train``, ``data.validation`` or ``data.test``, one file after the other.
 
     Files that are large compared with ``data.memory`` are not read into memory. Their frames are copied to the folder
-    ``frames`` in the output folder and mapped from there.
+    ``nbody_train_frames`` in the output folder and mapped from there.
 
     Args:
         config: the configuration of the training.
@@ -46,7 +49,35 @@ def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructur
 
 def frames_folder(config: TrainingConfig) -> Path:
     """The folder that keeps the frames of large files on disk while the training lasts."""
-    return Path(config.output) / "frames"
+    return Path(config.output) / "nbody_train_frames"
+
+
+def require_own_frames(config: TrainingConfig) -> None:
+    """Check that the folder of frames, if there is one, holds only what a training keeps there.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    folder = frames_folder(config)
+    if folder.exists() and not (folder.is_dir() and all(_is_store(path) for path in folder.iterdir())):
+        raise ConfigError(
+            f"{folder} is where a training keeps frames, but it holds something else: move it away, or choose another "
+            "'output'"
+        )
+
+
+def remove_frames(config: TrainingConfig) -> None:
+    """Remove the frames that the training kept on disk, and nothing else."""
+    folder = frames_folder(config)
+    if folder.is_dir():
+        for path in filter(_is_store, list(folder.iterdir())):
+            FrameStore.remove(path)
+        with contextlib.suppress(OSError):  # something else is in it
+            folder.rmdir()
+
+
+def _is_store(path: Path) -> bool:
+    return bool(_STORE_NAME.fullmatch(path.name)) and FrameStore.owns(path)
 
 
 def read_splits(config: TrainingConfig) -> tuple[Sequence[LabelledStructure], Sequence[LabelledStructure]]:

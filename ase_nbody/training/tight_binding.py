@@ -6,8 +6,8 @@ the user's few frames only to learn this difference. Many short runs start from 
 the structures spread around the frames and beyond.
 """
 
+import contextlib
 import io
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import ConfigError, PretrainingConfig
 
 FRAMES_NAME = "frames.extxyz"  # the file that ``write_frames`` writes
+
+_RUNS_NAME = "nbody_pretraining_runs"  # the folder of the runs' own files, which are removed at the end
+_ORIGIN_NAME = "frames.txt"  # says where the frames come from; it is written before them
 
 _FRAMES_PER_RUN = 40
 _TIME_STEP = 1.0 * units.fs
@@ -50,6 +53,17 @@ def tight_binding(method: str) -> Calculator:
     return TBLite(method=method, verbosity=0, max_iterations=_MAX_SCF_ITERATIONS)
 
 
+def require_own_structures(folder: Path) -> None:
+    """Check that what has our names in the folder was written by a pretraining.
+
+    Raises:
+        ConfigError: it was not.
+    """
+    for own in (folder / FRAMES_NAME, folder / _RUNS_NAME):
+        if own.exists() and not (folder / _ORIGIN_NAME).is_file():
+            raise ConfigError(f"{own} was not written by a pretraining: move it away, or choose another folder")
+
+
 def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, folder: Path) -> Path:
     """Write the structures of the pretraining to ``folder/frames.extxyz``, unless they are there already.
 
@@ -66,24 +80,26 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
         Path of the file: energies in eV at the zero of the data, forces in eV/Angstrom.
 
     Raises:
-        ConfigError: tblite is not installed, or the folder holds structures of other data or another configuration.
+        ConfigError: tblite is not installed, or the folder holds structures of other data or another configuration, or
+            files under our names that a pretraining did not write.
         DataError: the data are periodic, or no run gives a structure.
     """
-    path, origin_file = folder / FRAMES_NAME, folder / "frames.txt"
+    path, origin_file, runs = folder / FRAMES_NAME, folder / _ORIGIN_NAME, folder / _RUNS_NAME
     first = Atoms(data[0].structure.numbers).get_chemical_formula()
     origin = f"{config}, from {len(data)} structures, the first {first}\n"
     if origin_file.is_file() and origin_file.read_text() != origin:
         raise ConfigError(
             f"{folder} holds {origin_file.read_text().strip()}, not {origin.strip()}: choose another folder"
         )
+    require_own_structures(folder)
     if path.is_file():
         return path
     if any(frame.structure.pbc.any() for frame in data):
         raise DataError("pretraining is for molecules, but the data are periodic: leave out the entry 'pretraining'")
     shift = energy_shift(data, tight_binding(config.method))
-    runs = folder / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_whole(origin_file, origin.encode())
+    runs.mkdir(exist_ok=True)
     files = []
     n_runs = -(-config.frames // _FRAMES_PER_RUN)  # rounded up
     for number in range(n_runs):
@@ -101,8 +117,17 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
     if not frames:
         raise DataError(f"{config.method} gives no structure from these data: are their positions in Angstrom?")
     write_whole(path, frames)
-    shutil.rmtree(runs)
+    _remove_runs(runs, files)
     return path
+
+
+def _remove_runs(folder: Path, files: Sequence[Path]) -> None:
+    """Remove the files of the runs and what kills left of them, and the folder if nothing else is in it."""
+    for file in files:
+        for own in (file, *folder.glob(f".{file.name}.*")):
+            own.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _frames_of_run(

@@ -94,3 +94,16 @@ def test_a_warning_that_is_an_error_leaves_no_results(calc) -> None:
     with pytest.raises(ExtrapolationWarning):  # warnings are errors in these tests
         calc.get_property("energy", pair("CO", 1.0))
     assert not calc.results
+
+
+def test_a_warning_that_is_an_error_comes_again(calc) -> None:
+    for distance in (1.0, 1.0, 1.01):  # warnings are errors in these tests
+        with pytest.raises(ExtrapolationWarning, match="atoms 0"):
+            calc.get_property("energy", pair("CO", distance))
+    never_met = pair("C2", 2.0)
+    for _ in range(2):
+        with pytest.raises(ExtrapolationWarning, match="near each other"):
+            calc.get_property("energy", never_met)
+    assert np.isfinite(calc.get_property("energy", pair("CO", 1.2)))
+    assert len(warnings_of(calc, pair("CO", 1.0))) == 1
+    assert np.isfinite(calc.get_property("energy", pair("CO", 1.0)))

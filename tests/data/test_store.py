@@ -11,7 +11,7 @@ import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ase_nbody.data import FrameStore, LazySamples, iterate_labelled, prepare, read_labelled
+from ase_nbody.data import DataError, FrameStore, LazySamples, iterate_labelled, prepare, read_labelled
 from ase_nbody.data.labels import BY_NAME
 from ase_nbody.structure import Structure
 
@@ -110,6 +110,24 @@ def test_a_write_that_was_killed_is_not_taken(path, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         FrameStore.write(killed(), tmp_path / "store", {"file": "data"})
     assert len(FrameStore.write(iterate_labelled(path), tmp_path / "store", {"file": "data"})) == 5
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "train/frames.bin"])
+def test_a_folder_of_something_else_is_refused(name, store, path, tmp_path):
+    for folder in (store.folder, tmp_path / "mine"):
+        foreign = folder / name
+        foreign.parent.mkdir(parents=True, exist_ok=True)
+        foreign.write_text("mine")
+        with pytest.raises(DataError, match="holds something other than frames"):
+            FrameStore.write(iterate_labelled(path), folder, {"file": "other"})
+        assert foreign.read_text() == "mine"
+        FrameStore.remove(folder)
+        assert foreign.read_text() == "mine"
+
+
+def test_a_seal_that_was_cut_short_is_none(store, path):
+    (store.folder / "key.json").write_text('{"layout')
+    assert len(FrameStore.write(iterate_labelled(path, ":2"), store.folder, {"file": "data"})) == 2
 
 
 def tensors(sample):

@@ -66,6 +66,18 @@ def with_header(header: str, data: bytes = b"") -> bytes:
     return len(header.encode()).to_bytes(8, "little") + header.encode() + data
 
 
+@pytest.mark.parametrize("change", [lambda species: species[::-1], lambda species: [*species, species[0]]])
+def test_species_in_another_order(change, saved, no_network):
+    """Rows of the weights would go to other elements."""
+
+    def reorder(content):
+        content["config"]["species"] = change(content["config"]["species"])
+
+    reforged(saved, reorder)
+    with pytest.raises(ModelFileError, match=r"not in the order of their atomic numbers.* instead of H, C, O"):
+        load_model(saved)
+
+
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, 0.5, 0.999])
 def test_a_truncated_file(kept, saved):
     payload = saved.read_bytes()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.calculators.calculator import CalculatorSetupError
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import NBodyCalculator
@@ -70,9 +71,34 @@ def test_the_calculator_treats_it_as_the_list_of_its_members(name, systems, comm
     assert packed.todict()["model"] == str(committee)
 
 
-def test_committees_and_single_models_make_one_committee(committee, files, tmp_path):
-    assert len(NBodyCalculator([committee, files[0]]).networks) == 4
-    assert len(load_members(pack_models([committee, files[0]], tmp_path / "four.nbody"))) == 4
+def test_committees_and_single_models_make_one_committee(committee, members, make_network, tmp_path):
+    other = make_network(3)
+    other.config = members[0].config
+    fourth = save_model(other, tmp_path / "fourth.nbody")
+    assert len(NBodyCalculator([committee, fourth]).networks) == 4
+    assert len(load_members(pack_models([committee, fourth], tmp_path / "four.nbody"))) == 4
+
+
+def test_a_network_that_occurs_twice_is_refused(committee, files, members, tmp_path):
+    """It agrees with itself, under whatever name, so the committee would show too small a spread."""
+    copy = tmp_path / "copy.nbody"
+    copy.write_bytes(files[0].read_bytes())
+    for models in ([files[0], files[0]], [files[0], files[1], copy], [committee, files[2]]):
+        last = models[-1].name
+        with pytest.raises(ValueError, match=rf"{last} and .*nbody are, or hold, the same network: .*too small"):
+            pack_models(models, tmp_path / "twice.nbody")
+        with pytest.raises(CalculatorSetupError, match=rf"{last} and .*nbody are, or hold, the same network"):
+            NBodyCalculator(models)
+    for network in (members[0], copy):
+        with pytest.raises(CalculatorSetupError, match="the same network"):
+            NBodyCalculator([members[0], members[1], network])
+    assert not (tmp_path / "twice.nbody").exists()
+
+
+def test_pack_as_a_command_refuses_a_file_twice(nbody, files, tmp_path):
+    code, _, err = nbody("pack", files[0], files[0], "-o", tmp_path / "twice.nbody")
+    assert code == 1
+    assert "the same network" in " ".join(err.split())
 
 
 def test_a_committee_is_refused_where_one_network_is_expected(committee):

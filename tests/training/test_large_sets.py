@@ -1,13 +1,17 @@
 """A training gives the same weights if the data do not fit into memory, and with any number of workers."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
 
 from ase_nbody import load_model
 from ase_nbody.data import FrameStore
-from ase_nbody.training.config import TrainingConfig
+from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.run import train
+from ase_nbody.training.seeds import train_committee
 from ase_nbody.training.splits import frames_folder, read_splits
 
 
@@ -41,3 +45,27 @@ def test_large_files_are_stored_on_disk(entries):
     assert [[frame.energy for frame in frames] for frames in on_disk] == [
         [frame.energy for frame in frames] for frames in in_memory
     ]
+
+
+def test_folders_of_the_user_stay(entries):
+    """With ``output: .`` the run shares a folder with the user's own files."""
+    config = entries("shared", {}, memory=0.0)
+    mine = Path(config.output) / "frames" / "train_0" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    train(config)
+    assert mine.read_text() == "mine"
+    assert not frames_folder(config).exists()
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "train_0/mine.txt", "train_x/key.json"])
+@pytest.mark.parametrize("start", [train, lambda config: train_committee(config, 2)], ids=["single", "committee"])
+def test_a_foreign_folder_of_frames_is_refused_before_any_work(name, start, entries):
+    config = entries("shared", {}, memory=0.0)
+    mine = frames_folder(config) / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match="nbody_train_frames is where a training keeps frames"):
+        start(config)
+    assert mine.read_text() == "mine"
+    assert os.listdir(config.output) == ["nbody_train_frames"]

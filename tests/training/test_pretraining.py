@@ -77,7 +77,7 @@ def test_structures_have_the_forces_of_the_method_and_the_energy_zero_of_the_dat
         zero = sum(shift[number] for number in atoms.numbers.tolist())
         assert atoms.get_potential_energy() == pytest.approx(free.get_potential_energy() + zero, abs=1e-5)
         assert np.abs(atoms.get_forces() - free.get_forces()).max() < 1e-4
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "nbody_pretraining_runs").exists()
 
 
 def test_energies_are_shifted_by_element(tmp_path):
@@ -101,7 +101,7 @@ def test_a_killed_process_continues_with_the_same_structures(water, tmp_path, mo
     run = tight_binding._frames_of_run
 
     def killed(*arguments):
-        if len(list((tmp_path / "killed" / "runs").glob("*.extxyz"))) == 2:
+        if len(list((tmp_path / "killed" / "nbody_pretraining_runs").glob("*.extxyz"))) == 2:
             raise RuntimeError("killed")
         return run(*arguments)
 
@@ -113,6 +113,44 @@ def test_a_killed_process_continues_with_the_same_structures(water, tmp_path, mo
     with pytest.raises(ConfigError, match="choose another folder"):
         write_frames(data, PretrainingConfig(frames=100, seed=1), tmp_path / "killed")
     assert write_frames(data, options, tmp_path / "killed").read_bytes() == whole
+
+
+def test_only_files_of_the_pretraining_are_removed(water, tmp_path):
+    data, options = read_labelled(water), PretrainingConfig(frames=100)
+    for name in ("runs", "frames"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "00000.extxyz").write_text("mine")
+    write_frames(data, options, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["frames", "runs"]
+    assert all((tmp_path / name / "00000.extxyz").read_text() == "mine" for name in ("runs", "frames"))
+
+
+@pytest.mark.parametrize("name", ["nbody_pretraining_runs/00000.extxyz", "frames.extxyz"])
+def test_foreign_files_under_our_names_are_refused(name, water, tmp_path):
+    path = tmp_path / "pre" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="was not written by a pretraining: move it away"):
+        write_frames(read_labelled(water), PretrainingConfig(frames=100), tmp_path / "pre")
+    assert path.read_text() == "mine"
+    assert not (tmp_path / "pre" / "frames.txt").exists()
+
+
+def test_foreign_files_are_refused_before_the_run_begins(configure, tmp_path):
+    (tmp_path / "frames.extxyz").write_text("mine")
+    config = configure(folder=".")
+    with pytest.raises(ConfigError, match="was not written by a pretraining"):
+        train_in_stages(config)
+    assert not Path(config.output).exists()
+
+
+def test_the_users_own_configuration_is_refused_before_the_pretraining(configure, tmp_path):
+    config = configure(output=".")
+    before = (tmp_path / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=r"config.yaml was not written by a run in this folder"):
+        train_in_stages(config)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    assert not (tmp_path / "pretraining").exists()
 
 
 def test_runs_in_which_every_molecule_comes_apart_are_an_error(water, tmp_path, monkeypatch):

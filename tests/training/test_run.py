@@ -14,6 +14,7 @@ from ase_nbody.files.archive import read_card
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.run import train
+from ase_nbody.training.seeds import train_committee
 
 
 def run(path, **options):
@@ -90,3 +91,38 @@ def test_resume_needs_a_checkpoint_and_the_same_configuration(configuration, tmp
     (tmp_path / "run" / "model.nbody").unlink()
     with pytest.raises(ConfigError, match="differs"):
         run(configuration(epochs=2), resume=True)
+
+
+@pytest.mark.parametrize("start", [run, lambda path: train_committee(TrainingConfig.from_yaml(path), 2)])
+def test_the_users_own_configuration_is_not_overwritten(start, configuration, tmp_path):
+    """With ``output: .`` the run would write its own ``config.yaml`` over it."""
+    path = configuration(output="", epochs=1)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"config.yaml was not written by a run in this folder"):
+        start(path)
+    assert path.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "data.extxyz"]
+    assert run(configuration(name="mine.yaml", output="run", epochs=1)).is_file()
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "report.html", "figures/learning.png", "checkpoints/best.ckpt"])
+def test_other_files_of_the_user_are_not_overwritten(name, configuration, tmp_path):
+    mine = tmp_path / "run" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match="was not written by a run in this folder"):
+        run(configuration(epochs=1))
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(configuration, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ase_nbody.training.run.read_splits", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(configuration(epochs=2))
+    (tmp_path / "run" / "metrics.csv").write_text("left by the killed run")
+    assert run(configuration(epochs=1)).is_file()

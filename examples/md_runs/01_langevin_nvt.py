@@ -49,10 +49,10 @@ def plot(times: np.ndarray, temperatures: np.ndarray, potential: np.ndarray, tot
 
 def main() -> None:
     parser = command_line(__doc__, model="ethanol")
-    parser.add_argument("--ps", type=float, help="length of the run (default: 10, or 0.2 with --quick)")
+    parser.add_argument("--ps", type=float, help="length of the run (default: 5, or 0.2 with --quick)")
     parser.add_argument("--resume", action="store_true", help="continue a run that was killed")
     options = parser.parse_args()
-    picoseconds = options.ps or (0.2 if options.quick else 10.0)
+    picoseconds = options.ps or (0.2 if options.quick else 5.0)
     steps, steps_before = round(1000 * picoseconds / TIMESTEP_FS), round(100 * picoseconds / TIMESTEP_FS)
 
     atoms = ethanol(options.model)

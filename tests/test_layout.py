@@ -20,8 +20,8 @@ nn
 network
 prediction
 potential
-runtime
 files
+runtime
 data
 engines
 dynamics

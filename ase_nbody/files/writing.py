@@ -6,16 +6,26 @@ import stat
 from pathlib import Path
 
 
-def write_whole(path: Path, payload: bytes) -> None:
+def write_whole(path: Path, payload: bytes, *, private: bool = False) -> None:
     """Replace the file at ``path`` atomically. If the process is killed or the disk is full, the old file remains.
 
     A new file has the mode that the umask allows, as any file that ``open`` makes. An existing file keeps its mode.
+
+    Args:
+        path: the file.
+        payload: its contents.
+        private: let this user alone read and write the file, whatever its mode was.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    file = open(temporary, "xb")  # noqa: SIM115 (outside of try: a file of this name that exists is not ours to remove)
+    mode = 0o600 if private else 0o666
+    # Outside of try: a file of this name that exists is not ours to remove.
+    file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
     try:
         with file:
-            if path.is_file():  # before the contents, which others may not be allowed to read
+            if path.is_file() and not private:  # before the contents, which others may not be allowed to read
                 os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             file.write(payload)
             file.flush()

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
+from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.runtime.aot_cache import cache_folder, trusted_place, write_whole
+from ase_nbody.runtime.aot_cache import cache_folder, trusted_place
 from ase_nbody.runtime.aot_key import library_key
 from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
 
@@ -114,7 +115,7 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
         torch._inductor.aoti_compile_and_package(
             program, package_path=package, inductor_configs={"cpp.dynamic_threads": True}
         )
-    write_whole(path, package.getvalue())
+    write_whole(path, package.getvalue(), private=True)
 
 
 def _axes(tensor: Tensor, free: Sequence[int]) -> dict[int, object]:

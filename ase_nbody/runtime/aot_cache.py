@@ -65,24 +65,6 @@ def read_trusted(path: Path) -> bytes:
         return file.read()
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file by one that this user alone may read. If the disk is full, the old file remains, and no other.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600, or less by the umask
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
-
-
 def _own_folders() -> Iterator[Path]:
     """Where code is kept if the folder of the environment cannot be trusted."""
     yield platformdirs.user_cache_path("ase-nbody")

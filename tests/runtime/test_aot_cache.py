@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from ase_nbody import NBodyCalculator
+from ase_nbody.files.writing import write_whole
 from ase_nbody.runtime import aot, aot_cache
 from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, library_path
-from ase_nbody.runtime.aot_cache import UntrustedCodeError, write_whole
+from ase_nbody.runtime.aot_cache import UntrustedCodeError
 from ase_nbody.runtime.aot_loader import load_code
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs owners and modes")
@@ -35,7 +36,9 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def keep(small_network, monkeypatch):
     """Keeps what stands for the compiled code of the small network."""
-    monkeypatch.setattr(aot, "compile_library", lambda network, traceable, path: write_whole(path, b"code"))
+    monkeypatch.setattr(
+        aot, "compile_library", lambda network, traceable, path: write_whole(path, b"code", private=True)
+    )
     return lambda: kept_library(small_network, "whole", lambda _: None)
 
 

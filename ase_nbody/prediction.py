@@ -60,13 +60,14 @@ class Prediction:
     @classmethod
     def mean(cls, members: Sequence["Prediction"]) -> "Prediction":
         """The mean over a committee whose members share one hierarchy: of whatever all of them give, in float64."""
-        if len(members) == 1:
-            return members[0]
         first, *others = [member.named() for member in members]
         shared = [name for name in first if all(name in other for other in others)]
-        return cls.from_named(
-            {name: torch.stack([one[name].double() for one in (first, *others)]).mean(0) for name in shared}
-        )
+        return cls.from_named({name: mean_of([one[name] for one in (first, *others)]) for name in shared})
+
+
+def mean_of(tensors: Sequence[Tensor]) -> Tensor:
+    """The mean of what the members of a committee say, in float64; what a single one says as it is."""
+    return tensors[0] if len(tensors) == 1 else torch.stack([tensor.double() for tensor in tensors]).mean(0)
 
 
 _ALWAYS = ("energy", "energies", "forces", "virials")

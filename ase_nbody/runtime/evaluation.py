@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.outputs import PER_STRUCTURE
-from ase_nbody.prediction import Prediction
+from ase_nbody.prediction import Prediction, mean_of
 from ase_nbody.structure import Structure
 
 
@@ -56,8 +56,8 @@ class Evaluation:
 
     def mean(self, name: str) -> NDArray[np.float64]:
         """The mean over the networks, as a new array."""
-        first, *others = self._arrays(name)
-        return self.members(name).mean(axis=0) if others else first.copy()
+        found = mean_of([prediction[name] for prediction in self.predictions]).numpy(force=True)
+        return (found[0] if name in PER_STRUCTURE else found).copy()
 
     def _arrays(self, name: str) -> list[NDArray[np.float64]]:
         """What each network says; on a CPU the arrays share the memory of the predictions."""

@@ -67,9 +67,9 @@ class Evaluator:
         several = [networks] if isinstance(networks, NBodyNetwork) else list(networks)
         if not several:
             raise ValueError("a committee needs at least one network, got none")
-        if not set.intersection(*(set(network.config.species) for network in several)):
-            raise ValueError("the networks of a committee need species in common, and these have none")
         self.networks = [_in_place(network, self.device, DTYPES[dtype]) for network in several]
+        if not self.species:
+            raise ValueError("the networks of a committee need species in common, and these have none")
         layouts = [network.config.layout for network in self.networks]
         self.layouts = list(dict.fromkeys(layouts))
         self._layout_of = [self.layouts.index(layout) for layout in layouts]  # of each network

@@ -2,9 +2,10 @@
 
     python docs/build.py [--output site]
 
-The pages are the Markdown files of the repository itself, in the places that they have there, so that every link between
-them works on the site as it does in the repository. Tutorials are the scripts in ``examples/tutorials``: their comments
-become text. Reference pages are made from docstrings. Warnings of MkDocs, such as a link that leads nowhere, are errors.
+The pages are the Markdown files of the repository itself, in the places that they have there. So every link between
+them works on the site as it does in the repository. Tutorials are the scripts in ``examples/tutorials``, whose comments
+become text. Reference pages are made from docstrings. A warning of MkDocs, such as a link that leads nowhere, is an
+error.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ("*.md", "docs/**/*.md", "docs/**/*.png", "docs/**/*.csv", "docs/**/*.css", "models/*.md", "examples/**/*.md")
-LINKED = ("LICENSE", "examples/**/*.py", "examples/**/*.yaml", "benchmarks/**/*.md", "benchmarks/**/*.py", "benchmarks/**/*.yaml")
+LINKED = ("LICENSE", *(f"{room}/**/*{kind}" for room in ("examples", "benchmarks") for kind in (".md", ".py", ".yaml")))
 
 
 def collect(pages: Path) -> None:

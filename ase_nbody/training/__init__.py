@@ -1,6 +1,6 @@
 """Training: from labelled structures and a configuration to a model file, and the errors of a finished model.
 
-Training needs the extra ``train`` (``pip install "ase-nbody[train]"``). Configurations, evaluation and predictions do
+Training needs the extra ``train`` (``pip install lightning tensorboard matplotlib``). Configurations, evaluation and predictions do
 not, so each name below is imported from its module only when it is first used.
 """
 
@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
         if str(error.name).partition(".")[0] != "lightning":
             raise
         raise ModuleNotFoundError(
-            f'{__name__}.{name} needs lightning, which is not installed: pip install "ase-nbody[train]"',
+            f"{__name__}.{name} needs lightning, which is not installed: pip install lightning tensorboard matplotlib",
             name=error.name,
         ) from error
 

@@ -49,7 +49,7 @@ def tight_binding(method: str) -> Calculator:
     try:
         from tblite.ase import TBLite
     except ImportError as error:
-        raise ConfigError('pretraining needs tblite: pip install "ase-nbody[pretraining]"') from error
+        raise ConfigError("pretraining needs tblite: pip install tblite") from error
     return TBLite(method=method, verbosity=0, max_iterations=_MAX_SCF_ITERATIONS)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ase_nbody.hierarchy.neighbours import find_pairs
-from ase_nbody.network.surroundings import bond_reach, bonded_counts, densities
+from ase_nbody.network.surroundings import bond_reach, bonded_counts, closer_than_bonds, densities
 from ase_nbody.structure import Structure
 
 # An element with more surroundings than this, as in liquids of many elements, is judged by its density alone.
@@ -61,7 +61,7 @@ class Coverage(BaseModel):
             numbers = structure.numbers
             species = np.unique(numbers)
             pairs = find_pairs(structure, max(radius, bond_reach(species)))
-            counts = bonded_counts(numbers, pairs, species)
+            counts = bonded_counts(numbers, closer_than_bonds(numbers, pairs), species)
             for row in np.unique(np.column_stack([numbers, counts]), axis=0):
                 bonded.setdefault(chemical_symbols[row[0]], set()).add(formula_of(species, row[1:]))
             if not len(pairs):

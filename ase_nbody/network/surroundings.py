@@ -17,21 +17,24 @@ from ase_nbody.hierarchy.neighbours import Pairs
 BOND = 1.3  # times the sum of the covalent radii. Bonds of hot molecules are shorter, hydrogen bonds are longer.
 
 
-def bonded_counts(
-    numbers: NDArray[np.int64], pairs: Pairs, species: NDArray[np.int64], factor: float = BOND
-) -> NDArray[np.int64]:
+def bonded_counts(numbers: NDArray[np.int64], bonds: Pairs, species: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many atoms of each species are bonded to each atom (N, species).
 
     Args:
         numbers: atomic numbers (N,).
-        pairs: all pairs within at least ``bond_reach(species, factor)``.
-        species: atomic numbers to count, ascending; all ``numbers`` are among them.
-        factor: a bond is shorter than this, times the sum of the covalent radii.
+        bonds: the bonds (see ``closer_than_bonds``).
+        species: atomic numbers to count, ascending; those of all atoms are among them.
     """
-    near = pairs.distance < factor * (covalent_radii[numbers[pairs.first]] + covalent_radii[numbers[pairs.second]])
-    column = np.searchsorted(species, numbers[pairs.second[near]])
-    flat = pairs.first[near] * len(species) + column
-    return np.bincount(flat, minlength=len(numbers) * len(species)).reshape(len(numbers), len(species))
+    column = np.searchsorted(species, numbers[bonds.second])
+    counts = np.bincount(bonds.first * len(species) + column, minlength=len(numbers) * len(species))
+    return counts.reshape(len(numbers), len(species))
+
+
+def closer_than_bonds(numbers: NDArray[np.int64], pairs: Pairs, factor: float = BOND) -> Pairs:
+    """The pairs whose distance is below ``factor`` times the sum of their covalent radii."""
+    radii = covalent_radii[numbers]
+    near = pairs.distance < factor * (radii[pairs.first] + radii[pairs.second])
+    return Pairs(pairs.first[near], pairs.second[near], pairs.shift[near], pairs.distance[near])
 
 
 def bond_reach(species: NDArray[np.int64], factor: float = BOND) -> float:
@@ -42,5 +45,5 @@ def bond_reach(species: NDArray[np.int64], factor: float = BOND) -> float:
 def densities(n_atoms: int, pairs: Pairs, radius: float) -> NDArray[np.float64]:
     """The density of neighbours rho_i of each atom (N,), within ``radius`` Angstrom."""
     closeness = np.maximum(1.0 - np.square(pairs.distance / radius), 0.0)
-    found: NDArray[np.float64] = np.bincount(pairs.first, closeness * closeness * closeness, minlength=n_atoms).astype(np.float64)
-    return found
+    cubes = closeness * closeness * closeness
+    return np.bincount(pairs.first, cubes, minlength=n_atoms).astype(np.float64)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ase_nbody.files.archive import load_members, read_card
+from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.network import NBodyNetwork
 
 _MAX_ENTRIES = 12  # a longer list is shown as its length; --json shows all
@@ -36,17 +37,28 @@ def info(
 
 def _overview(members: list[NBodyNetwork], content: Mapping[str, Any]) -> dict[str, Any]:
     network = members[0]
-    config = {key: value for key, value in content["config"].items() if key not in ("species", "levels")}
+    config = {key: value for key, value in content["config"].items() if key not in ("species", "levels", "coverage")}
     return {
         "elements": ", ".join(network.config.species),
         **({"committee of": f"{len(members)} networks, each with the weights below"} if len(members) > 1 else {}),
         "weights": f"{sum(weight.numel() for weight in network.parameters()):,}",
         "influence ends at": f"{network.config.reach:g} Angstrom",
         **{key.replace("_", " "): value for key, value in config.items()},
+        **_covered(network.config.coverage),
         "units": content["units"],
         "format": content["format"],
         "written with": content["versions"],
         "checksum": content["checksum"],
+    }
+
+
+def _covered(coverage: Coverage | None) -> dict[str, Any]:
+    """What the training data covered, for each species."""
+    if coverage is None:
+        return {}
+    return {
+        "bonded to": {symbol: [formula or "none" for formula in found] for symbol, found in coverage.bonded.items()},
+        "density of neighbours": {symbol: f"{low:g} to {high:g}" for symbol, (low, high) in coverage.densities.items()},
     }
 
 

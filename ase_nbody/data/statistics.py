@@ -11,6 +11,7 @@ from ase_nbody.data.reading import DataError
 from ase_nbody.hierarchy.build import members
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.network.config import LevelConfig
+from ase_nbody.network.coverage import Coverage
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class DataStatistics:
         mean_children: for each level, the mean number of children of a part, at least 1.
         closest_distances: closest distance in Angstrom of each pair of species that comes within the largest radius of
             the levels, ``{"H-O": 0.9}``.
+        coverage: the surroundings of the atoms, with densities within the radius of the first level.
     """
 
     species: tuple[str, ...]
@@ -31,6 +33,7 @@ class DataStatistics:
     force_scale: float
     mean_children: tuple[float, ...]
     closest_distances: dict[str, float]
+    coverage: Coverage
 
 
 def measure(
@@ -58,6 +61,7 @@ def measure(
         force_scale=float(np.sqrt(np.mean(forces**2))) or 1.0,
         mean_children=mean_children,
         closest_distances=closest_distances,
+        coverage=Coverage.of([frame.structure for frame in data], levels[0].radius),
     )
 
 

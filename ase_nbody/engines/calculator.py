@@ -54,7 +54,7 @@ class NBodyCalculator(Calculator):
         CalculationFailed: the result is not finite, or the system does not fit into the memory.
 
     Warns, once:
-        ExtrapolationWarning: atoms are closer together than in the training data (see ``ProximityWatch``).
+        ExtrapolationWarning: atoms are closer together, or surrounded otherwise, than in the training data.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]  # noqa: RUF012

@@ -59,7 +59,7 @@ class Feature:
     entries: Mapping[str, type] = field(default_factory=dict)
 
 
-FEATURES = {"outputs": Feature(config=("outputs",))}
+FEATURES = {"coverage": Feature(config=("coverage",)), "outputs": Feature(config=("outputs",))}
 
 
 def features_of(config: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pydantic import SerializerFunctionWrapHandler as Handler
 
 from ase_nbody.hierarchy.build import LevelLayout, Selection
+from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.outputs import known_outputs
 
 Parts = Literal["all", "heavy"] | tuple[str, ...]
@@ -100,9 +101,11 @@ class NBodyConfig(_Compact):
             lighter element first. For pairs that are closer, the radial functions hold still; for pairs that are
             missing here, they are zero. Training measures it; if it is empty, radial functions never hold still.
         outputs: what the network gives beside the energy. ``"charges"``: partial charges and atomic dipoles.
+        coverage: the surroundings of atoms in the training data. Training measures it; without it, a structure unlike
+            all of them causes no warning.
     """
 
-    newer = frozenset({"outputs"})
+    newer = frozenset({"outputs", "coverage"})
 
     species: tuple[str, ...] = Field(min_length=1)
     levels: tuple[LevelConfig, ...] = Field(
@@ -114,6 +117,7 @@ class NBodyConfig(_Compact):
     repulsion: bool = False
     closest_distances: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
     outputs: Outputs = ()
+    coverage: Coverage | None = None
 
     @field_validator("species")
     @classmethod

@@ -42,15 +42,17 @@ _IMPORTED_NS = time.time_ns()
 def library_key(network: NBodyNetwork) -> str:
     """The key of a network's compiled code: 32 hexadecimal digits.
 
-    It depends on the configuration (all of it: every number becomes a constant of the code), dtype, device, processor,
-    version of torch, and ``SOURCES``.
+    It depends on the configuration (every number of it becomes a constant of the code, but for those of the coverage),
+    dtype, device, processor, version of torch, and ``SOURCES``.
 
     Raises:
         RuntimeError: one of these sources has changed since this process imported the package.
     """
     device = network.one_hot.device
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    digest = hashlib.sha256(json.dumps(network.config.model_dump(mode="json"), sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps(network.config.model_dump(mode="json", exclude={"coverage"}), sort_keys=True).encode()
+    )
     digest.update(f"{network.dtype} {device} {processor} {platform.machine()} {torch.__version__}".encode())
     digest.update(_own_sources())
     return digest.hexdigest()[:32]

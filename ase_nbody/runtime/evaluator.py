@@ -13,6 +13,7 @@ from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.network.outputs import Output, outputs_of
 from ase_nbody.prediction import Prediction
+from ase_nbody.runtime.coverage_watch import CoverageWatch
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, require_finite, split_batch
 from ase_nbody.runtime.extrapolation import ProximityWatch
 from ase_nbody.runtime.memory import free_memory, is_out_of_memory, needed_memory, too_large
@@ -44,7 +45,8 @@ class Evaluator:
             common.
 
     Warns, once:
-        ExtrapolationWarning: atoms are closer together than in the training data (see ``ProximityWatch``).
+        ExtrapolationWarning: atoms are closer together than in the training data (see ``ProximityWatch``), or their
+            surroundings are unlike all of these (see ``CoverageWatch``).
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Evaluator:
         self._runners = [Runner(network, compile=compile) for network in self.networks]
         self.followed = [VerletHierarchy(layout, skin, self.device) for layout in self.layouts]
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
+        self._coverage = CoverageWatch([network.config.coverage for network in self.networks])
         self._fitted_edges = _SAFE_EDGES  # of the largest hierarchy that fitted into the memory
 
     @property
@@ -110,7 +113,7 @@ class Evaluator:
         hierarchies = self._hierarchies(structure, lambda layout: self.followed[layout].update(structure))
         predictions = self._predict(hierarchies, [structure])
         by_network = [hierarchies[layout] for layout in self._layout_of]
-        return require_finite(Evaluation(structure, predictions, by_network))
+        return self._trusted(Evaluation(structure, predictions, by_network))
 
     def evaluate(self, structures: Sequence[Structure]) -> list[Evaluation]:
         """Evaluate many structures side by side, in batches of up to ``BATCH_ATOMS`` atoms.
@@ -134,7 +137,7 @@ class Evaluator:
             by_network = [split_batch(prediction, here) for prediction in self._predict(joined, here)]
             for number, structure, *predictions in zip(batch, here, *by_network, strict=True):
                 try:
-                    found.append(require_finite(Evaluation(structure, predictions)))
+                    found.append(self._trusted(Evaluation(structure, predictions)))
                 except EvaluationError as error:
                     raise EvaluationError(f"structure {number}: {error}") from error
         return found
@@ -148,6 +151,12 @@ class Evaluator:
         hierarchies = [make(layout) for layout in range(len(self.layouts))]
         self._proximity.check(structure)
         return hierarchies
+
+    def _trusted(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation, if it is finite. An atom unlike all training data causes a warning."""
+        require_finite(evaluation)
+        self._coverage.check(evaluation)
+        return evaluation
 
     def _refuse_unknown_species(self, structure: Structure) -> None:
         known = self._is_known.take(structure.numbers, mode="clip")

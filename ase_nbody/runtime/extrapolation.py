@@ -20,7 +20,7 @@ _SKIN_ANGSTROM = 1.0
 
 
 class ExtrapolationWarning(UserWarning):
-    """The structure has atoms that are closer together than any that the model was trained on."""
+    """The structure has atoms that are closer together, or surrounded otherwise, than any in the training data."""
 
 
 class ProximityWatch:

@@ -3,8 +3,8 @@
 A trained network keeps its function: its architecture, scale and weights stay as they are, and so do its isolated-atom
 energies unless the configuration sets others. A species that it does not know gets a row of its own in each table of
 species: the mean of the rows that are there. Its embedding also gets a random deviation, so that several new species
-differ. The closest distance of each pair is the smaller one of the old and the new data. Outputs that the network lacks
-get new heads.
+differ. The closest distance of each pair is the smaller one of the old and the new data, and the network covers the
+surroundings of both. Outputs that the network lacks get new heads.
 """
 
 from collections.abc import Sequence
@@ -58,6 +58,7 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure]) 
             repulsion=config.network.repulsion,
             closest_distances=statistics.closest_distances,
             outputs=config.network.outputs,
+            coverage=statistics.coverage,
         )
     except ValidationError as error:
         raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
@@ -79,6 +80,7 @@ def _network_from_model(config: TrainingConfig, training: Sequence[LabelledStruc
         "isolated_atom_energies": {symbol: energy for symbol, energy in isolated.items() if symbol in species},
         "closest_distances": _closest_distances(before.config, statistics),
         "outputs": (*before.config.outputs, *config.network.outputs),
+        "coverage": before.config.coverage and before.config.coverage | statistics.coverage,
     }
     try:
         after = NBodyNetwork(NBodyConfig.model_validate(content))

@@ -1,6 +1,6 @@
 """Training: from labelled structures and a configuration to a model file, and the errors of a finished model.
 
-Training needs the extra ``train`` (``pip install lightning tensorboard matplotlib``). Configurations, evaluation and predictions do
+Training needs the extra ``train`` (lightning, tensorboard, matplotlib). Configurations, evaluation and predictions do
 not, so each name below is imported from its module only when it is first used.
 """
 

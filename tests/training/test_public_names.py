@@ -64,7 +64,8 @@ for name in sys.argv[1:]:
     result = python(HIDE_LIGHTNING + script, *WITH_LIGHTNING)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
-        f"ase_nbody.training.{name} needs lightning, which is not installed: pip install lightning tensorboard matplotlib"
+        f"ase_nbody.training.{name} needs lightning, which is not installed: "
+        "pip install lightning tensorboard matplotlib"
         for name in WITH_LIGHTNING
     ]
 

@@ -237,15 +237,34 @@ def accuracies(found: dict[str, Any]) -> Iterable[str]:
     yield table(rows)
 
 
+# A colour for each package: several shades for its sizes, the darkest for the largest.
+_COLOURS = {"NBody": "Blues", "MACE": "Oranges", "NequIP": "Greens", "TensorNet": "Purples"}
+
+
 def draw(results: Results, path: Path) -> None:
-    """Draw the milliseconds per step in water against the number of atoms."""
+    """Draw the milliseconds per step in water against the number of atoms, or as bars if there is one number only."""
+    curves = [(model, points) for model in MODELS if (points := curve(results, model.name))]
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
-    for model in MODELS:
-        if points := curve(results, model.name):
-            ours = {"color": "black", "lw": 2} if model.package == "NBody" else {"lw": 1}
-            style = "-" if model.way == "compiled" else "--"
-            axes.loglog(*zip(*points, strict=True), style, marker="o", ms=3, label=model.name, **ours)
-    axes.set(xlabel="atoms of water", ylabel=f"step / ms, float32, {where(threads_against_size(results))}")
-    figure.legend(fontsize=7, loc="outside right upper")
+    label = f"step / ms, float32, {where(threads_against_size(results))}"
+    sizes = sorted({atoms for _, points in curves for atoms, _ in points})
+    if len(sizes) == 1:
+        names = [model.name for model, _ in curves]
+        axes.barh(names, [points[0][1] for _, points in curves], color=[_colour(model) for model, _ in curves])
+        axes.invert_yaxis()
+        axes.set(xlabel=label, xscale="log", xlim=(1, None), title=f"{sizes[0]:,} atoms of water")
+    else:
+        for model, points in curves:
+            style, width = "-" if model.way == "compiled" else "--", 2 if model.package == "NBody" else 1
+            axes.loglog(*zip(*points, strict=True), style, marker="o", ms=4, lw=width, color=_colour(model))
+            axes.lines[-1].set_label(model.name)
+        axes.set(xlabel="atoms of water", ylabel=label)
+        figure.legend(fontsize=7, loc="outside right upper")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+def _colour(model: Model) -> tuple[float, ...]:
+    """The colour of a model: that of its package, in a shade for its size."""
+    sizes = list(dict.fromkeys(other.size for other in MODELS if other.package == model.package))
+    shade = 0.45 + 0.55 * sizes.index(model.size) / max(1, len(sizes) - 1)
+    return pyplot.get_cmap(_COLOURS[model.package])(shade)

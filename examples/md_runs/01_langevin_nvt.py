@@ -11,7 +11,7 @@ from ase import units
 from ase.constraints import FixCom
 from ase.io import read, write
 from ase.md.langevin import Langevin
-from common import command_line, draw_velocities, ethanol, jackknife, pyplot, sample, save
+from common import command_line, draw_velocities, ethanol, jackknife, pyplot, run_script, sample, save
 
 from ase_nbody import NBodyMonitor
 
@@ -101,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -10,7 +10,7 @@ import ase
 import numpy as np
 from ase import units
 from ase.md.verlet import VelocityVerlet
-from common import command_line, draw_velocities, ethanol, jackknife, pyplot, sample, save
+from common import command_line, draw_velocities, ethanol, jackknife, pyplot, run_script, sample, save
 
 TEMPERATURE_K = 300.0
 MAX_DRIFT = 0.01  # meV/atom/ps
@@ -68,15 +68,15 @@ def plot(run: np.ndarray, timesteps: np.ndarray, fluctuations: np.ndarray) -> py
     axes["energy"].plot(times, energies, lw=0.4)
     axes["energy"].plot(times, np.polyval(np.polyfit(times, energies, 1), times), color="C3", label="regression")
     axes["energy"].set(ylabel="total energy / meV per atom")
-    axes["energy"].legend(loc="upper right")
+    axes["energy"].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)  # above the data
     axes["temperature"].plot(times, temperatures, lw=0.4)
     axes["temperature"].set(xlabel="time / ps", ylabel="temperature / K")
     axes["scaling"].plot(timesteps**2, fluctuations, "o")
-    axes["scaling"].axline(
-        (0, 0), slope=fluctuations[0] / timesteps[0] ** 2, color="black", ls="--", label="square law"
-    )
+    squares = np.array([0.0, 1.05 * timesteps[-1] ** 2])
+    axes["scaling"].plot(squares, squares * fluctuations[0] / timesteps[0] ** 2, "k--", zorder=0, label="square law")
     axes["scaling"].set(xlabel="square of the time step / fs$^2$", ylabel="fluctuation / meV per atom")
-    axes["scaling"].legend()
+    axes["scaling"].set(xlim=(0, None), ylim=(0, None))
+    axes["scaling"].legend(loc="upper left", frameon=False)
     return figure
 
 
@@ -118,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -12,7 +12,7 @@ import numpy as np
 from ase import units
 from ase.io import read
 from ase.vibrations import Vibrations, VibrationsData
-from common import CONFORMERS, command_line, ethanol, pyplot, save
+from common import CONFORMERS, command_line, ethanol, pyplot, run_script, save
 
 from ase_nbody import NBodyCalculator
 
@@ -24,7 +24,7 @@ EXPERIMENT_PER_CM = {
 }
 GAUCHE_ABOVE_TRANS_MEV = 5  # with zero-point energies: R. Kakar, C. Quade, J. Chem. Phys. 72, 4300 (1980)
 FREE_MODES = 6  # translations and rotations of the whole molecule: their wavenumbers are near zero
-UNITS = {"energy": "eV", "forces": "eV per Angstrom"}
+UNITS = {"energy": "eV", "forces": "eV/Angstrom"}
 REFERENCE = Path(__file__).resolve().parents[3] / "shared/data/rmd17_ethanol/test.extxyz"
 
 
@@ -57,6 +57,12 @@ def compare_with_experiment(atoms: ase.Atoms, data: VibrationsData) -> np.ndarra
     """Print a table, and return its rows (model, experiment) in cm^-1."""
     rows = []
     symmetry = symmetries(atoms, data)[FREE_MODES:]
+    found = {label: int(np.sum(symmetry == label)) for label in EXPERIMENT_PER_CM}
+    if found != {label: len(bands) for label, bands in EXPERIMENT_PER_CM.items()}:
+        raise SystemExit(
+            f"error: trans-ethanol has 13 A' and 8 A'' vibrations, but in this model it has {found}: its "
+            "minimum is not planar, so it cannot be compared with experiment line by line."
+        )
     print("Vibrations of trans-ethanol in cm^-1: model (harmonic), experiment (anharmonic), difference")
     for label, experiment in EXPERIMENT_PER_CM.items():
         model = wavenumbers(data)[FREE_MODES:][symmetry == label][::-1]
@@ -93,10 +99,16 @@ def plot(spectra: dict[str, np.ndarray], experiment: np.ndarray, parities: dict[
     figure, axes = pyplot.subplot_mosaic(layout, figsize=(8, 4 * len(layout)), layout="constrained")
     plot_spectrum(axes["spectrum"], spectra, experiment)
     for quantity, pairs in parities.items():
-        axes[quantity].plot(*pairs, ".", ms=2)
-        axes[quantity].axline(pairs.mean(axis=1), slope=1.0, color="black", lw=0.5)
+        difference = 1000 * (pairs[1] - pairs[0])
+        mae, rmse = np.abs(difference).mean(), np.sqrt(np.square(difference).mean())
         unit = UNITS[quantity]
-        axes[quantity].set(xlabel=f"reference {quantity} / {unit}", ylabel=f"model {quantity} / {unit}")
+        ends = (pairs.min(), pairs.max())
+        axes[quantity].plot(ends, ends, color="black", lw=0.5)
+        axes[quantity].plot(*pairs, ".", ms=2)
+        axes[quantity].set(xlabel=f"reference {quantity} / {unit}", ylabel=f"model {quantity} / {unit}", aspect="equal")
+        axes[quantity].annotate(
+            f"MAE {mae:.3g} m{unit}\nRMSE {rmse:.3g} m{unit}", (0.05, 0.95), xycoords="axes fraction", va="top"
+        )
     return figure
 
 
@@ -142,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -15,9 +15,7 @@ from ase.eos import EquationOfState
 from ase.filters import FrechetCellFilter
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.stress import voigt_6_to_full_3x3_strain
-from common import command_line, draw_velocities, jackknife, pyplot, relax, sample, save
-
-from ase_nbody import NBodyCalculator
+from common import calculator_for, command_line, draw_velocities, jackknife, pyplot, relax, run_script, sample, save
 
 PBE = {"a": 5.47, "B": 89.0, "C11": 153.0, "C12": 57.0, "C44": 75.0}  # Angstrom and GPa
 STIFFNESSES = ("B", "C11", "C12", "C44")
@@ -30,7 +28,7 @@ OBSERVABLES = {"temperature": "K", "pressure": "GPa", "lattice constant": "Angst
 def relaxed_diamond(model: str) -> ase.Atoms:
     """The primitive cell with its two atoms, relaxed. The edges of the cubic cell lie along the axes."""
     atoms = bulk("Si", "diamond", a=5.43)
-    atoms.calc = NBodyCalculator(model, dtype="float64")
+    atoms.calc = calculator_for(atoms, model)
     relax(FrechetCellFilter(atoms), fmax=1e-4)
     return atoms
 
@@ -146,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

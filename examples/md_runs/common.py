@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import torch
 from ase.build import molecule
+from ase.calculators.calculator import CalculatorError
 from ase.filters import Filter
 from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
@@ -18,7 +19,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 
 from ase_nbody import NBodyCalculator
-from ase_nbody.dynamics import ResumableRun
+from ase_nbody.dynamics import DynamicsStopped, ResumableRun
 
 matplotlib.use("Agg")  # pictures go to files, so no screen is needed
 torch.set_num_threads(1)  # with systems this small, more threads would mostly wait for each other
@@ -31,7 +32,9 @@ CONFORMERS = {"trans": 180.0, "gauche": 60.0}  # this dihedral angle in degrees
 def command_line(description: str | None, model: str) -> argparse.ArgumentParser:
     """The options that every script has."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--model", default=model, help="shipped model or model file (default: %(default)s)")
+    parser.add_argument(
+        "--model", default=model, help="shipped model or model file that knows this system (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="run for a few seconds only, to see that everything works")
     parser.add_argument("--output", type=_folder, default=str(Path(__file__).parent / "output"), help="folder to fill")
     return parser
@@ -43,11 +46,31 @@ def _folder(name: str) -> Path:
     return folder
 
 
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script. What the user can mend, such as a model that cannot be read, is said in one line."""
+    try:
+        main()
+    except (ValueError, OSError, CalculatorError, DynamicsStopped) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def calculator_for(atoms: ase.Atoms, model: str) -> NBodyCalculator:
+    """A calculator with the model, in float64, if the model knows the elements of the atoms."""
+    calc = NBodyCalculator(model, dtype="float64")
+    unknown = sorted(set(atoms.symbols) - set(calc.species))
+    if unknown:
+        raise SystemExit(
+            f"error: this script is about {atoms.get_chemical_formula()}, but {model!r} knows "
+            f"{', '.join(calc.species)} and not {', '.join(unknown)}. Give --model a model of this system."
+        )
+    return calc
+
+
 def ethanol(model: str, conformer: str = "trans", fmax: float = 0.01) -> ase.Atoms:
     """An ethanol molecule with its calculator, relaxed until no force exceeds ``fmax`` eV/Angstrom."""
     atoms = molecule("CH3CH2OH")
     atoms.set_dihedral(*HYDROXYL_DIHEDRAL, CONFORMERS[conformer], indices=[HYDROXYL_DIHEDRAL[-1]])
-    atoms.calc = NBodyCalculator(model, dtype="float64")
+    atoms.calc = calculator_for(atoms, model)
     relax(atoms, fmax)
     return atoms
 

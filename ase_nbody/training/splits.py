@@ -5,7 +5,7 @@ import hashlib
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +114,8 @@ def read_splits(
         random.Random(config.data.seed).shuffle(order)
         n_validation = _n_validation(config, len(frames))
         drawn = order[:n_validation] if rule == PLAIN_SPLIT else _draw(config, frames, order, n_validation)
-        held_out, drawn_set = _take(frames, drawn), set(drawn)
-        training = _take(frames, [index for index in order if index not in drawn_set])
+        held_out, drawn_set = take(frames, drawn), set(drawn)
+        training = take(frames, [index for index in order if index not in drawn_set])
     _require_weights(training, held_out)
     return training, held_out
 
@@ -144,7 +144,7 @@ def _draw(
 ) -> list[int]:
     """The first ``n_validation`` frames in this order that the training can do without."""
     reach = sum(level.radius for level in config.network.levels)
-    species = [_species(frame) if not frame.structure.is_isolated_atom(reach) else None for frame in frames]
+    species = [species_of([frame]) if not frame.structure.is_isolated_atom(reach) else None for frame in frames]
     left = Counter(symbol for symbols in species for symbol in symbols or ())
     drawn: list[int] = []
     for index in order:
@@ -163,8 +163,9 @@ def _draw(
     return drawn
 
 
-def _species(frame: LabelledStructure) -> set[str]:
-    return {chemical_symbols[number] for number in frame.structure.numbers.tolist()}
+def species_of(frames: Iterable[LabelledStructure]) -> set[str]:
+    """Chemical symbols that occur in the frames."""
+    return {chemical_symbols[number] for frame in frames for number in set(frame.structure.numbers.tolist())}
 
 
 def _require_weights(training: Sequence[LabelledStructure], validation: Sequence[LabelledStructure]) -> None:
@@ -206,7 +207,7 @@ def require_known_species(
         sources = getattr(config.data, name)
         if not isinstance(sources, tuple):
             continue
-        if unknown := ", ".join(sorted(set().union(*map(_species, frames[name])) - set(species))):
+        if unknown := ", ".join(sorted(species_of(frames[name]) - set(species))):
             raise DataError(
                 f"{file_names(sources)} in data.{name}: there are frames with {unknown}, which no frame of data.train "
                 f"has, so the network will not know {unknown}. Add such frames to data.train, or remove them from "
@@ -214,7 +215,8 @@ def require_known_species(
             )
 
 
-def _take(frames: Sequence[LabelledStructure], indices: Sequence[int]) -> Sequence[LabelledStructure]:
+def take(frames: Sequence[LabelledStructure], indices: Sequence[int]) -> Sequence[LabelledStructure]:
+    """Some of the frames in the order of the indices. Frames on disk stay there."""
     return frames.take(indices) if isinstance(frames, FrameStore) else [frames[index] for index in indices]
 
 

@@ -294,7 +294,7 @@ def test_ions_are_pretrained_as_ions(ions, tmp_path):
         atoms.calc = TBLite(method="GFN2-xTB", charge=charge, verbosity=0)
         zero = 3.0 * np.sum(atoms.numbers == 1) - 4.8 * charge
         assert frame.energy == pytest.approx(atoms.get_potential_energy() + zero, abs=2e-3)
-        assert np.abs(frame.forces - atoms.get_forces()).max() < 1e-4
+        assert np.abs(frame.forces - atoms.get_forces()).max() < 1e-3
     assert "1 of charge -1, 1 of charge +1" in (tmp_path / "pre" / "frames.txt").read_text()
 
 

@@ -21,10 +21,15 @@ def in_home(path: str | os.PathLike[str]) -> str:
     return found
 
 
-def data_file(path: str | os.PathLike[str], index: str = ":") -> tuple[str, str]:
+def data_file(path: str | os.PathLike[str], index: str = ":", default: str = ":") -> tuple[str, str]:
     """The path of a data file and the index of its frames.
 
     A name may end in ``@`` and an index, as ASE writes it. If there is a file of the whole name, it is meant.
+
+    Args:
+        path: the name.
+        index: the index that is given beside the name.
+        default: the index that may be meant by giving none.
 
     Raises:
         FileNotFoundError: see ``in_home``.
@@ -34,6 +39,6 @@ def data_file(path: str | os.PathLike[str], index: str = ":") -> tuple[str, str]
     name, _, chosen = given.rpartition("@")
     if os.path.exists(given) or not os.path.isfile(name) or not _INDEX.fullmatch(chosen):
         return given, index
-    if index != ":":
+    if index != default:
         raise ValueError(f"{given} has an index, but the index {index!r} is given too: leave out one of them")
     return name, chosen

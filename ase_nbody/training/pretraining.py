@@ -31,7 +31,7 @@ from ase_nbody.training.folder import (
 from ase_nbody.training.molecules import count_radicals, describe_ions, find_molecules
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.run import train
-from ase_nbody.training.splits import read_sources, require_known_species, species_of, take
+from ase_nbody.training.splits import read_sources, read_splits, require_known_species, species_of, take
 from ase_nbody.training.tight_binding import FRAMES_NAME, require_own_structures, write_frames
 
 _N_VALIDATION = 50  # structures of the cheap method that are held out for validation
@@ -91,8 +91,7 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     require_own_structures(_structures_folder(config, options))
     data, reach = read_sources(config, "train"), sum(level.radius for level in config.network.levels)
     molecules = take(data, find_molecules(data, reach))
-    others = {name: read_sources(config, name) for name in ("validation", "test") if _has_files(config, name)}
-    require_known_species(config, species_of(data), others)
+    _require_trainable(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_NAME, stage.to_yaml().encode())
     console.print(f"Pretraining on {options}{_said_of(molecules)}", highlight=False, soft_wrap=True)
@@ -100,8 +99,11 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     train(stage, resume=last_checkpoint(folder).is_file(), console=console)
 
 
-def _has_files(config: TrainingConfig, name: str) -> bool:
-    return isinstance(getattr(config.data, name), tuple)
+def _require_trainable(config: TrainingConfig) -> None:
+    """Refuse now what the training on the data would refuse hours later."""
+    training, validation = read_splits(config)
+    test = read_sources(config, "test") if config.data.test else []
+    require_known_species(config, species_of(training), {"validation": validation, "test": test})
 
 
 def _said_of(molecules: Sequence[LabelledStructure]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ase_nbody.data import LABELS, DataError, FrameStore, LabelledStructure, iterate_labelled
+from ase_nbody.data.file_names import data_file
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.processes import Processes
 
@@ -229,7 +230,7 @@ def sha256_of_files(sources: Sequence[SourceConfig]) -> str:
     """SHA-256 of the contents of all files, joined in their order."""
     total = hashlib.sha256()
     for source in sources:
-        with open(source.path, "rb") as file:
+        with open(data_file(source.path, source.index)[0], "rb") as file:
             while block := file.read(2**20):
                 total.update(block)
     return total.hexdigest()

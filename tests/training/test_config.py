@@ -221,5 +221,7 @@ def test_a_name_may_end_in_an_index_unless_there_is_such_a_file(folders):
     (sub / "mine.extxyz@-5:").write_text("")
     found = TrainingConfig.from_yaml("../sub/mine.extxyz@-5:")
     assert [(source.path, source.index) for source in found.data.train] == [(str(sub / "mine.extxyz@-5:"), ":")]
+    with pytest.raises(FileNotFoundError, match="no configuration file"):
+        TrainingConfig.from_yaml("../sub/c.yaml@:5")
     with pytest.raises(ConfigError, match="has an index, but the index ':9' is given too"):
         load(sub, "data: {train: {path: 'mine.extxyz@:5', index: ':9'}}\n")

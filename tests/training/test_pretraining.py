@@ -319,10 +319,18 @@ def test_charges_and_spins_are_said(configure, ions, monkeypatch):
     assert said in console.file.getvalue()
 
 
-def test_a_validation_file_with_another_species_is_refused_before_the_pretraining(configure, water, tmp_path):
+@pytest.mark.parametrize(
+    ("data", "culprit"),
+    [
+        ({"validation": "other.extxyz"}, r"other\.extxyz in data.validation: there are frames with Cl"),
+        ({"train": {"path": "molecules.extxyz", "weight": 0}}, "all forces of the training frames have the weight 0"),
+        ({"train": {"path": "molecules.extxyz", "index": "0"}, "validation": None}, "there is 1 frame"),
+    ],
+)
+def test_what_the_training_would_refuse_is_refused_before_the_pretraining(data, culprit, configure, tmp_path):
     ase.io.write(tmp_path / "other.extxyz", labelled(molecule("HCl"), LennardJones()))
-    config = configure(data={"validation": "other.extxyz"})
-    with pytest.raises(DataError, match=r"other\.extxyz in data.validation: there are frames with Cl"):
+    config = configure(data=data)
+    with pytest.raises(ValueError, match=culprit):
         train_in_stages(config)
     assert not (Path(config.output) / "pretraining").exists()
 

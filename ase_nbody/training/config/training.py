@@ -15,6 +15,8 @@ from ase_nbody.training.config.optimisation import OptimisationConfig, Pretraini
 from ase_nbody.training.config.paths import absolute_file, absolute_folder, value_of
 from ase_nbody.training.config.strict import ConfigError, Strict, override, sentence, with_preset
 
+_YAML = (".yaml", ".yml")  # endings of configurations; all other files are data
+
 
 class TrainingConfig(Strict):
     """The configuration of a whole training.
@@ -64,13 +66,13 @@ class TrainingConfig(Strict):
         path = Path(name)
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a directory, not a configuration; give the YAML file in it")
-        if not path.is_file():
+        if not path.is_file() or (path.suffix in _YAML and index != ":"):
             raise FileNotFoundError(f"no configuration file {given!r}")
 
         def value(entry: str, text: str) -> Any:
             return value_of(entry, text, here)
 
-        if path.suffix not in (".yaml", ".yml"):
+        if path.suffix not in _YAML:
             train = {"path": absolute_file(name, here), "index": index}
             content: Any = {"data": {"train": train}, "output": absolute_folder(f"runs/{path.stem}", here)}
             return cls.from_dict(override(content, overrides, value), path)

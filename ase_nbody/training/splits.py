@@ -170,25 +170,28 @@ def species_of(frames: Iterable[LabelledStructure]) -> set[str]:
 
 
 def _require_weights(training: Sequence[LabelledStructure], validation: Sequence[LabelledStructure]) -> None:
-    """Refuse frames that teach nothing, or whose validation loss is always zero, because all their weights are 0."""
-    with_forces = [frame.weights.forces for frame in training if np.isfinite(frame.forces).any()]
-    if with_forces and not any(with_forces):
+    """Refuse frames that teach nothing, or whose validation loss is always zero, because all their weights are 0.
+
+    Frames without labels are not refused here.
+    """
+    forces = [weights["forces"] for weights in map(_weights_of_labels, training) if "forces" in weights]
+    if forces and not any(forces):
         raise DataError(
             "all forces of the training frames have the weight 0, so there is nothing to learn from: set 'weight' in "
             "data.train, and config_weight and config_forces_weight in the files, above 0"
         )
-    if validation and not any(map(_counts, validation)):
+    labels = [weight for frame in validation for weight in _weights_of_labels(frame).values()]
+    if labels and not any(labels):
         raise DataError(
-            "no validation frame has a label with a weight above 0, so the validation loss would always be 0: set "
-            "'weight' in data.validation, and config_weight in the files, above 0, and check that there are labels"
+            "all labels of the validation frames have the weight 0, so the validation loss would always be 0: set "
+            "'weight' in data.validation, and config_weight in the files, above 0"
         )
 
 
-def _counts(frame: LabelledStructure) -> bool:
-    """Whether the frame has a label that counts in the loss."""
-    return any(
-        getattr(frame.weights, label.name) > 0.0 and np.isfinite(getattr(frame, label.name)).any() for label in LABELS
-    )
+def _weights_of_labels(frame: LabelledStructure) -> dict[str, float]:
+    """The weights of the labels that the frame has."""
+    names = [label.name for label in LABELS if np.isfinite(getattr(frame, label.name)).any()]
+    return {name: getattr(frame.weights, name) for name in names}
 
 
 def require_known_species(

@@ -130,7 +130,11 @@ def test_a_species_that_training_lacks_is_refused_by_name(name, configure):
         ({"config_weight": 0.0}, {}, "all forces of the training frames have the weight 0"),
         ({"config_forces_weight": 0.0}, {}, "all forces of the training frames have the weight 0"),
         ({}, {"train": {"path": "data.extxyz", "weight": 0}}, "all forces of the training frames have the weight 0"),
-        ({}, {"validation": {"path": "data.extxyz", "weight": 0}}, "no validation frame has a label with a weight"),
+        (
+            {},
+            {"validation": {"path": "data.extxyz", "weight": 0}},
+            "all labels of the validation frames have the weight 0",
+        ),
     ],
 )
 def test_weights_that_are_all_zero_are_refused(weights, data, reason, configure):

@@ -17,7 +17,7 @@ def in_home(path: str | os.PathLike[str]) -> str:
     found = os.path.expanduser(given)
     if found.startswith("~"):
         user = given.split(os.sep)[0]
-        raise FileNotFoundError(f"{given}: there is no home folder {user!r}; write ./{given} if {user!r} is a name")
+        raise FileNotFoundError(f"there is no home folder {user!r}; if it is a name beside others, write ./{given}")
     return found
 
 

@@ -63,5 +63,5 @@ def test_the_tilde_is_the_home_folder(tmp_path, monkeypatch, frames, write):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "a.extxyz", frames())
     assert energies("~/a.extxyz@:1") == [0.0]
-    with pytest.raises(FileNotFoundError, match="there is no home folder '~nobody-here'"):
+    with pytest.raises(FileNotFoundError, match="there is no home folder '~nobody-here'; if it is a name"):
         data_file("~nobody-here/a.extxyz")

@@ -156,7 +156,9 @@ def test_the_tilde_is_the_home_folder(name, folders):
     assert train_paths(config) == [source.path for source in config.data.test] == [str(folders / "home" / "x")]
     assert TrainingConfig.from_yaml("../sub/mine.extxyz", [f"output={name}"]).output == home
     assert os.listdir(folders / "here") == []
-    with pytest.raises(FileNotFoundError, match=r"there is no home folder '~nobody-here'; write \./~nobody-here/x"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no home folder '~nobody-here'; if it is a name .* write \./~nobody-here/x"
+    ):
         TrainingConfig.from_yaml("../sub/c.yaml", ["output=~nobody-here/x"])
 
 
@@ -165,7 +167,7 @@ def test_the_tilde_is_the_home_folder(name, folders):
     ["2024", "2024-11-28", "yes", "my #1", "@home", "a: b", "a b", "100%", "*x", "&x", "!x", "{a}.x", "[1].x", "1e3"],
 )
 def test_paths_of_the_command_line_are_taken_as_they_stand(name, folders):
-    (folders / "here" / name).write_text("")
+    (folders / "here" / name).mkdir()
     config = TrainingConfig.from_yaml("../sub/c.yaml", [f"output={name}", f"data.train={name}"])
     assert config.output == train_paths(config)[0] == str(folders / "here" / name)
 
@@ -225,3 +227,14 @@ def test_a_name_may_end_in_an_index_unless_there_is_such_a_file(folders):
         TrainingConfig.from_yaml("../sub/c.yaml@:5")
     with pytest.raises(ConfigError, match="has an index, but the index ':9' is given too"):
         load(sub, "data: {train: {path: 'mine.extxyz@:5', index: ':9'}}\n")
+
+
+def test_a_folder_that_is_a_file_and_a_name_that_is_no_text_are_refused_at_once(folders):
+    for name in ("../sub/c.yaml", "../sub/c.yaml/run"):
+        with pytest.raises(ConfigError, match=r"should be a folder, but '.*/sub/c.yaml' is a file"):
+            TrainingConfig.from_yaml("../sub/c.yaml", [f"output={name}"])
+    name = os.fsdecode(b"m\xff.extxyz")
+    (folders / "here" / name).write_text("")
+    for arguments in ((name, []), ("../sub/c.yaml", [f"data.test={name}"])):
+        with pytest.raises(ConfigError, match=r"m\\udcff.extxyz' is not UTF-8: rename"):
+            TrainingConfig.from_yaml(*arguments)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import load_model
 from ase_nbody.data import DataError, measure
+from ase_nbody.files.archive import read_card
 from ase_nbody.training.callbacks import AtomicCheckpoints, Progress, split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.folder import last_checkpoint
@@ -53,6 +54,9 @@ def configure(tmp_path, tiny):
     return make
 
 
+COPPER = [bulk("Cu") for _ in range(3)]
+for crystal in COPPER:
+    crystal.calc = SinglePointCalculator(crystal, energy=-3.0, forces=np.full((1, 3), 0.1))
 METHANOL = [rattled("CH3OH", seed) for seed in range(16)]
 
 
@@ -74,6 +78,14 @@ def test_the_data_of_acac_keep_their_isolated_atoms(configure, reference_data):
     config = configure(frames)
     found = measure(read_splits(config)[0], config.network.levels).isolated_atom_energies
     assert found == {frame.get_chemical_formula(): frame.get_potential_energy() for frame in atoms}
+
+
+def test_an_isolated_atom_is_not_the_example_of_a_model(configure):
+    """Its forces are zero, and the example is the frame with the smallest forces."""
+    config = configure([atom("Cu", cell=[20.0] * 3, pbc=True), *COPPER], {"validation": 1})
+    example = read_card(train(config))["card"]["example"]
+    assert example["numbers"] == [29]
+    assert np.linalg.norm(example["cell"][0]) < 5.0
 
 
 def test_every_species_belongs_to_training(configure):

@@ -5,6 +5,7 @@ folder. A link to a file keeps its own name, which tells the format and what lie
 followed.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,36 @@ _MODEL = ("network", "start_from")
 
 
 def absolute_file(name: str, folder: Path) -> str:
-    """The absolute path of a file. If the file is a link, it is the path of the link."""
+    """The absolute path of a file. If the file is a link, it is the path of the link.
+
+    Raises:
+        ConfigError: the path is no text, so that no configuration and no model card could name it.
+        FileNotFoundError: see ``in_home``.
+    """
     path = folder / in_home(name)
-    return str(path.parent.resolve() / path.name)
+    return _text(path.parent.resolve() / path.name)
 
 
 def absolute_folder(name: str, folder: Path) -> str:
-    """The absolute path of a folder."""
-    return str((folder / in_home(name)).resolve())
+    """The absolute path of a folder that exists or can be made.
+
+    Raises:
+        ConfigError: a file is in its place, or the path is no text.
+        FileNotFoundError: see ``in_home``.
+    """
+    path = (folder / in_home(name)).resolve()
+    found = next(place for place in (path, *path.parents) if os.path.exists(place))
+    if not found.is_dir():
+        raise ConfigError(f"{name!r} should be a folder, but {str(found)!r} is a file: choose another name")
+    return _text(path)
+
+
+def _text(path: Path) -> str:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the path {str(path)!a} is not UTF-8: rename the file or folder") from error
+    return str(path)
 
 
 def value_of(name: str, text: str, folder: Path) -> Any:

@@ -7,11 +7,14 @@ from typing import Any
 
 import ase
 import numpy as np
+from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 # At this distance from the origin a float64 resolves 1e-7 Angstrom, and forces are right to 1e-5 eV/Angstrom.
 LARGEST_COORDINATE_ANGSTROM = 1e9
 SHORTEST_LATTICE_VECTOR_ANGSTROM = 1e-3
+# An atom whose periodic images are farther away than this is isolated, where no network says how far it looks.
+ISOLATED_ATOM_ANGSTROM = 10.0
 
 
 class StructureError(ValueError):
@@ -47,6 +50,17 @@ class Structure:
     def volume(self) -> float:
         """Volume of the cell in Angstrom^3, positive for left-handed cells too."""
         return float(abs(np.linalg.det(self.cell)))
+
+    def is_isolated_atom(self, reach: float = ISOLATED_ATOM_ANGSTROM) -> bool:
+        """Whether this is one atom without an image within ``reach``: plane-wave codes compute free atoms in a box.
+
+        Args:
+            reach: distance in Angstrom; where a network is known, the sum of the radii of its levels.
+        """
+        if len(self) != 1 or not self.pbc.any():
+            return len(self) == 1
+        reduced, _ = minkowski_reduce(self.cell, self.pbc)  # has the shortest lattice vectors
+        return bool(np.linalg.norm(reduced[self.pbc], axis=1).min() > reach)
 
     @classmethod
     def from_atoms(cls, atoms: ase.Atoms) -> "Structure":

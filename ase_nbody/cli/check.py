@@ -75,13 +75,24 @@ def check(
         raise typer.Exit(1)
 
 
+def _as_slice(index: str) -> str:
+    """The slice of the one frame that a number chooses; a slice is returned as it is."""
+    return index if ":" in index else f"{index}:{int(index) + 1 or ''}"
+
+
 def _structures(card: dict[str, object], paths: list[Path], index: str, model: str) -> "list[ase.Atoms]":
     """The structures in the given files, or the example in the model file."""
     import ase.io
 
+    from ase_nbody.data.file_names import data_file
+
     if paths:
-        slices = index if ":" in index else f"{index}:{int(index) + 1 or ''}"
-        return [atoms for path in paths for atoms in ase.io.read(path, index=slices)]
+        named = [data_file(path, index, default="0") for path in paths]
+        return [
+            atoms
+            for path, chosen in named
+            for atoms in ase.io.read(path, index=_as_slice(chosen), do_not_split_by_at_sign=True)
+        ]
     example = example_structure(card)
     if example is None:
         raise ValueError(

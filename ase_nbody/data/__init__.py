@@ -4,7 +4,12 @@ from ase_nbody.data.batch import Batch, LazySamples, Sample, collate, prepare
 from ase_nbody.data.labels import LABELS, Label, LabelledStructure, Weights
 from ase_nbody.data.reading import DataError, iterate_labelled, read_labelled
 from ase_nbody.data.sampling import AtomBatches
-from ase_nbody.data.statistics import DataStatistics, fit_isolated_energies, measure
+from ase_nbody.data.statistics import (
+    DataStatistics,
+    energies_of_isolated_atoms,
+    fit_isolated_energies,
+    measure,
+)
 from ase_nbody.data.store import FrameStore
 
 __all__ = [
@@ -20,6 +25,7 @@ __all__ = [
     "Sample",
     "Weights",
     "collate",
+    "energies_of_isolated_atoms",
     "fit_isolated_energies",
     "iterate_labelled",
     "measure",

@@ -11,6 +11,7 @@ import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
+from ase_nbody.data.file_names import data_file
 from ase_nbody.data.labels import LABELS, USUAL_KEYS, Label, LabelledStructure, Weights
 from ase_nbody.structure import Structure
 
@@ -25,7 +26,7 @@ def read_labelled(
     """Read the frames of a file in any format that ``ase.io.read`` takes (extxyz, Trajectory, ...).
 
     Args:
-        path: the file.
+        path: the file; ``~`` is the home folder, and ``mine.extxyz@:50`` names a file and an index.
         index: which frames, written as a slice of ASE: ``":"``, ``"-50:"``, ``"::10"``.
         keys: names that labels (see ``data/labels.py``) or the ``virial`` have in the file, ``{"energy": "my_e"}``. A
             label that is named here is looked for under this name only, any other under its usual names.
@@ -44,7 +45,7 @@ def iterate_labelled(
     path: str | os.PathLike[str], index: str = ":", *, keys: Mapping[str, str] | None = None, weight: float = 1.0
 ) -> Iterator[LabelledStructure]:
     """Yield the frames of ``read_labelled`` one at a time; the arguments and errors are the same."""
-    path = os.fspath(path)
+    path, index = data_file(path, index)
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a directory, not a data file; give the file in it")
     if not os.path.isfile(path):
@@ -54,7 +55,7 @@ def iterate_labelled(
     chosen = "" if index == ":" else f" of those chosen by {index!r}"
     count = 0
     present: set[str] = set()
-    frames = iter(ase.io.iread(path, index))
+    frames = iter(ase.io.iread(os.path.abspath(path), index, do_not_split_by_at_sign=True))
     while (atoms := _next_frame(frames, path, count)) is not None:
         present.update(atoms.info, atoms.arrays, atoms.calc.results if atoms.calc is not None else ())
         yield _labelled(atoms, f"{path}, frame {count}{chosen}", keys or {}, weight)

@@ -12,6 +12,7 @@ from ase_nbody.hierarchy.build import members
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.network.coverage import Coverage
+from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def measure(
     forces = forces[np.isfinite(forces)]
     if not len(forces):
         raise DataError("no frame has forces: a network cannot be trained on energies alone")
-    energies = dict(isolated) if isolated else fit_isolated_energies(data)
+    reach = sum(level.radius for level in levels)
+    energies = dict(isolated) if isolated else fit_isolated_energies(data, reach=reach)
     species = tuple(chemical_symbols[number] for number in numbers)
     missing = [symbol for symbol in species if symbol not in energies]
     if missing:
@@ -65,20 +67,43 @@ def measure(
     )
 
 
+def energies_of_isolated_atoms(
+    data: Sequence[LabelledStructure], reach: float = ISOLATED_ATOM_ANGSTROM
+) -> dict[str, float]:
+    """Energy in eV of each species that the data have as a neutral isolated atom.
+
+    Of several frames of one species the lowest energy counts, because it is that of the ground state.
+
+    Args:
+        data: labelled structures.
+        reach: distance in Angstrom beyond which images do not count (see ``Structure.is_isolated_atom``).
+    """
+    energies: dict[str, float] = {}
+    for frame in data:
+        if frame.structure.is_isolated_atom(reach) and np.isfinite(frame.energy) and not frame.structure.charge:
+            symbol = chemical_symbols[frame.structure.numbers[0]]
+            energies[symbol] = min(frame.energy, energies.get(symbol, np.inf))
+    return energies
+
+
 def fit_isolated_energies(
-    data: Sequence[LabelledStructure], given: Mapping[str, float] | None = None
+    data: Sequence[LabelledStructure],
+    given: Mapping[str, float] | None = None,
+    *,
+    reach: float = ISOLATED_ATOM_ANGSTROM,
 ) -> dict[str, float]:
     """Fit the energy of each species in eV to the total energies: least squares on the compositions.
 
-    Energies that are ``given`` stay fixed, and so do those of single-atom frames. If all frames have one composition,
-    they determine only a sum of these energies. The fit then takes the solution of least norm: it serves the training,
-    but its terms are not energies of atoms.
+    Energies that are ``given`` stay fixed, and so do those of isolated atoms in the data, in a periodic box or not. If
+    all frames have one composition, they determine only a sum of these energies. The fit then takes the solution of
+    least norm: it serves the training, but its terms are not energies of atoms.
+
+    Args:
+        data: labelled structures.
+        given: energies in eV that are known.
+        reach: distance in Angstrom beyond which images do not count (see ``Structure.is_isolated_atom``).
     """
-    known_energies = {
-        chemical_symbols[frame.structure.numbers[0]]: frame.energy
-        for frame in data
-        if len(frame.structure) == 1 and not frame.structure.pbc.any() and np.isfinite(frame.energy)
-    } | dict(given or {})
+    known_energies = energies_of_isolated_atoms(data, reach) | dict(given or {})
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
     symbols = [chemical_symbols[number] for number in numbers]
     frames = [frame for frame in data if np.isfinite(frame.energy)]

@@ -19,6 +19,7 @@ from torch import Tensor
 from ase_nbody.files.writing import write_whole
 from ase_nbody.training.loss import UNITS, unit_of
 from ase_nbody.training.module import NBodyTraining
+from ase_nbody.training.splits import PLAIN_SPLIT, SPLIT_RULE
 
 
 def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | Tensor], None]:
@@ -84,6 +85,17 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 f"{path} is not a checkpoint that can be resumed from: {reason}. "
                 "Move its run away and start anew without --resume."
             ) from error
+
+
+def split_rule(checkpoint: Path) -> int:
+    """How the run of a checkpoint draws its validation frames; without a checkpoint, how a new run does.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+    """
+    if not checkpoint.is_file():
+        return SPLIT_RULE
+    return int(AtomicCheckpoints().load_checkpoint(checkpoint).get("split_rule", PLAIN_SPLIT))
 
 
 class StopEarly(EarlyStopping):

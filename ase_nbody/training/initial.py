@@ -70,7 +70,7 @@ def _network_from_model(config: TrainingConfig, training: Sequence[LabelledStruc
     members = load_members(str(config.network.start_from))
     before = members[config.training.seed % len(members)]
     given = config.data.isolated_atom_energies
-    isolated = _isolated_energies(before.config.isolated_atom_energies, given, training)
+    isolated = _isolated_energies(before.config, given, training)
     statistics = measure(training, before.config.levels, isolated)
     _refuse_other_energies(isolated, training, str(config.network.start_from))
     species = {*before.config.species, *statistics.species}
@@ -98,17 +98,18 @@ def _reason(error: ValidationError) -> str:
 
 
 def _isolated_energies(
-    before: dict[str, float], given: dict[str, float] | str | None, training: Sequence[LabelledStructure]
+    before: NBodyConfig, given: dict[str, float] | str | None, training: Sequence[LabelledStructure]
 ) -> dict[str, float]:
     """The isolated-atom energies in eV of all species of the model and of the data.
 
     A ``given`` energy takes precedence over that of the model, and that of the model over a fit to the data. If
     ``given`` is ``"fit"``, all species of the data are fitted.
     """
+    reach = before.reach
     if given == "fit":
-        return before | fit_isolated_energies(training)
-    known = before | (given if isinstance(given, dict) else {})
-    return known | fit_isolated_energies(training, known)
+        return before.isolated_atom_energies | fit_isolated_energies(training, reach=reach)
+    known = before.isolated_atom_energies | (given if isinstance(given, dict) else {})
+    return known | fit_isolated_energies(training, known, reach=reach)
 
 
 def _refuse_other_energies(isolated: dict[str, float], training: Sequence[LabelledStructure], name: str) -> None:

@@ -58,12 +58,13 @@ def with_units(errors: Errors) -> dict[str, dict[str, Any]]:
 def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:
     """A structure that shows what the model is for, as JSON, or None if all structures are too large for a card.
 
-    It is the training structure with the most species and, among those, the one whose largest force is smallest.
+    It is the training structure with the most species and, among those, the one whose largest force is smallest; an
+    isolated atom only if there is nothing else.
     """
 
-    def rank(frame: LabelledStructure) -> tuple[int, float]:
-        force = float(np.abs(frame.forces).max(initial=0.0))
-        return -len(set(frame.structure.numbers)), force if np.isfinite(force) else np.inf
+    def rank(frame: LabelledStructure) -> tuple[bool, int, float]:
+        force, structure = float(np.abs(frame.forces).max(initial=0.0)), frame.structure
+        return structure.is_isolated_atom(), -len(set(structure.numbers)), force if np.isfinite(force) else np.inf
 
     small = (frame for frame in training if len(frame.structure) <= _LARGEST_EXAMPLE_ATOMS)
     chosen = min(small, key=rank, default=None)

@@ -21,6 +21,7 @@ from ase_nbody.training.loss import Residuals, errors, loss
 from ase_nbody.training.muon import Muon
 from ase_nbody.training.processes import gathered, summed
 from ase_nbody.training.recovery import LossWatch
+from ase_nbody.training.splits import PLAIN_SPLIT, SPLIT_RULE
 
 
 class NBodyTraining(lightning.LightningModule):
@@ -37,6 +38,7 @@ class NBodyTraining(lightning.LightningModule):
     Attributes:
         watch: notices when the training diverges.
         errors: the validation errors of the last epoch, as ``evaluate_model`` gives them.
+        split_rule: how the validation frames of this run were drawn, see ``splits.py``.
     """
 
     def __init__(self, network: NBodyNetwork, config: OptimisationConfig, total_steps: int, with_stress: bool) -> None:
@@ -48,6 +50,7 @@ class NBodyTraining(lightning.LightningModule):
         self._residuals: list[Residuals] = []
         self.watch = LossWatch(jump=100.0 if config.loss == "mse" else 10.0)
         self.errors: dict[str, dict[str, float]] = {}
+        self.split_rule = SPLIT_RULE
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimisers and their schedules of the learning rate."""
@@ -153,13 +156,14 @@ class NBodyTraining(lightning.LightningModule):
                 schedule.step(followed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the validation errors and the latest losses in the checkpoint."""
-        checkpoint |= {"errors": self.errors, "watch": self.watch.state()}
+        """Save the validation errors, the latest losses and the rule of the split in the checkpoint."""
+        checkpoint |= {"errors": self.errors, "watch": self.watch.state(), "split_rule": self.split_rule}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the validation errors and the latest losses of the run that is resumed."""
+        """Take over what ``on_save_checkpoint`` saved of the run that is resumed."""
         self.errors = checkpoint.get("errors", {})
         self.watch.restore(checkpoint.get("watch", self.watch.state()))
+        self.split_rule = checkpoint.get("split_rule", PLAIN_SPLIT)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch to a device; lightning does not know our ``Batch``."""

@@ -6,10 +6,12 @@ then begins with the weights that this first stage has found. The model file is 
 without tight binding.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from ase_nbody.data import LabelledStructure
 from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import (
     ArchitectureConfig,
@@ -26,9 +28,10 @@ from ase_nbody.training.folder import (
     require_matching_resume,
     require_own_files,
 )
+from ase_nbody.training.molecules import count_radicals, describe_ions, find_molecules
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.run import train
-from ase_nbody.training.splits import read_sources
+from ase_nbody.training.splits import read_sources, read_splits, require_known_species, species_of, take
 from ase_nbody.training.tight_binding import FRAMES_NAME, require_own_structures, write_frames
 
 _N_VALIDATION = 50  # structures of the cheap method that are held out for validation
@@ -71,7 +74,8 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     Raises:
         ConfigError: the output folder holds another run or none to resume, tblite is not installed, or several
             processes were started.
-        DataError: the data are periodic, or no structure could be generated.
+        DataError: the data hold what tight binding cannot do (see ``find_molecules``), validation or test files have
+            species that training files lack, or no structure could be generated.
     """
     folder = pretraining_folder(Path(config.output))
     begun = (folder / CONFIG_NAME).is_file()
@@ -85,11 +89,29 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
         raise ConfigError("a pretraining runs in one process; start it without torchrun")
     require_own_files(Path(config.output))
     require_own_structures(_structures_folder(config, options))
+    data, reach = read_sources(config, "train"), sum(level.radius for level in config.network.levels)
+    molecules = take(data, find_molecules(data, reach))
+    _require_trainable(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_NAME, stage.to_yaml().encode())
-    console.print(f"Pretraining on {options}", highlight=False, soft_wrap=True)
-    write_frames(read_sources(config, "train"), options, _structures_folder(config, options))
+    console.print(f"Pretraining on {options}{_said_of(molecules)}", highlight=False, soft_wrap=True)
+    write_frames(data, options, _structures_folder(config, options), reach=reach)
     train(stage, resume=last_checkpoint(folder).is_file(), console=console)
+
+
+def _require_trainable(config: TrainingConfig) -> None:
+    """Refuse now what the training on the data would refuse hours later."""
+    training, validation = read_splits(config)
+    test = read_sources(config, "test") if config.data.test else []
+    require_known_species(config, species_of(training), {"validation": validation, "test": test})
+
+
+def _said_of(molecules: Sequence[LabelledStructure]) -> str:
+    """What the user should know of the charges and spins that tight binding assumes."""
+    ions, radicals = describe_ions(molecules), count_radicals(molecules)
+    spins = f"{radicals} with an odd number of electrons as doublets, and all others as singlets" if radicals else ""
+    said = ", ".join(filter(None, (ions, spins)))
+    return f". Of the {len(molecules)} molecules of the data, tight binding takes {said}." if said else ""
 
 
 def _structures_folder(config: TrainingConfig, options: PretrainingConfig) -> Path:

@@ -16,7 +16,7 @@ from rich.console import Console
 from ase_nbody.data import LabelledStructure
 from ase_nbody.files.archive import save_model
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.training.callbacks import AtomicCheckpoints, Progress, StopEarly, moving_average
+from ase_nbody.training.callbacks import AtomicCheckpoints, Progress, StopEarly, moving_average, split_rule
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
 from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import MODEL_NAME, claim_folder, last_checkpoint
@@ -28,7 +28,13 @@ from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.recovery import Recovery
 from ase_nbody.training.report import write_report
-from ase_nbody.training.splits import file_names, read_sources, read_splits, remove_frames
+from ase_nbody.training.splits import (
+    file_names,
+    read_sources,
+    read_splits,
+    remove_frames,
+    require_known_species,
+)
 
 _DEFAULT_STEPS = 9_000  # steps of the optimiser, if the configuration gives no number of epochs
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
@@ -64,11 +70,12 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     claim_folder(output, config, begun=checkpoint.is_file(), resume=resume)
 
     console.print(f"Reading {file_names(config.data.train)}")
-    training, validation = read_splits(config)
+    training, validation = read_splits(config, split_rule(checkpoint))
     frames = {"training": training, "validation": validation}
     frames["test"] = read_sources(config, "test") if config.data.test else []
     config = _with_epochs(config, training)
     network = build_network(config, training)
+    require_known_species(config, network.config.species, frames)
     console.print(_summary(network, frames), highlight=False, soft_wrap=True)
 
     with _without_hints():

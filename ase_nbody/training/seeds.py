@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ase_nbody.files.archive import load_model
 from ase_nbody.files.committee import pack_models
+from ase_nbody.training.callbacks import split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.folder import CONFIG_NAME, MODEL_NAME, claim_folder, last_checkpoint, pretraining_folder
@@ -49,7 +50,7 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
             train_in_stages(member, resume=_has_begun(member), console=console)
         models.append(model)
     networks = [load_model(model) for model in models]
-    _, validation = read_splits(config)
+    _, validation = read_splits(config, split_rule(last_checkpoint(models[0].parent)))
     card = {"validation errors": with_units(evaluate_model(networks, validation))}
     if config.data.test:
         card["test errors"] = with_units(evaluate_model(networks, read_sources(config, "test")))

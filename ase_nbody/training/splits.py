@@ -4,10 +4,15 @@ import contextlib
 import hashlib
 import random
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ase_nbody.data import FrameStore, LabelledStructure, iterate_labelled
+import numpy as np
+from ase.data import chemical_symbols
+
+from ase_nbody.data import LABELS, DataError, FrameStore, LabelledStructure, iterate_labelled
+from ase_nbody.data.file_names import data_file
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.processes import Processes
 
@@ -16,6 +21,10 @@ from ase_nbody.training.processes import Processes
 _FRACTION_OF_MEMORY_FOR_FILES = 0.25
 _STORE_NAME = re.compile(r"(train|validation|test)_\d+")  # which set, and the number of the process that reads it
 _LARGEST_DEFAULT_VALIDATION = 50  # frames
+
+# How validation frames are drawn. A run keeps its rule for life: its weights belong to its training frames.
+PLAIN_SPLIT = 1  # any frame may be drawn; runs of earlier releases
+SPLIT_RULE = 2  # isolated atoms and the only frame of a species stay in training
 
 
 def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructure]:
@@ -80,32 +89,138 @@ def _is_store(path: Path) -> bool:
     return bool(_STORE_NAME.fullmatch(path.name)) and FrameStore.owns(path)
 
 
-def read_splits(config: TrainingConfig) -> tuple[Sequence[LabelledStructure], Sequence[LabelledStructure]]:
+def read_splits(
+    config: TrainingConfig, rule: int = SPLIT_RULE
+) -> tuple[Sequence[LabelledStructure], Sequence[LabelledStructure]]:
     """Training and validation frames.
 
     Validation frames come from files of their own, or they are drawn at random from the training files; then
-    ``data.seed`` determines which ones.
+    ``data.seed`` determines which ones. Isolated atoms are not drawn, and neither is the last frame of a species among
+    the other frames: the training needs them, whatever the seed.
+
+    Args:
+        config: the configuration of the training.
+        rule: ``SPLIT_RULE``, or ``PLAIN_SPLIT`` for a run that began without it.
 
     Raises:
-        ConfigError: ``data.validation`` leaves no frames for training or none for validation.
-        FileNotFoundError, DataError: see ``read_labelled``.
+        ConfigError: the files hold too few frames, or ``data.validation`` leaves none for training or for validation.
+        DataError: all forces have the weight 0; or see ``read_labelled``.
+        FileNotFoundError: see ``read_labelled``.
     """
     frames, validation = read_sources(config, "train"), config.data.validation
     if isinstance(validation, tuple):
-        return frames, read_sources(config, "validation")
-    a_tenth = -(-len(frames) // 10)  # rounded up
-    n_validation = min(_LARGEST_DEFAULT_VALIDATION, a_tenth) if validation is None else validation
-    if not 0 < n_validation < len(frames):
+        training, held_out = frames, read_sources(config, "validation")
+    else:
+        order = list(range(len(frames)))
+        random.Random(config.data.seed).shuffle(order)
+        n_validation = _n_validation(config, len(frames))
+        drawn = order[:n_validation] if rule == PLAIN_SPLIT else _draw(config, frames, order, n_validation)
+        held_out, drawn_set = take(frames, drawn), set(drawn)
+        training = take(frames, [index for index in order if index not in drawn_set])
+    _require_weights(training, held_out)
+    return training, held_out
+
+
+def _n_validation(config: TrainingConfig, n_frames: int) -> int:
+    """Number of frames that are held out of ``n_frames``."""
+    if n_frames < 2:
         raise ConfigError(
-            f"data.validation = {n_validation} must be between 1 and {len(frames) - 1}: "
-            f"the training files hold {len(frames)} frames"
+            f"{file_names(config.data.train)}: there is 1 frame, but a training needs at least 2, one to learn from "
+            "and one for validation. Add frames, or name a file in data.validation."
         )
-    order = list(range(len(frames)))
-    random.Random(config.data.seed).shuffle(order)
-    return _take(frames, order[n_validation:]), _take(frames, order[:n_validation])
+    validation = config.data.validation
+    if validation is None:
+        return min(_LARGEST_DEFAULT_VALIDATION, -(-n_frames // 10))  # a tenth, rounded up
+    assert isinstance(validation, int)
+    if not 0 < validation < n_frames:
+        raise ConfigError(
+            f"data.validation = {validation} must be between 1 and {n_frames - 1}: "
+            f"the training files hold {n_frames} frames"
+        )
+    return validation
 
 
-def _take(frames: Sequence[LabelledStructure], indices: Sequence[int]) -> Sequence[LabelledStructure]:
+def _draw(
+    config: TrainingConfig, frames: Sequence[LabelledStructure], order: Sequence[int], n_validation: int
+) -> list[int]:
+    """The first ``n_validation`` frames in this order that the training can do without."""
+    reach = sum(level.radius for level in config.network.levels)
+    species = [species_of([frame]) if not frame.structure.is_isolated_atom(reach) else None for frame in frames]
+    left = Counter(symbol for symbols in species for symbol in symbols or ())
+    drawn: list[int] = []
+    for index in order:
+        symbols = species[index]
+        if len(drawn) < n_validation and symbols and all(left[symbol] > 1 for symbol in symbols):
+            drawn.append(index)
+            left.subtract(symbols)
+    if len(drawn) < (n_validation if config.data.validation else 1):
+        last = sorted({symbol for index in order if index not in drawn for symbol in species[index] or ()})
+        fewer = f"set data.validation = {len(drawn)}, " if drawn else ""
+        raise ConfigError(
+            f"{file_names(config.data.train)}: {n_validation} frames are to be held out for validation, but only "
+            f"{len(drawn)} of {len(frames)} can be: isolated atoms and the last frame with {', '.join(last)} stay in "
+            f"training. Add frames, {fewer}or name a file in data.validation."
+        )
+    return drawn
+
+
+def species_of(frames: Iterable[LabelledStructure]) -> set[str]:
+    """Chemical symbols that occur in the frames."""
+    return {chemical_symbols[number] for frame in frames for number in set(frame.structure.numbers.tolist())}
+
+
+def _require_weights(training: Sequence[LabelledStructure], validation: Sequence[LabelledStructure]) -> None:
+    """Refuse frames that teach nothing, or whose validation loss is always zero, because all their weights are 0.
+
+    Frames without labels are not refused here.
+    """
+    forces = [weights["forces"] for weights in map(_weights_of_labels, training) if "forces" in weights]
+    if forces and not any(forces):
+        raise DataError(
+            "all forces of the training frames have the weight 0, so there is nothing to learn from: set 'weight' in "
+            "data.train, and config_weight and config_forces_weight in the files, above 0"
+        )
+    labels = [weight for frame in validation for weight in _weights_of_labels(frame).values()]
+    if labels and not any(labels):
+        raise DataError(
+            "all labels of the validation frames have the weight 0, so the validation loss would always be 0: set "
+            "'weight' in data.validation, and config_weight in the files, above 0"
+        )
+
+
+def _weights_of_labels(frame: LabelledStructure) -> dict[str, float]:
+    """The weights of the labels that the frame has."""
+    names = [label.name for label in LABELS if np.isfinite(getattr(frame, label.name)).any()]
+    return {name: getattr(frame.weights, name) for name in names}
+
+
+def require_known_species(
+    config: TrainingConfig, species: Collection[str], frames: Mapping[str, Sequence[LabelledStructure]]
+) -> None:
+    """Refuse frames of validation or test files with species that the network will not know.
+
+    Args:
+        config: the configuration of the training.
+        species: chemical symbols of the training frames, and of the model that the network starts from.
+        frames: frames under ``validation`` and ``test``. Others are not looked at.
+
+    Raises:
+        DataError: a species is not known; the message names it and the files.
+    """
+    for name in ("validation", "test"):
+        sources = getattr(config.data, name)
+        if not isinstance(sources, tuple):
+            continue
+        if unknown := ", ".join(sorted(species_of(frames[name]) - set(species))):
+            raise DataError(
+                f"{file_names(sources)} in data.{name}: there are frames with {unknown}, which no frame of data.train "
+                f"has, so the network will not know {unknown}. Add such frames to data.train, or remove them from "
+                f"data.{name}."
+            )
+
+
+def take(frames: Sequence[LabelledStructure], indices: Sequence[int]) -> Sequence[LabelledStructure]:
+    """Some of the frames in the order of the indices. Frames on disk stay there."""
     return frames.take(indices) if isinstance(frames, FrameStore) else [frames[index] for index in indices]
 
 
@@ -118,7 +233,7 @@ def sha256_of_files(sources: Sequence[SourceConfig]) -> str:
     """SHA-256 of the contents of all files, joined in their order."""
     total = hashlib.sha256()
     for source in sources:
-        with open(source.path, "rb") as file:
+        with open(data_file(source.path, source.index)[0], "rb") as file:
             while block := file.read(2**20):
                 total.update(block)
     return total.hexdigest()

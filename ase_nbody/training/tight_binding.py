@@ -18,11 +18,13 @@ from ase.calculators.calculator import Calculator, CalculatorError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
-from numpy.typing import NDArray
 
-from ase_nbody.data import DataError, LabelledStructure
+from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
 from ase_nbody.files.writing import write_whole
+from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM
 from ase_nbody.training.config import ConfigError, PretrainingConfig
+from ase_nbody.training.molecules import EnergyShift, describe_ions, energy_shift, find_molecules, free_molecule
+from ase_nbody.training.splits import take
 
 FRAMES_NAME = "frames.extxyz"  # the file that ``write_frames`` writes
 
@@ -33,7 +35,6 @@ _FRAMES_PER_RUN = 40
 _TIME_STEP = 1.0 * units.fs
 _FRICTION = 0.02 / units.fs
 _LARGEST_FORCE_EV_PER_ANGSTROM = 30.0  # a molecule with a larger force has come apart
-_MAX_FRAMES_FOR_SHIFT = 200  # at most this number of frames of the data determine the shift of the energies
 _MAX_SCF_ITERATIONS = 250
 
 
@@ -64,17 +65,26 @@ def require_own_structures(folder: Path) -> None:
             raise ConfigError(f"{own} was not written by a pretraining: move it away, or choose another folder")
 
 
-def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, folder: Path) -> Path:
+def write_frames(
+    data: Sequence[LabelledStructure],
+    config: PretrainingConfig,
+    folder: Path,
+    *,
+    reach: float = ISOLATED_ATOM_ANGSTROM,
+) -> Path:
     """Write the structures of the pretraining to ``folder/frames.extxyz``, unless they are there already.
+
+    Isolated atoms of the data are written there too, with the energies of the data.
 
     Each run of molecular dynamics writes a file of its own, and the files are joined when all runs are finished. A
     process that was killed therefore continues with the first unfinished run, and writes the same structures as an
     uninterrupted one.
 
     Args:
-        data: molecules to start from.
+        data: molecules to start from, and isolated atoms.
         config: the number of structures, their temperatures and the method.
         folder: where to write.
+        reach: distance in Angstrom beyond which images of an atom do not count (see ``Structure.is_isolated_atom``).
 
     Returns:
         Path of the file: energies in eV at the zero of the data, forces in eV/Angstrom.
@@ -82,11 +92,12 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
     Raises:
         ConfigError: tblite is not installed, or the folder holds structures of other data or another configuration, or
             files under our names that a pretraining did not write.
-        DataError: the data are periodic, or no run gives a structure.
+        DataError: the data are periodic or hold what tight binding cannot do (see ``find_molecules``), or no run gives
+            a structure.
     """
     path, origin_file, runs = folder / FRAMES_NAME, folder / _ORIGIN_NAME, folder / _RUNS_NAME
-    first = Atoms(data[0].structure.numbers).get_chemical_formula()
-    origin = f"{config}, from {len(data)} structures, the first {first}\n"
+    molecules = take(data, find_molecules(data, reach))
+    origin = _origin(data, config, molecules, reach)
     if origin_file.is_file() and origin_file.read_text() != origin:
         raise ConfigError(
             f"{folder} holds {origin_file.read_text().strip()}, not {origin.strip()}: choose another folder"
@@ -94,9 +105,7 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
     require_own_structures(folder)
     if path.is_file():
         return path
-    if any(frame.structure.pbc.any() for frame in data):
-        raise DataError("pretraining is for molecules, but the data are periodic: leave out the entry 'pretraining'")
-    shift = energy_shift(data, tight_binding(config.method))
+    shift = energy_shift(molecules, tight_binding(config.method))
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(origin_file, origin.encode())
     runs.mkdir(exist_ok=True)
@@ -106,19 +115,49 @@ def write_frames(data: Sequence[LabelledStructure], config: PretrainingConfig, f
         file = runs / f"{number:05d}.extxyz"
         if not file.is_file():
             rng = np.random.default_rng([config.seed, number])
-            start = data[int(rng.integers(len(data)))]
+            start = molecules[int(rng.integers(len(molecules)))]
             # Each run has a new calculator: a used one would start from other charges and end in another trajectory.
             found = list(_frames_of_run(start, tight_binding(config.method), config, rng, shift))
-            text = io.StringIO()
-            ase.io.write(text, found, format="extxyz")
-            write_whole(file, text.getvalue().encode())
+            write_whole(file, _as_extxyz(found))
         files.append(file)
     frames = b"".join(file.read_bytes() for file in files)
     if not frames:
-        raise DataError(f"{config.method} gives no structure from these data: are their positions in Angstrom?")
-    write_whole(path, frames)
+        raise DataError(
+            f"{config.method} gives no structure from these data: are their positions in Angstrom, and their charges "
+            "(atoms.info['charge']) right?"
+        )
+    write_whole(path, _as_extxyz(_isolated_atoms(data, reach)) + frames)
     _remove_runs(runs, files)
     return path
+
+
+def _origin(
+    data: Sequence[LabelledStructure], config: PretrainingConfig, molecules: Sequence[LabelledStructure], reach: float
+) -> str:
+    """One line on where the structures come from."""
+    parts = [
+        f"{config}, from {len(data)} structures",
+        f"the first {Atoms(data[0].structure.numbers).get_chemical_formula()}",
+    ]
+    parts += [describe_ions(molecules)] if describe_ions(molecules) else []
+    isolated = energies_of_isolated_atoms(data, reach)
+    return ", ".join(parts + ([f"with isolated {' and '.join(isolated)}"] if isolated else [])) + "\n"
+
+
+def _isolated_atoms(data: Sequence[LabelledStructure], reach: float) -> list[Atoms]:
+    """The isolated atoms of the data, so that the network takes their energies from the data and fits none."""
+    found = []
+    for symbol, energy in energies_of_isolated_atoms(data, reach).items():
+        atoms = Atoms(symbol)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)))
+        found.append(atoms)
+    return found
+
+
+def _as_extxyz(frames: Sequence[Atoms]) -> bytes:
+    text = io.StringIO()
+    ase.io.write(text, frames, format="extxyz")
+    return text.getvalue().encode()
 
 
 def _remove_runs(folder: Path, files: Sequence[Path]) -> None:
@@ -135,15 +174,15 @@ def _frames_of_run(
     calculator: Calculator,
     config: PretrainingConfig,
     rng: np.random.Generator,
-    shift: dict[int, float],
+    shift: EnergyShift,
 ) -> Iterator[Atoms]:
     """Labelled frames of one run of Langevin dynamics. The run ends early if the molecule comes apart."""
-    atoms = Atoms(start.structure.numbers, start.structure.positions)
+    atoms = free_molecule(start.structure)
     atoms.calc = calculator
     temperature = rng.uniform(*config.temperatures)
     thermalize_momenta(atoms, temperature, rng=rng)
     dynamics = Langevin(atoms, _TIME_STEP, temperature_K=temperature, friction=_FRICTION, fixcm=False, rng=rng)
-    energy_zero = sum(shift[number] for number in atoms.numbers.tolist())
+    energy_zero = shift.of(start.structure)
     for _ in range(_FRAMES_PER_RUN):
         try:
             dynamics.run(config.steps_apart)
@@ -152,37 +191,6 @@ def _frames_of_run(
             return
         if not np.abs(forces).max() < _LARGEST_FORCE_EV_PER_ANGSTROM:
             return
-        frame = Atoms(atoms.numbers, atoms.positions)
+        frame = Atoms(atoms.numbers, atoms.positions, info=atoms.info)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
         yield frame
-
-
-def energy_shift(data: Sequence[LabelledStructure], calculator: Calculator) -> dict[int, float]:
-    """Energy c_z in eV to add to the calculator's energies for each atom of element z, so that they match the data's.
-
-    The c_z solve sum_z n_z(frame) c_z = E(frame) - E_calculator(frame) by least squares, where n_z counts the atoms of
-    element z. If the frames do not determine them, the solution of least norm is taken.
-
-    Args:
-        data: molecules with energies in eV; frames without an energy are left out.
-        calculator: the calculator whose energies are shifted.
-
-    Returns:
-        c_z by atomic number; zeros if no energies can be compared.
-    """
-    elements = sorted({number for frame in data for number in frame.structure.numbers.tolist()})
-    counts: list[NDArray[np.int64]] = []
-    differences = []
-    with_energy = [frame for frame in data if np.isfinite(frame.energy)]
-    for frame in with_energy[:_MAX_FRAMES_FOR_SHIFT]:
-        numbers = frame.structure.numbers
-        try:
-            energy = Atoms(numbers, frame.structure.positions, calculator=calculator).get_potential_energy()
-        except CalculatorError:
-            continue
-        counts.append((numbers[:, None] == elements).sum(0))
-        differences.append(frame.energy - energy)
-    if not differences:
-        return dict.fromkeys(elements, 0.0)
-    solution = np.linalg.lstsq(np.array(counts, dtype=np.float64), np.array(differences), rcond=None)[0]
-    return dict(zip(elements, solution.tolist(), strict=True))

@@ -45,6 +45,13 @@ def test_for_programs_with_all_frames(check, model, structure):
     assert {row["system"] for row in found["findings"]} == {"CH4O", "H2O"}
 
 
+def test_names_with_an_at_and_an_index(check, model, structure, tmp_path):
+    (tmp_path / "a@b.xyz").write_bytes(structure.read_bytes())
+    code, out, _ = check(model, tmp_path / "a@b.xyz", f"{structure}@-1", *QUICK, "--json")
+    assert code == 0
+    assert {row["system"] for row in json.loads(out)["findings"]} == {"CH4O", "H2O"}
+
+
 def test_a_failed_check_is_exit_code_one(check, model, structure, tmp_path, monkeypatch):
     monkeypatch.setattr("ase_nbody.checks.symmetry.ROUND_OFF", 1e-30)
     code, out, _ = check(model, structure, *QUICK, "--json", "--html", tmp_path / "report.html")

@@ -1,10 +1,12 @@
 """Statistics of the data: isolated-atom energies given, found and fitted; scales."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from ase_nbody import LevelConfig
-from ase_nbody.data import DataError, LabelledStructure, fit_isolated_energies, measure
+from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms, fit_isolated_energies, measure
 from ase_nbody.structure import Structure
 
 SUMS = {1: -13.5, 6: -1029.0, 8: -2041.0}
@@ -62,3 +64,51 @@ def test_all_species_or_none_are_given():
 def test_forces_are_needed():
     with pytest.raises(DataError, match="no frame has forces"):
         measure([frame([1, 8], forces=np.nan)], (LevelConfig(),))
+
+
+def in_box(number, energy, edge=20.0, cell=None, pbc=True, charge=0.0):
+    """One atom in a periodic box."""
+    cell = np.eye(3) * edge if cell is None else np.array(cell, float)
+    structure = Structure(np.array([number]), np.zeros((1, 3)), cell, np.full(3, pbc), charge)
+    return LabelledStructure(structure, energy, np.zeros((1, 3)), np.zeros((3, 3)))
+
+
+def test_an_atom_in_a_large_periodic_box_is_isolated():
+    data = [in_box(1, -13.0), in_box(8, -2000.0), frame([1, 1, 8]), frame([1, 8])]
+    levels = (LevelConfig(radius=5.0), LevelConfig(parts="heavy", radius=5.0))
+    assert fit_isolated_energies(data) == {"H": -13.0, "O": -2000.0}
+    assert measure(data, levels).isolated_atom_energies == {"H": -13.0, "O": -2000.0}
+
+
+def test_an_atom_is_isolated_if_no_image_is_within_the_sum_of_the_radii():
+    levels = (LevelConfig(radius=6.0), LevelConfig(parts="heavy", radius=5.0))
+    data = [in_box(1, -13.0, edge=10.5), frame([1, 1, 8]), frame([1, 8])]
+    assert fit_isolated_energies(data)["H"] == -13.0  # 10 Angstrom count where no network is known
+    assert measure(data, levels).isolated_atom_energies["H"] != -13.0
+    assert measure(data, levels[:1]).isolated_atom_energies["H"] == -13.0
+
+
+@pytest.mark.parametrize(
+    ("cell", "pbc", "isolated"),
+    [
+        (np.eye(3) * 10.5, True, True),
+        (np.eye(3) * 9.5, True, False),
+        ([[20, 0, 0], [17, 4, 0], [0, 0, 30]], True, False),  # long vectors, but an image is 5 Angstrom away
+        ([[20, 0, 0], [0, 20, 0], [0, 0, 5]], (True, True, False), True),
+        ([[20, 0, 0], [0, 20, 0], [0, 0, 5]], (False, False, True), False),
+        (-np.eye(3)[[1, 0, 2]] * 20, True, True),  # left-handed
+        (np.zeros((3, 3)), False, True),
+    ],
+)
+def test_the_closest_image_decides(cell, pbc, isolated):
+    assert in_box(1, 0.0, cell=cell, pbc=pbc).structure.is_isolated_atom() is isolated
+
+
+def test_several_atoms_are_never_isolated():
+    assert not frame([1, 1], spread=50.0).structure.is_isolated_atom()
+    assert not dataclasses.replace(frame([1]).structure, numbers=np.zeros(0, int)).is_isolated_atom()
+
+
+def test_the_neutral_ground_state_is_the_energy_of_an_isolated_atom():
+    data = [in_box(1, -12.0), in_box(1, -13.0), in_box(1, -99.0, charge=-1.0), in_box(1, np.nan), in_box(8, 0.0, 9.0)]
+    assert energies_of_isolated_atoms(data) == {"H": -13.0}

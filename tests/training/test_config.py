@@ -1,5 +1,7 @@
 """The configuration is checked strictly, and its errors name the entry."""
 
+import os
+
 import pytest
 
 from ase_nbody.training.config import ConfigError, TrainingConfig
@@ -110,3 +112,129 @@ def test_a_run_continues_with_other_resources_but_not_with_other_settings(tmp_pa
     assert load(tmp_path, "data: {train: a, workers: 3, memory: 0.5}\n").continues(begun)
     assert not load(tmp_path, "data: {train: b}\n").continues(begun)
     assert not load(tmp_path, "data: {train: a}\ntraining: {seed: 1}\n").continues(begun)
+
+
+def train_paths(config):
+    return [source.path for source in config.data.train]
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """A data file and a configuration in ``sub``, the working directory ``here`` and the home folder ``home``."""
+    for name in ("sub", "here", "home"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sub" / "mine.extxyz").write_text("")
+    (tmp_path / "sub" / "c.yaml").write_text("data: {train: mine.extxyz}\noutput: run\n")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("config", ["../sub/mine.extxyz", "../sub/c.yaml"])
+def test_paths_of_the_command_line_count_from_the_working_directory(config, folders):
+    here = folders / "here"
+    entries = ["output=runs/x", "data.validation=v.extxyz", "data.test=[t.extxyz, {path: u.extxyz}]"]
+    found = TrainingConfig.from_yaml(config, [*entries, "pretraining.folder=p"])
+    assert train_paths(found) == [str(folders / "sub" / "mine.extxyz")]
+    assert found.output == str(here / "runs" / "x")
+    assert [source.path for source in found.data.validation] == [str(here / "v.extxyz")]
+    assert [source.path for source in found.data.test] == [str(here / "t.extxyz"), str(here / "u.extxyz")]
+    assert found.pretraining.folder == str(here / "p")
+    for entry in ("data.train=a.extxyz", "data.train.path=a.extxyz", "data={train: a.extxyz}"):
+        if config.endswith("c.yaml") and entry.startswith("data.train.path"):
+            continue
+        assert train_paths(TrainingConfig.from_yaml(config, [entry])) == [str(here / "a.extxyz")]
+    assert TrainingConfig.from_yaml(config, ["network.start_from=ethanol"]).network.start_from == "ethanol"
+
+
+@pytest.mark.parametrize("name", ["~/x", "~"])
+def test_the_tilde_is_the_home_folder(name, folders):
+    home = str(folders / "home" / "x") if "/" in name else str(folders / "home")
+    (folders / "sub" / "c.yaml").write_text(f"data: {{train: ~/x, test: [~/x]}}\noutput: '{name}'\n")
+    config = TrainingConfig.from_yaml("../sub/c.yaml")
+    assert config.output == home
+    assert train_paths(config) == [source.path for source in config.data.test] == [str(folders / "home" / "x")]
+    assert TrainingConfig.from_yaml("../sub/mine.extxyz", [f"output={name}"]).output == home
+    assert os.listdir(folders / "here") == []
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no home folder '~nobody-here'; if it is a name .* write \./~nobody-here/x"
+    ):
+        TrainingConfig.from_yaml("../sub/c.yaml", ["output=~nobody-here/x"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["2024", "2024-11-28", "yes", "my #1", "@home", "a: b", "a b", "100%", "*x", "&x", "!x", "{a}.x", "[1].x", "1e3"],
+)
+def test_paths_of_the_command_line_are_taken_as_they_stand(name, folders):
+    (folders / "here" / name).mkdir()
+    config = TrainingConfig.from_yaml("../sub/c.yaml", [f"output={name}", f"data.train={name}"])
+    assert config.output == train_paths(config)[0] == str(folders / "here" / name)
+
+
+def test_other_values_of_paths_are_yaml(folders):
+    entries = ["output='my run'", "data.train=[a.extxyz, b.extxyz]", "data.validation=7", "data.test=null"]
+    config = TrainingConfig.from_yaml("../sub/c.yaml", entries)
+    here = folders / "here"
+    assert config.output == str(here / "my run")
+    assert train_paths(config) == [str(here / "a.extxyz"), str(here / "b.extxyz")]
+    assert (config.data.validation, config.data.test) == (7, None)
+    for entry in ("data.validation=1.5", "output=", "training.epochs=[", "data.train={path"):
+        with pytest.raises(ConfigError, match=entry.split("=")[0]):
+            TrainingConfig.from_yaml("../sub/c.yaml", [entry])
+
+
+def test_the_file_that_is_named_is_used_and_not_the_name_that_a_link_leads_to(folders):
+    """Beside the target lies another file of the link's name, and the target has no ending."""
+    store, sub = folders / "store", folders / "sub"
+    store.mkdir()
+    for name in ("4f3a", "link.extxyz", "mine.extxyz"):
+        (store / name).write_text("")
+    (sub / "link.extxyz").symlink_to(store / "4f3a")
+    (store / "c.yaml").write_text("data: {train: mine.extxyz, validation: link.extxyz}\noutput: run\n")
+    (sub / "linked.yaml").symlink_to(store / "c.yaml")
+    assert train_paths(TrainingConfig.from_yaml("../sub/link.extxyz")) == [str(sub / "link.extxyz")]
+    config = TrainingConfig.from_yaml("../sub/linked.yaml")
+    assert train_paths(config) == [str(sub / "mine.extxyz")]
+    assert [source.path for source in config.data.validation] == [str(sub / "link.extxyz")]
+    assert config.output == str(sub / "run")
+    # A run of an earlier release wrote the target into its configuration. It may go on as long as it is the target.
+    begun = load(folders, config.to_yaml().replace(str(sub / "link.extxyz"), str(store / "4f3a")))
+    assert config.continues(begun)
+    (sub / "link.extxyz").unlink()
+    (sub / "link.extxyz").symlink_to(store / "mine.extxyz")
+    assert not config.continues(begun)
+
+
+def test_links_to_folders_are_followed(folders):
+    (folders / "here" / "current").symlink_to(folders / "sub")
+    config = TrainingConfig.from_yaml("current/mine.extxyz", ["output=current/../run", "data.test=current/../t"])
+    assert train_paths(config) == [str(folders / "sub" / "mine.extxyz")]
+    assert config.output == str(folders / "run")
+    assert [source.path for source in config.data.test] == [str(folders / "t")]
+
+
+def test_a_name_may_end_in_an_index_unless_there_is_such_a_file(folders):
+    sub = folders / "sub"
+    found = TrainingConfig.from_yaml("../sub/mine.extxyz@-5:", ["data.test=../sub/mine.extxyz@3"])
+    assert [(source.path, source.index) for source in found.data.train] == [(str(sub / "mine.extxyz"), "-5:")]
+    assert [(source.path, source.index) for source in found.data.test] == [(str(sub / "mine.extxyz"), "3")]
+    assert found.output == str(folders / "here" / "runs" / "mine")
+    (sub / "mine.extxyz@-5:").write_text("")
+    found = TrainingConfig.from_yaml("../sub/mine.extxyz@-5:")
+    assert [(source.path, source.index) for source in found.data.train] == [(str(sub / "mine.extxyz@-5:"), ":")]
+    with pytest.raises(FileNotFoundError, match="no configuration file"):
+        TrainingConfig.from_yaml("../sub/c.yaml@:5")
+    with pytest.raises(ConfigError, match="has an index, but the index ':9' is given too"):
+        load(sub, "data: {train: {path: 'mine.extxyz@:5', index: ':9'}}\n")
+
+
+def test_a_folder_that_is_a_file_and_a_name_that_is_no_text_are_refused_at_once(folders):
+    for name in ("../sub/c.yaml", "../sub/c.yaml/run"):
+        with pytest.raises(ConfigError, match=r"should be a folder, but '.*/sub/c.yaml' is a file"):
+            TrainingConfig.from_yaml("../sub/c.yaml", [f"output={name}"])
+    name = os.fsdecode(b"m\xff.extxyz")
+    (folders / "here" / name).write_text("")
+    for arguments in ((name, []), ("../sub/c.yaml", [f"data.test={name}"])):
+        with pytest.raises(ConfigError, match=r"m\\udcff.extxyz' is not UTF-8: rename"):
+            TrainingConfig.from_yaml(*arguments)

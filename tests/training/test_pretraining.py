@@ -1,5 +1,6 @@
 """Pretraining on structures of tight binding: the structures, the training that follows, and resuming after a kill."""
 
+import io
 import sys
 from pathlib import Path
 
@@ -12,14 +13,17 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
+from rich.console import Console
 
 from ase_nbody import load_model
-from ase_nbody.data import DataError, read_labelled
+from ase_nbody.data import DataError, LabelledStructure, read_labelled
 from ase_nbody.files.archive import load_members, read_card
+from ase_nbody.structure import Structure
 from ase_nbody.training import tight_binding
 from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.config import ConfigError, PretrainingConfig, TrainingConfig
-from ase_nbody.training.pretraining import train_in_stages
+from ase_nbody.training.pretraining import pretrain, train_in_stages
 from ase_nbody.training.run import train
 from ase_nbody.training.seeds import train_committee
 from ase_nbody.training.tight_binding import energy_shift, write_frames
@@ -44,9 +48,9 @@ def water(tmp_path):
 def configure(water, tiny, tmp_path):
     """A function that writes a configuration with a pretraining and reads it."""
 
-    def make(output="run", **pretraining):
+    def make(output="run", data=None, **pretraining):
         content = {
-            "data": {"train": "molecules.extxyz", "validation": 4},
+            "data": {"train": "molecules.extxyz", "validation": 4, **(data or {})},
             "network": {"levels": [tiny, {**tiny, "parts": "heavy", "l_out": 0}]},
             "training": {"epochs": 2, "batch_size": 4, "warmup": 3, "compile": False},
             "pretraining": {"frames": 100, "epochs": 2, **pretraining},
@@ -58,6 +62,15 @@ def configure(water, tiny, tmp_path):
         return TrainingConfig.from_yaml(path)
 
     return make
+
+
+def labelled(atoms, calculator, shift=0.0):
+    """The structure with the energy and forces of a calculator, and with its charge in ``info``."""
+    given = atoms.copy()
+    given.calc = calculator
+    results = {"energy": given.get_potential_energy() + shift, "forces": given.get_forces()}
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
 
 
 def same(first, second):
@@ -74,7 +87,7 @@ def test_structures_have_the_forces_of_the_method_and_the_energy_zero_of_the_dat
     shift = energy_shift(data, calculator)
     for atoms in frames[::30]:
         free = Atoms(atoms.numbers, atoms.positions, calculator=calculator)
-        zero = sum(shift[number] for number in atoms.numbers.tolist())
+        zero = sum(shift.elements[number] for number in atoms.numbers.tolist())
         assert atoms.get_potential_energy() == pytest.approx(free.get_potential_energy() + zero, abs=1e-5)
         assert np.abs(atoms.get_forces() - free.get_forces()).max() < 1e-4
     assert not (tmp_path / "nbody_pretraining_runs").exists()
@@ -92,7 +105,18 @@ def test_energies_are_shifted_by_element(tmp_path):
         frames.append(atoms)
     ase.io.write(tmp_path / "shifted.extxyz", frames)
     data = read_labelled(tmp_path / "shifted.extxyz")
-    assert energy_shift(data, LennardJones()) == pytest.approx({1: 3.0, 8: -7.0}, abs=1e-6)
+    shift = energy_shift(data, LennardJones())
+    assert shift.elements == pytest.approx({1: 3.0, 8: -7.0}, abs=1e-6)
+    assert shift.charge == 0.0
+
+
+def test_rare_elements_at_the_end_of_many_frames_are_shifted_too(tmp_path):
+    frames = [labelled(molecule("H2"), LennardJones(), 6.0) for _ in range(400)]
+    frames.append(labelled(molecule("O2"), LennardJones(), -14.0))
+    frames += frames[:100]
+    ase.io.write(tmp_path / "many.extxyz", frames)
+    shift = energy_shift(read_labelled(tmp_path / "many.extxyz"), LennardJones())
+    assert shift.elements == pytest.approx({1: 3.0, 8: -7.0}, abs=1e-6)
 
 
 def test_a_killed_process_continues_with_the_same_structures(water, tmp_path, monkeypatch):
@@ -229,3 +253,120 @@ def test_a_missing_package_is_named(water, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tblite.ase", None)
     with pytest.raises(ConfigError, match="pip install"):
         write_frames(read_labelled(water), PretrainingConfig(), tmp_path)
+
+
+@pytest.fixture
+def ions(tmp_path):
+    """Ammonium, hydroxide, ammonia, water, hydrogen and a radical, labelled by tight binding with another zero.
+
+    As the energies of density-functional theory do, those of the ions differ by a further 4.8 eV for each charge.
+    """
+    from tblite.ase import TBLite
+
+    ammonium = Atoms("NH4", [[0, 0, 0], [0.6, 0.6, 0.6], [0.6, -0.6, -0.6], [-0.6, 0.6, -0.6], [-0.6, -0.6, 0.6]])
+    frames = []
+    neutral = [(molecule(name), 0) for name in ("NH3", "H2O", "H2", "CH3")]
+    for seed, (atoms, charge) in enumerate([(ammonium, 1), (molecule("OH"), -1), *neutral]):
+        atoms = Atoms(atoms.numbers, atoms.positions)  # without initial magnetic moments, which files do not carry
+        atoms.rattle(0.03, seed=seed)
+        if charge:
+            atoms.info["charge"] = charge
+        zero = 3.0 * np.sum(atoms.numbers == 1) - 4.8 * charge
+        frames.append(labelled(atoms, TBLite(method="GFN2-xTB", charge=charge, verbosity=0), zero))
+    ase.io.write(tmp_path / "ions.extxyz", frames)
+    return tmp_path / "ions.extxyz"
+
+
+def test_ions_are_pretrained_as_ions(ions, tmp_path):
+    """The structures of each molecule have the energy of tight binding with its charge, at the zero of the data."""
+    from tblite.ase import TBLite
+
+    data = read_labelled(ions)
+    shift = energy_shift(data, tight_binding.tight_binding("GFN2-xTB"))
+    assert shift.charge == pytest.approx(-4.8, abs=1e-3)
+    assert shift.elements[1] == pytest.approx(3.0, abs=1e-3)
+    path = write_frames(data[:3], PretrainingConfig(frames=120, seed=2), tmp_path / "pre")
+    written = read_labelled(path)
+    assert {frame.structure.charge for frame in written} == {-1.0, 0.0, 1.0}
+    for charge in (-1.0, 0.0, 1.0):
+        frame = next(frame for frame in written if frame.structure.charge == charge)
+        atoms = Atoms(frame.structure.numbers, frame.structure.positions)
+        atoms.calc = TBLite(method="GFN2-xTB", charge=charge, verbosity=0)
+        zero = 3.0 * np.sum(atoms.numbers == 1) - 4.8 * charge
+        assert frame.energy == pytest.approx(atoms.get_potential_energy() + zero, abs=2e-3)
+        assert np.abs(frame.forces - atoms.get_forces()).max() < 1e-3
+    assert "1 of charge -1, 1 of charge +1" in (tmp_path / "pre" / "frames.txt").read_text()
+
+
+def test_structures_of_neutral_molecules_are_not_taken_for_those_of_ions(ions, tmp_path):
+    options, neutral = PretrainingConfig(frames=100), read_labelled(ions, "2:")
+    path = write_frames(neutral, options, tmp_path / "pre")
+    for frame in neutral:
+        object.__setattr__(frame.structure, "charge", 1.0)
+    with pytest.raises(ConfigError, match=r"not .*4 of charge \+1: choose another folder"):
+        write_frames(neutral, options, tmp_path / "pre")
+    assert path.is_file()
+
+
+def test_charges_and_spins_are_said(configure, ions, monkeypatch):
+    monkeypatch.setattr("ase_nbody.training.pretraining.write_frames", lambda *_, **__: None)
+    monkeypatch.setattr("ase_nbody.training.pretraining.train", lambda *_, **__: None)
+    console = Console(file=io.StringIO())
+    config = configure(data={"train": ions.name, "validation": 1})
+    assert config.pretraining is not None
+    pretrain(config, config.pretraining, False, console)
+    said = "Of the 6 molecules of the data, tight binding takes 1 of charge -1, 1 of charge +1, 1 with an odd number of"
+    assert said in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "culprit"),
+    [
+        ({"validation": "other.extxyz"}, r"other\.extxyz in data.validation: there are frames with Cl"),
+        ({"train": {"path": "molecules.extxyz", "weight": 0}}, "all forces of the training frames have the weight 0"),
+        ({"train": {"path": "molecules.extxyz", "index": "0"}, "validation": None}, "there is 1 frame"),
+    ],
+)
+def test_what_the_training_would_refuse_is_refused_before_the_pretraining(data, culprit, configure, tmp_path):
+    ase.io.write(tmp_path / "other.extxyz", labelled(molecule("HCl"), LennardJones()))
+    config = configure(data=data)
+    with pytest.raises(ValueError, match=culprit):
+        train_in_stages(config)
+    assert not (Path(config.output) / "pretraining").exists()
+
+
+@pytest.mark.parametrize(
+    ("charge", "numbers", "reason"),
+    [
+        (0.5, None, r"frame 2 of the data has the charge 0.5 e, but .* whole number of electrons: correct atoms.info"),
+        (1000.0, None, "frame 2 of the data has the charge 1000 e"),
+        (-1e300, None, "frame 2 of the data has the charge -1e"),
+        (0.0, [92, 1], "frame 2 of the data has the elements UH, but tight binding knows only H to Rn"),
+        (0.0, [0, 1], "frame 2 of the data has the elements XH"),
+    ],
+)
+def test_what_tight_binding_cannot_do_is_refused(charge, numbers, reason, water, tmp_path):
+    data = read_labelled(water)
+    atoms = Atoms(numbers or data[2].structure.numbers, np.arange(6.0).reshape(2, 3) if numbers else None)
+    atoms.info["charge"] = charge
+    data[2] = LabelledStructure(Structure.from_atoms(atoms), np.nan, np.zeros((len(atoms), 3)), None)
+    with pytest.raises(DataError, match=reason):
+        write_frames(data, PretrainingConfig(frames=100), tmp_path / "pre")
+    assert not (tmp_path / "pre").exists()
+
+
+def test_isolated_atoms_keep_their_energies_through_a_pretraining(configure, water, tmp_path):
+    """No run starts from them, and the energies of the final model are theirs, not a fit to tight binding."""
+    frames = ase.io.read(water, ":")
+    for symbol, energy, box in (("H", -13.0, {}), ("O", -2041.0, {"cell": [20.0] * 3, "pbc": True})):
+        atoms = Atoms(symbol, **box)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)))
+        frames.append(atoms)
+    ase.io.write(water, frames)
+    config = configure(frames=100, epochs=1)
+    model = load_model(train_in_stages(config))
+    assert {symbol: model.config.isolated_atom_energies[symbol] for symbol in "HO"} == {"H": -13.0, "O": -2041.0}
+    written = read_labelled(f"{config.output}/pretraining/frames.extxyz")
+    assert [len(frame.structure) for frame in written].count(1) == 2
+    with pytest.raises(DataError, match="the data are isolated atoms"):
+        write_frames(read_labelled(water, "-2:"), PretrainingConfig(), tmp_path / "pre")

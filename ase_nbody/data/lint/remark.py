@@ -50,5 +50,5 @@ def where(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def is_atom(frame: LabelledStructure) -> bool:
-    """Whether the frame is a single atom that is not periodic."""
-    return len(frame.structure) == 1 and not frame.structure.pbc.any()
+    """Whether the frame is an isolated atom, in a periodic box or not."""
+    return frame.structure.is_isolated_atom()

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from ase_nbody.files.archive import find_model, load_members, shipped_models
 from ase_nbody.network.config import LevelConfig, Outputs
+from ase_nbody.training.config.paths import absolute_file
 from ase_nbody.training.config.strict import ConfigError, Strict
 
 
@@ -65,7 +66,7 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
     if network.start_from is None:
         return network
     start = network.start_from
-    start = start if start in shipped_models() else str(find_model(folder.joinpath(start).resolve()))
+    start = start if start in shipped_models() else str(find_model(absolute_file(start, folder)))
     model, *_ = load_members(start)  # the members of a committee have the same shape
     compared = {
         "levels": (_without_statistics(network.levels), _without_statistics(model.config.levels)),

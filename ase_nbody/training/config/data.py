@@ -28,7 +28,7 @@ class SourceConfig(create_model("Keys", __base__=Strict, **_named(f"{label}_key"
     ``keys``.
 
     Attributes:
-        path: the file, in any format that ASE reads.
+        path: the file, in any format that ASE reads. ``mine.extxyz@:50`` gives the ``index`` too.
         index: which frames of the file to use, written as a slice: ``":50"``, ``"-50:"``, ``"::10"``.
         weight: weight of the file's frames in the loss. It multiplies the weights that the frames themselves have.
     """
@@ -53,7 +53,7 @@ class DataConfig(Strict):
     Attributes:
         train: a file or a list of files. Each is a path or a ``SourceConfig``.
         validation: files in the same form, or the number of frames of ``train`` that are held out at random; default:
-            a tenth of the frames, but at most 50.
+            a tenth of the frames, but at most 50. Isolated atoms and the only frame of a species are not held out.
         test: files in the same form. The model is evaluated on them once, after the training, for the model card.
         keys: names of the labels in all files.
         isolated_atom_energies: energy of the isolated atom of each species in eV, or ``fit``, which fits them to the

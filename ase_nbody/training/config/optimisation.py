@@ -114,9 +114,10 @@ class OptimisationConfig(Strict):
 
 
 class PretrainingConfig(Strict):
-    """A training on structures that a cheap method labels, before the training on the data. Only for neutral molecules.
+    """A training on structures that a cheap method labels, before the training on the data. Only for molecules.
 
-    The structures come from short runs of molecular dynamics that start from the data.
+    The structures come from short runs of molecular dynamics that start from the data. An ion has the charge of its
+    frame, ``atoms.info["charge"]``. A molecule with an odd number of electrons is a doublet and any other a singlet.
 
     Attributes:
         method: the tight-binding method, which tblite computes.

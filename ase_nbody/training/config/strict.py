@@ -5,7 +5,7 @@ An unknown entry is an error, and the message suggests the entry that was probab
 
 import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, get_args
 
@@ -44,12 +44,13 @@ def _merge(defaults: Any, given: Any) -> Any:
     return merged
 
 
-def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def override(content: dict[str, Any], overrides: Sequence[str], value_of: Callable[[str, str], Any]) -> dict[str, Any]:
     """The content of a configuration with single entries replaced.
 
     Args:
         content: the entries of the configuration.
-        overrides: entries such as ``training.epochs=50`` or ``network.levels.0.radius=4``, with values in YAML.
+        overrides: entries such as ``training.epochs=50`` or ``network.levels.0.radius=4``.
+        value_of: the value that an entry's name and text stand for.
 
     Raises:
         ConfigError: an override is not written in this form, or the configuration has no place for it.
@@ -61,17 +62,18 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
         if not (name and equals):
             raise ConfigError(f"an override is written as entry.of.the.config=value, got {name!r}")
     # The preset comes first, so that the other overrides can replace its entries.
-    preset = {name: yaml.safe_load(value) for name, _, value in pairs if name == "preset"}
+    preset = {name: value_of(name, value) for name, _, value in pairs if name == "preset"}
     content = copy.deepcopy(with_preset(content | preset))
-    for name, _, value in pairs:
+    for name, _, text in pairs:
+        value = value_of(name, text)
         *parents, last = [int(step) if step.isdigit() else step for step in name.split(".")]
         place: Any = content
         try:
             for step in parents:
                 place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
-            place[last] = yaml.safe_load(value)
-        except (TypeError, IndexError, AttributeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{name}={value} cannot be set: the configuration has no such place") from error
+            place[last] = value
+        except (TypeError, IndexError, AttributeError) as error:
+            raise ConfigError(f"{name}={text} cannot be set: the configuration has no such place") from error
     return content
 
 

@@ -8,10 +8,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from ase_nbody.data.file_names import data_file
 from ase_nbody.training.config.architecture import ArchitectureConfig, with_shape_of_start
-from ase_nbody.training.config.data import DataConfig
+from ase_nbody.training.config.data import DataConfig, SourceConfig
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig
+from ase_nbody.training.config.paths import absolute_file, absolute_folder, value_of
 from ase_nbody.training.config.strict import ConfigError, Strict, override, sentence, with_preset
+
+_YAML = (".yaml", ".yml")  # endings of configurations; all other files are data
 
 
 class TrainingConfig(Strict):
@@ -43,11 +47,13 @@ class TrainingConfig(Strict):
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> "TrainingConfig":
-        """Read a configuration. Paths in it are relative to its folder.
+        """Read a configuration. Paths in it are relative to its folder. Paths in ``overrides`` are relative to the
+        working directory. ``~`` is the home folder.
 
         Args:
             path: the YAML file, or a data file, for which all other entries have their defaults.
-            overrides: entries such as ``training.epochs=50`` or ``network.levels.0.radius=4``, with values in YAML.
+            overrides: entries such as ``training.epochs=50`` or ``network.levels.0.radius=4``, with values in YAML. A
+                path is taken as it stands.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -55,21 +61,28 @@ class TrainingConfig(Strict):
             ConfigError: the file is not YAML, or has unknown entries or values that are not allowed. The message names
                 all of them.
         """
-        path = Path(path)
+        given, here = os.fspath(path), Path.cwd()
+        name, index = data_file(given)
+        path = Path(name)
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a directory, not a configuration; give the YAML file in it")
-        if not path.is_file():
-            raise FileNotFoundError(f"no configuration file {str(path)!r}")
-        if path.suffix not in (".yaml", ".yml"):
-            content: Any = {"data": {"train": path.name}, "output": os.path.abspath(f"runs/{path.stem}")}
-            return cls.from_dict(override(content, overrides), path)
+        if not path.is_file() or (path.suffix in _YAML and index != ":"):
+            raise FileNotFoundError(f"no configuration file {given!r}")
+
+        def value(entry: str, text: str) -> Any:
+            return value_of(entry, text, here)
+
+        if path.suffix not in _YAML:
+            train = {"path": absolute_file(name, here), "index": index}
+            content: Any = {"data": {"train": train}, "output": absolute_folder(f"runs/{path.stem}", here)}
+            return cls.from_dict(override(content, overrides, value), path)
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise ConfigError(f"{path} must hold entries such as 'data:' and 'output:', found {content!r}")
-        return cls.from_dict(override(content, overrides), path)
+        return cls.from_dict(override(content, overrides, value), path)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], path: Path) -> "TrainingConfig":
@@ -83,16 +96,12 @@ class TrainingConfig(Strict):
         except ValidationError as error:
             faults = "; ".join(sentence(cls, dict(fault)) for fault in error.errors())
             raise ConfigError(f"{path}: {faults}") from error
-        folder = path.resolve().parent
-
-        def absolute(name: str) -> str:
-            return str((folder / name).resolve())
-
+        folder = path.parent.resolve()
         sources = {}
         for name in ("train", "validation", "test"):
             given = getattr(config.data, name)
             if isinstance(given, tuple):
-                sources[name] = tuple(source.model_copy(update={"path": absolute(source.path)}) for source in given)
+                sources[name] = tuple(_absolute_source(source, folder) for source in given)
         data = config.data.model_copy(update=sources)
         network = with_shape_of_start(config.network, folder)
         pretraining = config.pretraining
@@ -102,18 +111,39 @@ class TrainingConfig(Strict):
                     f"{path}: pretraining and network.start_from exclude each other; leave out one of them"
                 )
             if pretraining.folder is not None:
-                pretraining = pretraining.model_copy(update={"folder": absolute(pretraining.folder)})
-        resolved = {"data": data, "network": network, "pretraining": pretraining, "output": absolute(config.output)}
-        return config.model_copy(update=resolved)
+                pretraining = pretraining.model_copy(update={"folder": absolute_folder(pretraining.folder, folder)})
+        resolved = {"data": data, "network": network, "pretraining": pretraining}
+        return config.model_copy(update=resolved | {"output": absolute_folder(config.output, folder)})
 
     def continues(self, begun: "TrainingConfig") -> bool:
         """Whether a run that began with the configuration ``begun`` may continue with this one.
 
-        Only ``data.workers`` and ``data.memory`` may differ, because the result does not depend on them.
+        Only ``data.workers`` and ``data.memory`` may differ, because the result does not depend on them, and links may
+        name the same files.
         """
         resources = {name: getattr(begun.data, name) for name in ("workers", "memory")}
-        return self.model_copy(update={"data": self.data.model_copy(update=resources)}) == begun
+        same = self.model_copy(update={"data": self.data.model_copy(update=resources)})
+        return _without_links(same) == _without_links(begun)
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML, including all defaults."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _absolute_source(source: SourceConfig, folder: Path) -> SourceConfig:
+    """The source with an absolute path, and with the index that stood in its name."""
+    try:
+        path, index = data_file(absolute_file(source.path, folder), source.index)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return source.model_copy(update={"path": path, "index": index})
+
+
+def _without_links(config: TrainingConfig) -> TrainingConfig:
+    """The configuration with the files that its links lead to; earlier releases wrote these into ``config.yaml``."""
+    sources = {
+        name: tuple(source.model_copy(update={"path": os.path.realpath(source.path)}) for source in given)
+        for name in ("train", "validation", "test")
+        if isinstance(given := getattr(config.data, name), tuple)
+    }
+    return config.model_copy(update={"data": config.data.model_copy(update=sources)})

@@ -1,15 +1,19 @@
-"""N-body networks (Kondor 2018) as an ASE calculator: covariant, hierarchical interatomic potentials."""
+"""N-body networks (Kondor 2018) as an ASE calculator: covariant, hierarchical interatomic potentials.
 
-import sys
+Each name below is imported from its module when it is first used, so that ``nbody --help`` need not wait for torch.
+"""
 
-from ase_nbody.dynamics import NBodyMonitor
-from ase_nbody.engines import NBodyCalculator, calculator, side_by_side
-from ase_nbody.files import archive
-from ase_nbody.files.archive import load_model, save_model
-from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
-from ase_nbody.runtime import extrapolation
-from ase_nbody.runtime.evaluator import Evaluator
-from ase_nbody.runtime.extrapolation import ExtrapolationWarning
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase_nbody.dynamics import NBodyMonitor
+    from ase_nbody.engines import NBodyCalculator
+    from ase_nbody.files.archive import load_model, save_model
+    from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
+    from ase_nbody.runtime.evaluator import Evaluator
+    from ase_nbody.runtime.extrapolation import ExtrapolationWarning
 
 __all__ = [
     "Evaluator",
@@ -19,15 +23,40 @@ __all__ = [
     "NBodyConfig",
     "NBodyMonitor",
     "NBodyNetwork",
+    "__version__",
     "load_model",
     "save_model",
 ]
 
-# Names of modules that earlier versions documented and that scripts still import.
-_EARLIER_NAMES = {
-    "archive": archive,
-    "calculator": calculator,
-    "extrapolation": extrapolation,
-    "together": side_by_side,
+# The module that defines each name above.
+_MODULE_OF = {
+    "Evaluator": "runtime.evaluator",
+    "ExtrapolationWarning": "runtime.extrapolation",
+    "LevelConfig": "network",
+    "NBodyCalculator": "engines",
+    "NBodyConfig": "network",
+    "NBodyMonitor": "dynamics",
+    "NBodyNetwork": "network",
+    "load_model": "files.archive",
+    "save_model": "files.archive",
 }
-sys.modules.update({f"{__name__}.{name}": module for name, module in _EARLIER_NAMES.items()})
+
+# ``ase_nbody.archive`` and other earlier names of modules are found in this folder.
+__path__.append(str(Path(__file__).parent / "earlier"))
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module (PEP 562).
+
+    Raises:
+        AttributeError: the package offers no such name.
+    """
+    if name == "__version__":
+        return metadata.version("ase-nbody")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

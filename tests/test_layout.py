@@ -29,11 +29,13 @@ training
 testing
 checks
 cli
+earlier
 models
 ase_plugin
 __init__
 """.strip().splitlines()
 RANK = {name: rank for rank, name in enumerate(LAYOUT)}
+EARLIER_NAMES = {path.stem for path in (ROOT / "earlier").glob("[a-z]*.py")}
 
 # Where the rooms below the calculator may use ASE at all: the structure reads Atoms, others only tables of constants.
 TABLES = {"ase.data", "ase.units"}
@@ -63,7 +65,7 @@ def violations(part: str, source: str) -> list[str]:
         package, _, rest = name.partition(".")
         if package == "ase_nbody" and rest:
             target = rest.split(".")[0]
-            if target in ase_nbody._EARLIER_NAMES:
+            if target in EARLIER_NAMES:
                 found.append(f"{part} imports {name}, an earlier name")
             if target not in RANK:
                 continue  # a name that ase_nbody/__init__.py offers
@@ -209,6 +211,11 @@ import ase_nbody
 after = state()
 changed = [name for name in before if before[name] != after[name]]
 assert not changed, f"import ase_nbody changed {changed}"
+for name in ase_nbody.__all__:
+    getattr(ase_nbody, name)
+after = state()
+changed = [name for name in before if before[name] != after[name]]
+assert not changed, f"importing the public names changed {changed}"
 print([name for name in ("lightning", "matplotlib", "tensorboard") if name in sys.modules])
 """
 

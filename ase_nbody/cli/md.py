@@ -1,6 +1,5 @@
 """``nbody md``: run molecular dynamics with a model. A killed run can be resumed; one that goes wrong is stopped."""
 
-import hashlib
 import json
 import math
 import os
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import ase
-import ase.io
 import numpy as np
 import torch
 import typer
@@ -23,11 +21,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun
-from ase_nbody.dynamics.ensembles import draw_velocities, make_dynamics
+from ase_nbody.cli.md_plan import (
+    check_options,
+    fingerprint,
+    give_velocities,
+    plan_length,
+    read_structure,
+    refuse_hot_start,
+)
+from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun, TemperatureRamp
+from ase_nbody.dynamics.constraints import check_constraints
+from ase_nbody.dynamics.ensembles import make_dynamics
+from ase_nbody.dynamics.integrators import temperature as present_temperature
+from ase_nbody.dynamics.monitor import MAX_TEMPERATURE_K
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.files.archive import read_card
-from ase_nbody.files.example import example_structure
 
 _MAX_MONITOR_INTERVAL = 10  # steps between calls of the monitor; fewer where it would otherwise miss a frame
 _NS_PER_DAY = 0.0864  # 1 fs per second
@@ -46,7 +54,20 @@ def md(
     timestep: Annotated[float, typer.Option(min=1e-6, help="Time step in fs.")] = 0.5,
     ps: Annotated[float | None, typer.Option(help="Length of the run in ps; default: 1.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Length of the run in steps, instead of --ps.")] = None,
-    interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 20,
+    velocities: Annotated[
+        str,
+        typer.Option(help="auto keeps those of the file unless all are zero; keep keeps even zeros; new draws others."),
+    ] = "auto",
+    ramp_to: Annotated[
+        float | None, typer.Option(help="Change the thermostat's temperature linearly to this, in K.")
+    ] = None,
+    ramp_ps: Annotated[
+        float | None, typer.Option(help="Length of the ramp in ps; default: the whole run. Then it stays.")
+    ] = None,
+    interval: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps between frames; default: 20, or near 20 so that the length is a multiple."),
+    ] = None,
     checkpoint: Annotated[
         int | None,
         typer.Option(min=1, help="Steps between checkpoints, which a kill may lose; default: ten intervals."),
@@ -70,69 +91,71 @@ def md(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Run molecular dynamics: trajectory.extxyz, table.csv and checkpoint.json in a folder.
+    """Run molecular dynamics: trajectory.extxyz, table.csv, run.png and checkpoint.json in a folder.
 
     To continue a killed run, repeat the command with --resume. A larger --ps or --steps prolongs a finished run.
     """
-    length = _length(ps, steps, timestep, interval)
+    bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
+    check_options(ensemble, timestep, temperature, pressure, velocities, ramp_to, ramp_ps, threads, bounds)
+    output = output.expanduser()
+    length, every = plan_length(ps, steps, timestep, interval, output if resume else None)
     models = [model] if Path(model).is_file() else model.split(",")
-    atoms = _read(structure, models[0])
+    atoms = read_structure(structure, models[0])
     settings = {
         "models": [read_card(member)["checksum"] for member in models],
-        "structure": _fingerprint(atoms),
+        "structure": fingerprint(atoms),
         **{"ensemble": ensemble, "temperature": temperature, "pressure": pressure, "timestep": timestep},
         **{"seed": seed, "relax": relax, "device": device, "dtype": dtype},
         **({"compile": True} if compile else {}),
+        **({"velocities": velocities} if velocities != "auto" else {}),
     }
     torch.set_num_threads(threads)
     rng = np.random.default_rng(seed)
+    resumes = resume and (output / "checkpoint.json").exists()
+    check_constraints(atoms)
     members = models if len(models) > 1 else models[0]
     atoms.calc = NBodyCalculator(members, device=device, dtype=dtype, compile=compile)
-    if relax and not (resume and (output / "checkpoint.json").exists()):
+    if relax and not resumes:
         _relax(atoms)
-    if not atoms.has("momenta"):
-        draw_velocities(atoms, temperature, rng)
+    kept = give_velocities(atoms, velocities, temperature, rng)
     dynamics = make_dynamics(atoms, ensemble, timestep=timestep, temperature=temperature, pressure=pressure, rng=rng)
-    bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
-    dynamics.attach(NBodyMonitor(dynamics, **bounds), interval=math.gcd(interval, _MAX_MONITOR_INTERVAL))
-    every = checkpoint or 10 * interval
-    with ResumableRun(dynamics, output, interval=interval, checkpoint=every, resume=resume, settings=settings) as run:
+    hottest = _bound(max_temperature, ensemble, max(temperature, ramp_to or 0.0))
+    if kept and not resumes:
+        kelvin = present_temperature(dynamics)
+        if length:
+            refuse_hot_start(kelvin, hottest, temperature)
+        _say(f"The velocities of the structure file are kept: {kelvin:.0f} K. --velocities new draws others.")
+    dynamics.attach(
+        NBodyMonitor(dynamics, **{**bounds, "max_temperature": hottest}),
+        interval=math.gcd(every, _MAX_MONITOR_INTERVAL),
+    )
+    ramp = None
+    if ramp_to is not None:
+        ramp = TemperatureRamp(dynamics, ramp_to, length if ramp_ps is None else round(1000 * ramp_ps / timestep))
+    with ResumableRun(
+        dynamics,
+        output,
+        interval=every,
+        checkpoint=checkpoint or 10 * every,
+        resume=resume,
+        settings=settings,
+        ramp=ramp,
+    ) as run:
+        if run.left_out and not resumes:
+            names = ", ".join(repr(name) for name in run.left_out)
+            _say(f"The trajectory leaves out {names}: labels of the first structure, or what its format cannot keep.")
         raise typer.Exit(_follow(run, length, timestep, as_json))
 
 
-def _length(ps: float | None, steps: int | None, timestep: float, interval: int) -> int:
-    """Steps of the run: ``steps`` if given, or else the whole intervals that cover ``ps``."""
-    if ps is not None and steps is not None:
-        raise ValueError("--ps and --steps both set the length of the run: give one of them")
-    if steps is not None:
-        return steps
-    picoseconds = 1.0 if ps is None else ps
-    if not 0.0 <= picoseconds < math.inf:
-        raise ValueError(f"--ps must be a length of at least 0 ps, got {picoseconds}")
-    return math.ceil(round(1000 * picoseconds / timestep / interval, 6)) * interval
+def _bound(given: float | None, ensemble: str, temperature: float) -> float:
+    """The bound of the monitor in K: ten times the highest target, 5000 K without one."""
+    if given is not None:
+        return given
+    return 10 * temperature if temperature and ensemble != "nve" else MAX_TEMPERATURE_K
 
 
-def _read(structure: str | None, model: str) -> ase.Atoms:
-    """The last frame of a structure file, or without a file the example in the model's card."""
-    if structure is not None:
-        atoms = ase.io.read(structure)
-        if not isinstance(atoms, ase.Atoms):
-            raise ValueError(f"{structure} must hold a structure, but ASE reads something else from it")
-        return atoms
-    example = example_structure(read_card(model)["card"])
-    if example is None:
-        raise ValueError(f"the model {model} has no example structure: name a file, nbody md {model} STRUCTURE")
-    return example.to_atoms()
-
-
-def _fingerprint(atoms: ase.Atoms) -> str:
-    """The SHA-256 checksum of the structure that a run starts from."""
-    digest = hashlib.sha256()
-    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta()):
-        digest.update(array.tobytes())
-    if atoms.info.get("charge"):  # neutral structures have the checksum that they had before there were charges
-        digest.update(repr(atoms.info["charge"]).encode())
-    return digest.hexdigest()
+def _say(sentence: str) -> None:
+    Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _relax(atoms: ase.Atoms) -> None:
@@ -172,6 +195,10 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
     report["mean temperature (K)"] = float(table["temperature_K"].mean())
     report["last frame"] = int(table["step"][-1])
     report["files"] = [str(file.path) for file in (run.trajectory, run.table)]
+    try:
+        report["files"].append(str(run.draw()))
+    except ImportError:
+        _say('There is no picture, because it needs matplotlib: pip install "ase-nbody[plot]".')
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return

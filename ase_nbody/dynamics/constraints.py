@@ -102,8 +102,7 @@ def _check_bonds(constraint: FixBondLengths, atoms: ase.Atoms) -> None:
 
 
 def _gradients(bonds: NDArray[np.int64], atoms: ase.Atoms) -> NDArray[np.float64]:
-    """The derivatives of the lengths by the positions (bonds, 3 atoms): a unit vector at one end, its opposite at the
-    other."""
+    """The derivatives of the bond lengths by the positions (bonds, 3 atoms)."""
     members, ends = np.unique(bonds, return_inverse=True)
     ends = ends.reshape(-1, 2)
     rows = np.zeros((len(bonds), len(members), 3))

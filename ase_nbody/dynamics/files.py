@@ -117,7 +117,7 @@ class Checkpoint:
                 f"{self.path} does not have the checksum that it was written with: something changed it since. "
                 "Put the original back, or start the run in another folder."
             )
-        if state["format"] == 2 and not checksum or not state.keys() >= self._ENTRIES:
+        if (state["format"] == 2 and not checksum) or not state.keys() >= self._ENTRIES:
             raise ResumeError(
                 f"{self.path} is incomplete: its checksum or an entry is missing, so something changed it. "
                 "Put the original back, or start the run in another folder."

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from ase_nbody.data.labels import USUAL_KEYS
 from ase_nbody.dynamics.integrators import temperature
 
-# What a frame has of its own, or ASE's format gives a meaning of its own.
-_OWN = {"numbers", "positions", "momenta", "forces", "symbols", "species", "pos", "Z", "move_mask"}
-_LABELS = {key for keys in USUAL_KEYS.values() for key in keys}
+# Names to which a frame or its format gives a meaning of its own, and labels, which belong to the first structure.
+_RESERVED = {"symbols", "species", "pos", "Z", "move_mask", *(key for keys in USUAL_KEYS.values() for key in keys)}
 _LABEL_LIKE = re.compile("forc|energ|stress|virial|velocit|^ref_|^dft_", re.IGNORECASE)
 
 
@@ -33,20 +32,21 @@ def has_spread(calculator: Any) -> bool:
     return hasattr(type(calculator), "forces_spread") and (networks is None or len(networks) > 1)
 
 
-def foreign_columns(atoms: ase.Atoms) -> list[str]:
-    """The names of arrays that others gave to the atoms, and that come back equal from a frame in extended XYZ.
+def foreign_columns(atoms: ase.Atoms) -> tuple[list[str], list[str]]:
+    """The arrays that others gave to the atoms: names of those that frames hold, and of those that they leave out.
 
-    Names of residues, tags or masses do. Strings with blanks, names with colons, columns of zero width, tensors and
-    types that the format lacks do not: they would move the other columns or make the frame unreadable. Labels of the
-    starting structure are left out too, because they belong to it alone.
+    A frame holds what comes back equal from extended XYZ, such as names of residues, tags or masses. Strings with
+    blanks, names with colons, columns of zero width, tensors and types that the format lacks would move the other
+    columns or make the frame unreadable. Labels of the starting structure are left out because they belong to it alone.
     """
     kept: list[str] = []
+    left_out: list[str] = []
     for name in atoms.arrays:
-        if name in _OWN or name in _LABELS or _LABEL_LIKE.search(name):
+        if name in ("numbers", "positions", "momenta"):
             continue
-        if _comes_back(atoms, [*kept, name]):
-            kept.append(name)
-    return kept
+        foreign = name not in _RESERVED and not _LABEL_LIKE.search(name)
+        (kept if foreign and _comes_back(atoms, [*kept, name]) else left_out).append(name)
+    return kept, left_out
 
 
 def frame(dynamics: MolecularDynamics, foreign: Sequence[str] = ()) -> str:

@@ -19,6 +19,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_nbody.dynamics.nose_hoover import IsotropicNPT, NoseHooverChain
 
+
 @dataclass(frozen=True)
 class Memory:
     """The names of an integrator's attributes; a dotted name is an attribute of its thermostat or barostat.
@@ -115,7 +116,8 @@ def set_target_temperature(dynamics: MolecularDynamics, temperature: float) -> N
     elif isinstance(dynamics, Bussi):
         dynamics.temp, dynamics.target_kinetic_energy = energy, 0.5 * energy * dynamics.ndof
     elif isinstance(dynamics, NoseHooverChainNVT | IsotropicMTKNPT | MTKNPT):
-        for part in (dynamics, dynamics._thermostat, getattr(dynamics, "_barostat", None)):
+        for owner in ("", "_thermostat", "_barostat"):  # each has its own copy
+            part: Any = getattr(dynamics, owner, None) if owner else dynamics
             if hasattr(part, "_kT"):
                 part._kT = energy
     else:

@@ -37,7 +37,7 @@ class NoseHooverChain(NoseHooverChainNVT):
         )
 
     def _integrate_q(self, delta: float) -> None:
-        """q += delta p / m, then the constraints on q; p becomes what moved the atoms."""
+        """Do q += delta p / m and apply the constraints to q; p becomes what moved the atoms."""
         before = self.atoms.get_positions()
         self.atoms.set_positions(before + delta * self._p / self.masses)
         self._q = self.atoms.get_positions()
@@ -45,7 +45,7 @@ class NoseHooverChain(NoseHooverChainNVT):
             self._p = (self._q - before) * self.masses / delta
 
     def _integrate_p(self, delta: float) -> None:
-        """p += delta F, then the constraints on p. The first half of a step leaves them to ``_integrate_q``."""
+        """Do p += delta F and apply the constraints to p."""
         self.atoms.set_momenta(self._p + delta * self.atoms.get_forces(md=True))
         self._p = self.atoms.get_momenta()
 
@@ -82,4 +82,3 @@ class IsotropicNPT(IsotropicMTKNPT):
         self._barostat = IsotropicMTKBarostat(self._num_atoms_global, temperature_K, pdamp)
         self._p -= self.masses * self._p.sum(axis=0) / self.masses.sum()
         atoms.set_momenta(self._p)
-

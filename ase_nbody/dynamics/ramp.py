@@ -30,7 +30,9 @@ class TemperatureRamp:
                 f"a ramp needs a thermostat, and {type(dynamics).__name__} has none: choose another ensemble"
             )
         if not (math.isfinite(end) and end >= 0 and steps >= 1):
-            raise ValueError(f"a ramp needs an end of at least 0 K and at least one step, got {end} K and {steps} steps")
+            raise ValueError(
+                f"a ramp needs an end of at least 0 K and at least one step, got {end} K and {steps} steps"
+            )
         self.dynamics, self.start, self.end, self.steps = dynamics, start, float(end), int(steps)
 
     @property

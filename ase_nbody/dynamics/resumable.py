@@ -1,5 +1,6 @@
 """``ResumableRun``: a run of molecular dynamics that continues exactly after a kill at any moment."""
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, ResumeError
 from ase_nbody.dynamics.frames import csv_line, foreign_columns, frame, row
-from ase_nbody.dynamics.integrators import get_variables, set_variables
+from ase_nbody.dynamics.integrators import get_variables, set_variables, target_temperature
+from ase_nbody.dynamics.picture import draw_run
 from ase_nbody.dynamics.ramp import TemperatureRamp
 from ase_nbody.dynamics.same_run import describe, refuse_differences, refuse_other_forces
+from ase_nbody.files.writing import write_whole
 
 _RESULTS = ("energy", "free_energy", "forces", "stress")  # what integrators and frames ask a calculator for
 
@@ -90,7 +93,7 @@ class ResumableRun:
         given = {"steps between frames": interval, **(settings or {}), **(ramp.settings if ramp else {})}
         self._ramp = ramp
         self.settings, self._given = {**describe(dynamics), **given}, set(given)
-        self._foreign = foreign_columns(dynamics.atoms)
+        self._foreign, self.left_out = foreign_columns(dynamics.atoms)
         self.trajectory = GrowingFile(self.folder / "trajectory.extxyz")
         self.table = GrowingFile(self.folder / "table.csv")
         self._checkpoint = Checkpoint(self.folder / "checkpoint.json")
@@ -175,6 +178,22 @@ class ResumableRun:
         """The table as a structured array: ``run.read_table()["temperature_K"]``."""
         return np.atleast_1d(np.genfromtxt(self.table.path, delimiter=",", names=True))
 
+    def draw(self) -> Path:
+        """Draw temperature, energies and pressure over time into ``run.png``, and return its path.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        table, payload = self.read_table(), io.BytesIO()
+        if self._ramp is None:
+            target: float | NDArray[np.float64] | None = target_temperature(self.dynamics)
+        else:
+            target = np.array([self._ramp.temperature_at(step) for step in table["step"]])
+        draw_run(table, target).savefig(payload, format="png", dpi=150)
+        path = self.folder / "run.png"
+        write_whole(path, payload.getvalue())
+        return path
+
     def close(self) -> None:
         """Let other runs use the folder."""
         self._lock.release()
@@ -197,8 +216,8 @@ class ResumableRun:
                     raise ResumeError(f"{file.path} exists, but no checkpoint to resume from: choose another folder")
             return None
         if not resume and not saved["step"]:  # nothing is lost: it was refused or killed before its first checkpoint
-            for file in (self.trajectory, self.table, self._checkpoint):
-                file.path.unlink(missing_ok=True)
+            for path in (self.trajectory.path, self.table.path, self._checkpoint.path):
+                path.unlink(missing_ok=True)
             return None
         if not resume:
             raise ResumeError(

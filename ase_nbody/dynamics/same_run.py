@@ -30,7 +30,8 @@ def refuse_differences(folder: Path, before: Mapping[str, Any], now: Mapping[str
 
     Args:
         folder: of the run, for the message.
-        before, now: settings of the run, and of what is to continue it.
+        before: settings of the run.
+        now: settings of what is to continue it.
         named: the settings that the user gave by name. If one of them differs, the message leaves out what follows
             from it inside the integrator.
 

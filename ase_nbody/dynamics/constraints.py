@@ -17,7 +17,6 @@ from ase.constraints import (
     FixedLine,
     FixedPlane,
     FixScaled,
-    FixSubsetCom,
     Hookean,
 )
 from numpy.typing import NDArray
@@ -32,7 +31,6 @@ _HELD: dict[type, Callable[[Any, ase.Atoms], Any]] = {
     FixedPlane: lambda constraint, atoms: constraint.index,
     FixedLine: lambda constraint, atoms: constraint.index,
     FixBondLengths: lambda constraint, atoms: np.unique(constraint.pairs),
-    FixSubsetCom: lambda constraint, atoms: constraint.index,
     FixCom: lambda constraint, atoms: [],  # it commutes with fixed bonds; other kinds are refused below
     Hookean: lambda constraint, atoms: [],  # a spring, which takes nothing away
 }
@@ -42,6 +40,8 @@ _WHY_NOT = {
     "FixInternals": "ASE removes more from the momenta than it subtracts from the degrees of freedom; for bonds take "
     "FixBondLengths",
     "FixedMode": "ASE subtracts one degree of freedom for each atom, although it removes one in all",
+    "FixSubsetCom": "ASE moves all atoms to hold the centre of mass of some",
+    "FixLinearTriatomic": "this release does not hold it; fix the two bonds with FixBondLengths where they may bend",
     "ExternalForce": "ASE adds the force to the momenta too",
     "MirrorForce": "ASE applies it to the momenta too; it is meant for relaxations",
     "MirrorTorque": "ASE applies it to the momenta too; it is meant for relaxations",
@@ -127,10 +127,10 @@ def _check_overlaps(atoms: ase.Atoms) -> None:
                     "freedom would be subtracted twice: let one constraint hold it"
                 )
             holder[int(atom)] = name
-    if sum(isinstance(constraint, FixCom) and type(constraint) is FixCom for constraint in atoms.constraints) > 1:
+    if sum(isinstance(constraint, FixCom) for constraint in atoms.constraints) > 1:
         raise ValueError("FixCom is there twice: its degrees of freedom would be subtracted twice. Keep one.")
     others = [type(c).__name__ for c in atoms.constraints if type(c) not in _AGREE_WITH_COM]
-    if others and any(type(constraint) is FixCom for constraint in atoms.constraints):
+    if others and any(isinstance(constraint, FixCom) for constraint in atoms.constraints):
         raise ValueError(
             f"FixCom moves all atoms to hold the centre of mass, also those that {others[0]} holds: remove one of them"
         )

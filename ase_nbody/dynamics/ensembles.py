@@ -38,7 +38,8 @@ def make_dynamics(
 
     If the atoms have no constraint, this function holds the centre of mass: it sets ``FixCom`` on ``atoms``, and the
     temperature then counts 3 N - 3 momenta. ``"npt"`` holds it without a constraint. Momenta that the constraints
-    forbid are removed.
+    forbid are removed. ``"bussi"`` and ``"nose-hoover"`` scale all velocities alike and conserve an angular momentum
+    of zero: they stop the rotation of a molecule without other constraints, and count 3 N - 6.
 
     Args:
         atoms: the system, with a calculator and momenta.
@@ -66,9 +67,15 @@ def make_dynamics(
         case "nve":
             return VelocityVerlet(atoms, step)
         case "bussi":
-            return Bussi(atoms, step, **kelvin, taut=BUSSI_TIME_FS * units.fs, rng=rng)
+            freedom = _freedom_without_rotation(atoms)
+            bussi = Bussi(atoms, step, **kelvin, taut=BUSSI_TIME_FS * units.fs, rng=rng)
+            bussi.ndof, bussi.target_kinetic_energy = freedom, 0.5 * freedom * units.kB * temperature
+            return bussi
         case "nose-hoover":
-            return NoseHooverChain(atoms, step, **kelvin, tdamp=THERMOSTAT_PERIOD_STEPS * step)
+            freedom = _freedom_without_rotation(atoms)
+            return NoseHooverChain(
+                atoms, step, **kelvin, tdamp=THERMOSTAT_PERIOD_STEPS * step, degrees_of_freedom=freedom
+            )
         case "npt":
             times = {"tdamp": THERMOSTAT_PERIOD_STEPS * step, "pdamp": BAROSTAT_PERIOD_STEPS * step}
             return IsotropicNPT(atoms, step, **kelvin, pressure_au=pressure * units.GPa, **times)
@@ -113,6 +120,19 @@ def check_temperature(ensemble: str, temperature: float) -> None:
         raise ValueError(f"a temperature must be between 0 and {MAX_TEMPERATURE_K:g} K, got {temperature} K")
     if ensemble in ("nose-hoover", "npt") and temperature == 0:
         raise ValueError(f"{ensemble} needs a temperature above 0 K: its thermostat would have no mass. Take langevin.")
+
+
+def _freedom_without_rotation(atoms: ase.Atoms) -> int:
+    """Stop the rotation of a free molecule, and return how many degrees of freedom are left.
+
+    In other systems rotation is no conserved quantity, and the constraints say how many are left.
+    """
+    freedom = int(atoms.get_number_of_degrees_of_freedom())
+    free = all(isinstance(constraint, FixCom) for constraint in atoms.constraints)
+    if len(atoms) < 2 or atoms.pbc.any() or not free:
+        return freedom
+    ZeroRotation(atoms, preserve_temperature=False)
+    return freedom - (3 if len(atoms) > 2 else 2)
 
 
 def _check_npt(atoms: ase.Atoms) -> None:

@@ -125,8 +125,8 @@ def set_target_temperature(dynamics: MolecularDynamics, temperature: float) -> N
 
 
 def temperature(dynamics: MolecularDynamics) -> float:
-    """The temperature in K, counted by the degrees of freedom of the integrator, or else by those of its atoms."""
-    freedom = getattr(dynamics, "degrees_of_freedom", None)
+    """The temperature in K, counted by the degrees of freedom of the thermostat, or else by those of its atoms."""
+    freedom = dynamics.ndof if isinstance(dynamics, Bussi) else getattr(dynamics, "degrees_of_freedom", None)
     if freedom is None:
         return float(dynamics.atoms.get_temperature())
     return float(2 * dynamics.atoms.get_kinetic_energy() / (freedom * units.kB))

@@ -26,15 +26,23 @@ class NoseHooverChain(NoseHooverChainNVT):
         timestep: in ASE's unit of time.
         temperature_K: the target in K, above 0.
         tdamp: period of the thermostat in ASE's unit of time.
+        degrees_of_freedom: f, where the system conserves more than its constraints say, such as an angular momentum of
+            zero; default: 3 N less what the constraints remove.
     """
 
-    def __init__(self, atoms: ase.Atoms, timestep: float, temperature_K: float, tdamp: float) -> None:
+    def __init__(
+        self,
+        atoms: ase.Atoms,
+        timestep: float,
+        temperature_K: float,
+        tdamp: float,
+        degrees_of_freedom: int | None = None,
+    ) -> None:
         super().__init__(atoms, timestep, temperature_K, tdamp)
         atoms.set_momenta(atoms.get_momenta())
         self._p = atoms.get_momenta()
-        self._thermostat = NoseHooverChainThermostat(
-            atoms.get_number_of_degrees_of_freedom() / 3, self.masses, temperature_K, tdamp
-        )
+        self.degrees_of_freedom = degrees_of_freedom or atoms.get_number_of_degrees_of_freedom()
+        self._thermostat = NoseHooverChainThermostat(self.degrees_of_freedom / 3, self.masses, temperature_K, tdamp)
 
     def _integrate_q(self, delta: float) -> None:
         """Do q += delta p / m and apply the constraints to q; p becomes what moved the atoms."""

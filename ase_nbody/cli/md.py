@@ -47,11 +47,9 @@ def md(
     ensemble: Annotated[
         str, typer.Option(help="nve; nvt (or langevin), bussi, nose-hoover; npt (isotropic).")
     ] = "langevin",
-    temperature: Annotated[
-        float, typer.Option(min=0.0, help="Temperature in K of initial velocities and thermostat.")
-    ] = 300.0,
+    temperature: Annotated[float, typer.Option(help="Temperature in K of drawn velocities and thermostat.")] = 300.0,
     pressure: Annotated[float, typer.Option(help="Pressure in GPa, for npt.")] = 0.0,
-    timestep: Annotated[float, typer.Option(min=1e-6, help="Time step in fs.")] = 0.5,
+    timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
     ps: Annotated[float | None, typer.Option(help="Length of the run in ps; default: 1.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Length of the run in steps, instead of --ps.")] = None,
     velocities: Annotated[

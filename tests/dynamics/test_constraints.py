@@ -203,7 +203,7 @@ def test_free_atoms_beside_fixed_ones_have_the_temperature_of_the_thermostat():
 def test_a_chain_of_ase_with_constraints_is_refused(tmp_path):
     atoms = cube(FixAtoms([0]))
     dynamics = NoseHooverChainNVT(atoms, 0.05, 300.0, 2.0)
-    with pytest.raises(ValueError, match="take ase_nbody.dynamics.NoseHooverChain"):
+    with pytest.raises(ValueError, match="take ase_nbody"):
         ResumableRun(dynamics, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -180,6 +180,8 @@ def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> in
         except DynamicsStopped as error:
             reason, code = str(error), 1
         except CalculatorError as error:
+            if not run.table.length:  # the first structure cannot be evaluated: there is nothing to report
+                raise
             reason, code = f"stopped at step {run.dynamics.nsteps}: {error}", 1
     made = run.dynamics.nsteps - first
     speed = made * timestep * _NS_PER_DAY / (time.monotonic() - began)
@@ -197,6 +199,8 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
         report["files"].append(str(run.draw()))
     except ImportError:
         _say('There is no picture, because it needs matplotlib: pip install "ase-nbody[plot]".')
+    except OSError as error:
+        _say(f"There is no picture, because it cannot be written ({error}).")
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return

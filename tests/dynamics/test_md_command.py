@@ -123,7 +123,7 @@ def test_zero_velocities_of_a_file_are_none(md):
 def test_velocities_of_another_temperature(md):
     """The message names the cause, and each of its remedies works."""
     hot = ase.io.read("methanol.extxyz")
-    hot.set_velocities(np.random.default_rng(0).normal(scale=0.4, size=(6, 3)))
+    hot.set_velocities(np.random.default_rng(0).normal(scale=0.6, size=(6, 3)))
     ase.io.write("hot.extxyz", hot)
     command = ("a.nbody", "hot.extxyz", "--steps", 20, "--interval", 10, "--max-force", "inf")
     code, _, err = md(*command)
@@ -178,6 +178,9 @@ def test_lengths_are_kept_to_the_step(md, contents):
 @pytest.mark.usefixtures("inputs")
 def test_a_refused_command_is_not_in_the_way(md):
     command = ("a.nbody", "methanol.extxyz", "--steps", 10)
+    ase.io.write("foreign.xyz", ase.Atoms("Xe"))
+    code, _, err = md("a.nbody", "foreign.xyz", *command[2:])
+    assert (code, "Xe" in err) == (1, True)
     assert md(*command, "--interval", 4)[0] == 1
     assert md(*command, "--max-force", 1e-6)[0] == 1  # the monitor ends it at step 0
     assert md(*command)[0] == 0

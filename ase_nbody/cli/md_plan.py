@@ -80,7 +80,7 @@ def plan_length(
         if not 0.0 <= exact <= _MAX_STEPS:
             raise ValueError(f"--ps must be a length of at least 0 ps and at most 1e12 steps, got {picoseconds}")
         steps = round(exact)
-        if abs(exact - steps) > 1e-6 * max(1.0, exact):
+        if abs(exact - steps) > 1e-6 + 1e-12 * exact:
             every = interval or DEFAULT_INTERVAL
             return math.ceil(exact / every) * every, every
     if steps > _MAX_STEPS:

@@ -54,6 +54,7 @@ def make_dynamics(
         ValueError: the ensemble is unknown, a number is out of range, or these atoms cannot be in the ensemble.
     """
     check_conditions(ensemble, timestep, temperature, pressure)
+    _check_masses(atoms)
     check_constraints(atoms)
     if ensemble == "npt":
         _check_npt(atoms)
@@ -133,6 +134,16 @@ def _freedom_without_rotation(atoms: ase.Atoms) -> int:
         return freedom
     ZeroRotation(atoms, preserve_temperature=False)
     return freedom - (3 if len(atoms) > 2 else 2)
+
+
+def _check_masses(atoms: ase.Atoms) -> None:
+    masses = atoms.get_masses()
+    wrong = np.flatnonzero(~((masses > 0) & np.isfinite(masses)))
+    if len(wrong):
+        raise ValueError(
+            f"atom {wrong[0]} ({atoms.symbols[wrong[0]]}) has a mass of {masses[wrong[0]]:g} u, and an atom that moves "
+            "needs one above 0: set it with atoms.set_masses(...)"
+        )
 
 
 def _check_npt(atoms: ase.Atoms) -> None:

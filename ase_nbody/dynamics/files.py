@@ -124,9 +124,11 @@ class Checkpoint:
             )
         return state
 
-    def remove_leftovers(self) -> None:
-        """Remove the temporary files that kills during ``write`` left beside the checkpoint."""
-        for path in self.path.parent.glob(f".{self.path.name}.*"):
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the temporary files that kills during ``write_whole(target, ...)`` left beside it."""
+    for path in target.parent.glob(f".{target.name}.*"):
+        if path.is_file():
             path.unlink()
 
 

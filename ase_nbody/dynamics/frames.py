@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import ase.io
@@ -65,8 +66,9 @@ def frame(dynamics: MolecularDynamics, foreign: Sequence[str] = ()) -> str:
         results["stress"] = atoms.get_stress(apply_constraint=False)
     image = _image(atoms, foreign)
     image.info = {"step": dynamics.nsteps, "time_fs": time_fs(dynamics)}
-    if atoms.info.get("charge"):
-        image.info["charge"] = float(atoms.info["charge"])
+    charge = atoms.info.get("charge")
+    if isinstance(charge, Real) and charge:
+        image.info["charge"] = float(charge)
     image.calc = SinglePointCalculator(image, **results)
     return _text(image, foreign)
 

@@ -78,8 +78,8 @@ class NBodyMonitor:
                 "single model. Give it several, NBodyCalculator(['a.nbody', 'b.nbody']), or leave max_spread out."
             )
         self.max_temperature, self.max_force, self.max_spread = max_temperature, max_force, max_spread
-        self.min_distance, self.max_gap = min_distance, max_gap
-        self.fragments = _fragments(self.atoms) if max_gap is not None else None
+        self.min_distance, self.max_gap = min_distance, None if max_gap == np.inf else max_gap
+        self.fragments = _fragments(self.atoms) if self.max_gap is not None else None
 
     def __call__(self) -> None:
         """Check the present step.

@@ -13,7 +13,7 @@ from ase.md.md import MolecularDynamics
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from numpy.typing import NDArray
 
-from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, ResumeError
+from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, ResumeError, remove_leftovers
 from ase_nbody.dynamics.frames import csv_line, foreign_columns, frame, row
 from ase_nbody.dynamics.integrators import get_variables, set_variables, target_temperature
 from ase_nbody.dynamics.picture import draw_run
@@ -96,6 +96,7 @@ class ResumableRun:
         self._foreign, self.left_out = foreign_columns(dynamics.atoms)
         self.trajectory = GrowingFile(self.folder / "trajectory.extxyz")
         self.table = GrowingFile(self.folder / "table.csv")
+        self.picture = self.folder / "run.png"
         self._checkpoint = Checkpoint(self.folder / "checkpoint.json")
         self._unsaved = _Unsaved()
         self._stopping, self._interrupted = False, False
@@ -190,9 +191,8 @@ class ResumableRun:
         else:
             target = np.array([self._ramp.temperature_at(step) for step in table["step"]])
         draw_run(table, target).savefig(payload, format="png", dpi=150)
-        path = self.folder / "run.png"
-        write_whole(path, payload.getvalue())
-        return path
+        write_whole(self.picture, payload.getvalue())
+        return self.picture
 
     def close(self) -> None:
         """Let other runs use the folder."""
@@ -208,7 +208,8 @@ class ResumableRun:
 
     def _start_or_resume(self, resume: bool) -> int | None:
         """Start a run in the folder or resume the one there. Return the step it resumes at, None for a new run."""
-        self._checkpoint.remove_leftovers()
+        for path in (self._checkpoint.path, self.picture):
+            remove_leftovers(path)
         saved = self._checkpoint.read()
         if saved is None:
             for file in (self.trajectory, self.table):

@@ -226,6 +226,13 @@ def test_thermostats_that_conserve_the_angular_momentum_do_not_count_it(ensemble
     assert temperature(dynamics) == pytest.approx(2 * crystal.get_kinetic_energy() / (9 * units.kB))
 
 
+def test_masses():
+    atoms = cube()
+    atoms.set_masses([1, 1, 0, 1, 1, 1, 1, 1])
+    with pytest.raises(ValueError, match=r"atom 2 \(N\) has a mass of 0 u"):
+        make_dynamics(atoms, "nve", timestep=0.5, temperature=300, rng=np.random.default_rng(0))
+
+
 def test_npt_holds_the_centre_of_mass_and_counts_the_rest():
     atoms, rng = bulk("Cu", cubic=True), np.random.default_rng(0)
     atoms.calc = EMT()

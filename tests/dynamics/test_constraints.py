@@ -177,7 +177,7 @@ def test_nose_hoover_chain_with_constraints(kind):
     conserved = []
     dynamics.attach(lambda: conserved.append(dynamics.get_conserved_energy()))
     start = atoms.copy()
-    dynamics.run(150)
+    dynamics.run(80)
     assert np.ptp(conserved) < 2e-3 * units.kB * 300 * 24
     forbidden = atoms.get_momenta()
     atoms.set_momenta(forbidden)

@@ -2,11 +2,8 @@
 
 import json
 import math
-import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +12,8 @@ import numpy as np
 import torch
 import typer
 from ase.calculators.calculator import CalculatorError
-from ase.md.md import MolecularDynamics
 from ase.optimize import BFGS
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from ase_nbody.cli.md_plan import (
     check_options,
@@ -29,6 +23,7 @@ from ase_nbody.cli.md_plan import (
     read_structure,
     refuse_hot_start,
 )
+from ase_nbody.cli.md_progress import NS_PER_DAY, Bar, stopped_by_signals
 from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun, TemperatureRamp
 from ase_nbody.dynamics.constraints import check_constraints
 from ase_nbody.dynamics.ensembles import make_dynamics
@@ -38,7 +33,6 @@ from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.files.archive import read_card
 
 _MAX_MONITOR_INTERVAL = 10  # steps between calls of the monitor; fewer where it would otherwise miss a frame
-_NS_PER_DAY = 0.0864  # 1 fs per second
 
 
 def md(
@@ -172,7 +166,7 @@ def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> in
     console = Console(stderr=True)
     began, first = time.monotonic(), run.dynamics.nsteps
     reason, code = None, 0
-    with _Bar(console, steps, timestep, first, quiet=as_json) as bar, _stopped_by_signals(run) as received:
+    with Bar(console, steps, timestep, first, quiet=as_json) as bar, stopped_by_signals(run) as received:
         run.dynamics.attach(lambda: bar.update(run.dynamics), interval=run.interval)
         try:
             if not run.run_to(steps):
@@ -184,7 +178,7 @@ def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> in
                 raise
             reason, code = f"stopped at step {run.dynamics.nsteps}: {error}", 1
     made = run.dynamics.nsteps - first
-    speed = made * timestep * _NS_PER_DAY / (time.monotonic() - began)
+    speed = made * timestep * NS_PER_DAY / (time.monotonic() - began)
     report = {"steps": run.dynamics.nsteps, "resumed at": run.resumed_at, "ns per day": speed, "stopped": reason}
     _report(console, run, report, as_json)
     return code
@@ -211,55 +205,3 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
     typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K", nl=False)
     typer.echo(f", {report['ns per day']:.2f} ns/day")
     typer.echo("\n".join(report["files"]))
-
-
-@contextmanager
-def _stopped_by_signals(run: ResumableRun) -> Iterator[list[int]]:
-    """Let SIGINT and SIGTERM end the run after the next frame, and a second one at once. Yield the signals received."""
-    received: list[int] = []
-
-    def handle(number: int, _: object) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-        run.stop()
-        # Not ``print``: the signal may have interrupted one.
-        os.write(2, b"Interrupted: running to the next frame. Interrupt again to stop at once.\n")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Speed(ProgressColumn):
-    """The speed in ns per day."""
-
-    def render(self, task: Task) -> Text:
-        """Show the speed; empty until it is known."""
-        return Text(f"{task.speed * task.fields['timestep'] * _NS_PER_DAY:.2f} ns/day" if task.speed else "")
-
-
-class _Bar:
-    """A progress bar with temperature, speed and remaining time. Without a terminal it shows nothing."""
-
-    def __init__(self, console: Console, steps: int, timestep: float, first: int, quiet: bool) -> None:
-        columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} steps  {task.description}"))
-        self._progress = Progress(
-            *columns, _Speed(), TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal
-        )
-        self._task = self._progress.add_task("", total=steps, completed=first, timestep=timestep)
-
-    def update(self, dynamics: MolecularDynamics) -> None:
-        """Show the present step."""
-        kelvin = f"{dynamics.atoms.get_temperature():.0f} K"
-        self._progress.update(self._task, completed=dynamics.nsteps, description=kelvin)
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()

@@ -1,9 +1,13 @@
 """The picture of a run: temperature, energies and, in crystals, the pressure over time."""
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ase_nbody.files.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +49,13 @@ def draw_run(table: NDArray[np.void], target: NDArray[np.float64] | float | None
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].set(xlabel="time / ps")
     return figure
+
+
+def write_picture(path: Path, table: NDArray[np.void], target: NDArray[np.float64] | float | None) -> None:
+    """Draw the table into a PNG file, which appears whole (see ``draw_run``)."""
+    payload = io.BytesIO()
+    draw_run(table, target).savefig(payload, format="png", dpi=150)
+    write_whole(path, payload.getvalue())
 
 
 def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,5 @@
 """``ResumableRun``: a run of molecular dynamics that continues exactly after a kill at any moment."""
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +15,9 @@ from numpy.typing import NDArray
 from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, ResumeError, remove_leftovers
 from ase_nbody.dynamics.frames import csv_line, foreign_columns, frame, row
 from ase_nbody.dynamics.integrators import get_variables, set_variables, target_temperature
-from ase_nbody.dynamics.picture import draw_run
+from ase_nbody.dynamics.picture import write_picture
 from ase_nbody.dynamics.ramp import TemperatureRamp
 from ase_nbody.dynamics.same_run import describe, refuse_differences, refuse_other_forces
-from ase_nbody.files.writing import write_whole
 
 _RESULTS = ("energy", "free_energy", "forces", "stress")  # what integrators and frames ask a calculator for
 
@@ -185,13 +183,12 @@ class ResumableRun:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        table, payload = self.read_table(), io.BytesIO()
+        table = self.read_table()
         if self._ramp is None:
             target: float | NDArray[np.float64] | None = target_temperature(self.dynamics)
         else:
             target = np.array([self._ramp.temperature_at(step) for step in table["step"]])
-        draw_run(table, target).savefig(payload, format="png", dpi=150)
-        write_whole(self.picture, payload.getvalue())
+        write_picture(self.picture, table, target)
         return self.picture
 
     def close(self) -> None:

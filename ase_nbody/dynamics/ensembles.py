@@ -74,9 +74,8 @@ def make_dynamics(
             return bussi
         case "nose-hoover":
             freedom = _freedom_without_rotation(atoms)
-            return NoseHooverChain(
-                atoms, step, **kelvin, tdamp=THERMOSTAT_PERIOD_STEPS * step, degrees_of_freedom=freedom
-            )
+            period = THERMOSTAT_PERIOD_STEPS * step
+            return NoseHooverChain(atoms, step, temperature, period, degrees_of_freedom=freedom)
         case "npt":
             times = {"tdamp": THERMOSTAT_PERIOD_STEPS * step, "pdamp": BAROSTAT_PERIOD_STEPS * step}
             return IsotropicNPT(atoms, step, **kelvin, pressure_au=pressure * units.GPa, **times)
@@ -157,5 +156,3 @@ def _check_npt(atoms: ase.Atoms) -> None:
         raise ValueError(
             f"npt does not work with constraints, but the structure has {names}: remove them or choose nvt"
         )
-    if len(atoms) < 2:
-        raise ValueError("npt needs two atoms at least, because it holds the centre of mass: repeat the cell")

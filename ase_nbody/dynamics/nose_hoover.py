@@ -5,6 +5,8 @@ holds the others at a temperature that is not the target. ASE's chain for consta
 of its own, which take up most of the energy that the thermostat means for the free ones.
 """
 
+from typing import Any
+
 import ase
 from ase.md.nose_hoover_chain import (
     IsotropicMTKBarostat,
@@ -26,8 +28,11 @@ class NoseHooverChain(NoseHooverChainNVT):
         timestep: in ASE's unit of time.
         temperature_K: the target in K, above 0.
         tdamp: period of the thermostat in ASE's unit of time.
+        tchain: number of thermostats in the chain.
+        tloop: parts into which the chain divides a step.
         degrees_of_freedom: f, where the system conserves more than its constraints say, such as an angular momentum of
             zero; default: 3 N less what the constraints remove.
+        **keywords: ``trajectory``, ``logfile``, ``loginterval``, ... of ASE's dynamics.
     """
 
     def __init__(
@@ -36,13 +41,19 @@ class NoseHooverChain(NoseHooverChainNVT):
         timestep: float,
         temperature_K: float,
         tdamp: float,
+        tchain: int = 3,
+        tloop: int = 1,
+        *,
         degrees_of_freedom: int | None = None,
+        **keywords: Any,
     ) -> None:
-        super().__init__(atoms, timestep, temperature_K, tdamp)
+        super().__init__(atoms, timestep, temperature_K, tdamp, tchain, tloop, **keywords)
         atoms.set_momenta(atoms.get_momenta())
         self._p = atoms.get_momenta()
         self.degrees_of_freedom = degrees_of_freedom or atoms.get_number_of_degrees_of_freedom()
-        self._thermostat = NoseHooverChainThermostat(self.degrees_of_freedom / 3, self.masses, temperature_K, tdamp)
+        self._thermostat = NoseHooverChainThermostat(
+            self.degrees_of_freedom / 3, self.masses, temperature_K, tdamp, tchain, tloop
+        )
 
     def _integrate_q(self, delta: float) -> None:
         """Do q += delta p / m and apply the constraints to q; p becomes what moved the atoms."""
@@ -63,7 +74,7 @@ class IsotropicNPT(IsotropicMTKNPT):
 
     ASE's equations conserve a total momentum of zero, so the system has f = 3 N - 3 degrees of freedom. They stand in
     the chain, and in the factor 1 + 3 / f by which the barostat's motion damps the momenta (J. Chem. Phys. 101, 4177
-    (1994), equations 2.9 and 2.10).
+    (1994)).
 
     Args:
         atoms: two atoms or more, without constraints, with a calculator that gives the stress. The constructor stops
@@ -72,6 +83,10 @@ class IsotropicNPT(IsotropicMTKNPT):
         temperature_K: the target in K, above 0.
         pressure_au: in eV/Angstrom^3.
         tdamp, pdamp: periods of thermostat and barostat in ASE's unit of time.
+        **keywords: ``trajectory``, ``logfile``, ``loginterval``, ... of ASE's dynamics.
+
+    Raises:
+        ValueError: there is only one atom.
     """
 
     def __init__(
@@ -82,8 +97,11 @@ class IsotropicNPT(IsotropicMTKNPT):
         pressure_au: float,
         tdamp: float,
         pdamp: float,
+        **keywords: Any,
     ) -> None:
-        super().__init__(atoms, timestep, temperature_K, pressure_au, tdamp, pdamp)
+        if len(atoms) < 2:
+            raise ValueError("npt needs two atoms at least, because it holds the centre of mass: repeat the cell")
+        super().__init__(atoms, timestep, temperature_K, pressure_au, tdamp, pdamp, **keywords)
         self._num_atoms_global = len(atoms) - 1
         self.degrees_of_freedom = 3 * self._num_atoms_global
         self._thermostat = NoseHooverChainThermostat(self._num_atoms_global, self.masses, temperature_K, tdamp)

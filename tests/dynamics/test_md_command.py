@@ -156,6 +156,19 @@ def test_a_ramp_is_continued(ensemble, md, contents):
 
 
 @pytest.mark.usefixtures("inputs")
+def test_a_moved_run_is_continued(md, contents):
+    """Run, model and structure may lie elsewhere: what counts is what is in the files."""
+    assert md("a.nbody", "methanol.extxyz", "--steps", 20, "--output", "unbroken")[0] == 0
+    assert md("a.nbody", "methanol.extxyz", "--steps", 0, "--output", "here")[0] == 0
+    Path("there").mkdir()
+    for before, after in (("here", "run"), ("a.nbody", "model.nbody"), ("methanol.extxyz", "start.extxyz")):
+        os.rename(before, f"there/{after}")
+    command = ("there/model.nbody", "there/start.extxyz", "--steps", 20, "--output", "there/run", "--resume")
+    assert md(*command)[0] == 0
+    assert contents("there/run") == contents("unbroken")
+
+
+@pytest.mark.usefixtures("inputs")
 def test_lengths_are_kept_to_the_step(md, contents):
     command = ("a.nbody", "methanol.extxyz", "--velocities", "new", "--output")
     for options, steps, interval in (

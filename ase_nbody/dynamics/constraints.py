@@ -1,7 +1,7 @@
 """Constraints that molecular dynamics can hold, so that the temperature counts what moves and nothing else.
 
 ASE subtracts what each constraint removes from 3 N. The difference is right only if a constraint removes what it says,
-and if no two remove the same motion. For each kind below, a test compares the mean temperature with the thermostat's.
+and if no two remove the same motion. For each kind below, a test compares the projection of momenta with the count.
 """
 
 from collections.abc import Callable
@@ -63,6 +63,15 @@ def check_constraints(atoms: ase.Atoms) -> None:
     _check_overlaps(atoms)
     if len(atoms) and atoms.get_number_of_degrees_of_freedom() < 1:
         raise ValueError("nothing can move: the constraints hold all atoms. Release some of them.")
+
+
+def conserve_momentum(atoms: ase.Atoms) -> bool:
+    """Whether all constraints act between atoms, so that the total momentum is conserved, and the angular one too."""
+    return all(
+        isinstance(constraint, FixCom | FixBondLengths)
+        or (isinstance(constraint, Hookean) and hasattr(constraint, "indices"))  # else the spring ends at a point
+        for constraint in atoms.constraints
+    )
 
 
 def _check_kind(constraint: Any, atoms: ase.Atoms) -> None:

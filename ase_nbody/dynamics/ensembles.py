@@ -13,7 +13,7 @@ from ase.md.md import MolecularDynamics
 from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
-from ase_nbody.dynamics.constraints import check_constraints
+from ase_nbody.dynamics.constraints import check_constraints, conserve_momentum
 from ase_nbody.dynamics.nose_hoover import IsotropicNPT, NoseHooverChain
 
 Ensemble = Literal["nve", "nvt", "langevin", "bussi", "nose-hoover", "npt"]
@@ -36,10 +36,10 @@ def make_dynamics(
 ) -> MolecularDynamics:
     """Make an integrator for ``atoms``.
 
-    If the atoms have no constraint, this function holds the centre of mass: it sets ``FixCom`` on ``atoms``, and the
-    temperature then counts 3 N - 3 momenta. ``"npt"`` holds it without a constraint. Momenta that the constraints
-    forbid are removed. ``"bussi"`` and ``"nose-hoover"`` scale all velocities alike and conserve an angular momentum
-    of zero: they stop the rotation of a molecule without other constraints, and count 3 N - 6.
+    If no atom is held in place, this function holds the centre of mass: it sets ``FixCom`` on ``atoms``, and the
+    temperature then counts 3 N - 3 momenta, less the fixed bonds. ``"npt"`` holds it without a constraint. Momenta that
+    the constraints forbid are removed. ``"bussi"`` and ``"nose-hoover"`` scale all velocities alike and conserve an
+    angular momentum of zero: they stop the rotation of a free molecule, and count three less.
 
     Args:
         atoms: the system, with a calculator and momenta.
@@ -58,8 +58,9 @@ def make_dynamics(
     check_constraints(atoms)
     if ensemble == "npt":
         _check_npt(atoms)
-    elif not atoms.constraints and len(atoms) > 1:
-        atoms.set_constraint(FixCom())
+    elif conserve_momentum(atoms) and len(atoms) > 1:
+        others = [constraint for constraint in atoms.constraints if not isinstance(constraint, FixCom)]
+        atoms.set_constraint([*others, FixCom()])
     atoms.set_momenta(atoms.get_momenta())
     if ensemble == "bussi" and not atoms.get_kinetic_energy() > 0:
         raise ValueError("bussi scales velocities, but all atoms are at rest: draw velocities first, or take langevin")
@@ -86,10 +87,10 @@ def make_dynamics(
 def draw_velocities(atoms: ase.Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Give the atoms Maxwell-Boltzmann velocities at ``temperature`` in K.
 
-    Without constraints the atoms do not drift; if no direction is periodic either, they do not rotate.
+    If no atom is held in place, the atoms do not drift; if no direction is periodic either, they do not rotate.
     """
     thermalize_momenta(atoms, temperature, rng=rng)
-    if len(atoms) > 1 and not atoms.constraints:
+    if len(atoms) > 1 and conserve_momentum(atoms):
         Stationary(atoms, preserve_temperature=False)
         if not atoms.pbc.any():
             ZeroRotation(atoms, preserve_temperature=False)
@@ -128,8 +129,7 @@ def _freedom_without_rotation(atoms: ase.Atoms) -> int:
     In other systems rotation is no conserved quantity, and the constraints say how many are left.
     """
     freedom = int(atoms.get_number_of_degrees_of_freedom())
-    free = all(isinstance(constraint, FixCom) for constraint in atoms.constraints)
-    if len(atoms) < 2 or atoms.pbc.any() or not free:
+    if len(atoms) < 2 or atoms.pbc.any() or not conserve_momentum(atoms):
         return freedom
     ZeroRotation(atoms, preserve_temperature=False)
     return freedom - (3 if len(atoms) > 2 else 2)

@@ -38,8 +38,9 @@ class Springs(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012
 
-    def __init__(self, atoms: ase.Atoms) -> None:
+    def __init__(self, atoms: ase.Atoms, tethers: float = 1.0) -> None:
         super().__init__()
+        self.tethers = tethers
         self.places, self.lengths = atoms.positions.copy(), self.distances(atoms.positions)[1]
 
     @staticmethod
@@ -51,9 +52,9 @@ class Springs(Calculator):
         super().calculate(atoms, properties, system_changes)
         vectors, lengths = self.distances(atoms.positions)
         stretch, moved = lengths - self.lengths, atoms.positions - self.places
-        energy = (stretch**2 / 2 + stretch**4 / 2).sum() + (0.15 * moved**2 + 0.2 * moved**4).sum()
+        energy = (stretch**2 / 2 + stretch**4 / 2).sum() + self.tethers * (0.15 * moved**2 + 0.2 * moved**4).sum()
         pulls = -(2 * stretch + 4 * stretch**3) / lengths
-        forces = (pulls[..., None] * vectors).sum(axis=1) - 0.3 * moved - 0.8 * moved**3
+        forces = (pulls[..., None] * vectors).sum(axis=1) - self.tethers * (0.3 * moved + 0.8 * moved**3)
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
 
 
@@ -211,7 +212,7 @@ def test_a_chain_of_ase_with_constraints_is_refused(tmp_path):
 @pytest.mark.parametrize(("ensemble", "freedom"), [("bussi", 3), ("nose-hoover", 3), ("langevin", 6), ("nve", 6)])
 def test_thermostats_that_conserve_the_angular_momentum_do_not_count_it(ensemble, freedom):
     atoms, rng = molecule("H2O"), np.random.default_rng(0)
-    atoms.calc = Springs(atoms)
+    atoms.calc = Springs(atoms, tethers=0.0)
     atoms.set_velocities(rng.normal(scale=0.02, size=(3, 3)))
     dynamics = make_dynamics(atoms, ensemble, timestep=0.5, temperature=300, rng=rng)
     expected = 2 * atoms.get_kinetic_energy() / (freedom * units.kB)
@@ -224,6 +225,21 @@ def test_thermostats_that_conserve_the_angular_momentum_do_not_count_it(ensemble
     draw_velocities(crystal, 300, rng)
     dynamics = make_dynamics(crystal, ensemble, timestep=0.5, temperature=300, rng=rng)
     assert temperature(dynamics) == pytest.approx(2 * crystal.get_kinetic_energy() / (9 * units.kB))
+
+
+@pytest.mark.parametrize(("ensemble", "freedom"), [("bussi", 2), ("nose-hoover", 2), ("langevin", 5)])
+def test_fixed_bonds_leave_the_centre_of_mass_and_the_rotation_free(ensemble, freedom):
+    """So these are held or not counted, as without constraints."""
+    atoms, rng = molecule("H2O"), np.random.default_rng(0)
+    atoms.calc = Springs(atoms, tethers=0.0)
+    atoms.set_constraint([FixBondLengths([(0, 1)]), Hookean(0, 2, rt=1.0, k=1.0)])
+    draw_velocities(atoms, 300, rng)
+    dynamics = make_dynamics(atoms, ensemble, timestep=0.5, temperature=300, rng=rng)
+    dynamics.run(20)
+    assert temperature(dynamics) == pytest.approx(2 * atoms.get_kinetic_energy() / (freedom * units.kB))
+    np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0, atol=1e-10)
+    if freedom == 2:
+        np.testing.assert_allclose(atoms.get_angular_momentum(), 0, atol=1e-8)
 
 
 def test_masses():

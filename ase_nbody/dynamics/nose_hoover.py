@@ -82,7 +82,8 @@ class IsotropicNPT(IsotropicMTKNPT):
         timestep: in ASE's unit of time.
         temperature_K: the target in K, above 0.
         pressure_au: in eV/Angstrom^3.
-        tdamp, pdamp: periods of thermostat and barostat in ASE's unit of time.
+        tdamp: period of the thermostat in ASE's unit of time.
+        pdamp: period of the barostat in ASE's unit of time.
         **keywords: ``trajectory``, ``logfile``, ``loginterval``, ... of ASE's dynamics.
 
     Raises:

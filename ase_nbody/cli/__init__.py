@@ -1,50 +1,93 @@
-"""The command line ``nbody``, one file for each command. An error shows one line; with ``--debug``, a traceback."""
+"""The command line ``nbody``, one file for each command. An error shows one line; with ``--debug``, a traceback.
+
+A command is imported when it runs. So help and version come at once, without torch.
+"""
 
 import errno
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
-from ase.calculators.calculator import CalculatorError
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
-from ase_nbody.cli.check import check
-from ase_nbody.cli.compile import compile
-from ase_nbody.cli.evaluate import evaluate
-from ase_nbody.cli.info import info
-from ase_nbody.cli.lint import lint
-from ase_nbody.cli.md import md
-from ase_nbody.cli.pack import pack
-from ase_nbody.cli.train import train
-from ase_nbody.runtime.memory import is_out_of_memory, keep_freed_memory
+import ase_nbody
 
 _EXIT_CODE_INTERRUPTED = 130  # shells use it after Ctrl-C
 
+# The commands, each the function of this name in the file of this name, and the first lines of their help.
+COMMANDS = {
+    "train": "Train a model on structures with energies and forces, and with stresses if the data have them.",
+    "lint": "Say in words what is wrong with training data; exit with 1 if it would spoil a training.",
+    "evaluate": "Print mean absolute and root-mean-square errors of energy, forces, stress, partial charges and "
+    "dipole moment.",
+    "info": "Print a model's elements, card, errors, configuration and checksum.",
+    "models": "List the models that come with the package: elements, theory, errors, licence, limits.",
+    "pack": "Pack models into one committee; where its members disagree, none of them can be trusted.",
+    "compile": "Compile a model to native code; NBodyCalculator(model, compile=True) then loads it without delay.",
+    "md": "Run molecular dynamics: trajectory.extxyz, table.csv, run.png and checkpoint.json in a folder.",
+    "check": "Check symmetries, derivatives, smoothness, repulsion, extensivity and dynamics; exit with 1 if a check "
+    "fails.",
+}
+
+
+class Commands(TyperGroup):
+    """The group of all commands. It imports a command only to run it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """A command for the list in the help: it has a name and a sentence, and cannot run."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """The command that the arguments name, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load(str(name)), rest
+
+
+def load(name: str) -> Any:
+    """Import a command."""
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name)(getattr(import_module(f"{__name__}.{name}"), name))
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="N-body networks for ASE."
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="N-body networks for ASE.",
 )
-app.command()(train)
-app.command()(lint)
-app.command()(evaluate)
-app.command()(info)
-app.command()(pack)
-app.command()(compile)
-app.command()(md)
-app.command()(check)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ase-nbody {ase_nbody.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """N-body networks for ASE: train, evaluate and inspect interatomic potentials."""
+    from ase_nbody.runtime.memory import keep_freed_memory
+
+    keep_freed_memory()
 
 
 def main() -> None:
     """Run the command. An error becomes one readable line and exit code 1, an interrupt becomes exit code 130."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # it may stand anywhere
-    keep_freed_memory()
     try:
         app(args=arguments)
     except SystemExit as end:
@@ -67,6 +110,10 @@ def _sentence(error: Exception) -> str:
 
     Our own errors say what to do. This function adds advice to others where it can, and otherwise names their type.
     """
+    from ase.calculators.calculator import CalculatorError
+
+    from ase_nbody.runtime.memory import is_out_of_memory
+
     message = " ".join(str(error).split())
     if is_out_of_memory(error) and not isinstance(error, CalculatorError):
         return f"out of memory ({message or 'no details'}): use smaller structures, fewer of them, or float32."

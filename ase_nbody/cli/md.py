@@ -1,36 +1,38 @@
 """``nbody md``: run molecular dynamics with a model. A killed run can be resumed; one that goes wrong is stopped."""
 
-import hashlib
 import json
 import math
-import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import ase
-import ase.io
 import numpy as np
 import torch
 import typer
 from ase.calculators.calculator import CalculatorError
-from ase.md.md import MolecularDynamics
 from ase.optimize import BFGS
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun
-from ase_nbody.dynamics.ensembles import draw_velocities, make_dynamics
+from ase_nbody.cli.md_plan import (
+    check_options,
+    fingerprint,
+    give_velocities,
+    plan_length,
+    read_structure,
+    refuse_hot_start,
+)
+from ase_nbody.cli.md_progress import NS_PER_DAY, Bar, stopped_by_signals
+from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun, TemperatureRamp
+from ase_nbody.dynamics.constraints import check_constraints
+from ase_nbody.dynamics.ensembles import make_dynamics
+from ase_nbody.dynamics.integrators import temperature as present_temperature
+from ase_nbody.dynamics.monitor import MAX_TEMPERATURE_K
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.files.archive import read_card
-from ase_nbody.files.example import example_structure
 
 _MAX_MONITOR_INTERVAL = 10  # steps between calls of the monitor; fewer where it would otherwise miss a frame
-_NS_PER_DAY = 0.0864  # 1 fs per second
 
 
 def md(
@@ -39,14 +41,25 @@ def md(
     ensemble: Annotated[
         str, typer.Option(help="nve; nvt (or langevin), bussi, nose-hoover; npt (isotropic).")
     ] = "langevin",
-    temperature: Annotated[
-        float, typer.Option(min=0.0, help="Temperature in K of initial velocities and thermostat.")
-    ] = 300.0,
+    temperature: Annotated[float, typer.Option(help="Temperature in K of drawn velocities and thermostat.")] = 300.0,
     pressure: Annotated[float, typer.Option(help="Pressure in GPa, for npt.")] = 0.0,
-    timestep: Annotated[float, typer.Option(min=1e-6, help="Time step in fs.")] = 0.5,
+    timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 0.5,
     ps: Annotated[float | None, typer.Option(help="Length of the run in ps; default: 1.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Length of the run in steps, instead of --ps.")] = None,
-    interval: Annotated[int, typer.Option(min=1, help="Steps between frames.")] = 20,
+    velocities: Annotated[
+        str,
+        typer.Option(help="auto keeps those of the file unless all are zero; keep keeps even zeros; new draws others."),
+    ] = "auto",
+    ramp_to: Annotated[
+        float | None, typer.Option(help="Change the thermostat's temperature linearly to this, in K.")
+    ] = None,
+    ramp_ps: Annotated[
+        float | None, typer.Option(help="Length of the ramp in ps; default: the whole run. Then it stays.")
+    ] = None,
+    interval: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps between frames; default: 20, or near 20 so that the length is a multiple."),
+    ] = None,
     checkpoint: Annotated[
         int | None,
         typer.Option(min=1, help="Steps between checkpoints, which a kill may lose; default: ten intervals."),
@@ -70,69 +83,71 @@ def md(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Run molecular dynamics: trajectory.extxyz, table.csv and checkpoint.json in a folder.
+    """Run molecular dynamics: trajectory.extxyz, table.csv, run.png and checkpoint.json in a folder.
 
     To continue a killed run, repeat the command with --resume. A larger --ps or --steps prolongs a finished run.
     """
-    length = _length(ps, steps, timestep, interval)
+    bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
+    check_options(ensemble, timestep, temperature, pressure, velocities, ramp_to, ramp_ps, threads, bounds)
+    output = output.expanduser()
+    length, every = plan_length(ps, steps, timestep, interval, output if resume else None)
     models = [model] if Path(model).is_file() else model.split(",")
-    atoms = _read(structure, models[0])
+    atoms = read_structure(structure, models[0])
     settings = {
         "models": [read_card(member)["checksum"] for member in models],
-        "structure": _fingerprint(atoms),
+        "structure": fingerprint(atoms),
         **{"ensemble": ensemble, "temperature": temperature, "pressure": pressure, "timestep": timestep},
         **{"seed": seed, "relax": relax, "device": device, "dtype": dtype},
         **({"compile": True} if compile else {}),
+        **({"velocities": velocities} if velocities != "auto" else {}),
     }
     torch.set_num_threads(threads)
     rng = np.random.default_rng(seed)
+    resumes = resume and (output / "checkpoint.json").exists()
+    check_constraints(atoms)
     members = models if len(models) > 1 else models[0]
     atoms.calc = NBodyCalculator(members, device=device, dtype=dtype, compile=compile)
-    if relax and not (resume and (output / "checkpoint.json").exists()):
+    if relax and not resumes:
         _relax(atoms)
-    if not atoms.has("momenta"):
-        draw_velocities(atoms, temperature, rng)
+    kept = give_velocities(atoms, velocities, temperature, rng)
     dynamics = make_dynamics(atoms, ensemble, timestep=timestep, temperature=temperature, pressure=pressure, rng=rng)
-    bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
-    dynamics.attach(NBodyMonitor(dynamics, **bounds), interval=math.gcd(interval, _MAX_MONITOR_INTERVAL))
-    every = checkpoint or 10 * interval
-    with ResumableRun(dynamics, output, interval=interval, checkpoint=every, resume=resume, settings=settings) as run:
+    hottest = _bound(max_temperature, ensemble, max(temperature, ramp_to or 0.0))
+    if kept and not resumes:
+        kelvin = present_temperature(dynamics)
+        if length:
+            refuse_hot_start(kelvin, hottest, temperature)
+        _say(f"The velocities of the structure file are kept: {kelvin:.0f} K. --velocities new draws others.")
+    dynamics.attach(
+        NBodyMonitor(dynamics, **{**bounds, "max_temperature": hottest}),
+        interval=math.gcd(every, _MAX_MONITOR_INTERVAL),
+    )
+    ramp = None
+    if ramp_to is not None:
+        ramp = TemperatureRamp(dynamics, ramp_to, length if ramp_ps is None else round(1000 * ramp_ps / timestep))
+    with ResumableRun(
+        dynamics,
+        output,
+        interval=every,
+        checkpoint=checkpoint or 10 * every,
+        resume=resume,
+        settings=settings,
+        ramp=ramp,
+    ) as run:
+        if run.left_out and not resumes:
+            names = ", ".join(repr(name) for name in run.left_out)
+            _say(f"The trajectory leaves out {names}: labels of the first structure, or what its format cannot keep.")
         raise typer.Exit(_follow(run, length, timestep, as_json))
 
 
-def _length(ps: float | None, steps: int | None, timestep: float, interval: int) -> int:
-    """Steps of the run: ``steps`` if given, or else the whole intervals that cover ``ps``."""
-    if ps is not None and steps is not None:
-        raise ValueError("--ps and --steps both set the length of the run: give one of them")
-    if steps is not None:
-        return steps
-    picoseconds = 1.0 if ps is None else ps
-    if not 0.0 <= picoseconds < math.inf:
-        raise ValueError(f"--ps must be a length of at least 0 ps, got {picoseconds}")
-    return math.ceil(round(1000 * picoseconds / timestep / interval, 6)) * interval
+def _bound(given: float | None, ensemble: str, temperature: float) -> float:
+    """The bound of the monitor in K: ten times the highest target, 5000 K without one."""
+    if given is not None:
+        return given
+    return 10 * temperature if temperature and ensemble != "nve" else MAX_TEMPERATURE_K
 
 
-def _read(structure: str | None, model: str) -> ase.Atoms:
-    """The last frame of a structure file, or without a file the example in the model's card."""
-    if structure is not None:
-        atoms = ase.io.read(structure)
-        if not isinstance(atoms, ase.Atoms):
-            raise ValueError(f"{structure} must hold a structure, but ASE reads something else from it")
-        return atoms
-    example = example_structure(read_card(model)["card"])
-    if example is None:
-        raise ValueError(f"the model {model} has no example structure: name a file, nbody md {model} STRUCTURE")
-    return example.to_atoms()
-
-
-def _fingerprint(atoms: ase.Atoms) -> str:
-    """The SHA-256 checksum of the structure that a run starts from."""
-    digest = hashlib.sha256()
-    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta()):
-        digest.update(array.tobytes())
-    if atoms.info.get("charge"):  # neutral structures have the checksum that they had before there were charges
-        digest.update(repr(atoms.info["charge"]).encode())
-    return digest.hexdigest()
+def _say(sentence: str) -> None:
+    Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _relax(atoms: ase.Atoms) -> None:
@@ -151,7 +166,7 @@ def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> in
     console = Console(stderr=True)
     began, first = time.monotonic(), run.dynamics.nsteps
     reason, code = None, 0
-    with _Bar(console, steps, timestep, first, quiet=as_json) as bar, _stopped_by_signals(run) as received:
+    with Bar(console, steps, timestep, first, quiet=as_json) as bar, stopped_by_signals(run) as received:
         run.dynamics.attach(lambda: bar.update(run.dynamics), interval=run.interval)
         try:
             if not run.run_to(steps):
@@ -159,9 +174,11 @@ def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> in
         except DynamicsStopped as error:
             reason, code = str(error), 1
         except CalculatorError as error:
+            if not run.table.length:  # the first structure cannot be evaluated: there is nothing to report
+                raise
             reason, code = f"stopped at step {run.dynamics.nsteps}: {error}", 1
     made = run.dynamics.nsteps - first
-    speed = made * timestep * _NS_PER_DAY / (time.monotonic() - began)
+    speed = made * timestep * NS_PER_DAY / (time.monotonic() - began)
     report = {"steps": run.dynamics.nsteps, "resumed at": run.resumed_at, "ns per day": speed, "stopped": reason}
     _report(console, run, report, as_json)
     return code
@@ -172,6 +189,12 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
     report["mean temperature (K)"] = float(table["temperature_K"].mean())
     report["last frame"] = int(table["step"][-1])
     report["files"] = [str(file.path) for file in (run.trajectory, run.table)]
+    try:
+        report["files"].append(str(run.draw()))
+    except ImportError:
+        _say('There is no picture, because it needs matplotlib: pip install "ase-nbody[plot]".')
+    except OSError as error:
+        _say(f"There is no picture, because it cannot be written ({error}).")
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
@@ -182,55 +205,3 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
     typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K", nl=False)
     typer.echo(f", {report['ns per day']:.2f} ns/day")
     typer.echo("\n".join(report["files"]))
-
-
-@contextmanager
-def _stopped_by_signals(run: ResumableRun) -> Iterator[list[int]]:
-    """Let SIGINT and SIGTERM end the run after the next frame, and a second one at once. Yield the signals received."""
-    received: list[int] = []
-
-    def handle(number: int, _: object) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-        run.stop()
-        # Not ``print``: the signal may have interrupted one.
-        os.write(2, b"Interrupted: running to the next frame. Interrupt again to stop at once.\n")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Speed(ProgressColumn):
-    """The speed in ns per day."""
-
-    def render(self, task: Task) -> Text:
-        """Show the speed; empty until it is known."""
-        return Text(f"{task.speed * task.fields['timestep'] * _NS_PER_DAY:.2f} ns/day" if task.speed else "")
-
-
-class _Bar:
-    """A progress bar with temperature, speed and remaining time. Without a terminal it shows nothing."""
-
-    def __init__(self, console: Console, steps: int, timestep: float, first: int, quiet: bool) -> None:
-        columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} steps  {task.description}"))
-        self._progress = Progress(
-            *columns, _Speed(), TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal
-        )
-        self._task = self._progress.add_task("", total=steps, completed=first, timestep=timestep)
-
-    def update(self, dynamics: MolecularDynamics) -> None:
-        """Show the present step."""
-        kelvin = f"{dynamics.atoms.get_temperature():.0f} K"
-        self._progress.update(self._task, completed=dynamics.nsteps, description=kelvin)
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()

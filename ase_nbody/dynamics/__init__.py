@@ -2,6 +2,18 @@
 
 from ase_nbody.dynamics.files import ResumeError
 from ase_nbody.dynamics.monitor import DynamicsStopped, NBodyMonitor
+from ase_nbody.dynamics.nose_hoover import IsotropicNPT, NoseHooverChain
+from ase_nbody.dynamics.picture import draw_run
+from ase_nbody.dynamics.ramp import TemperatureRamp
 from ase_nbody.dynamics.resumable import ResumableRun
 
-__all__ = ["DynamicsStopped", "NBodyMonitor", "ResumableRun", "ResumeError"]
+__all__ = [
+    "DynamicsStopped",
+    "IsotropicNPT",
+    "NBodyMonitor",
+    "NoseHooverChain",
+    "ResumableRun",
+    "ResumeError",
+    "TemperatureRamp",
+    "draw_run",
+]

@@ -1,5 +1,6 @@
 """ASE's integrators, chosen by the name of their ensemble or thermostat, each with its usual coupling."""
 
+import math
 from typing import Literal, get_args
 
 import ase
@@ -9,9 +10,11 @@ from ase.constraints import FixCom
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
-from ase.md.nose_hoover_chain import IsotropicMTKNPT, NoseHooverChainNVT
 from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
+
+from ase_nbody.dynamics.constraints import check_constraints, conserve_momentum
+from ase_nbody.dynamics.nose_hoover import IsotropicNPT, NoseHooverChain
 
 Ensemble = Literal["nve", "nvt", "langevin", "bussi", "nose-hoover", "npt"]
 ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
@@ -19,6 +22,7 @@ ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
 LANGEVIN_FRICTION_PER_FS = 0.01  # exchanges energy within about 50 fs
 BUSSI_TIME_FS = 100.0
 THERMOSTAT_PERIOD_STEPS, BAROSTAT_PERIOD_STEPS = 100, 1000  # of the Nose-Hoover chains
+MAX_TIMESTEP_FS, MAX_TEMPERATURE_K, MAX_PRESSURE_GPA = 1e3, 1e6, 1e6  # beyond, the number must be in another unit
 
 
 def make_dynamics(
@@ -30,11 +34,12 @@ def make_dynamics(
     pressure: float = 0.0,
     rng: np.random.Generator,
 ) -> MolecularDynamics:
-    """Make an ASE integrator for ``atoms``.
+    """Make an integrator for ``atoms``.
 
-    If the atoms have no constraint and the integrator allows one, this function holds the centre of mass: it sets
-    ``FixCom`` on ``atoms``, and the temperature then counts 3 N - 3 momenta. ASE's Nose-Hoover chains count all 3 N
-    and do not hold the centre of mass.
+    If no atom is held in place, this function holds the centre of mass: it sets ``FixCom`` on ``atoms``, and the
+    temperature then counts 3 N - 3 momenta, less the fixed bonds. ``"npt"`` holds it without a constraint. Momenta that
+    the constraints forbid are removed. ``"bussi"`` and ``"nose-hoover"`` scale all velocities alike and conserve an
+    angular momentum of zero: they stop the rotation of a free molecule, and count three less.
 
     Args:
         atoms: the system, with a calculator and momenta.
@@ -46,25 +51,35 @@ def make_dynamics(
         rng: gives the random numbers of the stochastic thermostats.
 
     Raises:
-        ValueError: the ensemble is unknown, or these atoms cannot be in it.
+        ValueError: the ensemble is unknown, a number is out of range, or these atoms cannot be in the ensemble.
     """
-    if ensemble not in ENSEMBLES:
-        raise ValueError(f"the ensemble must be one of {', '.join(ENSEMBLES)}, got {ensemble!r}")
+    check_conditions(ensemble, timestep, temperature, pressure)
+    _check_masses(atoms)
+    check_constraints(atoms)
     if ensemble == "npt":
         _check_npt(atoms)
-    elif ensemble != "nose-hoover" and not atoms.constraints and len(atoms) > 1:
-        atoms.set_constraint(FixCom())
+    elif conserve_momentum(atoms) and len(atoms) > 1:
+        others = [constraint for constraint in atoms.constraints if not isinstance(constraint, FixCom)]
+        atoms.set_constraint([*others, FixCom()])
+    atoms.set_momenta(atoms.get_momenta())
+    if ensemble == "bussi" and not atoms.get_kinetic_energy() > 0:
+        raise ValueError("bussi scales velocities, but all atoms are at rest: draw velocities first, or take langevin")
     step, kelvin = timestep * units.fs, {"temperature_K": temperature}
     match ensemble:
         case "nve":
             return VelocityVerlet(atoms, step)
         case "bussi":
-            return Bussi(atoms, step, **kelvin, taut=BUSSI_TIME_FS * units.fs, rng=rng)
+            freedom = _freedom_without_rotation(atoms)
+            bussi = Bussi(atoms, step, **kelvin, taut=BUSSI_TIME_FS * units.fs, rng=rng)
+            bussi.ndof, bussi.target_kinetic_energy = freedom, 0.5 * freedom * units.kB * temperature
+            return bussi
         case "nose-hoover":
-            return NoseHooverChainNVT(atoms, step, **kelvin, tdamp=THERMOSTAT_PERIOD_STEPS * step)
+            freedom = _freedom_without_rotation(atoms)
+            period = THERMOSTAT_PERIOD_STEPS * step
+            return NoseHooverChain(atoms, step, temperature, period, degrees_of_freedom=freedom)
         case "npt":
             times = {"tdamp": THERMOSTAT_PERIOD_STEPS * step, "pdamp": BAROSTAT_PERIOD_STEPS * step}
-            return IsotropicMTKNPT(atoms, step, **kelvin, pressure_au=pressure * units.GPa, **times)
+            return IsotropicNPT(atoms, step, **kelvin, pressure_au=pressure * units.GPa, **times)
     # ``fixcm=True`` does not sample the canonical ensemble (see ASE's docstring of Langevin); ``FixCom`` does.
     return Langevin(atoms, step, **kelvin, friction=LANGEVIN_FRICTION_PER_FS / units.fs, fixcm=False, rng=rng)
 
@@ -72,13 +87,62 @@ def make_dynamics(
 def draw_velocities(atoms: ase.Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Give the atoms Maxwell-Boltzmann velocities at ``temperature`` in K.
 
-    Without constraints the atoms do not drift; if no direction is periodic either, they do not rotate.
+    If no atom is held in place, the atoms do not drift; if no direction is periodic either, they do not rotate.
     """
     thermalize_momenta(atoms, temperature, rng=rng)
-    if len(atoms) > 1 and not atoms.constraints:
+    if len(atoms) > 1 and conserve_momentum(atoms):
         Stationary(atoms, preserve_temperature=False)
         if not atoms.pbc.any():
             ZeroRotation(atoms, preserve_temperature=False)
+
+
+def check_conditions(ensemble: str, timestep: float, temperature: float, pressure: float = 0.0) -> None:
+    """Refuse an unknown ensemble, and numbers that are not finite or in another unit.
+
+    Raises:
+        ValueError: names the number, its range and its unit.
+    """
+    if ensemble not in ENSEMBLES:
+        raise ValueError(f"the ensemble must be one of {', '.join(ENSEMBLES)}, got {ensemble!r}")
+    if not 0 < timestep <= MAX_TIMESTEP_FS:
+        raise ValueError(f"the time step must be above 0 and at most {MAX_TIMESTEP_FS:g} fs, got {timestep} fs")
+    check_temperature(ensemble, temperature)
+    if not abs(pressure) <= MAX_PRESSURE_GPA:
+        raise ValueError(f"the pressure must be a number of at most {MAX_PRESSURE_GPA:g} GPa, got {pressure} GPa")
+
+
+def check_temperature(ensemble: str, temperature: float) -> None:
+    """Refuse a temperature that the thermostat cannot hold.
+
+    Raises:
+        ValueError: the temperature is not finite, negative, above 1e6 K, or 0 K for a Nose-Hoover chain.
+    """
+    if not (0 <= temperature <= MAX_TEMPERATURE_K and math.isfinite(temperature)):
+        raise ValueError(f"a temperature must be between 0 and {MAX_TEMPERATURE_K:g} K, got {temperature} K")
+    if ensemble in ("nose-hoover", "npt") and temperature == 0:
+        raise ValueError(f"{ensemble} needs a temperature above 0 K: its thermostat would have no mass. Take langevin.")
+
+
+def _freedom_without_rotation(atoms: ase.Atoms) -> int:
+    """Stop the rotation of a free molecule, and return how many degrees of freedom are left.
+
+    In other systems rotation is no conserved quantity, and the constraints say how many are left.
+    """
+    freedom = int(atoms.get_number_of_degrees_of_freedom())
+    if len(atoms) < 2 or atoms.pbc.any() or not conserve_momentum(atoms):
+        return freedom
+    ZeroRotation(atoms, preserve_temperature=False)
+    return freedom - (3 if len(atoms) > 2 else 2)
+
+
+def _check_masses(atoms: ase.Atoms) -> None:
+    masses = atoms.get_masses()
+    wrong = np.flatnonzero(~((masses > 0) & np.isfinite(masses)))
+    if len(wrong):
+        raise ValueError(
+            f"atom {wrong[0]} ({atoms.symbols[wrong[0]]}) has a mass of {masses[wrong[0]]:g} u, and an atom that moves "
+            "needs one above 0: set it with atoms.set_masses(...)"
+        )
 
 
 def _check_npt(atoms: ase.Atoms) -> None:

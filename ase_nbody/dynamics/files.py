@@ -1,6 +1,8 @@
 """Files that stay consistent when a run is killed at any moment: growing files, a checkpoint and a folder lock."""
 
+import hashlib
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,39 +73,62 @@ class GrowingFile:
 
 
 class Checkpoint:
-    """The state of a run in a JSON file. Arrays and floats keep their last bit; the file is never half-written."""
+    """The state of a run in a JSON file. Arrays and floats keep their last bit; the file is never half-written.
+
+    Its last entry is the SHA-256 checksum of everything before it, so that a changed file does not continue as another
+    trajectory. Format 1 has no checksum; it is read.
+    """
+
+    _CHECKSUM = re.compile(rb', "sha256": "([0-9a-f]{64})"\}\Z')
+    _ENTRIES = frozenset({"step", "settings", "files", "positions", "momenta", "cell", "variables", "results"})
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Replace the file atomically."""
-        write_whole(self.path, encode(dict(state)).encode())
+        body = encode({"format": 2, **state}).encode()
+        write_whole(self.path, body[:-1] + f', "sha256": "{hashlib.sha256(body).hexdigest()}"}}'.encode())
 
     def read(self) -> dict[str, Any] | None:
         """Return the state, or None if there is no file.
 
         Raises:
-            ResumeError: the file is not a checkpoint.
+            ResumeError: the file is not a checkpoint, or somebody changed it.
         """
         if not self.path.exists():
             return None
+        payload = self.path.read_bytes()
+        checksum = self._CHECKSUM.search(payload)
+        body = payload[: checksum.start()] + b"}" if checksum else payload
         try:
-            state = decode(self.path.read_text(), always_array=False)
-        except (ValueError, TypeError, KeyError) as error:
+            state = decode(body.decode(), always_array=False)
+        except Exception as error:  # whatever damaged contents make ASE's decoder raise
             raise ResumeError(
                 f"{self.path} is not a readable checkpoint ({error}). Start the run in another folder."
             ) from error
-        if not isinstance(state, dict) or state.get("format") != 1:
+        if not isinstance(state, dict) or state.get("format") not in (1, 2):
             raise ResumeError(
-                f"{self.path} is not a checkpoint of format 1, the only one that this release reads. "
+                f"{self.path} is not a checkpoint of format 1 or 2, the only ones that this release reads. "
                 "Start the run in another folder."
+            )
+        if checksum and hashlib.sha256(body).hexdigest() != checksum[1].decode():
+            raise ResumeError(
+                f"{self.path} does not have the checksum that it was written with: something changed it since. "
+                "Put the original back, or start the run in another folder."
+            )
+        if (state["format"] == 2 and not checksum) or not state.keys() >= self._ENTRIES:
+            raise ResumeError(
+                f"{self.path} is incomplete: its checksum or an entry is missing, so something changed it. "
+                "Put the original back, or start the run in another folder."
             )
         return state
 
-    def remove_leftovers(self) -> None:
-        """Remove the temporary files that kills during ``write`` left beside the checkpoint."""
-        for path in self.path.parent.glob(f".{self.path.name}.*"):
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the temporary files that kills during ``write_whole(target, ...)`` left beside it."""
+    for path in target.parent.glob(f".{target.name}.*"):
+        if path.is_file():
             path.unlink()
 
 
@@ -115,6 +140,8 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise ResumeError(f"{folder} is a file: name another folder for the run")
         folder.mkdir(parents=True, exist_ok=True)
         self._file = open(folder / ".lock", "a")  # noqa: SIM115 (stays open as long as the lock is held)
         if fcntl is None:
@@ -124,6 +151,11 @@ class FolderLock:
         except OSError as error:
             self._file.close()
             raise ResumeError(f"another run is using {folder}: wait until it ends, or choose another folder") from error
+
+    @property
+    def held(self) -> bool:
+        """Whether ``release`` was not called yet."""
+        return not self._file.closed
 
     def release(self) -> None:
         """Let other runs use the folder."""

@@ -17,6 +17,8 @@ from ase.md.md import MolecularDynamics
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 
+from ase_nbody.dynamics.nose_hoover import IsotropicNPT, NoseHooverChain
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -39,6 +41,7 @@ _BAROSTAT = Memory(
     settings=(*_CHAIN.settings, "_pressure_au", "_barostat._W", "_barostat._R", "_barostat._ploop"),
     variables=(*_CHAIN.variables, "_barostat._xi", "_barostat._p_xi"),
 )
+_ISOTROPIC = Memory(_BAROSTAT.settings, (*_BAROSTAT.variables, "_eps", "_p_eps", "_cell0", "_volume0"))
 
 # To continue an integrator of your own, add its attributes here.
 MEMORY: dict[type[MolecularDynamics], Memory] = {
@@ -46,7 +49,9 @@ MEMORY: dict[type[MolecularDynamics], Memory] = {
     Langevin: Memory(("dt", "temp", "fr", "fix_com"), ("rng",)),
     Bussi: Memory(("dt", "temp", "taut", "ndof"), ("rng", "transferred_energy")),
     NoseHooverChainNVT: _CHAIN,
-    IsotropicMTKNPT: Memory(_BAROSTAT.settings, (*_BAROSTAT.variables, "_eps", "_p_eps", "_cell0", "_volume0")),
+    NoseHooverChain: _CHAIN,
+    IsotropicMTKNPT: _ISOTROPIC,
+    IsotropicNPT: _ISOTROPIC,
     MTKNPT: Memory(_BAROSTAT.settings, (*_BAROSTAT.variables, "_h", "_p_g")),
 }
 
@@ -97,6 +102,34 @@ def target_temperature(dynamics: MolecularDynamics) -> float | None:
         except AttributeError:
             continue
     return None
+
+
+def set_target_temperature(dynamics: MolecularDynamics, temperature: float) -> None:
+    """Let the thermostat hold another temperature in K from the next step on. The masses of a chain stay as they are.
+
+    Raises:
+        TypeError: the integrator has no thermostat of a known kind.
+    """
+    energy = temperature * units.kB
+    if isinstance(dynamics, Langevin):
+        dynamics.set_temperature(temperature_K=temperature)
+    elif isinstance(dynamics, Bussi):
+        dynamics.temp, dynamics.target_kinetic_energy = energy, 0.5 * energy * dynamics.ndof
+    elif isinstance(dynamics, NoseHooverChainNVT | IsotropicMTKNPT | MTKNPT):
+        for owner in ("", "_thermostat", "_barostat"):  # each has its own copy
+            part: Any = getattr(dynamics, owner, None) if owner else dynamics
+            if hasattr(part, "_kT"):
+                part._kT = energy
+    else:
+        raise TypeError(f"{type(dynamics).__name__} has no thermostat whose temperature could change")
+
+
+def temperature(dynamics: MolecularDynamics) -> float:
+    """The temperature in K, counted by the degrees of freedom of the thermostat, or else by those of its atoms."""
+    freedom = dynamics.ndof if isinstance(dynamics, Bussi) else getattr(dynamics, "degrees_of_freedom", None)
+    if freedom is None:
+        return float(dynamics.atoms.get_temperature())
+    return float(2 * dynamics.atoms.get_kinetic_energy() / (freedom * units.kB))
 
 
 def _to_json(value: Any) -> Any:

@@ -11,13 +11,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ase_nbody.dynamics.frames import has_spread
-from ase_nbody.dynamics.integrators import target_temperature
+from ase_nbody.dynamics.integrators import target_temperature, temperature
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
 from ase_nbody.structure import Structure
 
 _LONGEST_BOND = 1.3  # as a multiple of the sum of the covalent radii
-_MAX_TEMPERATURE_K = 5000.0  # where no thermostat sets a target
+MAX_TEMPERATURE_K = 5000.0  # where no thermostat sets a target
 _ADVICE = "Look at the frames before it; use a shorter time step, relax first, or train the model on such frames."
+_ADVICE_AT_START = "The run starts with this structure: relax it first, or train the model on such structures."
 
 
 class DynamicsStopped(RuntimeError):
@@ -48,7 +49,8 @@ class NBodyMonitor:
         max_gap: in Angstrom; None lets pieces fly off.
 
     Raises:
-        ValueError: ``max_spread`` is given, but the calculator is not a committee.
+        ValueError: ``max_spread`` is given, but the calculator is not a committee; or a bound is not above 0 (infinity
+            sets no bound).
     """
 
     def __init__(
@@ -63,17 +65,21 @@ class NBodyMonitor:
     ) -> None:
         self.dynamics = None if isinstance(source, ase.Atoms) else source
         self.atoms: ase.Atoms = source if isinstance(source, ase.Atoms) else source.atoms
+        bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
+        for name, bound in {**bounds, "min_distance": min_distance, "max_gap": max_gap}.items():
+            if bound is not None and not bound > 0:
+                raise ValueError(f"{name} must be a number above 0, or None for no bound, got {bound}")
         if max_temperature is None:
             target = None if self.dynamics is None else target_temperature(self.dynamics)
-            max_temperature = 10 * target if target else _MAX_TEMPERATURE_K
+            max_temperature = 10 * target if target else MAX_TEMPERATURE_K
         if max_spread is not None and not has_spread(self.atoms.calc):
             raise ValueError(
                 f"max_spread = {max_spread} eV/Angstrom needs a committee, but {type(self.atoms.calc).__name__} is a "
                 "single model. Give it several, NBodyCalculator(['a.nbody', 'b.nbody']), or leave max_spread out."
             )
         self.max_temperature, self.max_force, self.max_spread = max_temperature, max_force, max_spread
-        self.min_distance, self.max_gap = min_distance, max_gap
-        self.fragments = _fragments(self.atoms) if max_gap is not None else None
+        self.min_distance, self.max_gap = min_distance, None if max_gap == np.inf else max_gap
+        self.fragments = _fragments(self.atoms) if self.max_gap is not None else None
 
     def __call__(self) -> None:
         """Check the present step.
@@ -84,7 +90,7 @@ class NBodyMonitor:
         self._check_finite()
         self._check_temperature()
         forces = self.atoms.get_forces(apply_constraint=False)
-        remedy = "Such forces come from a time step that is too long or from overlapping atoms. " + _ADVICE
+        remedy = "Such forces come from a time step that is too long or from overlapping atoms. " + self._advice
         self._check_vectors("the force", "max_force", forces, self.max_force, remedy)
         if self.max_spread is not None:
             remedy = "The models of the committee disagree: label this structure and add it to the training data."
@@ -96,24 +102,35 @@ class NBodyMonitor:
         if self.max_gap is not None:
             self._check_fragments(self.max_gap)
 
+    @property
+    def _starting(self) -> bool:
+        """Whether the dynamics has made no step, so that no frame is before this one."""
+        return self.dynamics is not None and self.dynamics.nsteps == 0
+
+    @property
+    def _advice(self) -> str:
+        return _ADVICE_AT_START if self._starting else _ADVICE
+
     def _check_finite(self) -> None:
         quantities = {"position": self.atoms.positions, "momentum": self.atoms.get_momenta()}
         for name in (*quantities, "force"):  # forces last: most calculators fail if a position is NaN
             values = quantities[name] if name in quantities else self.atoms.get_forces(apply_constraint=False)
             broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
             if len(broken):
-                self._stop(f"the {name} of {self._name(*broken)} is not finite. {_ADVICE}")
+                self._stop(f"the {name} of {self._name(*broken)} is not finite. {self._advice}")
         energy = self.atoms.get_potential_energy()
         if not np.isfinite(energy):
-            self._stop(f"the energy is {energy} eV. {_ADVICE}")
+            self._stop(f"the energy is {energy} eV. {self._advice}")
 
     def _check_temperature(self) -> None:
-        temperature = self.atoms.get_temperature()
-        if not temperature <= self.max_temperature:
+        kelvin = self.atoms.get_temperature() if self.dynamics is None else temperature(self.dynamics)
+        if not kelvin <= self.max_temperature:
             kinetic = np.square(self.atoms.get_momenta()).sum(axis=1) / self.atoms.get_masses()
+            advice = "The run starts with these velocities: draw others, or raise the bound."
             self._stop(
-                f"the temperature is {temperature:.4g} K, beyond the bound of {self.max_temperature:.4g} K "
-                f"(max_temperature); the hottest is {self._name(kinetic.argmax())}. {_ADVICE}"
+                f"the temperature is {kelvin:.4g} K, beyond the bound of {self.max_temperature:.4g} K "
+                f"(max_temperature); the hottest is {self._name(kinetic.argmax())}. "
+                f"{advice if self._starting else _ADVICE}"
             )
 
     def _check_vectors(
@@ -134,7 +151,7 @@ class NBodyMonitor:
             names = self._name(pairs.first[closest], pairs.second[closest])
             self._stop(
                 f"{names} are {pairs.distance[closest]:.4g} Angstrom apart, closer than {bound:.4g} Angstrom "
-                f"(min_distance). {_ADVICE}"
+                f"(min_distance). {self._advice}"
             )
 
     def _check_fragments(self, bound: float) -> None:

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ase.calculators.calculator import Calculator
-from ase.io.jsonio import encode
 from ase.md.md import MolecularDynamics
+from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from numpy.typing import NDArray
 
-from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, ResumeError
-from ase_nbody.dynamics.frames import csv_line, frame, row
-from ase_nbody.dynamics.integrators import get_variables, set_variables, settings_of
+from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, ResumeError, remove_leftovers
+from ase_nbody.dynamics.frames import csv_line, foreign_columns, frame, row
+from ase_nbody.dynamics.integrators import get_variables, set_variables, target_temperature
+from ase_nbody.dynamics.picture import write_picture
+from ase_nbody.dynamics.ramp import TemperatureRamp
+from ase_nbody.dynamics.same_run import describe, refuse_differences, refuse_other_forces
 
 _RESULTS = ("energy", "free_energy", "forces", "stress")  # what integrators and frames ask a calculator for
 
@@ -52,12 +55,14 @@ class ResumableRun:
             steps. A multiple of ``interval``; default: ``interval``.
         resume: continue the run in the folder if there is one. Without ``resume``, such a run raises an error.
         settings: JSON-able; further settings that a continued run must share with the original.
+        ramp: a temperature that changes during the run.
 
     Raises:
         ResumeError: the folder holds a run and ``resume`` is False; or another run is using the folder; or the run
             there has other atoms, integrator, calculator or settings; or somebody changed its files.
         TypeError: ``integrators.MEMORY`` does not list the integrator.
-        ValueError: ``interval`` is not positive, or ``checkpoint`` is not a multiple of it.
+        ValueError: ``interval`` is not positive, ``checkpoint`` is not a multiple of it, or the integrator is ASE's
+            ``NoseHooverChainNVT`` and the atoms have constraints, which it does not hold.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class ResumableRun:
         checkpoint: int | None = None,
         resume: bool = False,
         settings: Mapping[str, Any] | None = None,
+        ramp: TemperatureRamp | None = None,
     ) -> None:
         self.dynamics, self.folder, self.interval = dynamics, Path(folder), interval
         self.checkpoint_interval = interval if checkpoint is None else checkpoint
@@ -77,18 +83,30 @@ class ResumableRun:
                 f"a checkpoint every {self.checkpoint_interval} steps does not go with a frame every {interval} steps: "
                 "give a positive number of steps between frames and a multiple of it between checkpoints"
             )
-        self.settings = {**_describe(dynamics), "steps between frames": interval, **(settings or {})}
+        if type(dynamics) is NoseHooverChainNVT and dynamics.atoms.constraints:
+            raise ValueError(
+                "ASE's NoseHooverChainNVT gives constrained atoms momenta of its own and cools the others: take "
+                "ase_nbody.dynamics.NoseHooverChain, with the same arguments"
+            )
+        given = {"steps between frames": interval, **(settings or {}), **(ramp.settings if ramp else {})}
+        self._ramp = ramp
+        self.settings, self._given = {**describe(dynamics), **given}, set(given)
+        self._foreign, self.left_out = foreign_columns(dynamics.atoms)
         self.trajectory = GrowingFile(self.folder / "trajectory.extxyz")
         self.table = GrowingFile(self.folder / "table.csv")
+        self.picture = self.folder / "run.png"
         self._checkpoint = Checkpoint(self.folder / "checkpoint.json")
         self._unsaved = _Unsaved()
-        self._stopping = False
+        self._stopping, self._interrupted = False, False
+        self._last_step: int | None = None
         self._lock = FolderLock(self.folder)
         try:
             self.resumed_at = self._start_or_resume(resume)
         except BaseException:
             self.close()
             raise
+        if ramp is not None:
+            dynamics.attach(ramp, interval=1)
 
     def run_to(self, steps: int) -> bool:
         """Run until the integrator has made ``steps`` steps in all, including those before a kill.
@@ -98,16 +116,37 @@ class ResumableRun:
 
         Raises:
             ValueError: ``steps`` is not a whole number of intervals.
-            DynamicsStopped, CalculationFailed, ...: raised by a monitor, the calculator or the integrator. The run can
-                be resumed from the last checkpoint.
+            ResumeError: the run was closed, or its integrator was moved by others.
+            DynamicsStopped, CalculationFailed, OSError, ...: raised by a monitor, the calculator, the integrator or
+                the disk. Another call goes on from the last checkpoint, and so does ``resume``.
         """
+        if not self._lock.held:
+            raise ResumeError(f"the run in {self.folder} was closed: make another ResumableRun with resume=True")
+        if self._interrupted:
+            self._go_back()
+        if self._last_step not in (None, self.dynamics.nsteps):
+            raise ResumeError(
+                f"the integrator is at step {self.dynamics.nsteps}, but the last frame of the run in {self.folder} is "
+                f"of step {self._last_step}: let run_to alone make the steps, or resume the run from its checkpoint"
+            )
         if (steps - self.dynamics.nsteps) % self.interval:
             near = steps // self.interval * self.interval
             raise ValueError(
                 f"{steps} steps are not a whole number of intervals between frames, each {self.interval} steps long; "
                 f"take {near} or {near + self.interval}"
             )
+        self._interrupted = True
+        self._run_to(steps)
+        self._interrupted = self._stopping = False
+        return bool(self.dynamics.nsteps >= steps)
+
+    def _run_to(self, steps: int) -> None:
+        if self._ramp is not None:
+            self._ramp()
         if not self.table.length:
+            # The checkpoint comes before the other files: whenever a kill comes, they are never without it.
+            self._unsaved = _Unsaved(state=self._state())
+            self._save()
             self._take_frame()
             self._save()
         while self.dynamics.nsteps < steps and not self._stopping:
@@ -121,7 +160,14 @@ class ResumableRun:
             if self.dynamics.nsteps % self.checkpoint_interval == 0:
                 self._save()
         self._save()
-        return bool(self.dynamics.nsteps >= steps)
+
+    def _go_back(self) -> None:
+        """After an error: put everything back into the state of the last checkpoint, as ``resume`` does."""
+        self._unsaved = _Unsaved()
+        saved = self._checkpoint.read()
+        if saved is not None:  # otherwise the first checkpoint failed, before the first step
+            self._restore(saved)
+        self._stopping = False
 
     def stop(self) -> None:
         """End ``run_to`` after the next frame. A signal handler or an observer may call it."""
@@ -130,6 +176,20 @@ class ResumableRun:
     def read_table(self) -> NDArray[np.void]:
         """The table as a structured array: ``run.read_table()["temperature_K"]``."""
         return np.atleast_1d(np.genfromtxt(self.table.path, delimiter=",", names=True))
+
+    def draw(self) -> Path:
+        """Draw temperature, energies and pressure over time into ``run.png``, and return its path.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        table = self.read_table()
+        if self._ramp is None:
+            target: float | NDArray[np.float64] | None = target_temperature(self.dynamics)
+        else:
+            target = np.array([self._ramp.temperature_at(step) for step in table["step"]])
+        write_picture(self.picture, table, target)
+        return self.picture
 
     def close(self) -> None:
         """Let other runs use the folder."""
@@ -145,15 +205,17 @@ class ResumableRun:
 
     def _start_or_resume(self, resume: bool) -> int | None:
         """Start a run in the folder or resume the one there. Return the step it resumes at, None for a new run."""
-        self._checkpoint.remove_leftovers()
+        for path in (self._checkpoint.path, self.picture):
+            remove_leftovers(path)
         saved = self._checkpoint.read()
         if saved is None:
             for file in (self.trajectory, self.table):
                 if file.path.exists():
                     raise ResumeError(f"{file.path} exists, but no checkpoint to resume from: choose another folder")
-            # The checkpoint comes before the other files: whenever a kill comes, they are never without it.
-            self._unsaved = _Unsaved(state=self._state())
-            self._save()
+            return None
+        if not resume and not saved["step"]:  # nothing is lost: it was refused or killed before its first checkpoint
+            for path in (self.trajectory.path, self.table.path, self._checkpoint.path):
+                path.unlink(missing_ok=True)
             return None
         if not resume:
             raise ResumeError(
@@ -167,7 +229,8 @@ class ResumableRun:
         values = row(self.dynamics)
         header = "" if self.table.length or self._unsaved.rows else csv_line(list(values))
         rows = self._unsaved.rows + header + csv_line(list(values.values()))
-        self._unsaved = _Unsaved(self._unsaved.frames + frame(self.dynamics), rows, self._state())
+        self._unsaved = _Unsaved(self._unsaved.frames + frame(self.dynamics, self._foreign), rows, self._state())
+        self._last_step = self.dynamics.nsteps
 
     def _state(self) -> dict[str, Any]:
         """A copy of everything that the rest of the run depends on."""
@@ -192,12 +255,12 @@ class ResumableRun:
         self.trajectory.append(self._unsaved.frames.encode())
         self.table.append(self._unsaved.rows.encode())
         files = {file.path.name: file.state() for file in (self.trajectory, self.table)}
-        self._checkpoint.write({"format": 1, "settings": self.settings, "files": files, **self._unsaved.state})
+        self._checkpoint.write({"settings": self.settings, "files": files, **self._unsaved.state})
         self._unsaved = _Unsaved()
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         """Put atoms, integrator, calculator and files into the saved state."""
-        _refuse_differences(self.folder, saved["settings"], self.settings)
+        refuse_differences(self.folder, saved["settings"], self.settings, self._given)
         atoms = self.dynamics.atoms
         atoms.set_cell(saved["cell"], apply_constraint=False)
         atoms.set_positions(saved["positions"], apply_constraint=False)
@@ -206,10 +269,11 @@ class ResumableRun:
         self.dynamics.nsteps = int(saved["step"])
         forces = atoms.get_forces(apply_constraint=False)
         if saved["results"]:
-            _refuse_other_forces(self.folder, saved["results"]["forces"], forces)
+            refuse_other_forces(self.folder, saved["results"]["forces"], forces)
         _results(atoms.calc).update(saved["results"])  # equal to round-off; they came from a list of another age
         for file in (self.trajectory, self.table):
             file.cut_back(saved["files"][file.path.name])
+        self._last_step = self.dynamics.nsteps
 
     def _forget_lists(self) -> None:
         forget = getattr(self.dynamics.atoms.calc, "forget", None)
@@ -220,43 +284,3 @@ class ResumableRun:
 def _results(calculator: Any) -> dict[str, Any]:
     """The calculator's cache of its last results; empty if it is not an ASE ``Calculator``."""
     return calculator.results if isinstance(calculator, Calculator) else {}
-
-
-def _describe(dynamics: MolecularDynamics) -> dict[str, Any]:
-    """What a continued run must share with the original: its settings, and the atoms except their state."""
-    atoms = dynamics.atoms
-    return {
-        **settings_of(dynamics),
-        "atomic numbers": atoms.numbers.copy(),
-        "masses": atoms.get_masses(),
-        "pbc": atoms.pbc.copy(),
-        "constraints": [constraint.todict() for constraint in atoms.constraints],
-    }
-
-
-def _refuse_differences(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [name for name in {**before, **now} if encode(before.get(name)) != encode(now.get(name))]
-    if changed:
-        details = "; ".join(f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}" for name in changed)
-        raise ResumeError(
-            f"the run in {folder} has other settings: {details}. "
-            "Resume it with the same settings, or choose another folder."
-        )
-
-
-def _refuse_other_forces(folder: Path, before: NDArray[np.float64], now: NDArray[np.float64]) -> None:
-    """Refuse a changed model, which would continue without an error, but on another trajectory.
-
-    The tolerance allows for single precision.
-    """
-    deviation = np.abs(before - now)
-    if not (deviation <= 1e-3 + 1e-3 * np.abs(before)).all():
-        raise ResumeError(
-            f"the calculator gives forces that differ by up to {deviation.max():.3g} eV/Angstrom from those of the run "
-            f"in {folder}. Resume it with the model that it began with, or choose another folder."
-        )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

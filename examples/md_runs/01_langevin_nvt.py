@@ -11,9 +11,10 @@ from ase import units
 from ase.constraints import FixCom
 from ase.io import read, write
 from ase.md.langevin import Langevin
-from common import command_line, draw_velocities, ethanol, jackknife, pyplot, run_script, sample, save
+from common import command_line, draw_velocities, ethanol, jackknife, run_script, sample, save
 
 from ase_nbody import NBodyMonitor
+from ase_nbody.dynamics import draw_run
 
 TEMPERATURE_K = 300.0
 TIMESTEP_FS = 0.5  # a twentieth of the period of the O-H vibration
@@ -31,20 +32,6 @@ def equipartition(atoms: ase.Atoms) -> float:
     momenta = atoms.get_number_of_degrees_of_freedom()  # 3 N - 3: the centre of mass is held
     vibrations = 3 * len(atoms) - 6
     return (momenta + vibrations) / 2
-
-
-def plot(times: np.ndarray, temperatures: np.ndarray, potential: np.ndarray, total: np.ndarray) -> pyplot.Figure:
-    figure, (upper, lower) = pyplot.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
-    upper.plot(times, temperatures, lw=0.5)
-    upper.plot(times, np.cumsum(temperatures) / np.arange(1, len(times) + 1), color="C3", label="mean so far")
-    upper.axhline(TEMPERATURE_K, color="black", ls="--", label="target")
-    upper.set(ylabel="temperature / K")
-    upper.legend(loc="upper right")
-    lower.plot(times, total, lw=0.5, label="total")
-    lower.plot(times, potential, lw=0.5, label="potential")
-    lower.set(xlabel="time / ps", ylabel="energy above the minimum / eV")
-    lower.legend(loc="upper right")
-    return figure
 
 
 def main() -> None:
@@ -96,7 +83,7 @@ def main() -> None:
         options.output / "01_langevin_nvt",
         "time_ps,temperature_K,potential_eV,total_eV",
         np.column_stack([times, temperatures, potential, total]),
-        plot(times, temperatures, potential, total),
+        draw_run(table, TEMPERATURE_K),
     )
 
 

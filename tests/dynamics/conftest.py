@@ -14,7 +14,7 @@ from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 
 from ase_nbody import NBodyCalculator
-from ase_nbody.dynamics import ResumableRun
+from ase_nbody.dynamics import IsotropicNPT, NoseHooverChain, ResumableRun
 
 KELVIN = {"temperature_K": 300.0}
 TIMES = {"tdamp": 20 * units.fs, "pdamp": 40 * units.fs}
@@ -33,6 +33,10 @@ INTEGRATORS: dict[str, Callable[[ase.Atoms, int], MolecularDynamics]] = {
         atoms, 0.5 * units.fs, **KELVIN, taut=20 * units.fs, rng=np.random.default_rng(seed)
     ),
     "nose-hoover": lambda atoms, seed: NoseHooverChainNVT(atoms, 0.5 * units.fs, **KELVIN, tdamp=TIMES["tdamp"]),
+    "nose-hoover with constraints": lambda atoms, seed: NoseHooverChain(
+        atoms, 0.5 * units.fs, 300.0, tdamp=TIMES["tdamp"]
+    ),
+    "isotropic npt at rest": lambda atoms, seed: IsotropicNPT(atoms, 0.5 * units.fs, 300.0, 0.0, **TIMES),
     "isotropic npt": lambda atoms, seed: IsotropicMTKNPT(atoms, 0.5 * units.fs, **KELVIN, pressure_au=0.0, **TIMES),
     "npt": lambda atoms, seed: MTKNPT(atoms, 0.5 * units.fs, **KELVIN, pressure_au=0.0, **TIMES),
 }

@@ -129,7 +129,8 @@ def test_garbage_is_cut_off_and_damage_is_refused(dynamics_of, tmp_path, run):
             with pytest.raises(ResumeError, match=rf"{name} was \d+ bytes long at the checkpoint"):
                 ResumableRun(dynamics_of("langevin"), folder, interval=5, resume=True)
         (folder / name).write_bytes(half[name] + half[name][:200] + b"\xff\x00 garbage")
-    (folder / ".checkpoint.json.x1y2z3").write_bytes(b"{")  # as a kill in the middle of writing leaves it
+    for name in (".checkpoint.json.x1y2z3", ".run.png.01234567"):  # as kills in the middle of writing leave them
+        (folder / name).write_bytes(b"{")
     assert run(dynamics_of("langevin"), folder, 20, resume=True) == unbroken
     assert sorted(os.listdir(folder)) == sorted([".lock", "trajectory.extxyz", "table.csv", "checkpoint.json"])
 

@@ -14,6 +14,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.constraints import FixAtoms
 
 from ase_nbody import save_model
 from ase_nbody.files.archive import shipped_models
@@ -100,6 +101,172 @@ def test_momenta_of_the_file_are_kept(md):
     ase.io.write("moving.extxyz", drawn)
     assert md("a.nbody", "moving.extxyz", "--steps", 0, "--output", "kept", "--temperature", 5)[0] == 0
     np.testing.assert_allclose(ase.io.read("kept/trajectory.extxyz").get_momenta(), drawn.get_momenta(), atol=1e-7)
+
+
+@pytest.mark.usefixtures("inputs")
+def test_zero_velocities_of_a_file_are_none(md):
+    """A CONTCAR of a relaxation has them; --velocities keep starts at rest all the same."""
+    still = ase.io.read("methanol.extxyz")
+    still.set_momenta(np.zeros((6, 3)))
+    ase.io.write("still.extxyz", still)
+    command = ("a.nbody", "still.extxyz", "--steps", 0, "--ensemble", "nve", "--output")
+    assert md(*command, "drawn")[0] == 0
+    assert ase.io.read("drawn/trajectory.extxyz").get_temperature() > 50
+    assert md(*command, "rest", "--velocities", "keep")[0] == 0
+    assert not ase.io.read("rest/trajectory.extxyz").get_momenta().any()
+    code, _, err = md(*command[:-3], "--ensemble", "bussi", "--velocities", "keep", "--output", "none")
+    assert code == 1
+    assert "all atoms are at rest: draw velocities first" in err
+
+
+@pytest.mark.usefixtures("inputs")
+def test_velocities_of_another_temperature(md):
+    """The message names the cause, and each of its remedies works."""
+    hot = ase.io.read("methanol.extxyz")
+    hot.set_velocities(np.random.default_rng(0).normal(scale=0.6, size=(6, 3)))
+    ase.io.write("hot.extxyz", hot)
+    command = ("a.nbody", "hot.extxyz", "--steps", 20, "--interval", 10, "--max-force", "inf")
+    code, _, err = md(*command)
+    assert code == 1
+    assert "the velocities of the structure file have" in err
+    assert not Path("md").exists()
+    kelvin = int(err.split("--temperature ")[1].split()[0])
+    assert kelvin > 3000
+    assert md(*command, "--velocities", "new")[0] == 0
+    kept = md(*command, "--max-temperature", 1e5, "--output", "kept")
+    assert kept[0] == 0
+    assert f"are kept: {kelvin} K" in kept[2]
+    ramp = ("--temperature", kelvin, "--ramp-to", 300, "--output")
+    assert md(*command, *ramp, "ramp")[0] == 0
+    table = np.genfromtxt("ramp/table.csv", delimiter=",", names=True)
+    assert table["temperature_K"][0] == pytest.approx(kelvin, abs=1)
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize("ensemble", ["langevin", "bussi", "nose-hoover", "npt"])
+def test_a_ramp_is_continued(ensemble, md, contents):
+    command = ("a.nbody", "crystal.extxyz", "--ensemble", ensemble, "--interval", 5, "--ramp-to", 900, "--timestep", 1)
+    assert md(*command, "--steps", 20, "--output", "long", "--ramp-ps", 0.015)[0] == 0
+    assert md(*command, "--steps", 10, "--output", "short", "--ramp-ps", 0.015)[0] == 0
+    assert md(*command, "--steps", 20, "--output", "short", "--ramp-ps", 0.015, "--resume")[0] == 0
+    assert contents("short") == contents("long")
+    code, _, err = md(*command, "--steps", 20, "--output", "short", "--resume")
+    assert code == 1
+    assert "ramp was to 900 K in 15 steps and is to 900 K in 20 steps" in err
+
+
+@pytest.mark.usefixtures("inputs")
+def test_a_moved_run_is_continued(md, contents):
+    """Run, model and structure may lie elsewhere: what counts is what is in the files."""
+    assert md("a.nbody", "methanol.extxyz", "--steps", 20, "--output", "unbroken")[0] == 0
+    assert md("a.nbody", "methanol.extxyz", "--steps", 0, "--output", "here")[0] == 0
+    Path("there").mkdir()
+    for before, after in (("here", "run"), ("a.nbody", "model.nbody"), ("methanol.extxyz", "start.extxyz")):
+        os.rename(before, f"there/{after}")
+    command = ("there/model.nbody", "there/start.extxyz", "--steps", 20, "--output", "there/run", "--resume")
+    assert md(*command)[0] == 0
+    assert contents("there/run") == contents("unbroken")
+
+
+@pytest.mark.usefixtures("inputs")
+def test_lengths_are_kept_to_the_step(md, contents):
+    command = ("a.nbody", "methanol.extxyz", "--velocities", "new", "--output")
+    for options, steps, interval in (
+        (("--ps", 0.01, "--timestep", 0.4), 25, 5),
+        (("--steps", 5), 5, 5),
+        (("--steps", 22), 22, 11),
+        (("--ps", 0.02), 40, 20),
+    ):
+        folder = f"run{steps}"
+        code, out, _ = md(*command, folder, *options, "--json")
+        assert (code, json.loads(out)["steps"]) == (0, steps)
+        assert np.genfromtxt(f"{folder}/table.csv", delimiter=",", names=True)["step"].tolist()[1] == interval
+    assert md(*command, "run22", "--steps", 33, "--resume")[0] == 0  # eleven steps apart, as before
+    code, _, err = md(*command, "prime", "--steps", 1429)
+    assert code == 1
+    assert "take 1420 or 1440 steps, or give --interval" in err
+    assert not Path("prime").exists()
+
+
+@pytest.mark.usefixtures("inputs")
+def test_a_refused_command_is_not_in_the_way(md):
+    command = ("a.nbody", "methanol.extxyz", "--steps", 10)
+    ase.io.write("foreign.xyz", ase.Atoms("Xe"))
+    code, _, err = md("a.nbody", "foreign.xyz", *command[2:])
+    assert (code, "Xe" in err) == (1, True)
+    assert md(*command, "--interval", 4)[0] == 1
+    assert md(*command, "--max-force", 1e-6)[0] == 1  # the monitor ends it at step 0
+    assert md(*command)[0] == 0
+    assert Path("md/run.png").exists()
+    assert sorted(path.name for path in Path("md").iterdir()) == [
+        ".lock",
+        "checkpoint.json",
+        "run.png",
+        "table.csv",
+        "trajectory.extxyz",
+    ]
+
+
+@pytest.mark.usefixtures("inputs")
+def test_fixed_atoms_stay_and_are_recorded(md):
+    atoms = ase.io.read("methanol.extxyz")
+    atoms.set_constraint(FixAtoms([0, 1]))
+    atoms.arrays["REF_forces"] = np.ones((6, 3))  # of this structure, not of the frames
+    ase.io.write("fixed.extxyz", atoms)
+    code, _, err = md("a.nbody", "fixed.extxyz", "--steps", 10, "--ensemble", "nose-hoover")
+    assert code == 0
+    assert "The trajectory leaves out 'REF_forces'" in err
+    frames = ase.io.read("md/trajectory.extxyz", ":")
+    for frame in frames:
+        assert frame.constraints[0].index.tolist() == [0, 1]
+        np.testing.assert_allclose(frame.positions[:2], atoms.positions[:2], atol=1e-8)
+    assert np.abs(frames[-1].positions - atoms.positions)[2:].max() > 1e-3
+
+
+@pytest.mark.usefixtures("inputs")
+def test_options_out_of_range(md):
+    """Each is refused in a sentence that shows the value, and no folder is made."""
+    Path("empty.xyz").write_text("0\n\n")
+    Path("words.xyz").write_text("no structure\n")
+    for arguments, culprit in (
+        *(((option, value), "got " + value) for option in ("--temperature", "--ps") for value in ("nan", "inf")),
+        *(
+            (("--timestep", value), f"time step must be above 0 and at most 1000 fs, got {value}")
+            for value in ("nan", "inf")
+        ),
+        *((("--ensemble", "npt", "--pressure", value), f"GPa, got {value}") for value in ("nan", "-inf")),
+        (("--pressure", 1), "--pressure 1 has no effect on --ensemble langevin"),
+        (("--timestep", 1e4), "at most 1000 fs"),
+        (("--temperature", 1e9), "between 0 and 1e+06 K, got 1000000000.0"),
+        (("--ensemble", "nose-hoover", "--temperature", 0), "needs a temperature above 0 K"),
+        *(
+            ((f"--max-{what}", value), "above 0, got")
+            for what in ("force", "temperature", "spread")
+            for value in ("nan", 0)
+        ),
+        (("--velocities", "old"), "--velocities must be one of auto, keep, new"),
+        (("--ramp-to", "nan"), "got nan K"),
+        (("--ramp-to", 500, "--ramp-ps", "inf"), "--ramp-ps must be a length above 0 ps"),
+        (("--ramp-ps", 1), "give its final temperature, --ramp-to"),
+        (("--ramp-to", 500, "--ensemble", "nve"), "nve has none"),
+        (("--threads", 10**6), "--threads 1000000 is more than the"),
+        (("--ps", 1e300), "at most 1e12 steps"),
+        (("--steps", 10**15), "at most 1e12"),
+        (("--checkpoint", 7, "--interval", 5), "multiple"),
+    ):
+        code, _, err = md("a.nbody", "methanol.extxyz", *arguments)
+        assert (code, culprit in " ".join(err.split())) == (1, True), (arguments, err)
+        assert not Path("md").exists()
+    for structure, culprit in (
+        ("missing.xyz", "there is no structure file missing.xyz"),
+        ("empty.xyz", "must hold a structure"),
+        ("words.xyz", "ASE cannot read a structure from words.xyz"),
+    ):
+        code, _, err = md("a.nbody", structure)
+        assert (code, culprit in " ".join(err.split())) == (1, True), err
+    Path("file").write_text("")
+    code, _, err = md("a.nbody", "methanol.extxyz", "--steps", 5, "--output", "file")
+    assert (code, "file is a file: name another folder" in err) == (1, True)
 
 
 @pytest.mark.skipif("ethanol" not in shipped_models(), reason="the model 'ethanol' is not shipped")

@@ -120,6 +120,21 @@ def test_spread_needs_a_committee(methanol, network):
             NBodyMonitor(methanol, max_spread=0.1)
 
 
+def test_bounds_and_advice_at_the_start(methanol):
+    """A bound must be a number above 0; the advice before the first step does not speak of frames before it."""
+    for name in ("max_temperature", "max_force", "min_distance", "max_gap"):
+        for value in (np.nan, 0.0, -1.0):
+            with pytest.raises(ValueError, match=f"{name} must be a number above 0"):
+                NBodyMonitor(methanol, **{name: value})
+    assert NBodyMonitor(methanol, max_gap=np.inf).max_gap is None
+    methanol.set_velocities(np.eye(6, 3) * 0.1)
+    dynamics = VelocityVerlet(methanol, 0.05)
+    with pytest.raises(DynamicsStopped, match="starts with these velocities: draw others, or raise the bound"):
+        NBodyMonitor(dynamics, max_temperature=1.0)()
+    with pytest.raises(DynamicsStopped, match="starts with this structure: relax it first"):
+        NBodyMonitor(dynamics, max_temperature=1e6, max_force=1e-6)()
+
+
 def test_distance(methanol):
     closest = methanol.get_all_distances()[np.triu_indices(6, 1)].min()
     NBodyMonitor(methanol, min_distance=closest - 0.01)()

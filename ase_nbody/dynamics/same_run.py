@@ -1,0 +1,70 @@
+"""Whether atoms, integrator and model are those of the run that they are to continue."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.io.jsonio import encode
+from ase.md.md import MolecularDynamics
+from numpy.typing import NDArray
+
+from ase_nbody.dynamics.files import ResumeError
+from ase_nbody.dynamics.integrators import settings_of
+
+
+def describe(dynamics: MolecularDynamics) -> dict[str, Any]:
+    """What a continued run must share with the original: its settings, and the atoms except their state."""
+    atoms = dynamics.atoms
+    return {
+        **settings_of(dynamics),
+        "atomic numbers": atoms.numbers.copy(),
+        "masses": atoms.get_masses(),
+        "pbc": atoms.pbc.copy(),
+        "constraints": [constraint.todict() for constraint in atoms.constraints],
+    }
+
+
+def refuse_differences(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], named: set[str]) -> None:
+    """Refuse other settings than those of the run.
+
+    Args:
+        folder: of the run, for the message.
+        before: settings of the run.
+        now: settings of what is to continue it.
+        named: the settings that the user gave by name. If one of them differs, the message leaves out what follows
+            from it inside the integrator.
+
+    Raises:
+        ResumeError: names each entry that differs, with both values.
+    """
+    changed = [name for name in {**before, **now} if encode(before.get(name)) != encode(now.get(name))]
+    if any(name in named for name in changed):
+        changed = [name for name in changed if name in named or name in ("integrator", "atomic numbers")]
+    if changed:
+        details = "; ".join(f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}" for name in changed)
+        raise ResumeError(
+            f"the run in {folder} has other settings: {details}. "
+            "Resume it with the same settings, or choose another folder."
+        )
+
+
+def refuse_other_forces(folder: Path, before: NDArray[np.float64], now: NDArray[np.float64]) -> None:
+    """Refuse a changed model, which would continue without an error, but on another trajectory.
+
+    The tolerance allows for single precision.
+
+    Raises:
+        ResumeError: names the largest difference in eV/Angstrom.
+    """
+    deviation = np.abs(before - now)
+    if not (deviation <= 1e-3 + 1e-3 * np.abs(before)).all():
+        raise ResumeError(
+            f"the calculator gives forces that differ by up to {deviation.max():.3g} eV/Angstrom from those of the run "
+            f"in {folder}. Resume it with the model that it began with, or choose another folder."
+        )
+
+
+def _shown(value: Any) -> str:
+    text = str(value.tolist() if isinstance(value, np.ndarray) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,65 @@
+"""The list of commands, the version and the list of models: they come at once and tell the truth."""
+
+import inspect
+import json
+import subprocess
+import sys
+from importlib import import_module, metadata
+
+import pytest
+
+import ase_nbody
+from ase_nbody.cli import COMMANDS, main
+from ase_nbody.files.archive import load_members, shipped_models
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ase_nbody.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_of_each_command_what_the_command_says_itself(name: str) -> None:
+    function = getattr(import_module(f"ase_nbody.cli.{name}"), name)
+    assert COMMANDS[name] == inspect.getdoc(function).split("\n")[0]
+
+
+def test_help_needs_neither_torch_nor_ase() -> None:
+    source = "import sys; from ase_nbody.cli import app; app(['--help'], standalone_mode=False); " + (
+        "print('loaded', [name for name in ('torch', 'ase', 'numpy', 'e3nn') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert "loaded []" in result.stdout
+    assert all(name in result.stdout for name in COMMANDS)
+
+
+def test_version(capsys) -> None:
+    result = run("--version")
+    assert result.returncode == 0
+    assert result.stdout == f"ase-nbody {ase_nbody.__version__}\n"
+    assert ase_nbody.__version__ == metadata.version("ase-nbody")
+
+
+def test_an_unknown_command_is_refused() -> None:
+    result = run("modls")
+    assert result.returncode == 2
+    assert "No such command 'modls'" in result.stderr
+
+
+def test_models(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["nbody", "models", "--json"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    rows = json.loads(capsys.readouterr().out)
+    assert list(rows) == list(shipped_models())
+    for name, row in rows.items():
+        members = load_members(name)
+        assert row["elements"] == list(members[0].config.species)
+        assert row["weights"] == sum(weight.numel() for weight in members[0].parameters())
+        assert row["networks"] == len(members)
+        assert row["valid_for"]
+    monkeypatch.setattr(sys, "argv", ["nbody", "models"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(name in printed for name in shipped_models())

@@ -262,7 +262,8 @@ class NBodyCalculator(Calculator):
             CalculatorSetupError: the members of the committee have different hierarchies.
         """
         try:
-            return [PartEnergies(*(array.copy() for array in level)) for level in self._last.part_energies]
+            levels = self._last.part_energies
+            return [PartEnergies(level.centres.copy(), level.energies.copy()) for level in levels]
         except ValueError as error:
             raise CalculatorSetupError(str(error)) from error
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import ase
 import numpy as np
+from ase.data import chemical_symbols
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ LARGEST_COORDINATE_ANGSTROM = 1e9
 SHORTEST_LATTICE_VECTOR_ANGSTROM = 1e-3
 # An atom whose periodic images are farther away than this is isolated, where no network says how far it looks.
 ISOLATED_ATOM_ANGSTROM = 10.0
+SMALLEST_SINE = 1e-6  # of the angles between lattice vectors; below, they count as linearly dependent
 
 
 class StructureError(ValueError):
@@ -23,7 +25,10 @@ class StructureError(ValueError):
 
 @dataclass(frozen=True)
 class Structure:
-    """Positions, species, periodicity and total charge of one system.
+    """Positions, species, periodicity and total charge of one system. It can be evaluated, or it cannot be made.
+
+    Raises:
+        StructureError: see ``from_atoms``; or an array of another shape.
 
     Attributes:
         numbers: atomic numbers (N,), int64.
@@ -40,8 +45,14 @@ class Structure:
     charge: float = 0.0
 
     def __post_init__(self) -> None:
-        for array in (self.numbers, self.positions, self.cell, self.pbc):
+        shapes = {"numbers": (len(self),), "positions": (len(self), 3), "cell": (3, 3), "pbc": (3,)}
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray) or array.shape != shape:
+                found = array.shape if isinstance(array, np.ndarray) else type(array).__name__
+                raise StructureError(f"{name} must be an array of numpy of shape {shape}, got {found}")
             array.setflags(write=False)
+        self.check()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -62,24 +73,30 @@ class Structure:
         reduced, _ = minkowski_reduce(self.cell, self.pbc)  # has the shortest lattice vectors
         return bool(np.linalg.norm(reduced[self.pbc], axis=1).min() > reach)
 
+    @property
+    def has_volume(self) -> bool:
+        """Whether the cell has three independent vectors, so that a stress is defined (see ``volume``)."""
+        lengths = np.linalg.norm(self.cell, axis=1)
+        if not 0.0 < lengths.min() <= lengths.max() < LARGEST_COORDINATE_ANGSTROM:
+            return False
+        return bool(abs(np.linalg.det(self.cell / lengths[:, None])) > SMALLEST_SINE)
+
     @classmethod
     def from_atoms(cls, atoms: ase.Atoms) -> "Structure":
         """Copy what the network needs of ``atoms``, and check it. The charge is ``atoms.info["charge"]``, 0 if absent.
 
         Raises:
-            StructureError: NaN, infinity or more than 1e9 Angstrom in positions or cell, a periodic direction without a
-                lattice vector, periodic lattice vectors that are shorter than 1e-3 Angstrom or linearly dependent, or a
-                charge that is not one finite number.
+            StructureError: a dummy atom or an atomic number that is no element's; NaN, infinity or more than 1e9
+                Angstrom in positions or cell; a periodic direction without a lattice vector; periodic lattice vectors
+                that are shorter than 1e-3 Angstrom or linearly dependent; or a charge that is not one finite number.
         """
-        structure = cls(
+        return cls(
             numbers=atoms.numbers.astype(np.int64),
             positions=np.array(atoms.positions, dtype=np.float64),
             cell=np.array(atoms.cell.array, dtype=np.float64),
             pbc=np.array(atoms.pbc, dtype=np.bool_),
             charge=_total_charge(atoms.info),
         )
-        structure.check()
-        return structure
 
     def to_atoms(self) -> ase.Atoms:
         """The same system as ``ase.Atoms``; the charge of an ion is in ``atoms.info["charge"]``."""
@@ -87,7 +104,8 @@ class Structure:
         return ase.Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc, info=info)
 
     def check(self) -> None:
-        """Refuse a geometry that cannot be evaluated, and name the culprit (see ``from_atoms``)."""
+        """Refuse what cannot be evaluated, and name the culprit (see ``from_atoms``)."""
+        self._check_numbers()
         self._check_positions()
         if not np.abs(self.cell).max() < np.inf:  # false for NaN too
             raise StructureError(f"the cell is not finite: {self.cell.tolist()}. Set it with atoms.set_cell(...).")
@@ -98,10 +116,20 @@ class Structure:
         periodic = self.cell[self.pbc]
         if len(periodic) > 1:
             sines = np.linalg.svd(periodic / np.linalg.norm(periodic, axis=1, keepdims=True), compute_uv=False)
-            if sines[-1] < 1e-6:
+            if sines[-1] < SMALLEST_SINE:
                 raise StructureError(
                     f"the periodic lattice vectors are linearly dependent: {periodic.tolist()}. Correct atoms.cell."
                 )
+
+    def _check_numbers(self) -> None:
+        if not len(self.numbers) or (self.numbers.min() > 0 and self.numbers.max() < len(chemical_symbols)):
+            return
+        atom = np.flatnonzero((self.numbers <= 0) | (self.numbers >= len(chemical_symbols)))[0]
+        number = self.numbers[atom]
+        what = "is a dummy: the structure contains X" if number == 0 else f"has atomic number {number}"
+        raise StructureError(
+            f"atom {atom} {what} (allowed: 1 to {len(chemical_symbols) - 1}). Remove it, or give it its element."
+        )
 
     def _check_positions(self) -> None:
         magnitude = np.abs(self.positions)

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from ase_nbody.data.file_names import data_file
 from ase_nbody.data.labels import LABELS, USUAL_KEYS, Label, LabelledStructure, Weights
+from ase_nbody.hierarchy.neighbours import coincident_atoms
 from ase_nbody.structure import Structure
+
+LARGEST_LABEL = 1e15  # in the units of each label; the squares of larger numbers overflow in float32
+SHORTEST_DISTANCE_ANGSTROM = 1e-3  # of two atoms; closer ones are one atom that a file has twice
 
 
 class DataError(ValueError):
@@ -107,9 +111,11 @@ def _labelled(atoms: ase.Atoms, where: str, keys: Mapping[str, str], weight: flo
     except (ValueError, TypeError) as error:
         raise DataError(f"{where}: {error}") from error
     for label in LABELS:
-        if given[label.name] is not None and not np.isfinite(values[label.name]).all():
-            fault = _not_finite(label, values[label.name])
+        if given[label.name] is not None and not (abs(values[label.name]) < LARGEST_LABEL).all():
+            fault = _unusable(label, values[label.name])
             raise DataError(f"{where}: {fault}. Remove the frame or its labels.")
+    if (pair := coincident_atoms(labelled.structure, SHORTEST_DISTANCE_ANGSTROM)) is not None:
+        raise DataError(f"{where}: atoms {pair[0]} and {pair[1]} are at one place. Remove one of them, or the frame.")
     return labelled
 
 
@@ -142,10 +148,14 @@ def _weights(info: Mapping[str, Any], weight: float) -> Weights:
     return Weights(*(common * found[f"config_{label}_weight"] for label in Weights._fields))
 
 
-def _not_finite(label: Label, value: NDArray[np.float64]) -> str:
+def _unusable(label: Label, value: NDArray[np.float64]) -> str:
+    """What is wrong with a label that is not finite or absurdly large."""
+    where = np.argwhere(~(abs(value) < LARGEST_LABEL))[0]
+    bad = value[tuple(where)]
+    what = f"{bad:.3g} (allowed: below {LARGEST_LABEL:g})" if np.isfinite(bad) else "not finite"
     if label.per_atom:
-        return f"the {label.name.removesuffix('s')} on atom {np.argwhere(~np.isfinite(value))[0][0]} is not finite"
-    return f"the {label.name} is not finite" if label.shape else f"the {label.name} is {value}"
+        return f"the {label.name.removesuffix('s')} on atom {where[0]} is {what}"
+    return f"the {label.name} is {what if label.shape or np.isfinite(bad) else bad}"
 
 
 def _find(keys: tuple[str, ...], *places: Mapping[str, Any]) -> Any:

@@ -1,26 +1,39 @@
 """``NBodyCalculator``: ASE's calculator interface around an ``Evaluator``. It checks, keeps and converts results."""
 
-import contextlib
+import copy
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import ase
 import numpy as np
-from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
+from ase.calculators.calculator import Calculator, CalculatorSetupError, all_changes
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from ase_nbody.engines.results import (
+    as_ase_errors,
+    attach_spreads,
+    changed_charge,
+    results_of,
+    spreads_of,
+    structures_of,
+)
 from ase_nbody.files.archive import checksum, load_members
 from ase_nbody.files.committee import refuse_repeated
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.network.outputs import Output
-from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, PartEnergies
+from ase_nbody.runtime.evaluation import Evaluation, PartEnergies
 from ase_nbody.runtime.evaluator import Evaluator
-from ase_nbody.structure import Structure, StructureError
+from ase_nbody.structure import Structure
+from ase_nbody.undisturbed import undisturbed
 
 Model = str | os.PathLike[str] | NBodyNetwork
+
+
+class NothingCalculated(CalculatorSetupError, AttributeError):
+    """A result was asked for before any calculation. ``hasattr`` says no, as for any attribute that is not there."""
 
 
 class NBodyCalculator(Calculator):
@@ -29,15 +42,19 @@ class NBodyCalculator(Calculator):
     >>> atoms.calc = NBodyCalculator("ethanol")  # doctest: +SKIP
 
     One pass gives all properties: ``energy``, ``free_energy`` (equal: there is no electronic temperature), ``energies``
-    (N,), ``forces`` (N, 3), and for systems periodic in three directions ``stress`` (6,) and per-atom ``stresses``
-    (N, 6), which sum to the stress. Models that predict charges also give ``charges`` (N,) in e and ``dipole`` (3,) in
+    (N,), ``forces`` (N, 3), and for cells with a volume ``stress`` (6,) and per-atom ``stresses`` (N, 6), which sum to
+    the stress. Models that predict charges also give ``charges`` (N,) in e and ``dipole`` (3,) in
     e Angstrom for structures without periodic directions; ``atoms.info["charge"]`` is then the total charge. Units: eV,
     Angstrom; ASE's sign and Voigt order. All results are float64.
+
+    Several threads may share a calculator: each call waits for the one before it. Copies share nothing that changes. A
+    pickle holds what made the calculator, and no results.
 
     Args:
         model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these. Several networks,
             in a list or in one file, form a committee: the results are its mean, and ``energy_spread`` and
-            ``forces_spread`` say how far its members disagree.
+            ``forces_spread`` say how far its members disagree. A calculation also puts them into
+            ``atoms.info["energy_spread"]`` and ``atoms.arrays["forces_spread"]``, where trajectories take them from.
         device: where to evaluate, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: ``"float64"`` (default: smooth to round-off, for optimisation and phonons) or ``"float32"`` (faster).
         compile: evaluate with native code, two to three times as fast for small molecules. It is compiled at the first
@@ -72,29 +89,31 @@ class NBodyCalculator(Calculator):
     ) -> None:
         super().__init__()
         models = _committee(model)
-        members = [_networks(member) for member in models]
-        labels = list(map(_label, models))
-        try:
-            if len(models) > 1:
-                refuse_repeated(members, labels)
-            self.evaluator = Evaluator(
-                [*itertools.chain(*members)], device=device, dtype=dtype, compile=compile, threads=threads, skin=skin
-            )
-        except ValueError as error:
-            raise CalculatorSetupError(str(error)) from error
+        with undisturbed():
+            members = [_networks(member) for member in models]
+            labels = list(map(_label, models))
+            try:
+                if len(models) > 1:
+                    refuse_repeated(members, labels)
+                self.evaluator = Evaluator(
+                    [*itertools.chain(*members)],
+                    device=device,
+                    dtype=dtype,
+                    compile=compile,
+                    threads=threads,
+                    skin=skin,
+                )
+            except ValueError as error:
+                raise CalculatorSetupError(str(error)) from error
         self.implemented_properties = [
             *self.implemented_properties,
             *(output.name for output in self.evaluator.outputs),
         ]
         self.parameters.update(
-            model=labels if isinstance(model, list | tuple) else labels[0],
-            device=device,
-            dtype=dtype,
-            compile=compile,
-            threads=threads,
-            skin=skin,
+            model=labels if isinstance(model, list | tuple) else labels[0], **asdict(self.evaluator.settings)
         )
         self._evaluation: Evaluation | None = None
+        self._spreads: dict[str, Any] = {}
 
     def _get_name(self) -> str:
         return "nbody"
@@ -131,6 +150,11 @@ class NBodyCalculator(Calculator):
         """Chemical symbols that every model of the committee knows."""
         return self.evaluator.species
 
+    @property
+    def allowed_atomic_numbers(self) -> frozenset[int]:
+        """Atomic numbers of ``species``."""
+        return frozenset(atomic_numbers[symbol] for symbol in self.species)
+
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation (ASE's interface).
 
@@ -145,6 +169,24 @@ class NBodyCalculator(Calculator):
                 return ["positions"]
         return super().check_state(atoms, tol) + changed_charge(self, atoms)
 
+    def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """A result by its name, calculated if the atoms have changed (ASE's interface)."""
+        with self.evaluator.lock:  # from the comparison of the atoms to the reading of the result
+            found = super().get_property(name, atoms, allow_calculation)
+            if self._spreads and found is not None and atoms is not None:
+                attach_spreads(atoms, self._spreads)
+            return found
+
+    def calculation_required(self, atoms: ase.Atoms, properties: Sequence[str]) -> bool:
+        """Whether a result would have to be calculated (ASE's interface)."""
+        with self.evaluator.lock:
+            return bool(super().calculation_required(atoms, properties))
+
+    def reset(self) -> None:
+        """Forget the last results (ASE's interface)."""
+        with self.evaluator.lock:
+            super().reset()
+
     def calculate(
         self,
         atoms: ase.Atoms | None = None,
@@ -152,22 +194,23 @@ class NBodyCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """Compute everything that one pass gives, whatever was asked for (ASE's interface)."""
-        super().calculate(atoms, properties, system_changes)
-        self.results, self._evaluation = {}, None
-        if self.atoms is None:
-            raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
-        with _as_ase_errors():
-            self._evaluation = self.evaluator.follow(Structure.from_atoms(self.atoms))
-        self.results = results_of(self._evaluation, self.evaluator.outputs)
+        with self.evaluator.lock, as_ase_errors():
+            super().calculate(atoms, properties, system_changes)
+            self.results, self._evaluation, self._spreads = {}, None, {}
+            if self.atoms is None:
+                raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
+            evaluation = self.evaluator.follow(Structure.from_atoms(self.atoms))
+            self._evaluation, self._spreads = evaluation, spreads_of(evaluation)
+            self.results = results_of(evaluation, self.evaluator.outputs)
 
-    def evaluate(self, structures: Sequence[ase.Atoms]) -> list[dict[str, Any]]:
+    def evaluate(self, structures: Iterable[ase.Atoms]) -> list[dict[str, Any]]:
         """The results of many structures, evaluated side by side in batches of some thousand atoms.
 
         They equal those of single calculations to round-off. For small structures this is faster. It does not change
         the calculator's own results or the neighbour list of a running simulation.
 
         Args:
-            structures: any structures, of any sizes.
+            structures: any structures, of any sizes: a list, a generator, a trajectory.
 
         Returns:
             For each structure, what ``results`` would hold after its calculation, in the same units; for a committee
@@ -176,10 +219,28 @@ class NBodyCalculator(Calculator):
         Raises:
             CalculatorSetupError, CalculationFailed: as in a calculation; the message gives the number of the structure.
         """
-        with _as_ase_errors():
-            found = self.evaluator.evaluate(_structures(structures))
+        with as_ase_errors():
+            found = self.evaluator.evaluate(structures_of(structures))
         outputs = self.evaluator.outputs
-        return [results_of(evaluation, outputs) | _spreads_of(evaluation) for evaluation in found]
+        return [results_of(evaluation, outputs) | spreads_of(evaluation) for evaluation in found]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What made the calculator: whoever unpickles it calculates anew."""
+        return {**self.__dict__, "atoms": None, "results": {}, "_evaluation": None, "_spreads": {}}
+
+    def __copy__(self) -> "NBodyCalculator":
+        return self._twin(copy.copy(self.evaluator))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "NBodyCalculator":
+        return self._twin(copy.deepcopy(self.evaluator, memo))
+
+    def _twin(self, evaluator: Evaluator) -> "NBodyCalculator":
+        """A calculator with the same results that shares nothing with this one but what never changes."""
+        twin = type(self).__new__(type(self))
+        with self.evaluator.lock:
+            fixed = {"evaluator": evaluator, "_evaluation": self._evaluation}
+            twin.__dict__.update(copy.deepcopy({**self.__dict__, **dict.fromkeys(fixed)}) | fixed)
+        return twin
 
     # Results beyond ASE's properties. Each describes the structure that was calculated last.
 
@@ -201,7 +262,8 @@ class NBodyCalculator(Calculator):
             CalculatorSetupError: the members of the committee have different hierarchies.
         """
         try:
-            return self._last.part_energies
+            levels = self._last.part_energies
+            return [PartEnergies(level.centres.copy(), level.energies.copy()) for level in levels]
         except ValueError as error:
             raise CalculatorSetupError(str(error)) from error
 
@@ -209,61 +271,8 @@ class NBodyCalculator(Calculator):
     def _last(self) -> Evaluation:
         """The last calculation, or an error if there is none."""
         if not self.results or self._evaluation is None:  # emptied by ASE's reset() and by a failed calculation
-            raise CalculatorSetupError("nothing was calculated yet: call atoms.get_potential_energy() first")
+            raise NothingCalculated("nothing was calculated yet: call atoms.get_potential_energy() first")
         return self._evaluation
-
-
-def results_of(evaluation: Evaluation, outputs: Sequence[Output] = ()) -> dict[str, Any]:
-    """The results of an evaluated structure under ASE's names, with further ``outputs``; for a committee the mean."""
-    structure = evaluation.structure
-    energy, energies, forces = (evaluation.mean(name) for name in ("energy", "energies", "forces"))
-    results = {"energy": float(energy), "free_energy": float(energy), "energies": energies, "forces": forces}
-    if structure.pbc.all():
-        stresses = evaluation.mean("virials") / structure.volume
-        results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
-        results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
-    for output in outputs:
-        if not (output.molecular and structure.pbc.any()):
-            results[output.name] = evaluation.mean(output.name)
-    return results
-
-
-def _spreads_of(evaluation: Evaluation) -> dict[str, Any]:
-    """The spreads of a committee; empty for a single network."""
-    if len(evaluation.predictions) == 1:
-        return {}
-    return {"energy_spread": float(evaluation.spread("energy")), "forces_spread": evaluation.spread("forces")}
-
-
-def changed_charge(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
-    """``["charge"]`` if the total charge of the atoms has changed and the calculator's model gives charges."""
-    before = calculator.atoms
-    if before is None or "charges" not in calculator.implemented_properties:
-        return []
-    same = np.array_equal(before.info.get("charge", 0), atoms.info.get("charge", 0))  # whatever stands there
-    return [] if same else ["charge"]
-
-
-@contextlib.contextmanager
-def _as_ase_errors() -> Iterator[None]:
-    """Turn errors of the structure and of the evaluation into ASE's errors."""
-    try:
-        yield
-    except StructureError as error:
-        raise CalculatorSetupError(str(error)) from error
-    except EvaluationError as error:
-        raise CalculationFailed(str(error)) from error
-
-
-def _structures(atoms: Sequence[ase.Atoms]) -> list[Structure]:
-    """The structures of the atoms. If one cannot be evaluated, the error gives its number."""
-    structures = []
-    for number, one in enumerate(atoms):
-        try:
-            structures.append(Structure.from_atoms(one))
-        except StructureError as error:
-            raise StructureError(f"structure {number}: {error}") from error
-    return structures
 
 
 def _committee(model: Model | Sequence[Model]) -> list[Model]:
@@ -286,4 +295,4 @@ def _label(model: Model) -> str:
     """The name or path of a model, or the hash of a network."""
     if isinstance(model, NBodyNetwork):
         return "sha256:" + checksum(model.config.model_dump(mode="json"), model.state_dict())
-    return os.fspath(model)
+    return str(os.fspath(model))

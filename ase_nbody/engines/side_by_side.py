@@ -5,12 +5,14 @@ calculator of its own. The first calculator that is asked for a result evaluates
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import ase
 from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError, all_changes
 from ase.optimize.optimize import Optimizer
 
-from ase_nbody.engines.calculator import NBodyCalculator, changed_charge
+from ase_nbody.engines.calculator import NBodyCalculator
+from ase_nbody.engines.results import SPREADS, attach_spreads, changed_charge
 
 
 def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atoms]) -> None:
@@ -71,10 +73,19 @@ class _Companion(Calculator):
         super().__init__()
         self.calculator, self.structure, self.companions = calculator, structure, companions
         self.implemented_properties = calculator.implemented_properties
+        self.spreads: dict[str, Any] = {}  # of a committee
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, the total charge included (ASE's interface)."""
         return super().check_state(atoms, tol) + changed_charge(self, atoms)
+
+    def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """A result by its name, calculated if the atoms have changed; threads wait for each other (ASE's interface)."""
+        with self.calculator.evaluator.lock:
+            found = super().get_property(name, atoms, allow_calculation)
+            if found is not None and atoms is not None:
+                attach_spreads(atoms, self.spreads)
+            return found
 
     def calculate(
         self,
@@ -98,4 +109,5 @@ class _Companion(Calculator):
         """Evaluate the structures of some companions in one pass, and give each its results."""
         found = self.calculator.evaluate([companion.atoms for companion in companions])
         for companion, results in zip(companions, found, strict=True):
-            companion.results = {name: results[name] for name in self.implemented_properties if name in results}
+            companion.spreads = {name: results.pop(name) for name in SPREADS if name in results}
+            companion.results = results

@@ -29,6 +29,7 @@ from ase_nbody.files.tensor_file import ModelFileError, pack, read_bounded, unpa
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.weights import Weight
+from ase_nbody.undisturbed import undisturbed
 
 __all__ = ["ModelFileError", "load_members", "load_model", "read_card", "save_model", "shipped_models", "write_whole"]
 
@@ -106,6 +107,7 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
     return members[0]
 
 
+@undisturbed()
 def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
     """Read all networks of a model file: one, or the members of a committee. Otherwise the same as ``load_model``."""
     path = find_model(name)

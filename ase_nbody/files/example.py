@@ -42,18 +42,18 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
     charge = example.get("charge", 0.0)
     if type(charge) not in (int, float) or not abs(charge) <= len(numbers):
         raise _refusal("example.charge", "a number, and no more than one e for each atom")
-    structure = Structure(
-        numbers=np.array(numbers, dtype=np.int64),
-        positions=_vectors("example.positions", example["positions"], len(numbers)),
-        cell=_vectors("example.cell", example["cell"], 3),
-        pbc=np.array(pbc, dtype=np.bool_),
-        charge=float(charge),
-    )
+    positions = _vectors("example.positions", example["positions"], len(numbers))
+    cell = _vectors("example.cell", example["cell"], 3)
     try:
-        structure.check()
+        return Structure(
+            numbers=np.array(numbers, dtype=np.int64),
+            positions=positions,
+            cell=cell,
+            pbc=np.array(pbc, dtype=np.bool_),
+            charge=float(charge),
+        )
     except StructureError as error:
         raise ModelFileError(f"the model's card has an 'example' that cannot be evaluated: {error}") from error
-    return structure
 
 
 def _vectors(entry: str, rows: Any, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:

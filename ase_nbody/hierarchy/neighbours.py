@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from torch import Tensor
 from vesin import NeighborList
 
@@ -91,6 +92,23 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
     wrap = torch.from_numpy(wraps).to(device)
     shift = edges.shift + (wrap.index_select(0, edges.first) - wrap.index_select(0, edges.second))
     return replace(edges, shift=shift).within(cutoff)
+
+
+def coincident_atoms(structure: Structure, distance: float) -> tuple[int, int] | None:
+    """The first two atoms, images included, closer than ``distance`` Angstrom; None if there are none.
+
+    For distances far below the lattice vectors this is much quicker than ``find_pairs``: a k-d tree in the coordinates
+    along the lattice vectors, where the cell is a torus.
+    """
+    box = complete_cell(structure)
+    coordinates = np.linalg.solve(box.T, structure.positions.T).T
+    on_torus = np.where(structure.pbc, coordinates % 1.0 % 1.0, coordinates)  # once more: -1e-17 % 1.0 is 1.0
+    tree = cKDTree(on_torus, boxsize=np.where(structure.pbc, 1.0, 0.0))
+    pairs = tree.query_pairs(distance / _heights(box).min(), output_type="ndarray")
+    apart = coordinates[pairs[:, 1]] - coordinates[pairs[:, 0]]
+    apart -= np.where(structure.pbc, np.round(apart), 0.0)
+    close = pairs[np.linalg.norm(apart @ box, axis=1) < distance]
+    return None if not len(close) else (int(close[:, 0].min()), int(close[close[:, 0].argmin(), 1]))
 
 
 def _search(

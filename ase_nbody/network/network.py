@@ -17,6 +17,7 @@ from ase_nbody.nn.repulsion import ZBLRepulsion
 from ase_nbody.nn.species import IsolatedAtoms, SpeciesEmbedding
 from ase_nbody.nn.weights import Plan, Weight, prefixed
 from ase_nbody.so3 import Type
+from ase_nbody.undisturbed import undisturbed
 
 # The components of a state that the head of an output needs: those of degree 0, or of degree 1 (x, y and z).
 _FRAGMENTS: dict[str, int | slice] = {"charge": 0, "dipole": slice(1, 4)}
@@ -37,6 +38,7 @@ class NBodyNetwork(nn.Module):
     one_hot: Tensor
     embedding: SpeciesEmbedding
 
+    @undisturbed()
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()
         self.config = config

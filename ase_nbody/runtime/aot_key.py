@@ -30,6 +30,7 @@ SOURCES = (
     "runtime/blocks.py",
     "runtime/compiled.py",
     "runtime/formulas.py",
+    "undisturbed.py",
 )
 
 PACKAGE = Path(__file__).parents[1]

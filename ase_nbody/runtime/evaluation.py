@@ -1,6 +1,5 @@
 """``Evaluation``: what the networks say about one structure, and what is wrong if they say nothing."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +13,15 @@ from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.outputs import PER_STRUCTURE
 from ase_nbody.prediction import Prediction, mean_of
 from ase_nbody.structure import Structure
+from ase_nbody.undisturbed import undisturbed
+
+# Energies of an atom (eV) and forces (eV/Angstrom) beyond this come from atoms at one place. Their squares, and the
+# velocities that follow from them, would soon overflow.
+LARGEST_RESULT = 1e30
 
 
 class EvaluationError(RuntimeError):
-    """A structure could not be evaluated: its results are not finite, or it does not fit into memory."""
+    """A structure could not be evaluated: its results are not finite or absurd, or it does not fit into memory."""
 
 
 class PartEnergies(NamedTuple):
@@ -54,6 +58,7 @@ class Evaluation:
         """
         return np.stack(self._arrays(name))
 
+    @undisturbed()
     def mean(self, name: str) -> NDArray[np.float64]:
         """The mean over the networks, as a new array."""
         found = mean_of([prediction[name] for prediction in self.predictions]).numpy(force=True)
@@ -65,15 +70,27 @@ class Evaluation:
         return [array[0] for array in arrays] if name in PER_STRUCTURE else arrays  # a batch of one structure
 
     @property
-    def is_finite(self) -> bool:
-        """Whether all energies and forces are finite; virials follow from these."""
-        return all(math.isfinite(array.sum()) for name in ("energies", "forces") for array in self._arrays(name))
+    def is_sound(self) -> bool:
+        """Whether all energies and forces are finite and below ``LARGEST_RESULT``; virials follow from these."""
+        return self._largest() < LARGEST_RESULT  # false for NaN too
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with results that are not sound."""
+        if not np.isfinite(self._largest()):
+            return "NaN or infinite values"
+        return f"energies or forces above {LARGEST_RESULT:g} eV or eV/Angstrom"
+
+    def _largest(self) -> float:
+        found = [abs(array).max(initial=0.0) for name in ("energies", "forces") for array in self._arrays(name)]
+        return float(np.max(found))  # NaN if there is one
 
     def spread(self, name: str) -> NDArray[np.float64]:
         """The standard deviation over the networks; zero for a single one."""
         return np.asarray(self.members(name).std(axis=0))
 
     @cached_property
+    @undisturbed()
     def part_energies(self) -> list[PartEnergies]:
         """Energies of the parts of each level, the lowest first: the mean over networks that share one hierarchy.
 
@@ -100,9 +117,9 @@ def split_batch(prediction: Prediction, structures: Sequence[Structure]) -> list
 
 
 def require_finite(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation, or raise ``EvaluationError`` if it has NaN or infinite values."""
-    if not evaluation.is_finite:
-        raise EvaluationError(f"the model gave NaN or infinite values. {_closest_pair(evaluation.structure)}")
+    """Return the evaluation, or raise ``EvaluationError`` if it has NaN, infinite or absurd values."""
+    if not evaluation.is_sound:
+        raise EvaluationError(f"the model gave {evaluation.fault}. {_closest_pair(evaluation.structure)}")
     return evaluation
 
 

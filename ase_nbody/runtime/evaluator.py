@@ -1,7 +1,10 @@
 """``Evaluator`` evaluates networks on structures, without ASE. The calculator and every other engine hold one."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +20,13 @@ from ase_nbody.runtime.coverage_watch import CoverageWatch
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, require_finite, split_batch
 from ase_nbody.runtime.extrapolation import ProximityWatch
 from ase_nbody.runtime.memory import free_memory, is_out_of_memory, needed_memory, too_large
+from ase_nbody.runtime.pickled import from_bytes, to_bytes
 from ase_nbody.runtime.runner import Runner
-from ase_nbody.runtime.threads import torch_threads
+from ase_nbody.runtime.settings import DTYPES, Settings, existing_device
+from ase_nbody.runtime.threads import ThreadLock, torch_threads
 from ase_nbody.structure import Structure, StructureError
+from ase_nbody.undisturbed import is_forked, undisturbed
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
 BATCH_ATOMS = 2000  # atoms in a batch of structures that are evaluated side by side
 SERIAL_EDGES = 4000  # up to this number of edges, torch's threads only wait for each other
 _SAFE_EDGES = 100_000  # edges of a hierarchy for which memory is not a concern
@@ -29,6 +34,10 @@ _SAFE_EDGES = 100_000  # edges of a hierarchy for which memory is not a concern
 
 class Evaluator:
     """Evaluates one network, or the members of a committee, on structures of any kind.
+
+    Several threads may share one evaluator: each evaluation waits for the one before it. In a process that was forked,
+    evaluations use one thread. Copies share the networks and nothing else; pickles hold networks and settings, and
+    nothing that was computed.
 
     Args:
         networks: the networks. Those that have this device and dtype already are shared, others are copied.
@@ -49,6 +58,7 @@ class Evaluator:
             surroundings are unlike all of these (see ``CoverageWatch``).
     """
 
+    @undisturbed()
     def __init__(
         self,
         networks: NBodyNetwork | Sequence[NBodyNetwork],
@@ -59,26 +69,22 @@ class Evaluator:
         threads: int | None = None,
         skin: float = 0.5,
     ) -> None:
-        if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        if not isinstance(skin, float | int) or not 0.0 <= skin < np.inf:
-            raise ValueError(f"skin must be a finite distance of at least 0 Angstrom, got {skin!r}")
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise ValueError(f"threads must be a whole number of at least 1, got {threads!r}")
-        self.device, self.threads = _existing_device(device), threads
+        self.settings = Settings(device, dtype, compile, threads, skin)
+        self.device, self.threads = existing_device(self.settings.device), self.settings.threads
+        self.lock = ThreadLock()
         several = [networks] if isinstance(networks, NBodyNetwork) else list(networks)
         if not several:
             raise ValueError("a committee needs at least one network, got none")
-        self.networks = [_in_place(network, self.device, DTYPES[dtype]) for network in several]
+        self.networks = [_in_place(network, self.device, DTYPES[self.settings.dtype]) for network in several]
         if not self.species:
             raise ValueError("the networks of a committee need species in common, and these have none")
         layouts = [network.config.layout for network in self.networks]
         self.layouts = list(dict.fromkeys(layouts))
         self._layout_of = [self.layouts.index(layout) for layout in layouts]  # of each network
-        self._is_known = np.zeros(len(chemical_symbols) + 1, dtype=bool)  # the last: numbers beyond the table
+        self._is_known = np.zeros(len(chemical_symbols), dtype=bool)
         self._is_known[[atomic_numbers[symbol] for symbol in self.species]] = True
-        self._runners = [Runner(network, compile=compile) for network in self.networks]
-        self.followed = [VerletHierarchy(layout, skin, self.device) for layout in self.layouts]
+        self._runners = [Runner(network, compile=self.settings.compile) for network in self.networks]
+        self.followed = [VerletHierarchy(layout, self.settings.skin, self.device) for layout in self.layouts]
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
         self._coverage = CoverageWatch([network.config.coverage for network in self.networks])
         self._fitted_edges = _SAFE_EDGES  # of the largest hierarchy that fitted into the memory
@@ -110,12 +116,13 @@ class Evaluator:
             StructureError: species that a network does not know, or a crowd of atoms (see ``find_pairs``).
             EvaluationError: the result is not finite, or the system does not fit into memory.
         """
-        hierarchies = self._hierarchies(structure, lambda layout: self.followed[layout].update(structure))
-        predictions = self._predict(hierarchies, [structure])
-        by_network = [hierarchies[layout] for layout in self._layout_of]
-        return self._trusted(Evaluation(structure, predictions, by_network))
+        with self.lock, undisturbed():
+            hierarchies = self._hierarchies(structure, lambda layout: self.followed[layout].update(structure))
+            predictions = self._predict(hierarchies, [structure])
+            by_network = [hierarchies[layout] for layout in self._layout_of]
+            return self._trusted(Evaluation(structure, predictions, by_network))
 
-    def evaluate(self, structures: Sequence[Structure]) -> list[Evaluation]:
+    def evaluate(self, structures: Iterable[Structure]) -> list[Evaluation]:
         """Evaluate many structures side by side, in batches of up to ``BATCH_ATOMS`` atoms.
 
         The results equal those of ``follow`` to round-off; its neighbour lists stay as they are.
@@ -124,23 +131,39 @@ class Evaluator:
             StructureError, EvaluationError: see ``follow``. The message begins with the number of the structure, unless
                 a whole batch does not fit into memory.
         """
+        if isinstance(structures, Structure):
+            raise StructureError("many structures are a list, got a single Structure. Give [structure].")
+        several = list(structures)
         found: list[Evaluation] = []
-        for batch in _batches([len(structure) for structure in structures], BATCH_ATOMS):
-            here = [structures[number] for number in batch]
-            separate = []
-            for number, structure in zip(batch, here, strict=True):
-                try:
-                    separate.append(self._hierarchies(structure, self._searcher(structure)))
-                except StructureError as error:
-                    raise StructureError(f"structure {number}: {error}") from error
-            joined = [concatenate(hierarchies) for hierarchies in zip(*separate, strict=True)]
-            by_network = [split_batch(prediction, here) for prediction in self._predict(joined, here)]
-            for number, structure, *predictions in zip(batch, here, *by_network, strict=True):
-                try:
-                    found.append(self._trusted(Evaluation(structure, predictions)))
-                except EvaluationError as error:
-                    raise EvaluationError(f"structure {number}: {error}") from error
+        for number, structure in enumerate(several):
+            with _naming(number):
+                self._refuse_unknown_species(structure)
+        for batch in _batches([len(structure) for structure in several], BATCH_ATOMS):
+            with self.lock, undisturbed():
+                found += self._evaluate_batch(batch, several[batch.start : batch.stop])
         return found
+
+    def _evaluate_batch(self, numbers: Sequence[int], structures: Sequence[Structure]) -> list[Evaluation]:
+        """Evaluate structures in one pass; errors give their ``numbers``."""
+        separate, found = [], []
+        for number, structure in zip(numbers, structures, strict=True):
+            with _naming(number):
+                separate.append(self._hierarchies(structure, self._searcher(structure)))
+        joined = [concatenate(hierarchies) for hierarchies in zip(*separate, strict=True)]
+        by_network = [split_batch(prediction, structures) for prediction in self._predict(joined, structures)]
+        for number, structure, *predictions in zip(numbers, structures, *by_network, strict=True):
+            with _naming(number):
+                found.append(self._trusted(Evaluation(structure, predictions)))
+        return found
+
+    def __copy__(self) -> "Evaluator":
+        return type(self)(self.networks, **asdict(self.settings))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Evaluator":
+        return type(self)(copy.deepcopy(self.networks, memo), **asdict(self.settings))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), to_bytes(self.networks, self.settings))
 
     def _searcher(self, structure: Structure) -> Callable[[int], Hierarchy]:
         return lambda layout: build_hierarchy(structure, self.layouts[layout], device=self.device)
@@ -159,9 +182,13 @@ class Evaluator:
         return evaluation
 
     def _refuse_unknown_species(self, structure: Structure) -> None:
-        known = self._is_known.take(structure.numbers, mode="clip")
+        if not isinstance(structure, Structure):
+            raise StructureError(
+                f"a structure is a Structure, got {type(structure).__name__}. For ase.Atoms use Structure.from_atoms."
+            )
+        known = self._is_known[structure.numbers]
         if not known.all():
-            unknown = [_symbol(number) for number in np.unique(structure.numbers[~known])]
+            unknown = [chemical_symbols[number] for number in np.unique(structure.numbers[~known])]
             raise StructureError(
                 f"the model knows {', '.join(self.species)}, but the structure contains {', '.join(unknown)}. "
                 "Take a model trained on these species, or train one."
@@ -170,7 +197,7 @@ class Evaluator:
     def _predict(self, hierarchies: Sequence[Hierarchy], structures: Sequence[Structure]) -> list[Prediction]:
         """What each network says about the structures; ``hierarchies`` holds one for each layout."""
         small = self.device.type == "cpu" and all(hierarchy.n_edges <= SERIAL_EDGES for hierarchy in hierarchies)
-        with torch_threads(1 if self.threads is None and small else self.threads):
+        with torch_threads(1 if is_forked() or (self.threads is None and small) else self.threads):
             geometry = self._geometry(structures)
             numbers = range(len(self.networks))
             return [self._predict_by(number, hierarchies[self._layout_of[number]], geometry) for number in numbers]
@@ -199,6 +226,20 @@ class Evaluator:
         raise EvaluationError(too_large(network, hierarchy))
 
 
+def _unpickled(kind: type[Evaluator], payload: bytes) -> Evaluator:
+    networks, settings = from_bytes(payload)
+    return kind(networks, **asdict(settings))
+
+
+@contextlib.contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Let the errors of a structure begin with its number."""
+    try:
+        yield
+    except (StructureError, EvaluationError) as error:
+        raise type(error)(f"structure {number}: {error}") from error
+
+
 def _batches(sizes: Sequence[int], largest: int) -> Iterator[range]:
     """Ranges of structures whose sizes sum to at most ``largest``; a larger structure is a batch of its own."""
     first, total = 0, 0
@@ -212,22 +253,12 @@ def _batches(sizes: Sequence[int], largest: int) -> Iterator[range]:
 
 
 def _in_place(network: NBodyNetwork, device: torch.device, dtype: torch.dtype) -> NBodyNetwork:
-    """The network on the given device with the given dtype: itself if it is there already, else a copy."""
+    """The network on the given device with the given dtype: itself if it is there already, else a copy.
+
+    A network that was changed in inference mode is copied too, because its tensors cannot be differentiated.
+    """
     weights = list(network.parameters())
-    if all(weight.dtype == dtype and weight.device == device and not weight.requires_grad for weight in weights):
+    usable = not any(tensor.is_inference() for tensor in [*weights, *network.buffers()])
+    if usable and all(w.dtype == dtype and w.device == device and not w.requires_grad for w in weights):
         return network
     return copy.deepcopy(network).to(device=device, dtype=dtype).requires_grad_(False)
-
-
-def _existing_device(name: str) -> torch.device:
-    try:
-        probe = torch.zeros(1, dtype=torch.float64, device=torch.device(name))
-        probe.cpu()  # "meta" has no numbers
-        return probe.device  # "cuda" is "cuda:0": compared with the weights' device
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not available here ({reason}). Use device='cpu'.") from error
-
-
-def _symbol(number: int) -> str:
-    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"atomic number {number}"

@@ -22,6 +22,28 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class ThreadLock:
+    """A reentrant lock among the threads of a process. Copies, and the copy in a forked process, are free.
+
+    A plain lock that another thread held at the moment of a fork would stay locked in the forked process.
+    """
+
+    def __init__(self) -> None:
+        self._of_process = {os.getpid(): threading.RLock()}
+
+    def __enter__(self) -> None:
+        lock = self._of_process.get(os.getpid())
+        if lock is None:
+            lock = self._of_process.setdefault(os.getpid(), threading.RLock())  # the same one for all threads
+        lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._of_process[os.getpid()].release()
+
+    def __reduce__(self) -> tuple[type["ThreadLock"], tuple[()]]:
+        return ThreadLock, ()
+
+
 @functools.cache
 def warm_up_vector_functions() -> None:
     """Call each of ``VECTOR_FUNCTIONS`` from this thread alone, once, before any threaded evaluation.

@@ -18,12 +18,14 @@ from torch import Tensor
 
 
 @functools.cache
+@torch.inference_mode(False)  # what is kept must serve everybody, whoever asks first
 def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
     """Real Clebsch-Gordan coefficients (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) in float64.
 
     They are orthonormal in the last index: sum_{m1 m2} C_{m1 m2 m} C_{m1 m2 m'} = delta_{m m'}.
     """
-    return math.sqrt(2 * l3 + 1) * o3.wigner_3j(l1, l2, l3, dtype=torch.float64)
+    with torch.device("cpu"):
+        return math.sqrt(2 * l3 + 1) * o3.wigner_3j(l1, l2, l3, dtype=torch.float64)
 
 
 @functools.cache
@@ -32,7 +34,7 @@ def gaunt_coefficient(l1: int, l2: int, l3: int) -> float:
 
     This is the reduced matrix element of a product of harmonics (Wigner-Eckart). It is zero for odd l1 + l2 + l3.
     """
-    pole = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    pole = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64, device="cpu")
     left, right, out = (
         o3.spherical_harmonics(degree, pole, normalize=False, normalization="component") for degree in (l1, l2, l3)
     )

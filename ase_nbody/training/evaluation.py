@@ -15,10 +15,12 @@ from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.threads import warm_up_vector_functions
 from ase_nbody.structure import Structure
 from ase_nbody.training.loss import Residuals, errors, predicted_labels, unit_of
+from ase_nbody.undisturbed import undisturbed
 
 _ATOMS_PER_BATCH = 500
 
 
+@undisturbed()
 def evaluate_model(
     network: NBodyNetwork | Sequence[NBodyNetwork],
     data: Sequence[LabelledStructure],
@@ -52,6 +54,7 @@ def errors_table(table: Mapping[str, Mapping[str, float]], title: str) -> Table:
     return shown
 
 
+@undisturbed()
 def predict(
     network: NBodyNetwork | Sequence[NBodyNetwork],
     data: Sequence[LabelledStructure],

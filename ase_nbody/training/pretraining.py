@@ -33,10 +33,12 @@ from ase_nbody.training.processes import Processes
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_sources, read_splits, require_known_species, species_of, take
 from ase_nbody.training.tight_binding import FRAMES_NAME, require_own_structures, write_frames
+from ase_nbody.undisturbed import undisturbed
 
 _N_VALIDATION = 50  # structures of the cheap method that are held out for validation
 
 
+@undisturbed()
 def train_in_stages(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> Path:
     """Train as ``train`` does, after the pretraining if the configuration has one.
 

@@ -35,6 +35,7 @@ from ase_nbody.training.splits import (
     remove_frames,
     require_known_species,
 )
+from ase_nbody.undisturbed import undisturbed
 
 _DEFAULT_STEPS = 9_000  # steps of the optimiser, if the configuration gives no number of epochs
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
@@ -42,6 +43,7 @@ _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
 Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validation" and "test"
 
 
+@undisturbed()
 def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> Path:
     """Train a network and write ``model.nbody`` into the output folder.
 

@@ -17,8 +17,10 @@ from ase_nbody.training.model_card import with_units
 from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.splits import read_sources, read_splits, remove_frames
+from ase_nbody.undisturbed import undisturbed
 
 
+@undisturbed()
 def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, console: Console | None = None) -> Path:
     """Train one network for each of the seeds ``training.seed``, ``training.seed + 1``, ..., and pack them into a file.
 

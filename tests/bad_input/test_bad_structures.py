@@ -1,14 +1,19 @@
 """Every way in refuses unusable structures with one sentence; odd but sound structures give right results."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import ase
+import ase.io
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
 
-from ase_nbody import NBodyCalculator
+from ase_nbody import Evaluator, NBodyCalculator
 from ase_nbody.data import DataError, read_labelled
+from ase_nbody.structure import Structure, StructureError
 
 CELL = np.diag([6.0, 7.0, 8.0])
 
@@ -45,6 +50,20 @@ EVERYWHERE = {
     "huge cell": (put("cell", 2, [0.0, 0.0, 1e12]), r"lattice vector 2 is 1e\+12 .*allowed: 0.001 to 1e\+09"),
     "overflowing cell": (put("cell", 2, [0.0, 0.0, 1e200]), r"lattice vector 2 is 1e\+200"),
     "vanishing cell": (put("cell", 0, [1e-300, 0.0, 0.0]), "lattice vector 0 is 1e-300 .*switch pbc off"),
+}
+
+
+def numbered(number: int) -> Callable[[ase.Atoms], None]:
+    def spoil(atoms: ase.Atoms) -> None:
+        atoms.numbers[2] = number
+
+    return spoil
+
+
+EVERYWHERE |= {
+    "dummy": (numbered(0), r"atom 2 is a dummy: the structure contains X \(allowed: 1 to 118\)"),
+    "beyond the table": (numbered(400), r"atom 2 has atomic number 400 \(allowed: 1 to 118\)"),
+    "negative number": (numbered(-3), "atom 2 has atomic number -3 "),
 }
 CHARGES = {
     "nan charge": (lambda atoms: atoms.info.update(charge=np.nan), r"info\['charge'\] is nan, .*one finite number"),
@@ -148,10 +167,80 @@ def test_a_left_handed_cell_equals_its_right_handed_twin(systems, network) -> No
 def test_no_stress_without_a_volume(pbc: object, network) -> None:
     atoms = sound()
     atoms.pbc = pbc
+    atoms.cell[2] = 0.0
     atoms.calc = NBodyCalculator(network)
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
     assert np.isfinite(atoms.get_forces()).all()
+
+
+@parametrize("number", [1, 118])
+def test_the_first_and_the_last_element_are_read(number: int, labelled) -> None:
+    atoms = sound()
+    atoms.numbers[:] = number
+    (frame,) = read_labelled(labelled(atoms))
+    assert (frame.structure.numbers == number).all()
+
+
+@parametrize("shift", [[0, 0, 0], [1e-4, 0, -1e-4], CELL[0] - 2 * CELL[1] + CELL[2], CELL[2] - 1e-5])
+@parametrize("pbc", [True, (False, True, False), False])
+def test_the_reader_refuses_atoms_at_one_place(shift: object, pbc: object, labelled) -> None:
+    """Images included, wherever they were wrapped to. In a molecule a lattice vector is a distance like any other."""
+    atoms = sound()
+    atoms.positions[2] = atoms.positions[1] + shift
+    atoms.pbc = pbc
+    same = np.allclose(shift, 0.0, atol=1e-3) or pbc is True
+    if same:
+        with pytest.raises(DataError, match="frame 1: atoms 1 and 2 are at one place"):
+            read_labelled(labelled(sound(), atoms))
+    else:
+        assert len(read_labelled(labelled(sound(), atoms))) == 2
+
+
+@parametrize("size", [1e16, -1e200, 1e308])
+@parametrize(
+    ("name", "sentence"),
+    [("forces", "the force on atom 1 is"), ("energy", "the energy is"), ("stress", "the stress is")],
+)
+def test_the_reader_refuses_absurd_labels(size: float, name: str, sentence: str, tmp_path) -> None:
+    atoms = sound()
+    results = {"energy": 0.0, "forces": np.zeros((3, 3)), "stress": np.zeros(6)}
+    if name == "energy":
+        results[name] = size
+    else:
+        results[name][1] = size
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    ase.io.write(tmp_path / "data.traj", [atoms])
+    shown = re.escape(f"{size:.3g} (allowed: below 1e+15)")
+    with pytest.raises(DataError, match=f"frame 0: {sentence} {shown}. Remove the frame or its labels"):
+        read_labelled(tmp_path / "data.traj")
+
+
+@parametrize(
+    ("entry", "value", "sentence"),
+    [
+        ("positions", np.zeros((2, 3)), r"positions must be an array of numpy of shape \(3, 3\), got \(2, 3\)"),
+        ("cell", np.eye(2), r"cell must be .* shape \(3, 3\), got \(2, 2\)"),
+        ("pbc", [True] * 3, r"pbc must be .* shape \(3,\), got list"),
+        ("numbers", np.array([6, 8, 400]), "atom 2 has atomic number 400"),
+        ("positions", np.full((3, 3), np.nan), "position of atom 0 is not finite"),
+    ],
+)
+def test_a_structure_that_cannot_be_evaluated_cannot_be_made(entry: str, value: object, sentence: str) -> None:
+    """The evaluator takes structures that were made by hand."""
+    with pytest.raises(StructureError, match=sentence):
+        replace(Structure.from_atoms(sound()), **{entry: value})
+
+
+@parametrize("given", [sound(), "CO", None])
+def test_the_evaluator_refuses_what_is_no_structure(given: object, network) -> None:
+    evaluator = Evaluator(network)
+    with pytest.raises(StructureError, match=f"a structure is a Structure, got {type(given).__name__}"):
+        evaluator.follow(given)
+    with pytest.raises(StructureError, match="structure 1: a structure is a Structure"):
+        evaluator.evaluate([Structure.from_atoms(sound()), given])
+    with pytest.raises(StructureError, match="got a single Structure"):
+        evaluator.evaluate(Structure.from_atoms(sound()))
 
 
 @parametrize(

@@ -1,6 +1,7 @@
 """NBodyCalculator itself: what one pass gives, its derivatives, committees, precision, what it refuses."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ase
@@ -10,8 +11,12 @@ import pytest
 import torch
 from ase import units
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, PropertyNotImplementedError
+from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.lj import LennardJones
+from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
 
 import ase_nbody.runtime.evaluator
 import ase_nbody.runtime.runner
@@ -117,10 +122,72 @@ def test_a_left_handed_cell_has_the_stress_of_its_mirror_twin(systems: Systems, 
     np.testing.assert_allclose(*stresses, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["molecule", "slab", "slab in a box", "wire"])
+def in_a_box(atoms: ase.Atoms, pbc: Any) -> ase.Atoms:
+    """The atoms in a skewed cell with vacuum, left-handed, with the given periodic directions."""
+    atoms.set_cell([[6.0, 0.4, 0.0], [0.3, 0.2, 7.0], [0.0, 6.5, 0.7]])
+    atoms.pbc = pbc
+    return atoms
+
+
+BOXES: dict[str, Callable[[Systems], ase.Atoms]] = {
+    "slab in a box": lambda systems: systems["slab in a box"](),
+    "wire in a box": lambda systems: in_a_box(systems["wire"](), (False, False, True)),
+    "periodic molecule": lambda systems: in_a_box(systems["molecule"](), (True, True, False)),
+    "molecule in a box": lambda systems: in_a_box(systems["molecule"](), False),
+}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_the_stress_of_a_cell_with_a_volume(name: str, systems: Systems, make_network: MakeNetwork) -> None:
+    """As in ASE's own potentials: dE/d(strain) over the volume of the cell, whatever its periodic directions."""
+    atoms = BOXES[name](systems)
+    atoms.calc = NBodyCalculator(make_network(isolated_atom_energies={}))
+    numerical = calculate_numerical_stress(atoms, eps=1e-5)
+    assert abs(numerical).max() > 1e-4
+    np.testing.assert_allclose(atoms.get_stress(), numerical, atol=1e-6 * abs(numerical).max())
+    np.testing.assert_allclose(atoms.get_stresses().sum(axis=0), atoms.get_stress(), atol=1e-14)
+    (together,) = atoms.calc.evaluate([atoms])
+    np.testing.assert_allclose(together["stress"], atoms.get_stress(), atol=1e-12)
+
+
+@pytest.mark.parametrize("pbc", [False, True, (True, True, False)])
+def test_whether_there_is_a_stress_is_as_in_ases_potentials(pbc: Any, calc: NBodyCalculator) -> None:
+    cells = [None, [4, 0, 0], [4, 4, 0], [[4, 0, 0], [0, 4, 0], [1, 1, 5]]]
+    for cell in cells:
+        atoms = ase.Atoms("Cu2", positions=[[0, 0, 0], [1.8, 1.9, 0.2]], cell=cell)
+        atoms.pbc = np.logical_and(pbc, atoms.cell.any(axis=1))
+        found = []
+        for one in (calc, EMT(), LennardJones(sigma=2.0, rc=4.0)):
+            one.calculate(atoms)
+            found.append("stress" in one.results)
+        assert found == [found[0]] * 3
+        assert found[0] == (cell is cells[-1])
+
+
+def test_a_slab_relaxes_in_its_plane() -> None:
+    """With a model of ASE's EMT: the in-plane stress vanishes, and the vector across the slab stays as it is."""
+    atoms = ase.build.fcc111("Cu", (1, 1, 3), a=3.7, vacuum=5.0)
+    atoms.rattle(0.02, seed=1)
+    atoms.calc = NBodyCalculator(Path(__file__).parents[1] / "example_models" / "emt.nbody")
+    assert not atoms.pbc[2]
+    height, before = atoms.cell[2].copy(), abs(atoms.get_stress()[[0, 1, 5]]).max()
+    in_plane = FrechetCellFilter(atoms, mask=[True, True, False, False, False, True])
+    assert BFGS(in_plane, logfile=None).run(fmax=1e-3, steps=100)
+    assert abs(atoms.get_stress()[[0, 1, 5]]).max() < 0.01 * before
+    np.testing.assert_allclose(atoms.cell[2], height, atol=1e-12)
+
+
+def flat(atoms: ase.Atoms) -> ase.Atoms:
+    """Three lattice vectors in a plane, of which two are periodic."""
+    atoms.set_cell([[6, 0, 0], [0, 7, 0], [1, 1, 0]])
+    atoms.pbc = (True, True, False)
+    return atoms
+
+
+@pytest.mark.parametrize("name", ["molecule", "slab", "wire", "flat"])
 @pytest.mark.parametrize("key", ["stress", "stresses"])
-def test_no_stress_without_three_periodic_directions(name: str, key: str, systems: Systems, calc) -> None:
-    atoms = systems[name]()
+def test_no_stress_without_a_volume(name: str, key: str, systems: Systems, calc) -> None:
+    atoms = flat(systems["molecule"]()) if name == "flat" else systems[name]()
     atoms.calc = calc
     atoms.get_forces()
     assert key not in calc.results
@@ -343,7 +410,17 @@ def infinite_cell(atoms: ase.Atoms) -> None:
     atoms.cell[0, 0] = np.inf
 
 
+def beyond_the_table(atoms: ase.Atoms) -> None:
+    atoms.numbers[1] = 400
+
+
+def negative_number(atoms: ase.Atoms) -> None:
+    atoms.numbers[0] = -3
+
+
 REFUSED_STRUCTURES = {
+    beyond_the_table: r"atom 1 has atomic number 400 \(allowed: 1 to 118\)",
+    negative_number: "atom 0 has atomic number -3 ",
     foreign: "contains U",
     nameless: "contains X",
     lost: "atom 1 .*z = nan",
@@ -382,6 +459,17 @@ def test_atoms_at_one_place(periodic: bool, repulsion: bool, dtype: str, systems
     with pytest.raises(CalculatorSetupError, match="nothing was calculated"):
         _ = calc.energy_spread
     assert np.isfinite(calc.get_property("energy", good))
+
+
+@pytest.mark.parametrize("distance", [1e-20, 1e-60, 1e-100, 1e-160])
+def test_forces_that_would_overflow(distance: float, make_network: MakeNetwork) -> None:
+    """The repulsion of two nuclei at one place is finite, but as a force it would end a run with an overflow."""
+    atoms = ase.Atoms("C2", positions=[[0, 0, 0], [distance, 0, 0]])
+    calc = NBodyCalculator(make_network(repulsion=True))
+    with pytest.raises(CalculationFailed, match=r"above 1e\+30 eV .*atoms, 0 and 1, are|NaN or infinite"):
+        calc.get_property("energy", atoms)
+    with pytest.raises(CalculationFailed, match="structure 0: "):
+        calc.evaluate([atoms])
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -3,8 +3,6 @@
 import gc
 import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -86,39 +84,6 @@ def test_workers_that_are_started_afresh(model, structures):
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         assert list(pool.map(evaluate, [model] * len(structures), structures)) == serial
-
-
-FORKED = """
-import multiprocessing, sys
-import torch
-from ase.build import molecule
-from ase_nbody import NBodyCalculator
-
-torch.set_num_threads(2)
-calculator = NBodyCalculator(sys.argv[1])
-
-def evaluate(seed):
-    atoms = molecule("CH3OH", vacuum=2.0).repeat((2, 2, 2))  # enough for torch to share the work among threads
-    atoms.rattle(0.05, seed=seed)
-    atoms.calc = calculator  # of the parent process, as it was when the workers were forked
-    return atoms.get_potential_energy(), atoms.get_forces().tolist()
-
-serial = [evaluate(seed) for seed in range(3)]
-with multiprocessing.get_context("fork").Pool(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-    assert pool.map_async(evaluate, range(3)).get(timeout=100) == serial
-print("equal")
-"""
-
-
-def test_forked_workers_inherit_a_calculator(model):
-    """From a parent that has evaluated with two threads; each worker has one.
-
-    The parent's threads do not survive a fork, and a worker with two would wait for them for ever. In a process of its
-    own, for that of the tests has threads of other origin.
-    """
-    command = [sys.executable, "-W", "error", "-c", FORKED, model]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert result.stdout == "equal\n", result.stderr
 
 
 def band(model, ends, parallel):

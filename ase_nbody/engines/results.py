@@ -1,0 +1,94 @@
+"""What an evaluation says, under the names and with the errors of ASE."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import ase
+import numpy as np
+from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from ase_nbody.network.outputs import Output
+from ase_nbody.runtime.evaluation import Evaluation, EvaluationError
+from ase_nbody.structure import Structure, StructureError
+
+SPREADS = ("energy_spread", "forces_spread")  # standard deviations over a committee, in eV and eV/Angstrom
+
+
+def results_of(evaluation: Evaluation, outputs: Sequence[Output] = ()) -> dict[str, Any]:
+    """The results of an evaluated structure under ASE's names, with further ``outputs``; for a committee the mean.
+
+    As in ASE's own potentials, whether there is a stress depends on the cell and not on pbc:
+
+        stress = dE/d(strain) / volume ,
+
+    where the strain deforms cell and atoms together. A slab with vacuum has the volume of its cell, vacuum included.
+    """
+    structure = evaluation.structure
+    energy, energies, forces = (evaluation.mean(name) for name in ("energy", "energies", "forces"))
+    results = {"energy": float(energy), "free_energy": float(energy), "energies": energies, "forces": forces}
+    if structure.has_volume:
+        stresses = evaluation.mean("virials") / structure.volume
+        results["stresses"] = full_3x3_to_voigt_6_stress(stresses)
+        results["stress"] = full_3x3_to_voigt_6_stress(stresses.sum(axis=0))
+    for output in outputs:
+        if not (output.molecular and structure.pbc.any()):
+            results[output.name] = evaluation.mean(output.name)
+    return results
+
+
+def spreads_of(evaluation: Evaluation) -> dict[str, Any]:
+    """The spreads of a committee, by name; empty for a single network."""
+    if len(evaluation.predictions) == 1:
+        return {}
+    energy, forces = evaluation.spread("energy"), evaluation.spread("forces")
+    return dict(zip(SPREADS, (float(energy), forces), strict=True))
+
+
+def attach_spreads(atoms: ase.Atoms, spreads: dict[str, Any]) -> None:
+    """Put spreads where trajectories and extended XYZ files take them from: ``atoms.info`` and ``atoms.arrays``."""
+    if spreads:
+        atoms.info["energy_spread"] = spreads["energy_spread"]
+        atoms.arrays["forces_spread"] = spreads["forces_spread"].copy()
+
+
+def changed_charge(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
+    """``["charge"]`` if the total charge of the atoms has changed and the calculator's model gives charges."""
+    before = calculator.atoms
+    if before is None or "charges" not in calculator.implemented_properties:
+        return []
+    same = np.array_equal(before.info.get("charge", 0), atoms.info.get("charge", 0))  # whatever stands there
+    return [] if same else ["charge"]
+
+
+@contextlib.contextmanager
+def as_ase_errors() -> Iterator[None]:
+    """Turn errors of the structure and of the evaluation into ASE's errors."""
+    try:
+        yield
+    except StructureError as error:
+        raise CalculatorSetupError(str(error)) from error
+    except EvaluationError as error:
+        raise CalculationFailed(str(error)) from error
+
+
+def structures_of(several: Iterable[ase.Atoms]) -> list[Structure]:
+    """The structures of the atoms. If one cannot be evaluated, the error gives its number.
+
+    Raises:
+        StructureError: one of them is not, or cannot be evaluated; or there is no list, but one structure.
+    """
+    if isinstance(several, ase.Atoms) or not isinstance(several, Iterable):
+        raise StructureError(
+            f"many structures are a list of ase.Atoms, got {type(several).__name__}. For one structure give [atoms]."
+        )
+    structures = []
+    for number, one in enumerate(several):
+        if not isinstance(one, ase.Atoms):
+            raise StructureError(f"structure {number} is of type {type(one).__name__}, but must be ase.Atoms")
+        try:
+            structures.append(Structure.from_atoms(one))
+        except StructureError as error:
+            raise StructureError(f"structure {number}: {error}") from error
+    return structures

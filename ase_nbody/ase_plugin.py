@@ -1,6 +1,6 @@
 """What ASE knows of this package: the calculator ``nbody``, and the structures in model files.
 
-The entry point ``ase.plugins`` names this file. The entry point ``ase.ioformats`` names ``ase_nbody_entry``.
+The entry point ``ase.plugins`` names this file. The entry point ``ase.ioformats`` names ``ase_names``.
 """
 
 import ase

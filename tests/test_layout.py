@@ -32,6 +32,7 @@ checks
 cli
 earlier
 models
+ase_names
 ase_plugin
 __init__
 """.strip().splitlines()

@@ -1,8 +1,8 @@
 """What ASE loads by itself, together with its file formats: the name ``nbody`` for its command line and databases.
 
 ASE 3 finds calculators by their names only in its own table. Its file formats are plugins, which every program that
-reads or writes structures loads. So this file adds the name to the table and the model files to the formats. It lies
-outside of the package ``ase_nbody``, whose import takes seconds, and imports it only when a calculator is made.
+reads or writes structures loads. So this file adds the name to the table and the model files to the formats. It must
+stay light: torch is imported only when a calculator is made.
 """
 
 from typing import Any

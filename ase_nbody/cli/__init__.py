@@ -18,7 +18,9 @@ from ase_nbody.cli.md import md
 from ase_nbody.cli.pack import pack
 from ase_nbody.cli.train import train
 from ase_nbody.runtime.memory import is_out_of_memory, keep_freed_memory
+from ase_nbody.text import printable
 
+_LONGEST_MESSAGE = 5_000  # characters
 _EXIT_CODE_INTERRUPTED = 130  # shells use it after Ctrl-C
 
 app = typer.Typer(
@@ -59,7 +61,8 @@ def main() -> None:
 
 
 def _tell(kind: str, message: str = "") -> None:
-    Console(stderr=True).print(Text(kind, style="bold red"), Text(message), soft_wrap=True)
+    shown = printable(message, _LONGEST_MESSAGE)  # it may quote a file
+    Console(stderr=True).print(Text(kind, style="bold red"), Text(shown), soft_wrap=True)
 
 
 def _sentence(error: Exception) -> str:

@@ -14,6 +14,7 @@ ROOT = Path(ase_nbody.__file__).parent
 # A room imports only from those above it: a file or a folder of ``ase_nbody``.
 LAYOUT = """
 undisturbed
+text
 structure
 so3
 hierarchy

@@ -14,7 +14,9 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 import ase_nbody
+from ase_nbody.text import printable
 
+_LONGEST_MESSAGE = 5_000  # characters
 _EXIT_CODE_INTERRUPTED = 130  # shells use it after Ctrl-C
 
 # The commands, each the function of this name in the file of this name, and the first lines of their help.
@@ -102,7 +104,8 @@ def main() -> None:
 
 
 def _tell(kind: str, message: str = "") -> None:
-    Console(stderr=True).print(Text(kind, style="bold red"), Text(message), soft_wrap=True)
+    shown = printable(message, _LONGEST_MESSAGE)  # it may quote a file
+    Console(stderr=True).print(Text(kind, style="bold red"), Text(shown), soft_wrap=True)
 
 
 def _sentence(error: Exception) -> str:

@@ -23,11 +23,16 @@ def lint(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say in words what is wrong with training data; exit with 1 if it would spoil a training."""
-    from ase_nbody.data import read_labelled
+    from ase_nbody.data import Found, read_labelled
     from ase_nbody.data.lint import lint as find_remarks
 
     keys = parse_keys(key)
-    remarks = find_remarks(read_labelled(data, keys=keys), read_labelled(test, keys=keys) if test else [])
+
+    def tell(found: Found) -> None:
+        Console(stderr=as_json).print(str(found), markup=False, highlight=False, soft_wrap=True)
+
+    frames, test_frames = (read_labelled(path, keys=keys, tell=tell) if path else [] for path in (data, test))
+    remarks = find_remarks(frames, test_frames)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(remark) for remark in remarks], indent=2))
     else:

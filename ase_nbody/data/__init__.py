@@ -1,8 +1,9 @@
 """Reference data: the labels, reading labelled structures, the statistics that a training needs, and batches."""
 
 from ase_nbody.data.batch import Batch, LazySamples, Sample, collate, prepare
-from ase_nbody.data.labels import LABELS, Label, LabelledStructure, Weights
-from ase_nbody.data.reading import DataError, iterate_labelled, read_labelled
+from ase_nbody.data.found import Found
+from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Weights
+from ase_nbody.data.reading import iterate_labelled, read_labelled
 from ase_nbody.data.sampling import AtomBatches
 from ase_nbody.data.statistics import (
     DataStatistics,
@@ -18,6 +19,7 @@ __all__ = [
     "Batch",
     "DataError",
     "DataStatistics",
+    "Found",
     "FrameStore",
     "Label",
     "LabelledStructure",

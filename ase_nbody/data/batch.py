@@ -10,8 +10,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ase_nbody.data.labels import LABELS, LabelledStructure
-from ase_nbody.data.reading import DataError
+from ase_nbody.data.labels import LABELS, DataError, LabelledStructure
 from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.config import NBodyConfig

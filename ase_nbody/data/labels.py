@@ -7,12 +7,16 @@ its weight in ``OptimisationConfig``. ``Prediction.outputs`` holds what a networ
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_nbody.structure import Structure
+
+
+class DataError(ValueError):
+    """Data that a network cannot be trained or tested on; the message names the file, the frame and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class Label:
         unit: unit of the values.
         error_unit: unit in which errors are shown, a thousandth of ``unit``.
         misfit: size that an error must have to count as 1 in the loss.
-        keys: names under which files carry it, in the order in which they are tried. ASE's own name comes first.
-        molecular: whether only structures without periodic directions have it.
+        keys: names under which files carry it, ASE's own name first. Each may have a prefix of ``PREFIXES``.
+        needs: what a structure must be to have it. A ``molecule`` has no periodic direction. A ``crystal`` has three,
+            and thus a volume.
     """
 
     name: str
@@ -52,7 +57,21 @@ class Label:
     error_unit: str
     misfit: MisfitUnit
     keys: tuple[str, ...]
-    molecular: bool = False
+    needs: Literal["anything", "molecule", "crystal"] = "anything"
+
+    def is_defined(self, structure: Structure) -> bool:
+        """Whether the structure can have this label. Reading, training and evaluation all ask here.
+
+        A stress, or a virial, is learnt for crystals alone. Programs write zeros for molecules, wires, slabs and atoms
+        in boxes, and the stress of a slab depends on how much vacuum the volume counts. Charges and dipole moments are
+        learnt for structures in which nothing is periodic, and for atoms in boxes.
+        """
+        if self.needs == "anything":
+            return True
+        molecule = not structure.pbc.any() or structure.is_isolated_atom()
+        if self.needs == "molecule":
+            return molecule
+        return bool(structure.pbc.all()) and structure.has_volume and not molecule
 
     def full_shape(self, n_atoms: int) -> tuple[int, ...]:
         """Shape of the values of a structure with ``n_atoms`` atoms."""
@@ -71,7 +90,7 @@ LABELS = (
         unit="eV",
         error_unit="meV",
         misfit=MisfitUnit(1.0, relative=True, grows=True),
-        keys=("energy", "REF_energy", "TotEnergy", "dft_energy"),
+        keys=("energy", "TotEnergy", "free_energy"),
     ),
     Label(
         name="forces",
@@ -80,7 +99,7 @@ LABELS = (
         unit="eV/Angstrom",
         error_unit="meV/Angstrom",
         misfit=MisfitUnit(1.0, relative=True),
-        keys=("forces", "REF_forces", "force", "dft_forces"),
+        keys=("forces", "force"),
     ),
     Label(
         name="stress",
@@ -89,7 +108,8 @@ LABELS = (
         unit="eV/Angstrom^3",
         error_unit="meV/Angstrom^3",
         misfit=MisfitUnit(0.01, relative=True),
-        keys=("stress", "REF_stress", "dft_stress"),
+        keys=("stress",),
+        needs="crystal",
     ),
     Label(
         name="charges",
@@ -99,8 +119,8 @@ LABELS = (
         error_unit="me",
         misfit=MisfitUnit(0.1),
         # Not ASE's "initial_charges": they are what a calculation begins with, and often formal charges.
-        keys=("charges", "REF_charges", "dft_charges"),
-        molecular=True,
+        keys=("charges",),
+        needs="molecule",
     ),
     Label(
         name="dipole",
@@ -109,16 +129,19 @@ LABELS = (
         unit="e Angstrom",
         error_unit="me Angstrom",
         misfit=MisfitUnit(0.1, grows=True),
-        keys=("dipole", "REF_dipole", "dft_dipole"),
-        molecular=True,
+        keys=("dipole",),
+        needs="molecule",
     ),
 )
 BY_NAME: Mapping[str, Label] = {label.name: label for label in LABELS}
 
 # For each label, the names that files use for it. A virial in eV may replace a stress: stress = -virial / volume.
 USUAL_KEYS: Mapping[str, tuple[str, ...]] = {label.name: label.keys for label in LABELS} | {
-    "virial": ("virial", "virials", "REF_virial", "REF_virials", "dft_virial")
+    "virial": ("virial", "virials")
 }
+# Names with one prefix come from one calculation and are a set. The sets, in the order in which they are tried: the
+# names of a reference come before ASE's own, which a model may have written over.
+PREFIXES = ("REF_", "dft_", "")
 
 
 class Weights(NamedTuple):
@@ -146,6 +169,8 @@ class LabelledStructure:
         weights: how much each label counts in the loss.
         charges: partial charges (N,) in e, NaN where missing.
         dipole: dipole moment (3,) in e Angstrom, NaN if missing; of an ion about its centre of mass.
+
+    A label that the structure cannot have (see ``Label.is_defined``) is missing, whatever was given.
     """
 
     structure: Structure
@@ -158,5 +183,5 @@ class LabelledStructure:
 
     def __post_init__(self) -> None:
         for label in LABELS:
-            if getattr(self, label.name) is None:
+            if getattr(self, label.name) is None or not label.is_defined(self.structure):
                 object.__setattr__(self, label.name, label.missing(len(self.structure)))

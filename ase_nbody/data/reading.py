@@ -2,30 +2,37 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ase
-import ase.io
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from ase_nbody.data.file_names import data_file
-from ase_nbody.data.labels import LABELS, USUAL_KEYS, Label, LabelledStructure, Weights
+from ase_nbody.data.found import Found
+from ase_nbody.data.frames import info_of, names_in_file, read_frames, results_of
+from ase_nbody.data.invented import Invented
+from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Weights
+from ase_nbody.data.names import all_usual_names, choose_names
+from ase_nbody.data.xyz import UnreadableFrame
 from ase_nbody.hierarchy.neighbours import coincident_atoms
 from ase_nbody.structure import Structure
+from ase_nbody.text import printable
 
+_LONGEST_REASON = 400  # characters of what a parser says
 LARGEST_LABEL = 1e15  # in the units of each label; the squares of larger numbers overflow in float32
 SHORTEST_DISTANCE_ANGSTROM = 1e-3  # of two atoms; closer ones are one atom that a file has twice
 
 
-class DataError(ValueError):
-    """Data that a network cannot be trained or tested on; the message names the file, the frame and the remedy."""
-
-
 def read_labelled(
-    path: str | os.PathLike[str], index: str = ":", *, keys: Mapping[str, str] | None = None, weight: float = 1.0
+    path: str | os.PathLike[str],
+    index: str = ":",
+    *,
+    keys: Mapping[str, str] | None = None,
+    weight: float = 1.0,
+    tell: Callable[[Found], None] | None = None,
 ) -> list[LabelledStructure]:
     """Read the frames of a file in any format that ``ase.io.read`` takes (extxyz, Trajectory, ...).
 
@@ -33,107 +40,145 @@ def read_labelled(
         path: the file; ``~`` is the home folder, and ``mine.extxyz@:50`` names a file and an index.
         index: which frames, written as a slice of ASE: ``":"``, ``"-50:"``, ``"::10"``.
         keys: names that labels (see ``data/labels.py``) or the ``virial`` have in the file, ``{"energy": "my_e"}``. A
-            label that is named here is looked for under this name only, any other under its usual names.
+            label that is named here is looked for under this name only, any other under its usual names (see
+            ``data/names.py``).
         weight: how much the frames count in the loss. It multiplies the weights that they carry themselves.
+        tell: is called once, after the last frame, with what was found: labels and their names, and what is not used.
 
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: the path is that of a folder.
-        DataError: the file holds no frames or cannot be parsed, no frame has a name that ``keys`` gives, or a frame
-            has unusable labels, weights, positions or charge.
+        DataError: the file holds no frames or cannot be parsed, no frame has a name that ``keys`` gives, a frame has
+            unusable labels, weights, positions or charge, or nobody computed the labels (see ``data/invented.py``).
     """
-    return list(iterate_labelled(path, index, keys=keys, weight=weight))
+    return list(iterate_labelled(path, index, keys=keys, weight=weight, tell=tell))
 
 
 def iterate_labelled(
-    path: str | os.PathLike[str], index: str = ":", *, keys: Mapping[str, str] | None = None, weight: float = 1.0
+    path: str | os.PathLike[str],
+    index: str = ":",
+    *,
+    keys: Mapping[str, str] | None = None,
+    weight: float = 1.0,
+    tell: Callable[[Found], None] | None = None,
 ) -> Iterator[LabelledStructure]:
     """Yield the frames of ``read_labelled`` one at a time; the arguments and errors are the same."""
     path, index = data_file(path, index)
+    keys, chosen = keys or {}, _slice(index)
+    _require_file(path)
+    found = Found(path, choose_names(names_in_file(path, all_usual_names() | set(keys.values())), keys))
+    invented = Invented(keys)
+    for frame in _frames(found, chosen, index, weight):
+        invented.add(frame)
+        yield frame
+        del frame  # a large set is never in memory as a whole
+    if not found.frames:
+        raise DataError(f"{printable(path)} holds no frames for the index {index!r}")
+    _require_names(found, keys)
+    invented.refuse(printable(path), lambda: _frames(Found(path, found.names), chosen, index, weight))
+    if tell is not None:
+        tell(found)
+
+
+def _slice(index: str) -> slice:
+    if not re.fullmatch(r"-?\d+|(-?\d+)?(:(-?\d+)?){1,2}", index) or re.fullmatch(r".*:.*:-?0+", index):
+        raise DataError(f"the index {index!r} is not a slice; write it like ':', '5', '-50:' or '::10'")
+    bounds = [int(bound) if bound else None for bound in index.split(":")]
+    if len(bounds) == 1:
+        (only,) = bounds
+        return slice(only, None if only == -1 else int(only or 0) + 1)
+    return slice(*bounds)
+
+
+def _require_file(path: str) -> None:
     if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a directory, not a data file; give the file in it")
+        raise IsADirectoryError(f"{printable(path)} is a directory, not a data file; give the file in it")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no data file {path!r} (looked in {os.getcwd()})")
-    if not re.fullmatch(r"-?\d+|(-?\d+)?(:(-?\d+)?){1,2}", index):
-        raise DataError(f"the index {index!r} is not a slice; write it like ':', '5', '-50:' or '::10'")
-    chosen = "" if index == ":" else f" of those chosen by {index!r}"
-    count = 0
-    present: set[str] = set()
-    frames = iter(ase.io.iread(os.path.abspath(path), index, do_not_split_by_at_sign=True))
-    while (atoms := _next_frame(frames, path, count)) is not None:
-        present.update(atoms.info, atoms.arrays, atoms.calc.results if atoms.calc is not None else ())
-        yield _labelled(atoms, f"{path}, frame {count}{chosen}", keys or {}, weight)
-        count += 1
-    if not count:
-        raise DataError(f"{path} holds no frames for the index {index!r}")
-    for name, key in (keys or {}).items():
-        if key not in present:
-            there = ", ".join(sorted(present - {"numbers", "positions"})) or "none"
-            raise DataError(f"{path}: no frame has {key!r}, which is named as the key of {name}; there are {there}")
 
 
-def _next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms | None:
-    """The next frame, or None after the last. ``good`` counts the frames that were read before it."""
+def _require_names(found: Found, keys: Mapping[str, str]) -> None:
+    for name, key in keys.items():
+        if key not in found.present:
+            there = ", ".join(map(printable, sorted(found.present - {"numbers", "positions"}))) or "none"
+            raise DataError(
+                f"{printable(found.path)}: no frame has {printable(key)!r}, which is named as the key of {name}; "
+                f"there are {there}"
+            )
+
+
+def _frames(found: Found, chosen: slice, index: str, weight: float) -> Iterator[LabelledStructure]:
+    """The labelled frames of a file. They are counted in ``found``."""
+    frames, of_those = read_frames(found.path, chosen), "" if index == ":" else f" of those chosen by {index!r}"
+    while (atoms := _next_frame(frames, found)) is not None:
+        yield _labelled(atoms, f"{printable(found.path)}, frame {found.frames}{of_those}", found, weight)
+
+
+def _next_frame(frames: Iterator[ase.Atoms], found: Found) -> ase.Atoms | None:
+    """The next frame, or None after the last."""
+    path, good = printable(found.path), found.frames
     try:
         return next(frames, None)
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # parsers fail with errors of every type
-        reason = " ".join(str(error).split()).rstrip(".")
-        if isinstance(error, KeyError):
-            reason = f"{reason} is not a chemical symbol or entry that ASE knows"
-        elif "could not convert string" in reason:
-            reason = f"{reason}, where a number is expected, written like -1.5"
-        elif isinstance(error, RuntimeError) and "StopIteration" in reason:
-            reason = "the file ends within the frame"
+        reason = printable(" ".join(str(error).split()).rstrip("."), _LONGEST_REASON)
+        kind = "" if isinstance(error, UnreadableFrame) else f"{type(error).__name__}: "
+        if isinstance(error, UnreadableFrame):
+            good = error.number
         if good:
-            remedy = f"Good frames before it: {good}; ase.io.read(path, ':{good}') reads them. Or mend the file."
+            remedy = f"Good frames before it: {good}; the index ':{good}' reads them. Or mend the file."
             raise DataError(f"{path}: frame {good} cannot be read: {reason}. {remedy}") from error
         raise DataError(
-            f"{path} cannot be read as structures: {type(error).__name__}: {reason}. "
+            f"{path} cannot be read as structures: {kind}{reason}. "
             "Check that it is whole and that its ending tells its format (.extxyz, .traj, ...)."
         ) from error
 
 
-def _labelled(atoms: ase.Atoms, where: str, keys: Mapping[str, str], weight: float) -> LabelledStructure:
+def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> LabelledStructure:
     if len(atoms) == 0:
         raise DataError(f"{where}: there are no atoms. Remove the frame.")
+    info = info_of(atoms)
     try:
-        given = _given(atoms, keys)
-        values: dict[str, Any] = {
-            label.name: _numbers(given[label.name], label.full_shape(len(atoms)), label.name) for label in LABELS
+        structure = Structure.from_atoms(atoms)
+        given = _given(atoms, info, structure, found.names.used)
+        values = {
+            label.name: _numbers(
+                given[label.name] if label.is_defined(structure) else None, label.full_shape(len(atoms)), label.name
+            )
+            for label in LABELS
         }
         labelled = LabelledStructure(
-            structure=Structure.from_atoms(atoms),
-            weights=_weights(atoms.info, weight),
-            **values | {"energy": float(values["energy"])},
+            structure=structure,
+            weights=_weights(info, weight),
+            **values | {"energy": float(values["energy"])},  # type: ignore[arg-type]
         )
     except (ValueError, TypeError) as error:
-        raise DataError(f"{where}: {error}") from error
+        raise DataError(f"{where}: {printable(error, _LONGEST_REASON)}") from error
     for label in LABELS:
-        if given[label.name] is not None and not (abs(values[label.name]) < LARGEST_LABEL).all():
+        if given[label.name] is None or not label.is_defined(structure):
+            continue
+        if not (abs(values[label.name]) < LARGEST_LABEL).all():
             fault = _unusable(label, values[label.name])
             raise DataError(f"{where}: {fault}. Remove the frame or its labels.")
     if (pair := coincident_atoms(labelled.structure, SHORTEST_DISTANCE_ANGSTROM)) is not None:
         raise DataError(f"{where}: atoms {pair[0]} and {pair[1]} are at one place. Remove one of them, or the frame.")
+    found.add(labelled, {**atoms.arrays, **info, **results_of(atoms)}, given)
     return labelled
 
 
-def _given(atoms: ase.Atoms, keys: Mapping[str, str]) -> dict[str, Any]:
+def _given(atoms: ase.Atoms, info: Mapping[str, Any], structure: Structure, names: Mapping[str, str]) -> dict[str, Any]:
     """The value of each label as the frame has it, or None. Of equal names, the calculator's result comes first."""
-    results = atoms.calc.results if atoms.calc is not None else {}
-    names: dict[str, tuple[str, ...]] = {**USUAL_KEYS}
-    if "stress" in keys or "virial" in keys:
-        names["stress"] = names["virial"] = ()
-    names |= {label: (key,) for label, key in keys.items()}
-    given = {}
-    for label in LABELS:
-        omitted = label.molecular and atoms.pbc.any()
-        own = atoms.arrays if label.per_atom else atoms.info
-        given[label.name] = None if omitted else _find(names[label.name], results, own)
-    if given["stress"] is None and atoms.pbc.all() and atoms.cell.rank == 3:
-        virial = _find(names["virial"], results, atoms.info)
-        given["stress"] = None if virial is None else -_numbers(_full(virial), (3, 3), "virial") / atoms.get_volume()
+    places = {label.name: atoms.arrays if label.per_atom else info for label in LABELS} | {"virial": info}
+    given: dict[str, Any] = dict.fromkeys(places)
+    for name, key in names.items():
+        given[name] = next(
+            (place[key] for place in (results_of(atoms), places[name]) if place.get(key) is not None), None
+        )
+    virial = given.pop("virial")
+    if given["stress"] is None and virial is not None:
+        has_volume = structure.pbc.all() and structure.volume > 0.0
+        given["stress"] = -_numbers(_full(virial), (3, 3), "virial") / structure.volume if has_volume else virial
     return given | {"stress": _full(given["stress"])}
 
 
@@ -158,21 +203,23 @@ def _unusable(label: Label, value: NDArray[np.float64]) -> str:
     return f"the {label.name} is {what if label.shape or np.isfinite(bad) else bad}"
 
 
-def _find(keys: tuple[str, ...], *places: Mapping[str, Any]) -> Any:
-    """The first value under one of the keys, or None. The first key is looked up in all places, then the next key."""
-    return next((place[key] for key in keys for place in places if place.get(key) is not None), None)
-
-
 def _numbers(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
     if value is None:
         return np.full(shape, np.nan)
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"the {name} should be numbers, found {array.flat[0].item()!r}. Write them like -1.5")
+        raise ValueError(
+            f"the {name} should be numbers, found {printable(repr(_first(array)), 60)}. Write them like -1.5"
+        )
     if array.shape != shape:
         expected = "one number" if shape == () else f"labels of shape {shape}"
-        raise ValueError(f"{expected} expected as {name}, found {array.tolist() if shape == () else array.shape}")
+        there = printable(array.tolist(), 60) if shape == () else array.shape
+        raise ValueError(f"{expected} expected as {name}, found {there}")
     return array.astype(np.float64)
+
+
+def _first(array: NDArray[Any]) -> Any:
+    return array.flat[0].item() if array.size else []
 
 
 def _full(stress: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import DistributedSampler, Sampler
 
-from ase_nbody.data.reading import DataError
+from ase_nbody.data.labels import DataError
 
 
 class AtomBatches(Sampler[list[int]]):

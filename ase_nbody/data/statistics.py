@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_nbody.data.labels import LabelledStructure
-from ase_nbody.data.reading import DataError
+from ase_nbody.data.labels import DataError, LabelledStructure
 from ase_nbody.hierarchy.build import members
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.network.config import LevelConfig

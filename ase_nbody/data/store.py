@@ -9,8 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_nbody.data.labels import LABELS, LabelledStructure, Weights
-from ase_nbody.data.reading import DataError
+from ase_nbody.data.labels import LABELS, DataError, LabelledStructure, Weights
 from ase_nbody.structure import Structure
 
 _FRAME = np.dtype(
@@ -32,7 +31,8 @@ _ATOM = np.dtype(
     ]
 )
 _FILES = ("key.json", "frames.bin", "atoms.bin")  # all that a store consists of
-_LAYOUT = f"{_FRAME.descr} {_ATOM.descr}"
+_RULES = 2  # changes when the same file would be read with other labels
+_LAYOUT = f"{_FRAME.descr} {_ATOM.descr} {_RULES}"
 
 
 class FrameStore(Sequence[LabelledStructure]):

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from ase_nbody.data import LABELS, Batch, Label, LabelledStructure, collate, prepare
+from ase_nbody.data import LABELS, Batch, LabelledStructure, collate, prepare
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import evaluate
 from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.threads import warm_up_vector_functions
-from ase_nbody.structure import Structure
 from ase_nbody.training.loss import Residuals, errors, predicted_labels, unit_of
 from ase_nbody.undisturbed import undisturbed
 
@@ -72,19 +71,12 @@ def predict(
         for index, frame in enumerate(data[len(labelled) : len(labelled) + len(sizes)]):
             values: dict[str, Any] = {
                 label.name: pieces[label.name][index].numpy().reshape(label.full_shape(len(frame.structure)))
-                if label.name in pieces and _is_defined(label, frame.structure)
+                if label.name in pieces
                 else label.missing(len(frame.structure))
                 for label in LABELS
             }
             labelled.append(LabelledStructure(frame.structure, **values | {"energy": float(values["energy"])}))
     return labelled
-
-
-def _is_defined(label: Label, structure: Structure) -> bool:
-    """Whether the label is defined for a structure with this periodicity."""
-    if label.name == "stress":
-        return bool(structure.pbc.all())
-    return not (label.molecular and structure.pbc.any())
 
 
 def _batches(

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from ase_nbody.data import LabelledStructure
+from ase_nbody.data import Found, LabelledStructure
 from ase_nbody.files.archive import save_model
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.callbacks import AtomicCheckpoints, Progress, StopEarly, moving_average, split_rule
@@ -72,12 +72,17 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     claim_folder(output, config, begun=checkpoint.is_file(), resume=resume)
 
     console.print(f"Reading {file_names(config.data.train)}")
-    training, validation = read_splits(config, split_rule(checkpoint))
+    found: list[Found] = []
+    training, validation = read_splits(config, split_rule(checkpoint), found.append)
     frames = {"training": training, "validation": validation}
-    frames["test"] = read_sources(config, "test") if config.data.test else []
+    frames["test"] = read_sources(config, "test", found.append) if config.data.test else []
+    for file in found:
+        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
     config = _with_epochs(config, training)
     network = build_network(config, training)
     require_known_species(config, network.config.species, frames)
+    for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
+        console.print(ignored, markup=False, highlight=False, soft_wrap=True)
     console.print(_summary(network, frames), highlight=False, soft_wrap=True)
 
     with _without_hints():

@@ -5,13 +5,13 @@ import hashlib
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_nbody.data import LABELS, DataError, FrameStore, LabelledStructure, iterate_labelled
+from ase_nbody.data import LABELS, DataError, Found, FrameStore, LabelledStructure, iterate_labelled
 from ase_nbody.data.file_names import data_file
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.processes import Processes
@@ -27,7 +27,9 @@ PLAIN_SPLIT = 1  # any frame may be drawn; runs of earlier releases
 SPLIT_RULE = 2  # isolated atoms and the only frame of a species stay in training
 
 
-def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructure]:
+def read_sources(
+    config: TrainingConfig, name: str, tell: Callable[[Found], None] | None = None
+) -> Sequence[LabelledStructure]:
     """All frames of the files in ``data.train``, ``data.validation`` or ``data.test``, one file after the other.
 
     Files that are large compared with ``data.memory`` are not read into memory. Their frames are copied to the folder
@@ -36,6 +38,7 @@ def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructur
     Args:
         config: the configuration of the training.
         name: ``train``, ``validation`` or ``test``.
+        tell: is called for each file with what was found in it, unless its frames are on disk already.
 
     Raises:
         FileNotFoundError, DataError: see ``read_labelled``.
@@ -44,7 +47,9 @@ def read_sources(config: TrainingConfig, name: str) -> Sequence[LabelledStructur
     frames = (
         frame
         for source in sources
-        for frame in iterate_labelled(source.path, source.index, keys=data.keys_of(source), weight=source.weight)
+        for frame in iterate_labelled(
+            source.path, source.index, keys=data.keys_of(source), weight=source.weight, tell=tell
+        )
     )
     files = [Path(source.path).stat() for source in sources if Path(source.path).is_file()]
     if sum(file.st_size for file in files) <= _FRACTION_OF_MEMORY_FOR_FILES * data.memory * 2**30:
@@ -90,7 +95,7 @@ def _is_store(path: Path) -> bool:
 
 
 def read_splits(
-    config: TrainingConfig, rule: int = SPLIT_RULE
+    config: TrainingConfig, rule: int = SPLIT_RULE, tell: Callable[[Found], None] | None = None
 ) -> tuple[Sequence[LabelledStructure], Sequence[LabelledStructure]]:
     """Training and validation frames.
 
@@ -101,15 +106,16 @@ def read_splits(
     Args:
         config: the configuration of the training.
         rule: ``SPLIT_RULE``, or ``PLAIN_SPLIT`` for a run that began without it.
+        tell: see ``read_sources``.
 
     Raises:
         ConfigError: the files hold too few frames, or ``data.validation`` leaves none for training or for validation.
         DataError: all forces have the weight 0; or see ``read_labelled``.
         FileNotFoundError: see ``read_labelled``.
     """
-    frames, validation = read_sources(config, "train"), config.data.validation
+    frames, validation = read_sources(config, "train", tell), config.data.validation
     if isinstance(validation, tuple):
-        training, held_out = frames, read_sources(config, "validation")
+        training, held_out = frames, read_sources(config, "validation", tell)
     else:
         order = list(range(len(frames)))
         random.Random(config.data.seed).shuffle(order)

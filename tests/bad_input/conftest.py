@@ -34,11 +34,11 @@ def model(network, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def labelled(tmp_path) -> Callable[..., Path]:
-    """Write structures with labels of zero to a file."""
+    """Write structures with arbitrary labels to a file."""
 
     def write(*frames: ase.Atoms) -> Path:
         for atoms in frames:
-            atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
+            atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.full((len(atoms), 3), 0.1))
         ase.io.write(tmp_path / "data.traj", frames)
         return tmp_path / "data.traj"
 

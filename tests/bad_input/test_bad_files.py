@@ -51,11 +51,17 @@ BROKEN = {
     "nan energy": (swap("energy=-1.0", "energy=nan"), "frame 0: the energy is nan. Remove"),
     "infinite energy": (swap("energy=-1.0", "energy=-inf"), "frame 0: the energy is -inf"),
     "nan force": (swap("0.25000000", "nan", 1), "frame 0: the force on atom 0 is not finite"),
-    "nan stress": (swap("energy=", 'stress="nan 0 0 0 0 0 0 0 0" energy='), "frame 0: the stress is not finite"),
+    "nan stress": (
+        swap('pbc="F F F"', 'Lattice="9 0 0 0 9 0 0 0 9" pbc="T T T" stress="nan 0 0 0 0 0 0 0 0"'),
+        "frame 0: the stress is not finite",
+    ),
     "text for forces": (swap("forces:R:3", "forces:S:3"), None),
     "no such element": (swap("O  ", "Qq ", 1), "'Qq' is not a chemical symbol"),
     "no atoms": (lambda text: "0\nenergy=1.0\n", "frame 0: there are no atoms"),
-    "wrong number of atoms": (swap("6\n", "5\n", 1), "cannot be read as structures: .*Expected xyz header"),
+    "wrong number of atoms": (
+        swap("6\n", "5\n", 1),
+        "frame 1 cannot be read: Expected xyz header, the number of atoms, in line 8, but got 'H 0.*Good frames before",
+    ),
 }
 REFUSED = {row: case for row, case in BROKEN.items() if case[1] is not None}
 

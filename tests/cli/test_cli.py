@@ -70,7 +70,7 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 def test_unknown_species_are_refused(nbody, model, tmp_path):
     atoms = molecule("CH3SH")
-    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.full((len(atoms), 3), 0.1))
     ase.io.write(tmp_path / "s.extxyz", atoms)
     code, _, err = nbody("evaluate", model, tmp_path / "s.extxyz")
     assert code == 1

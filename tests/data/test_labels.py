@@ -144,7 +144,7 @@ def test_charges_and_dipole_of_what_is_periodic_are_left_out(tmp_path, pbc, writ
 )
 def test_unusable_charges_and_dipoles_are_named(tmp_path, info, charges, culprit, write):
     atoms = water(**info)
-    atoms.arrays["REF_charges"] = np.array(charges)
+    atoms.arrays["charges"] = np.array(charges)
     with pytest.raises(DataError, match=f"frame 0: {culprit}"):
         read_labelled(write(tmp_path / "a.extxyz", atoms))
 

@@ -25,7 +25,7 @@ def path(tmp_path, systems):
         atoms.info = {}
         if name == "molecule":
             atoms.info |= {"charge": -1.0, "dipole": draw.normal(size=3)}
-            atoms.arrays["REF_charges"] = draw.normal(size=len(atoms))
+            atoms.arrays["charges"] = draw.normal(size=len(atoms))
         labels = {"energy": -3.0 * len(frames), "forces": draw.normal(size=(len(atoms), 3))}
         if name == "crystal":
             labels["stress"] = draw.normal(size=6)

@@ -112,6 +112,8 @@ def test_energy_weighs_structures_of_independent_atoms_alike(kind):
 def test_a_weight_multiplies_the_share_of_its_label(label, residuals):
     methanol, salt = molecule("CH3OH"), bulk("NaCl", "rocksalt", a=5.4)
     salt.rattle(0.1, seed=0)
+    methanol.center(vacuum=4.0)
+    methanol.pbc = True  # so that it may have a stress
     value = {"energy": 1.0, "forces": 0.3, "stress": 0.01}[label]
     frames = [labelled(atoms, **{label: value}) for atoms in (methanol, salt)]
 

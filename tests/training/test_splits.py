@@ -31,7 +31,11 @@ def atom(symbol, **box):
 def rattled(name, seed):
     atoms = molecule(name)
     atoms.rattle(0.05, seed=seed)
-    atoms.calc = SinglePointCalculator(atoms, energy=-5000.0 + seed, forces=np.full((len(atoms), 3), 0.1 + seed))
+    atoms.calc = SinglePointCalculator(
+        atoms,
+        energy=-5000.0 + seed - 0.01 * float((atoms.numbers**2).sum()),
+        forces=np.full((len(atoms), 3), 0.1 + seed),
+    )
     return atoms
 
 

@@ -1,0 +1,171 @@
+"""The frames of a file as ``ase.Atoms``, one at a time. xyz files are read by ``xyz.py``, all others by ASE."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any, TypeVar
+
+import ase
+import ase.db
+from ase.io.formats import (
+    PEEK_BYTES,
+    UnknownFileTypeError,
+    filetype,
+    get_compression,
+    ioformats,
+    iread,
+    match_magic,
+    open_with_compression,
+)
+
+from ase_nbody.data.labels import DataError
+from ase_nbody.data.xyz import names_in_headers, parse_xyz, xyz_texts
+from ase_nbody.text import printable
+
+_LONGEST_LINE_BYTES = 2**26  # in text of other formats than xyz
+_BLOCK_BYTES = 2**20
+_XYZ, _DATABASES = "extxyz", ("db", "json")
+_LAMMPS = "lammps-dump-text"
+# Where the number of atoms stands in formats whose parsers believe any number.
+_CLAIMS = {
+    _LAMMPS: re.compile(rb"ITEM: NUMBER OF ATOMS\s+(\d+)"),
+    "vasp": re.compile(rb"\A(?:[^\n]*\n){5}(?:[^\n\d]*\n)?([\d \t]+)"),
+    "vasp-xdatcar": re.compile(rb"\A(?:[^\n]*\n){5}(?:[^\n\d]*\n)?([\d \t]+)"),
+    "cfg": re.compile(rb"Number of particles\s*=\s*(\d+)"),
+    "cube": re.compile(rb"\A(?:[^\n]*\n){2}\s*(\d+)"),
+}
+_MOST_DIGITS, _OVERLAP_BYTES = 18, 64
+_TRAJECTORY_MAGIC = b"- of UlmASE-Trajectory"  # a trajectory of ASE begins with it
+
+T = TypeVar("T")
+
+
+def read_frames(path: str, index: slice) -> Iterator[ase.Atoms]:
+    """Yield the frames of a file that a slice chooses, in its order.
+
+    Raises:
+        DataError: the file is empty, has a line that no structure has, or consists of several files of which ASE would
+            read only the first.
+        UnreadableFrame: the file is an xyz file, and the frame cannot be read.
+        Exception: any error of ASE's other parsers.
+    """
+    kind = file_format(path)
+    if kind == _XYZ:
+        chosen = _chosen(xyz_texts(path), index, lambda: sum(1 for _ in xyz_texts(path)))
+        yield from (parse_xyz(number, text) for number, text in chosen)
+        return
+    _refuse_what_no_parser_can_read(path, kind)
+    path = os.path.abspath(path)  # otherwise ASE takes postgres.dat for the address of a database
+    if kind in _DATABASES:
+        frames = _chosen(_rows(path), index, lambda: _count_rows(path))
+    elif ioformats[kind].single:
+        frames = _chosen(iread(path, format=kind, do_not_split_by_at_sign=True), index, lambda: 1)
+    else:
+        frames = iread(path, index, format=kind, do_not_split_by_at_sign=True)
+    for atoms in frames:
+        if kind.startswith("lammps-dump") and atoms.calc is not None:
+            atoms.calc.results.pop("energy", None)  # ASE's reader puts 0.0 there; a dump has no energies
+        yield atoms
+
+
+def names_in_file(path: str, wanted: set[str]) -> set[str]:
+    """Those of the wanted names that any frame of the file has, up to the first frame that cannot be read."""
+    found: set[str] = set()
+    try:
+        if file_format(path) == _XYZ:
+            found.update(names_in_headers(path, wanted))
+            return found
+        for atoms in read_frames(path, slice(None)):
+            found |= wanted & names_in_frame(atoms)
+    except MemoryError:
+        raise
+    except Exception:  # it is raised again where the frame itself is wanted
+        return found
+    return found
+
+
+def names_in_frame(atoms: ase.Atoms) -> set[str]:
+    """All names under which a frame has a value."""
+    places = (info_of(atoms), atoms.arrays, results_of(atoms))
+    return {str(name) for place in places for name, value in place.items() if value is not None}
+
+
+def results_of(atoms: ase.Atoms) -> Mapping[str, Any]:
+    """What the frame's calculator found."""
+    return atoms.calc.results if atoms.calc is not None else {}
+
+
+def info_of(atoms: ase.Atoms) -> Mapping[str, Any]:
+    """``atoms.info``, with what a database of ASE keeps one level below."""
+    below = [values for key in ("data", "key_value_pairs") if isinstance(values := atoms.info.get(key), dict)]
+    return {name: value for values in below for name, value in values.items()} | atoms.info
+
+
+def file_format(path: str) -> str:
+    """ASE's name for the format of a file.
+
+    Raises:
+        DataError: the file is empty.
+    """
+    if os.path.getsize(path) == 0:
+        raise DataError(f"{printable(path)} cannot be read as structures: Empty file. Write it anew.")
+    root, _ = get_compression(path)
+    if not root.lower().endswith((".xyz", ".extxyz")):
+        return filetype(os.path.abspath(path))
+    with open_with_compression(path, "rb") as file:
+        start = file.read(PEEK_BYTES)
+    try:
+        return str(match_magic(start).name)
+    except UnknownFileTypeError:
+        return _XYZ
+
+
+def _chosen(items: Iterator[T], index: slice, count: Callable[[], int]) -> Iterator[T]:
+    """The items that a slice chooses. ``count`` is called only if the slice counts from the end."""
+    if all(value is None or value >= 0 for value in (index.start, index.stop, index.step)):
+        return islice(items, index.start, index.stop, index.step)
+    chosen = range(*index.indices(count()))
+    if chosen.step > 0:
+        return islice(items, chosen.start, max(chosen.stop, 0), chosen.step)
+    ascending = chosen[::-1]
+    return reversed(list(islice(items, ascending[0], ascending[-1] + 1, ascending.step))) if chosen else iter(())
+
+
+def _rows(path: str) -> Iterator[ase.Atoms]:
+    """The rows of a database, with what was stored beside them: ASE's own reader leaves that out, and steps too."""
+    with ase.db.connect(path, serial=True) as rows:
+        for row in rows.select():
+            yield row.toatoms(add_additional_information=True)
+
+
+def _count_rows(path: str) -> int:
+    with ase.db.connect(path, serial=True) as rows:
+        return int(rows.count())
+
+
+def _refuse_what_no_parser_can_read(path: str, kind: str) -> None:
+    """Refuse what would fill the memory or be lost: endless lines, impossible numbers of atoms, joined trajectories."""
+    if kind != "traj" and (ioformats[kind].isbinary or kind == "db"):
+        return
+    shown, claim, size = printable(path), _CLAIMS.get(kind), 0
+    length, claimed, before = 0, 0, b""  # bytes since the last line break; atoms; the end of the previous block
+    with open(path, "rb") if kind == "traj" else open_with_compression(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            joined = before + block
+            if kind == "traj" and _TRAJECTORY_MAGIC in (joined if size else joined[1:]):
+                raise DataError(
+                    f"{shown} consists of several trajectories, of which only the first can be read. "
+                    "Give them as separate files, or join them with 'ase convert'."
+                )
+            if kind != "traj":
+                length = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else length + len(block)
+            if length > _LONGEST_LINE_BYTES:
+                raise DataError(f"{shown} has a line of more than {_LONGEST_LINE_BYTES} bytes: it holds no structures")
+            if claim is not None and (size == 0 or kind == _LAMMPS):
+                counts = [number for match in claim.finditer(joined) for number in match[1].split()]
+                claimed = max([claimed, *(int(number[:_MOST_DIGITS]) for number in counts)])
+            size += len(block)
+            before = joined[-_OVERLAP_BYTES:]
+    if claimed > size:  # each atom takes more than a byte
+        raise DataError(f"{shown} claims to have {claimed} atoms in {size} bytes. Mend the file.")

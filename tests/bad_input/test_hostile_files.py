@@ -1,0 +1,98 @@
+"""Data files that would fill the memory, take for ever or send commands to the terminal are refused at once."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ase_nbody.data import DataError, read_labelled
+
+HYDROGEN = "Properties=species:S:1:pos:R:3\nH 0 0 0\n"
+CELL = "1.0\n9 0 0\n0 9 0\n0 0 9\n"
+CLAIMS = {
+    "a.xyz": f"1000000000000\n{HYDROGEN}",
+    "b.xyz": f"{'9' * 6000}\n{HYDROGEN}",
+    "c.xyz": f"150000\n{HYDROGEN}",
+    "columns.xyz": "1\nProperties=species:S:1:pos:R:3:x:R:1000000000\nH 0 0 0\n",
+    "more_columns.xyz": '1\nProperties="species:S:1:pos:R:3:x:R: 1_000_000_000"\nH 0 0 0\n',
+    "POSCAR": f"H\n{CELL}H\n1000000000000\nDirect\n0 0 0\n",
+    "XDATCAR": f"H\n{CELL}H\n1000000000000\nDirect configuration=     1\n0 0 0\n",
+    "a.lammpstrj": "ITEM: TIMESTEP\n7\nITEM: NUMBER OF ATOMS\n1000000000000\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
+    "ITEM: ATOMS id type x y z\n1 1 0 0 0\n",
+    "a.cube": "x\ny\n 1000000000000 0 0 0\n 2 1 0 0\n 2 0 1 0\n 2 0 0 1\n 1 1.0 0 0 0\n 1 1 1 1 1 1 1 1\n",
+}
+# A start, a block that is repeated until the file has 200 MB, and an end.
+BOMBS = {
+    "header.xyz.gz": ("1\n", b"x", "\nH 0 0 0\n"),
+    "first.xyz.gz": ("", b"1", "\n"),
+    "atom.xyz.gz": ("1\nProperties=species:S:1:pos:R:3\nH 0 0 0", b" 0", "\n"),
+    "blank.xyz.gz": (f"1\n{HYDROGEN}", b"\n", f"1\n{HYDROGEN}"),
+    "lines.xyz.gz": ("190000\nProperties=species:S:1:pos:R:3\n", b"H 0 0 0" + b" 0" * 1000 + b"\n", "1\n"),
+    "gaussian.log.gz": ("Entering Gaussian System\n", b"x", "\n"),
+    "vasprun.xml.gz": ("<xml>", b"x", "\n"),
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_claims_that_the_file_cannot_hold(name: str, tmp_path) -> None:
+    (tmp_path / name).write_text(CLAIMS[name])
+    with pytest.raises(DataError, match=r"(atoms|columns).*(allowed|expected|bytes)"):
+        read_labelled(tmp_path / name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process is read from /proc")
+def test_small_archives_of_large_text(tmp_path) -> None:
+    """All are refused within 400 MB of addresses above those of the imported package and 20 s of CPU together."""
+    for name, (start, block, end) in BOMBS.items():
+        with gzip.open(tmp_path / name, "wb", compresslevel=1) as file:
+            file.write(start.encode())
+            for _ in range(200):
+                file.write(block * (2**20 // len(block)))
+            file.write(end.encode())
+    script = (
+        "import resource, sys\nfrom ase_nbody.data import DataError, read_labelled\n"
+        "pages = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "seconds = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + 20\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages + 4 * 10**8,) * 2)\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))\n"
+        "for path in sys.argv[1:]:\n    try:\n        read_labelled(path)\n"
+        "    except DataError as error:\n        print('refused:', error)\n"
+    )
+    paths = [tmp_path / name for name in BOMBS]
+    run = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=False)
+    assert run.stdout.count("refused: ") == len(BOMBS), run.stdout + run.stderr[-500:]
+
+
+def test_headers_of_too_many_entries(tmp_path) -> None:
+    (tmp_path / "a.xyz").write_text(f"1\nenergy=-1.0 {'a ' * 2_000_000}\nH 0 0 0\n")
+    with pytest.raises(DataError, match="its header has more than 10000 entries"):
+        read_labelled(tmp_path / "a.xyz")
+    (tmp_path / "a.xyz").write_text(f'1\nenergy=-1.0 hessian="{"0.125 " * 30_000}" escaped=\\"a\nH 0 0 0\n')
+    assert read_labelled(tmp_path / "a.xyz")[0].energy == -1.0
+
+
+ESCAPE = "\x1b]0;mine\x07\x1b[2J"
+SPOILT = {
+    "name": f"1\n{ESCAPE}=1.0 energy=-1.0\nH 0 0 0\n",
+    "value": f'1\nenergy="{ESCAPE}"\nH 0 0 0\n',
+    "charge": f'1\nenergy=-1.0 charge="{ESCAPE}"\nH 0 0 0\n',
+    "weight": f'1\nenergy=-1.0 config_weight="{ESCAPE}"\nH 0 0 0\n',
+    "symbol": f"1\nenergy=-1.0\n{ESCAPE} 0 0 0\n",
+    "position": f"1\nenergy=-1.0\nH 0 0 {ESCAPE}\n",
+    "count": f"{ESCAPE}\nenergy=-1.0\nH 0 0 0\n",
+    "columns": f"1\nProperties=species:S:1:pos:R:3:{ESCAPE}:Q:1\nH 0 0 0 0\n",
+    "energy-like name": f"1\nmy_energy{ESCAPE}=1.0\nH 0 0 0\n",
+}
+
+
+@pytest.mark.parametrize("place", SPOILT)
+def test_escape_sequences_never_reach_the_terminal(place: str, tmp_path, nbody) -> None:
+    path = tmp_path / "data.xyz"
+    path.write_text(SPOILT[place])
+    for keys in ([], ["--key", "forces=mine"]):  # the second error lists the names that there are
+        code, out, err = nbody("evaluate", "ethanol", path, *keys)
+        assert code == 1 or place == "name"
+        assert all(line.isprintable() for line in (out + err).splitlines())
+        assert "\\x1b" in err or not keys or place not in ("name", "energy-like name")

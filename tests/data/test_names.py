@@ -1,0 +1,163 @@
+"""Names of labels are decided once per file, sets of names are never mixed, and what was found is said."""
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_nbody.data import Found, read_labelled
+from ase_nbody.data.names import choose_names
+
+MODEL, REFERENCE = -1.0, -2.0
+
+
+@pytest.fixture
+def said(tmp_path):
+    """Writes frames, reads them with given keys, and returns them with what was found."""
+
+    def read(frames, name="data.extxyz", **keys) -> tuple[list, Found]:
+        found: list[Found] = []
+        ase.io.write(tmp_path / name, frames)
+        labelled = read_labelled(tmp_path / name, keys=keys, tell=found.append)
+        assert len(found) == 1
+        return labelled, found[0]
+
+    return read
+
+
+def ethanol(
+    number: int = 0, model: bool = True, prefix: str = "REF_", names: tuple[str, ...] = ("energy", "forces")
+) -> Atoms:
+    """A molecule with labels of a model under ASE's names, and of a reference with a prefix."""
+    atoms = molecule("CH3CH2OH")
+    atoms.rattle(0.05, seed=number)
+    reference = {"energy": REFERENCE - number, "forces": np.full((9, 3), REFERENCE)}
+    for name in names:
+        (atoms.arrays if name == "forces" else atoms.info)[prefix + name] = reference[name]
+    if model:
+        atoms.calc = SinglePointCalculator(atoms, energy=MODEL - number, forces=np.full((9, 3), MODEL))
+    return atoms
+
+
+@pytest.mark.parametrize("name", ["data.extxyz", "data.xyz.gz"])
+@pytest.mark.parametrize("prefix", ["REF_", "dft_"])
+def test_the_reference_comes_before_what_a_model_wrote(name, prefix, said):
+    frames, found = said([ethanol(number, prefix=prefix) for number in range(4)], name)
+    assert [frame.energy for frame in frames] == [REFERENCE - number for number in range(4)]
+    assert all((frame.forces == REFERENCE).all() for frame in frames)
+    assert found.labels == {"energy": 4, "forces": 4}
+    assert f"4 frames: 4 with energy (named {prefix}energy), 4 with forces (named {prefix}forces)" in str(found)
+    assert "never mixed: energy, forces." in str(found)
+
+
+@pytest.mark.parametrize(("there", "missing"), [("energy", "forces"), ("forces", "energy")])
+def test_a_missing_label_of_a_set_is_not_taken_from_another(there, missing, said):
+    frames, found = said([ethanol(number, names=(there,)) for number in range(3)])
+    assert np.isnan([getattr(frame, missing) for frame in frames]).all()
+    assert found.labels == {there: 3}
+
+
+def test_the_names_are_those_of_the_whole_file(said, tmp_path):
+    """The frames that have the reference are far down the file, and even outside the slice that is read."""
+    frames, found = said([ethanol(0, names=()), ethanol(1, names=()), ethanol(2)])
+    assert np.isnan([frame.energy for frame in frames[:2]]).all()
+    assert frames[2].energy == REFERENCE - 2
+    assert found.labels == {"energy": 1, "forces": 1}
+    assert np.isnan(read_labelled(tmp_path / "data.extxyz", ":2")[0].energy)
+
+
+def test_a_key_that_is_given_decides_and_brings_its_set(said):
+    frames, found = said([ethanol(number) for number in range(3)], energy="energy")
+    assert [frame.energy for frame in frames] == [MODEL, MODEL - 1, MODEL - 2]
+    assert (frames[0].forces == MODEL).all()
+    assert found.names.unused == ("REF_energy", "REF_forces")
+
+
+@pytest.mark.parametrize(
+    ("present", "keys", "used"),
+    [
+        ("energy free_energy forces", {}, {"energy": "energy", "forces": "forces"}),
+        ("free_energy forces", {}, {"energy": "free_energy", "forces": "forces"}),
+        ("TotEnergy force virials", {}, {"energy": "TotEnergy", "forces": "force", "virial": "virials"}),
+        ("energy forces REF_stress", {}, {"energy": "energy", "forces": "forces"}),
+        ("REF_energy dft_energy dft_forces stress", {}, {"energy": "REF_energy"}),
+        ("charges dipole", {}, {"charges": "charges", "dipole": "dipole"}),
+        ("E forces", {"energy": "E"}, {"energy": "E", "forces": "forces"}),
+        ("E F stress", {"energy": "E", "forces": "F"}, {"energy": "E", "forces": "F", "stress": "stress"}),
+        ("E F energy forces stress", {"energy": "E", "forces": "F"}, {"energy": "E", "forces": "F"}),
+        ("energy forces stress V", {"virial": "V"}, {"energy": "energy", "forces": "forces", "virial": "V"}),
+        ("REF_energy energy stress", {"energy": "energy"}, {"energy": "energy", "stress": "stress"}),
+        ("", {}, {}),
+    ],
+)
+def test_sets_of_names(present, keys, used):
+    assert choose_names(set(present.split()), keys).used == used
+
+
+@pytest.mark.parametrize(("energy", "forces"), [("E_dft", "F_dft"), ("Energy", "Forces"), ("e_total", "gradient")])
+def test_names_that_are_not_usual_are_said_and_can_be_given(energy, forces, said):
+    atoms = ethanol(model=False, names=())
+    atoms.info[energy], atoms.arrays[forces] = -3.0, np.full((9, 3), 0.5)
+    _, found = said([atoms])
+    assert f"Is one of these the energy: {energy}? Then name it, with data.keys or --key energy={energy}" in str(found)
+    assert f"--key forces={forces}" in str(found)
+    (frame,), found = said([atoms], energy=energy, forces=forces)
+    assert frame.energy == -3.0
+    assert f"1 frame: 1 with energy (named {energy}), 1 with forces (named {forces})" in str(found)
+
+
+def system(pbc, cell=None):
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=0)
+    atoms.pbc, atoms.cell = pbc, atoms.cell if cell is None else cell
+    return atoms
+
+
+@pytest.mark.parametrize("pbc", [False, (False, False, True), (True, True, False)])
+@pytest.mark.parametrize("name", ["REF_stress", "stress", "REF_virial", "virials", "mine"])
+@pytest.mark.parametrize("value", [0.0, 0.1, np.nan])
+def test_only_what_is_periodic_in_three_directions_has_a_stress(pbc, name, value, said):
+    frames = [system(pbc), system(True)]
+    for atoms in frames:
+        atoms.info["REF_energy" if name.startswith("REF") else "energy"] = -1.0
+        atoms.info[name] = np.full(9 if name != "stress" else (3, 3), 0.1)
+    frames[0].info[name] = np.full_like(frames[0].info[name], value)
+    (without, within), found = said(frames, **({"stress": name} if name == "mine" else {}))
+    assert np.isnan(without.stress).all()
+    assert np.isfinite(within.stress).all()
+    assert found.dropped == {"stress": 1}
+    assert "Left out: the stress of 1 frame, because structures that are not periodic in three" in str(found)
+
+
+def test_charges_and_dipoles_that_are_left_out_are_said(said):
+    atoms = system(True)
+    atoms.info["dipole"] = np.ones(3)
+    _, found = said([atoms])
+    assert "Left out: the dipole of 1 frame, because periodic structures have none." in str(found)
+
+
+@pytest.mark.parametrize(
+    ("info", "sentence"),
+    [
+        ({"charge": -1}, "1 frame with a total charge (charge): the model ignores it."),
+        ({"total_charge": 2.0}, "1 frame with total_charge: it is ignored. Name it charge if it is the total charge."),
+        ({"spin": 1}, "1 frame with spin: it is ignored."),
+        ({"multiplicity": 3}, "1 frame with multiplicity: it is ignored."),
+        ({"charge": 0, "multiplicity": 1, "spin": 0, "total_spin": 0.0, "charge_first": 1}, ""),
+    ],
+)
+def test_a_charge_or_spin_that_is_ignored_is_said(info, sentence, said):
+    atoms = ethanol()
+    atoms.info |= info
+    _, found = said([atoms])
+    assert sentence in found.ignored(uses_charge=False)
+    assert bool(found.ignored(uses_charge=False)) == bool(sentence)
+    assert ("charge)" in found.ignored(uses_charge=True)) is False
+
+
+def test_magnetic_moments_that_are_ignored_are_said(said):
+    atoms = ethanol()
+    atoms.set_initial_magnetic_moments([1.0] + [0.0] * 8)
+    assert "1 frame with initial_magmoms: it is ignored." in said([atoms])[1].ignored(uses_charge=True)

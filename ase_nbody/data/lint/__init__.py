@@ -1,5 +1,6 @@
 """Checks of a data set that find what would spoil a training, before it starts."""
 
+from ase_nbody.data.lint.agreement import remarks as remarks_on_agreement
 from ase_nbody.data.lint.contents import leakage
 from ase_nbody.data.lint.contents import remarks as remarks_on_contents
 from ase_nbody.data.lint.physics import remarks as remarks_on_physics
@@ -15,5 +16,5 @@ def lint(frames: Frames, test: Frames = ()) -> list[Remark]:
         frames: the training frames.
         test: test frames. A test frame that is also a training frame is an error.
     """
-    found = [*remarks_on_contents(frames), *leakage(frames, test), *remarks_on_physics(frames)]
+    found = [*remarks_on_contents(frames), *leakage(frames, test), *remarks_on_agreement(frames), *remarks_on_physics(frames)]
     return sorted(found, key=lambda remark: ("error", "warning", "note").index(remark.severity))

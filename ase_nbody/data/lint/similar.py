@@ -1,0 +1,211 @@
+"""Pairs of similar frames, and the work that forces and stresses do between them.
+
+Energies, forces and stresses belong together: between two frames a and b of the same atoms, the trapezoidal rule gives
+
+    E_b - E_a = -1/2 (F_a + F_b) . (R_b - R_a) + 1/2 (V_a sigma_a + V_b sigma_b) : epsilon + third order,
+
+where epsilon is the strain that leads from one cell to the other, and R_b - R_a the displacement beyond it. No model is
+fitted. In molecules the rule is applied to x = ln r of all pairs of atoms, so that rotations do no harm and bonds and
+torsions become nearly linear:
+
+    E_b - E_a = 1/2 (g_a + g_b) . (x_b - x_a),   J^T g = -F,   J = dx/dR,
+
+with the shortest such g. It is exact to second order, and right within a few per cent for neighbours in a trajectory.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_nbody.data.labels import LabelledStructure
+
+Array = NDArray[np.float64]
+
+MAX_ATOMS = 12_000  # of a larger data set, a part is used
+MAX_ATOMS_OF_MOLECULE = 150  # J has 3 N columns and N (N - 1) / 2 rows
+MAX_ATOMS_OF_GROUP = 6000
+NEIGHBOURS = 3  # of each frame
+MAX_DISTANCE = 0.7  # Angstrom, root mean square over the atoms
+MAX_STRAIN = 0.1
+STRAIN_IN_ANGSTROM = 2.0  # a strain of 1 counts as this displacement
+# Components of stress and strain in ASE's order: xx, yy, zz, yz, xz, xy.
+ROWS, COLUMNS = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between the frames of P pairs.
+
+    Attributes:
+        first, second: indices of the frames a and b (P,).
+        displacement: root mean square displacement beyond the strain in Angstrom (P,); 2 Angstrom times that of ln r in
+            molecules.
+        strain: epsilon (P, 6), with the shear strains doubled; zero in molecules.
+        energy: E_b - E_a in eV (P,), NaN if unknown.
+        force_work: work of the forces, the first term above, in eV (P,), NaN if unknown.
+        volume_stress: 1/2 (V_a sigma_a + V_b sigma_b) in eV (P, 6); zero in molecules, NaN if unknown.
+        stress: sigma_b - sigma_a in eV/Angstrom^3 (P, 6), NaN if unknown.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    displacement: Array
+    strain: Array
+    energy: Array
+    force_work: Array
+    force_work_change: Array
+    volume_stress: Array
+    stress: Array
+    volume_stress_change: Array
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def select(self, which: NDArray[np.bool_]) -> "Changes":
+        """The pairs that a mask (P,) names."""
+        return Changes(*(array[which] for array in vars(self).values()))
+
+
+def similar_pairs(frames: Sequence[LabelledStructure]) -> Changes:
+    """Each frame with its nearest neighbours among the frames of the same atoms in the same order."""
+    found = [changes for group in groups(frames) if (changes := _within(frames, group)) is not None]
+    if not found:
+        none, six = np.zeros(0), np.zeros((0, 6))
+        return Changes(none.astype(np.int64), none.astype(np.int64), none, six, none, none, none, six, six, six)
+    return Changes(*(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in found), strict=True)))
+
+
+def groups(frames: Sequence[LabelledStructure]) -> Iterator[list[int]]:
+    """Indices of frames with the same atoms in the same order, evenly chosen where there are too many."""
+    by_atoms: defaultdict[tuple[bytes, bytes, float], list[int]] = defaultdict(list)
+    for index, frame in enumerate(frames):
+        structure = frame.structure
+        if len(structure) > 1 or structure.pbc.all():
+            by_atoms[structure.numbers.tobytes(), structure.pbc.tobytes(), structure.charge].append(index)
+    several = [group for group in by_atoms.values() if len(group) > 1]
+    # Groups are taken in an order that has nothing to do with that of the file, until there are enough atoms.
+    budget = MAX_ATOMS
+    for chosen in np.random.default_rng(0).permutation(len(several)):
+        group = several[chosen]
+        size = len(frames[group[0]].structure)
+        step = -(-len(group) * size // min(MAX_ATOMS_OF_GROUP, max(budget, 20 * size)))
+        yield group[::step]
+        budget -= len(group[::step]) * size
+        if budget <= 0:
+            return
+
+
+def _within(frames: Sequence[LabelledStructure], group: list[int]) -> Changes | None:
+    """The changes between neighbouring frames of one group."""
+    chosen = [frames[index] for index in group]
+    pbc = chosen[0].structure.pbc
+    if pbc.all():
+        a, b, displacement, strain, force_work, curve = _in_crystals(chosen)
+    elif not pbc.any() and len(chosen[0].structure) <= MAX_ATOMS_OF_MOLECULE:
+        a, b, displacement, force_work, curve = _in_molecules(chosen)
+        strain = np.zeros((len(a), 6))
+    else:
+        return None
+    energy = np.array([frame.energy for frame in chosen])
+    stress, volume_stress = np.zeros((2, len(chosen), 6))
+    if pbc.all():
+        stress = np.stack([frame.stress[ROWS, COLUMNS] for frame in chosen])
+        volume_stress = stress * np.array([frame.structure.volume for frame in chosen])[:, None]
+    index = np.array(group)
+    return Changes(
+        index[a],
+        index[b],
+        displacement,
+        strain,
+        energy[b] - energy[a],
+        force_work,
+        curve,
+        0.5 * (volume_stress[a] + volume_stress[b]),
+        stress[b] - stress[a],
+        volume_stress[b] - volume_stress[a],
+    )
+
+
+def _neighbours(distance: Array, farthest: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs (a, b) of different frames, b among the nearest to a, from their distances (M, M)."""
+    np.fill_diagonal(distance, np.inf)
+    nearest = np.argsort(distance, axis=1)[:, :NEIGHBOURS]
+    a = np.repeat(np.arange(len(distance)), nearest.shape[1])
+    b = nearest.ravel()
+    near = (distance[a, b] < farthest) & (distance[a, b] > 1e-5)  # copies of one frame say nothing
+    return a[near], b[near]
+
+
+def _in_crystals(
+    frames: Sequence[LabelledStructure],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, Array, Array]:
+    """Indices a and b, displacement, strain and force work of the pairs; the nearest images of atoms are compared."""
+    cells = np.stack([frame.structure.cell for frame in frames])
+    scaled = np.stack([frame.structure.positions @ np.linalg.inv(frame.structure.cell) for frame in frames])
+    displacement, strain = np.zeros((2, len(frames), len(frames)))
+    for a in range(len(frames)):
+        moved, epsilon = _displacements(scaled, cells, a)
+        displacement[a] = np.sqrt((moved**2).sum(axis=(1, 2)) / moved.shape[1])
+        strain[a] = np.abs(epsilon).max(axis=(1, 2))
+    distance = np.where(
+        (strain < MAX_STRAIN) & (displacement < MAX_DISTANCE),
+        np.hypot(displacement, STRAIN_IN_ANGSTROM * strain),
+        np.inf,
+    )
+    first, second = _neighbours(distance, np.inf)
+    tensors, work, curve = np.zeros((len(first), 3, 3)), np.zeros(len(first)), np.zeros(len(first))
+    for a in np.unique(first):
+        pairs = first == a
+        moved, epsilon = _displacements(scaled, cells, a, second[pairs])
+        forces = np.stack([frames[a].forces + frames[b].forces for b in second[pairs]])
+        curve[pairs]=-0.5*((np.stack([frames[b].forces-frames[a].forces for b in second[pairs]]))*moved).sum(axis=(1,2))
+        tensors[pairs], work[pairs] = epsilon, -0.5 * (forces * moved).sum(axis=(1, 2))
+    shears_doubled = tensors[:, ROWS, COLUMNS] * np.where(ROWS == COLUMNS, 1.0, 2.0)
+    return first, second, displacement[first, second], shears_doubled, work, curve
+
+
+def _displacements(
+    scaled: Array, cells: Array, a: int, to: NDArray[np.int64] | slice = slice(None)
+) -> tuple[Array, Array]:
+    """From frame a to others: displacements (M, N, 3) in Angstrom without the strain, and the strain (M, 3, 3)."""
+    middle = 0.5 * (cells[to] + cells[a])
+    gradient = np.linalg.solve(middle, cells[to] - cells[a])
+    step = scaled[to] - scaled[a]
+    step -= np.round(step)
+    return step @ middle, 0.5 * (gradient + gradient.swapaxes(1, 2))
+
+
+def _in_molecules(frames: Sequence[LabelledStructure]) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, Array]:
+    """Indices a and b, displacement and force work of the pairs, in the coordinates x = ln r."""
+    positions = np.stack([frame.structure.positions for frame in frames])  # (M, N, 3)
+    first, second = np.triu_indices(positions.shape[1], 1)
+    vectors = positions[:, second] - positions[:, first]
+    r = np.linalg.norm(vectors, axis=-1)
+    x = np.log(r)  # (M, pairs)
+    squares = (x**2).sum(axis=1)
+    distance = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * x @ x.T, 0.0) / x.shape[1])
+    a, b = _neighbours(STRAIN_IN_ANGSTROM * distance, MAX_DISTANCE)
+    gradient = _gradient(vectors / r[..., None] ** 2, np.stack([frame.forces for frame in frames]))
+    work = 0.5 * ((gradient[a] + gradient[b]) * (x[b] - x[a])).sum(axis=1)
+    return a, b, STRAIN_IN_ANGSTROM * distance[a, b], work, 0.5 * ((gradient[b] - gradient[a]) * (x[b] - x[a])).sum(axis=1)
+
+
+def _gradient(slopes: Array, forces: Array) -> Array:
+    """The shortest g (M, pairs) with J^T g = -F. ``slopes`` (M, pairs, 3) are dx/dR of the second atom of each pair.
+
+    g = J y, where J^T J y = -F. The small ridge makes up for the six motions of the molecule as a whole.
+    """
+    n_frames, n_atoms, _ = forces.shape
+    first, second = np.triu_indices(n_atoms, 1)
+    products = slopes[..., :, None] * slopes[..., None, :]  # (M, pairs, 3, 3)
+    square = np.zeros((n_frames, n_atoms, n_atoms, 3, 3))
+    square[:, first, second] = square[:, second, first] = -products
+    square[:, range(n_atoms), range(n_atoms)] = -square.sum(axis=2)
+    square = square.swapaxes(2, 3).reshape(n_frames, 3 * n_atoms, 3 * n_atoms)
+    ridge = 1e-8 * np.trace(square, axis1=1, axis2=2) / (3 * n_atoms)
+    right = -forces.reshape(n_frames, -1, 1)
+    y = np.linalg.solve(square + ridge[:, None, None] * np.eye(3 * n_atoms), right).reshape(forces.shape)
+    return (slopes * (y[:, second] - y[:, first])).sum(axis=-1)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_nbody.data.labels import LabelledStructure
+from ase_nbody.hierarchy.neighbours import find_pairs
 
 Array = NDArray[np.float64]
 
@@ -28,8 +29,10 @@ MAX_ATOMS = 12_000  # of a larger data set, a part is used
 MAX_ATOMS_OF_MOLECULE = 150  # J has 3 N columns and N (N - 1) / 2 rows
 MAX_ATOMS_OF_GROUP = 6000
 NEIGHBOURS = 3  # of each frame
-MAX_DISTANCE = 0.7  # Angstrom, root mean square over the atoms
+MAX_DISPLACEMENT = 0.25  # root mean square, in units of the shortest distance between atoms; farther, forces change too much
+MAX_LOG_DISTANCE = 0.35  # root mean square over the pairs of atoms of a molecule
 MAX_STRAIN = 0.1
+_SEARCH = 4.0  # Angstrom: range in which the shortest distance is looked for
 STRAIN_IN_ANGSTROM = 2.0  # a strain of 1 counts as this displacement
 # Components of stress and strain in ASE's order: xx, yy, zz, yz, xz, xy.
 ROWS, COLUMNS = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
@@ -150,8 +153,9 @@ def _in_crystals(
         moved, epsilon = _displacements(scaled, cells, a)
         displacement[a] = np.sqrt((moved**2).sum(axis=(1, 2)) / moved.shape[1])
         strain[a] = np.abs(epsilon).max(axis=(1, 2))
+    shortest = np.min(find_pairs(frames[0].structure, _SEARCH).distance, initial=_SEARCH)
     distance = np.where(
-        (strain < MAX_STRAIN) & (displacement < MAX_DISTANCE),
+        (strain < MAX_STRAIN) & (displacement < MAX_DISPLACEMENT * shortest),
         np.hypot(displacement, STRAIN_IN_ANGSTROM * strain),
         np.inf,
     )
@@ -187,7 +191,7 @@ def _in_molecules(frames: Sequence[LabelledStructure]) -> tuple[NDArray[np.int64
     x = np.log(r)  # (M, pairs)
     squares = (x**2).sum(axis=1)
     distance = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * x @ x.T, 0.0) / x.shape[1])
-    a, b = _neighbours(STRAIN_IN_ANGSTROM * distance, MAX_DISTANCE)
+    a, b = _neighbours(distance, MAX_LOG_DISTANCE)
     gradient = _gradient(vectors / r[..., None] ** 2, np.stack([frame.forces for frame in frames]))
     work = 0.5 * ((gradient[a] + gradient[b]) * (x[b] - x[a])).sum(axis=1)
     return a, b, STRAIN_IN_ANGSTROM * distance[a, b], work, 0.5 * ((gradient[b] - gradient[a]) * (x[b] - x[a])).sum(axis=1)

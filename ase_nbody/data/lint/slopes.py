@@ -94,9 +94,10 @@ def slopes(changes: Changes) -> tuple[Slope, Slope]:
         work, other = factors[0] * forces, factors[1] * stress
         chosen = known & (np.abs(work) * _DOMINANCE > np.abs(other)) & (np.abs(forces) > _SMALLEST_WORK)
         alpha = slope_of((energy[chosen] - other[chosen]) / forces[chosen], ENERGY_BOUNDS)
+    # beta needs pairs between which the forces do little. The energies say so, whatever the unit of the stresses.
     change = 0.5 * np.abs((changes.volume_stress_change * changes.strain).sum(axis=1))
-    largest = np.maximum(_DOMINANCE * np.abs(forces), np.maximum(change, np.abs(changes.force_work_change)))
-    chosen = known & (np.abs(stress) > _SMALLEST_WORK) & (np.abs(stress * factors[1]) > abs(factors[0]) * largest)
+    of_forces = abs(factors[0]) * np.maximum(_DOMINANCE * np.abs(forces), np.abs(changes.force_work_change))
+    chosen = known & (np.abs(stress) > np.maximum(change, _SMALLEST_WORK)) & (np.abs(energy) > of_forces)
     beta = slope_of((energy[chosen] - factors[0] * forces[chosen]) / stress[chosen], STRESS_BOUNDS)
     return alpha, beta
 

@@ -77,9 +77,9 @@ def _stress(beta: Slope, order: Order | None, *, energies_wrong: bool) -> Remark
     if order is not None:
         known.append("Each component answers its own strain.")
     unknown = {
-        (True, False): "Cannot tell the order of their components: too few frames are strained.",
+        (True, False): "Cannot tell the order of their components: not all six strains occur in enough frames.",
         (False, True): "Cannot tell their unit: too few frames differ by a small strain.",
-        (False, False): "Cannot tell units, signs and order: too few frames differ by a small strain. --model may tell.",
+        (False, False): "Cannot tell units, signs and order: too few frames differ by a small strain.",
     }
     return note("stress", *known, *[text for key, text in unknown.items() if key == (beta.is_right, order is not None)])
 

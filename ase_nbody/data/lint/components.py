@@ -1,5 +1,6 @@
 """Which component of the stress each of the six numbers of a label is, from how alike numbers and components are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,13 @@ class Order:
         """Whether the order and the signs are ASE's."""
         return self == Order()
 
+    @classmethod
+    def exchange(cls, first: int, second: int) -> "Order":
+        """ASE's order with two components exchanged."""
+        holds = list(range(6))
+        holds[first], holds[second] = second, first
+        return cls(tuple(holds))
+
     def __str__(self) -> str:
         names = (NAMES[component] for component in self.holds)
         return ", ".join("-" * (sign < 0) + name for name, sign in zip(names, self.signs, strict=True))
@@ -46,7 +54,6 @@ def most_alike(likeness: NDArray[np.float64]) -> tuple[int, ...]:
     return tuple(int(columns[row]) for row in rows)
 
 
-def spread(values: NDArray[np.float64]) -> float:
+def spread(values: Sequence[float]) -> float:
     """Jackknife's standard error of a quantity, from its values with one block of the data left out at a time."""
-    n = len(values)
-    return float(np.sqrt((n - 1) * np.var(values)))
+    return float(np.sqrt((len(values) - 1) * np.var(values)))

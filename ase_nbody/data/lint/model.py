@@ -69,12 +69,10 @@ def _order(labels: Array, predictions: Array) -> tuple[Order, Array]:
     correlations = _correlations(labels, predictions)
     holds = most_alike(_strength(correlations))
     order, block = Order(holds), np.arange(len(labels)) % BLOCKS
-    gains = np.array(
-        [
-            order.gain(_strength(_correlations(labels[block != left_out], predictions[block != left_out])))
-            for left_out in range(BLOCKS)
-        ]
-    )
+    gains = [
+        order.gain(_strength(_correlations(labels[block != left_out], predictions[block != left_out])))
+        for left_out in range(BLOCKS)
+    ]
     moved = [row for row, component in enumerate(holds) if row != component]
     weak = (np.abs(correlations[moved, [holds[row] for row in moved]]) < MIN_CORRELATION).any()
     if weak or order.gain(_strength(correlations)) < max(MIN_GAIN, CERTAIN * spread(gains)):

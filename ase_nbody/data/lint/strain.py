@@ -6,6 +6,8 @@ permutation Q; then the largest responses are not on the diagonal. The same is t
 |epsilon|, which also work where the sign of the response is not clear. Both are taken together.
 """
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +19,9 @@ Array = NDArray[np.float64]
 MIN_PAIRS = 20
 MIN_PAIRS_FOR_SIGN = 20  # whose largest strain it is
 BLOCKS = 8  # of the jackknife
-CERTAIN = 3.0  # standard errors
+CERTAIN = 2.0  # standard errors
 MIN_GAIN = 0.1
+MIN_STRENGTH = 0.5  # of a response that is more than noise; a clear one is near 2
 MIN_PAIRS_TO_MOVE = 5
 OPPOSITE = -0.6  # a response below this is of the opposite sign; a right one is near 1, and a doubtful one near 0
 _NOISE_ANGSTROM = 0.02  # displacements below this count as none
@@ -26,28 +29,31 @@ _RIDGE = 0.03
 
 
 def order_of_components(changes: Changes) -> Order | None:
-    """The order and signs of the components that the strained frames show; None if there are too few of them."""
+    """The order and signs of the components that the strained frames show; None if they do not tell."""
     known = np.isfinite(changes.stress).all(axis=1) & (np.abs(changes.strain).max(axis=1) > 1e-4)
     changes = changes.select(known)
     if len(changes) < MIN_PAIRS:
         return None
     signed, strength = _responses(changes)
-    holds = most_alike(strength)
     block = np.unique(changes.first, return_inverse=True)[1] % BLOCKS
     without = [_responses(changes.select(block != left_out)) for left_out in range(BLOCKS)]
-    order = Order(holds)
-    gains = np.array([order.gain(table) for _, table in without])
     size = np.abs(changes.strain)
     strained = (size > 0.5 * size.max(axis=1, keepdims=True)).sum(axis=0)  # pairs, by component
-    moved = [component for row, component in enumerate(holds) if row != component]
-    if order.gain(strength) < max(MIN_GAIN, CERTAIN * spread(gains)) or (strained[moved] < MIN_PAIRS_TO_MOVE).any():
+
+    order = Order(most_alike(strength))
+    moved = [row for row, component in enumerate(order.holds) if row != component]
+    clear = strength[range(6), order.holds] > MIN_STRENGTH
+    certain = order.gain(strength) > max(MIN_GAIN, CERTAIN * spread([order.gain(table) for _, table in without]))
+    if not (certain and clear[moved].all() and (strained[moved] >= MIN_PAIRS_TO_MOVE).all()):
         order = Order()
     signs = []
     for row, component in enumerate(order.holds):
         response = max(table[row, component] for table in (signed, *(table for table, _ in without)))
         enough = strained[component] >= MIN_PAIRS_FOR_SIGN
         signs.append(-1 if enough and response < OPPOSITE else 1)
-    return Order(order.holds, tuple(signs))
+    order = Order(order.holds, tuple(signs))
+    distinct = all(-Order.exchange(a, b).gain(strength) > MIN_GAIN for a, b in itertools.combinations(range(6), 2))
+    return order if not order.is_ase or (clear.all() and distinct) else None
 
 
 def _responses(changes: Changes) -> tuple[Array, Array]:

@@ -24,7 +24,9 @@ def lint(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Model file or name of a shipped model, to compare stresses with: their order, sign and unit."),
+        typer.Option(
+            help="Model file or name of a shipped model, to compare stresses with: their order, sign and unit."
+        ),
     ] = None,
     key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,

@@ -20,7 +20,12 @@ def lint(frames: Frames, test: Frames = ()) -> list[Remark]:
         frames: the training frames.
         test: test frames. A test frame that is also a training frame is an error.
     """
-    found = [*remarks_on_contents(frames), *leakage(frames, test), *remarks_on_agreement(frames), *remarks_on_physics(frames)]
+    found = [
+        *remarks_on_contents(frames),
+        *leakage(frames, test),
+        *remarks_on_agreement(frames),
+        *remarks_on_physics(frames),
+    ]
     return in_order(found)
 
 

@@ -38,7 +38,9 @@ def _units(alpha: Slope, stiffness: Slope) -> Remark:
         if alpha.is_wrong:
             found.append(f"Energies do not match the forces: the slope is {alpha.value:.3g} instead of 1.")
         if stiffness.is_wrong:
-            found.append(f"By their forces, bonds are {stiffness.value:.3g} times as stiff as bonds of their length are.")
+            found.append(
+                f"By their forces, bonds are {stiffness.value:.3g} times as stiff as bonds of their length are."
+            )
         values = (slope.value if slope.is_clear else None for slope in (alpha, stiffness))
         found.append(f"This would fit {explain_energy(*values)}. Convert to eV and eV/Angstrom.")
         return error("units", *found)

@@ -100,4 +100,4 @@ def _strength(correlations: Array) -> Array:
 
 def _without_zeros(values: Array) -> Array:
     """The values, with NaN for those that are zero by symmetry."""
-    return np.where(np.abs(values) > 1e-3 * np.sqrt(np.mean(values**2)), values, np.nan)
+    return np.where(np.abs(values) > 1e-3 * np.abs(values).max(initial=0.0), values, np.nan)

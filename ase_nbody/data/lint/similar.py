@@ -29,7 +29,9 @@ MAX_ATOMS = 12_000  # of a larger data set, a part is used
 MAX_ATOMS_OF_MOLECULE = 150  # J has 3 N columns and N (N - 1) / 2 rows
 MAX_ATOMS_OF_GROUP = 6000
 NEIGHBOURS = 3  # of each frame
-MAX_DISPLACEMENT = 0.25  # root mean square, in units of the shortest distance between atoms; farther, forces change too much
+MAX_DISPLACEMENT = (
+    0.25  # root mean square, in units of the shortest distance between atoms; farther, forces change too much
+)
 MAX_LOG_DISTANCE = 0.35  # root mean square over the pairs of atoms of a molecule
 MAX_STRAIN = 0.1
 _SEARCH = 4.0  # Angstrom: range in which the shortest distance is looked for
@@ -165,7 +167,9 @@ def _in_crystals(
         pairs = first == a
         moved, epsilon = _displacements(scaled, cells, a, second[pairs])
         forces = np.stack([frames[a].forces + frames[b].forces for b in second[pairs]])
-        curve[pairs]=-0.5*((np.stack([frames[b].forces-frames[a].forces for b in second[pairs]]))*moved).sum(axis=(1,2))
+        curve[pairs] = -0.5 * ((np.stack([frames[b].forces - frames[a].forces for b in second[pairs]])) * moved).sum(
+            axis=(1, 2)
+        )
         tensors[pairs], work[pairs] = epsilon, -0.5 * (forces * moved).sum(axis=(1, 2))
     shears_doubled = tensors[:, ROWS, COLUMNS] * np.where(ROWS == COLUMNS, 1.0, 2.0)
     return first, second, displacement[first, second], shears_doubled, work, curve
@@ -194,7 +198,13 @@ def _in_molecules(frames: Sequence[LabelledStructure]) -> tuple[NDArray[np.int64
     a, b = _neighbours(distance, MAX_LOG_DISTANCE)
     gradient = _gradient(vectors / r[..., None] ** 2, np.stack([frame.forces for frame in frames]))
     work = 0.5 * ((gradient[a] + gradient[b]) * (x[b] - x[a])).sum(axis=1)
-    return a, b, STRAIN_IN_ANGSTROM * distance[a, b], work, 0.5 * ((gradient[b] - gradient[a]) * (x[b] - x[a])).sum(axis=1)
+    return (
+        a,
+        b,
+        STRAIN_IN_ANGSTROM * distance[a, b],
+        work,
+        0.5 * ((gradient[b] - gradient[a]) * (x[b] - x[a])).sum(axis=1),
+    )
 
 
 def _gradient(slopes: Array, forces: Array) -> Array:

@@ -28,7 +28,12 @@ Array = NDArray[np.float64]
 BADGER = 1.86 * 6.2415  # eV/Angstrom^2 times Angstrom^3; 1 mdyn/Angstrom is 6.2415 eV/Angstrom^2
 # d in Angstrom by the rows of both atoms: hydrogen and helium, Li to Ne, Na to Ar, K to Kr and beyond.
 OFFSETS = np.array(
-    [[0.025, 0.335, 0.585, 0.65], [0.335, 0.68, 0.9, np.nan], [0.585, 0.9, 1.18, np.nan], [0.65, np.nan, np.nan, np.nan]]
+    [
+        [0.025, 0.335, 0.585, 0.65],
+        [0.335, 0.68, 0.9, np.nan],
+        [0.585, 0.9, 1.18, np.nan],
+        [0.65, np.nan, np.nan, np.nan],
+    ]
 )
 ROW_ENDS = (2, 10, 18)  # atomic numbers
 BONDED = 1.3  # largest length of a bond, in units of the sum of the covalent radii

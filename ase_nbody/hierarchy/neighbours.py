@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -204,8 +203,7 @@ def _less_skewed(structure: Structure) -> tuple[Structure, NDArray[np.int64]] | 
     cell = complete_cell(structure)
     if abs(np.linalg.det(cell)) < MAX_SKEW * math.prod(_heights(cell).tolist()):
         return None
-    short, combinations = minkowski_reduce(cell, structure.pbc)
-    return replace(structure, cell=short), combinations.astype(np.int64)
+    return structure.with_short_lattice_vectors()
 
 
 def _heights(cell: NDArray[np.float64]) -> NDArray[np.float64]:

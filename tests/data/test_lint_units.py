@@ -1,7 +1,7 @@
 """Wrong units and signs of energies and forces are found in published data, and right ones are never called wrong.
 
-Each error is planted in data that are right. For crystals, and where there are few frames, "cannot tell" is an answer too;
-"right" never is.
+Each error is planted in data that are right. For crystals, and where there are few frames, "cannot tell" is an answer
+too; "right" never is.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Remarks on units, signs and order of energies, forces and stresses: whether they belong to one potential."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -68,8 +68,9 @@ def _stress(beta: Slope, order: Order | None, *, energies_wrong: bool) -> Remark
     if beta.is_wrong and not energies_wrong:
         return error(
             "stress",
-            f"Stresses do not match the energies: their slope over the work of the stresses is {beta.value:.3g} instead",
-            f"of 1. This would fit {explain_stress(beta.value)}. Convert to eV/Angstrom^3, positive under tension.",
+            f"Stresses do not match the energies, whose slope over the work of the stresses is {beta.value:.3g}",
+            f"instead of 1. This would fit {explain_stress(beta.value)}.",
+            "Convert to eV/Angstrom^3, positive under tension.",
         )
     if order is not None and not order.is_ase:
         return wrong_order(order, "By which stress answers which strain,")

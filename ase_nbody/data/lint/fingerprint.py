@@ -9,8 +9,8 @@ where f_c falls smoothly to zero at the cutoff. For molecules it also has the ro
 a and b, which includes distances beyond the cutoff. The fingerprint is a smooth function of the positions, so rounding
 the positions changes it only a little. Mirror images have the same fingerprint, as they have the same energy.
 
-Small random displacements in a large crystal average out in rho. So structures of equal fingerprints are compared atom by
-atom too: each atom of one must have an atom in the other with the same distances to its nearest neighbours.
+Small random displacements in a large crystal average out in rho. So structures of equal fingerprints are compared atom
+by atom too: each atom of one must have an atom in the other with the same distances to its nearest neighbours.
 """
 
 from collections.abc import Sequence
@@ -71,9 +71,9 @@ def equal_structures(
         (rows, points), (columns, others) = left[composition], right[composition]
         near = cKDTree(points).query_ball_tree(cKDTree(others), tolerance, p=np.inf)
         found += [(rows[i], columns[j]) for i, hits in enumerate(near) for j in hits]
-    others = first if second is None else second
+    partners = first if second is None else second
     found = sorted(pair for pair in found if not within or pair[0] < pair[1])
-    return [(i, j) for i, j in found if _same_surroundings(first[i], others[j], _DISTANCE_TOLERANCE * tolerance)]
+    return [(i, j) for i, j in found if _same_surroundings(first[i], partners[j], _DISTANCE_TOLERANCE * tolerance)]
 
 
 def _same_surroundings(first: Structure, second: Structure, tolerance: float) -> bool:

@@ -1,8 +1,8 @@
 """What a trained model says of stress labels: their order, signs and unit, by comparison with its own stresses.
 
-A model that has learnt energies and forces predicts stresses in ASE's order, because they are derivatives of its energy.
-So each number of a label is the component with whose prediction it is correlated. Correlations r are compared as
-arctanh r (Fisher), since pressure correlates xx, yy and zz with each other.
+A model that has learnt energies and forces predicts stresses in ASE's order: they are derivatives of its energy. So each
+number of a label is the component with whose prediction it is correlated. Correlations r are compared as arctanh r
+(Fisher), since pressure correlates xx, yy and zz with each other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -84,7 +84,7 @@ def _order(labels: Array, predictions: Array) -> tuple[Order, Array]:
 
 
 def _correlations(labels: Array, predictions: Array) -> Array:
-    """Pearson's correlations (6, 6) of each number of the labels with each predicted component; 0 where one is constant."""
+    """Pearson's correlations (6, 6) of the numbers of the labels with the predicted components; 0 for constant ones."""
     deviations = [array - array.mean(axis=0) for array in (labels, predictions)]
     lengths = [np.linalg.norm(array, axis=0) for array in deviations]
     scaled = [

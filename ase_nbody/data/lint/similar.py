@@ -16,6 +16,7 @@ with the shortest such g. It is exact to second order, and right within a few pe
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,28 +41,44 @@ STRAIN_IN_ANGSTROM = 2.0  # a strain of 1 counts as this displacement
 ROWS, COLUMNS = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What differs between the frames of P pairs.
+class Motion(NamedTuple):
+    """How the atoms move between the two frames of P pairs, and what the forces say of it.
 
     Attributes:
         first, second: indices of the frames a and b (P,).
-        displacement: root mean square displacement beyond the strain in Angstrom (P,); 2 Angstrom times that of ln r in
-            molecules.
+        displacement: root mean square displacement beyond the strain (P,), in Angstrom; in molecules the root mean
+            square change of ln r instead.
         strain: epsilon (P, 6), with the shear strains doubled; zero in molecules.
-        energy: E_b - E_a in eV (P,), NaN if unknown.
         force_work: work of the forces, the first term above, in eV (P,), NaN if unknown.
-        volume_stress: 1/2 (V_a sigma_a + V_b sigma_b) in eV (P, 6); zero in molecules, NaN if unknown.
-        stress: sigma_b - sigma_a in eV/Angstrom^3 (P, 6), NaN if unknown.
+        force_work_change: half of the difference between the works of F_a and of F_b, in eV (P,).
     """
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     displacement: Array
     strain: Array
-    energy: Array
     force_work: Array
     force_work_change: Array
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between the two frames of P pairs: those of ``Motion``, and the labels.
+
+    Attributes:
+        energy: E_b - E_a in eV (P,), NaN if unknown.
+        volume_stress: 1/2 (V_a sigma_a + V_b sigma_b) in eV (P, 6); zero in molecules, NaN if unknown.
+        stress: sigma_b - sigma_a in eV/Angstrom^3 (P, 6), zero in molecules, NaN if unknown.
+        volume_stress_change: V_b sigma_b - V_a sigma_a in eV (P, 6), as ``stress``.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    displacement: Array
+    strain: Array
+    force_work: Array
+    force_work_change: Array
+    energy: Array
     volume_stress: Array
     stress: Array
     volume_stress_change: Array
@@ -78,8 +95,8 @@ def similar_pairs(frames: Sequence[LabelledStructure]) -> Changes:
     """Each frame with its nearest neighbours among the frames of the same atoms in the same order."""
     found = [changes for group in groups(frames) if (changes := _within(frames, group)) is not None]
     if not found:
-        none, six = np.zeros(0), np.zeros((0, 6))
-        return Changes(none.astype(np.int64), none.astype(np.int64), none, six, none, none, none, six, six, six)
+        index, none, six = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 6))
+        return Changes(index, index, none, six, none, none, none, six, six, six)
     return Changes(*(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in found), strict=True)))
 
 
@@ -104,33 +121,28 @@ def groups(frames: Sequence[LabelledStructure]) -> Iterator[list[int]]:
 
 
 def _within(frames: Sequence[LabelledStructure], group: list[int]) -> Changes | None:
-    """The changes between neighbouring frames of one group."""
+    """The changes between neighbouring frames of one group; None for surfaces, wires and large clusters."""
     chosen = [frames[index] for index in group]
     pbc = chosen[0].structure.pbc
+    stress, volumes = np.zeros((len(chosen), 6)), np.zeros(len(chosen))
     if pbc.all():
-        a, b, displacement, strain, force_work, curve = _in_crystals(chosen)
+        motion = _in_crystals(chosen)
+        stress = np.stack([frame.stress[ROWS, COLUMNS] for frame in chosen])
+        volumes = np.array([frame.structure.volume for frame in chosen])
     elif not pbc.any() and len(chosen[0].structure) <= MAX_ATOMS_OF_MOLECULE:
-        a, b, displacement, force_work, curve = _in_molecules(chosen)
-        strain = np.zeros((len(a), 6))
+        motion = _in_molecules(chosen)
     else:
         return None
-    energy = np.array([frame.energy for frame in chosen])
-    stress, volume_stress = np.zeros((2, len(chosen), 6))
-    if pbc.all():
-        stress = np.stack([frame.stress[ROWS, COLUMNS] for frame in chosen])
-        volume_stress = stress * np.array([frame.structure.volume for frame in chosen])[:, None]
-    index = np.array(group)
+    a, b, index = motion.first, motion.second, np.array(group)
+    energy, volume_stress = np.array([frame.energy for frame in chosen]), volumes[:, None] * stress
     return Changes(
         index[a],
         index[b],
-        displacement,
-        strain,
-        energy[b] - energy[a],
-        force_work,
-        curve,
-        0.5 * (volume_stress[a] + volume_stress[b]),
-        stress[b] - stress[a],
-        volume_stress[b] - volume_stress[a],
+        *motion[2:],
+        energy=energy[b] - energy[a],
+        volume_stress=0.5 * (volume_stress[a] + volume_stress[b]),
+        stress=stress[b] - stress[a],
+        volume_stress_change=volume_stress[b] - volume_stress[a],
     )
 
 
@@ -144,10 +156,8 @@ def _neighbours(distance: Array, farthest: float) -> tuple[NDArray[np.int64], ND
     return a[near], b[near]
 
 
-def _in_crystals(
-    frames: Sequence[LabelledStructure],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, Array, Array]:
-    """Indices a and b, displacement, strain and force work of the pairs; the nearest images of atoms are compared."""
+def _in_crystals(frames: Sequence[LabelledStructure]) -> Motion:
+    """The pairs of near frames of a crystal. The nearest images of the atoms are compared."""
     cells = np.stack([frame.structure.cell for frame in frames])
     scaled = np.stack([frame.structure.positions @ np.linalg.inv(frame.structure.cell) for frame in frames])
     displacement, strain = np.zeros((2, len(frames), len(frames)))
@@ -156,23 +166,18 @@ def _in_crystals(
         displacement[a] = np.sqrt((moved**2).sum(axis=(1, 2)) / moved.shape[1])
         strain[a] = np.abs(epsilon).max(axis=(1, 2))
     shortest = np.min(find_pairs(frames[0].structure, _SEARCH).distance, initial=_SEARCH)
-    distance = np.where(
-        (strain < MAX_STRAIN) & (displacement < MAX_DISPLACEMENT * shortest),
-        np.hypot(displacement, STRAIN_IN_ANGSTROM * strain),
-        np.inf,
-    )
+    near = (strain < MAX_STRAIN) & (displacement < MAX_DISPLACEMENT * shortest)
+    distance = np.where(near, np.hypot(displacement, STRAIN_IN_ANGSTROM * strain), np.inf)
     first, second = _neighbours(distance, np.inf)
-    tensors, work, curve = np.zeros((len(first), 3, 3)), np.zeros(len(first)), np.zeros(len(first))
+    tensors, work, change = np.zeros((len(first), 3, 3)), np.zeros(len(first)), np.zeros(len(first))
     for a in np.unique(first):
         pairs = first == a
-        moved, epsilon = _displacements(scaled, cells, a, second[pairs])
-        forces = np.stack([frames[a].forces + frames[b].forces for b in second[pairs]])
-        curve[pairs] = -0.5 * ((np.stack([frames[b].forces - frames[a].forces for b in second[pairs]])) * moved).sum(
-            axis=(1, 2)
-        )
-        tensors[pairs], work[pairs] = epsilon, -0.5 * (forces * moved).sum(axis=(1, 2))
-    shears_doubled = tensors[:, ROWS, COLUMNS] * np.where(ROWS == COLUMNS, 1.0, 2.0)
-    return first, second, displacement[first, second], shears_doubled, work, curve
+        moved, tensors[pairs] = _displacements(scaled, cells, a, second[pairs])
+        forces = np.stack([frames[b].forces for b in second[pairs]])
+        work[pairs] = -0.5 * ((frames[a].forces + forces) * moved).sum(axis=(1, 2))
+        change[pairs] = -0.5 * ((forces - frames[a].forces) * moved).sum(axis=(1, 2))
+    six = tensors[:, ROWS, COLUMNS] * np.where(ROWS == COLUMNS, 1.0, 2.0)
+    return Motion(first, second, displacement[first, second], six, work, change)
 
 
 def _displacements(
@@ -186,25 +191,21 @@ def _displacements(
     return step @ middle, 0.5 * (gradient + gradient.swapaxes(1, 2))
 
 
-def _in_molecules(frames: Sequence[LabelledStructure]) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, Array]:
-    """Indices a and b, displacement and force work of the pairs, in the coordinates x = ln r."""
+def _in_molecules(frames: Sequence[LabelledStructure]) -> Motion:
+    """The pairs of near frames of a molecule, by x = ln r of all pairs of its atoms."""
     positions = np.stack([frame.structure.positions for frame in frames])  # (M, N, 3)
     first, second = np.triu_indices(positions.shape[1], 1)
     vectors = positions[:, second] - positions[:, first]
     r = np.linalg.norm(vectors, axis=-1)
-    x = np.log(r)  # (M, pairs)
+    x = np.log(np.maximum(r, 1e-3))  # (M, pairs)
     squares = (x**2).sum(axis=1)
     distance = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * x @ x.T, 0.0) / x.shape[1])
     a, b = _neighbours(distance, MAX_LOG_DISTANCE)
-    gradient = _gradient(vectors / r[..., None] ** 2, np.stack([frame.forces for frame in frames]))
-    work = 0.5 * ((gradient[a] + gradient[b]) * (x[b] - x[a])).sum(axis=1)
-    return (
-        a,
-        b,
-        STRAIN_IN_ANGSTROM * distance[a, b],
-        work,
-        0.5 * ((gradient[b] - gradient[a]) * (x[b] - x[a])).sum(axis=1),
-    )
+    forces = np.stack([frame.forces for frame in frames])
+    gradient = _gradient(vectors / np.maximum(r, 1e-3)[..., None] ** 2, forces)
+    at_first, at_second = (gradient[index] * (x[b] - x[a]) for index in (a, b))
+    work, change = 0.5 * (at_first + at_second).sum(axis=1), 0.5 * (at_second - at_first).sum(axis=1)
+    return Motion(a, b, distance[a, b], np.zeros((len(a), 6)), work, change)
 
 
 def _gradient(slopes: Array, forces: Array) -> Array:
@@ -215,11 +216,12 @@ def _gradient(slopes: Array, forces: Array) -> Array:
     n_frames, n_atoms, _ = forces.shape
     first, second = np.triu_indices(n_atoms, 1)
     products = slopes[..., :, None] * slopes[..., None, :]  # (M, pairs, 3, 3)
-    square = np.zeros((n_frames, n_atoms, n_atoms, 3, 3))
-    square[:, first, second] = square[:, second, first] = -products
-    square[:, range(n_atoms), range(n_atoms)] = -square.sum(axis=2)
-    square = square.swapaxes(2, 3).reshape(n_frames, 3 * n_atoms, 3 * n_atoms)
+    blocks = np.zeros((n_frames, n_atoms, n_atoms, 3, 3))
+    blocks[:, first, second] = blocks[:, second, first] = -products
+    blocks[:, range(n_atoms), range(n_atoms)] = -blocks.sum(axis=2)
+    square: Array = blocks.swapaxes(2, 3).reshape(n_frames, 3 * n_atoms, 3 * n_atoms)
     ridge = 1e-8 * np.trace(square, axis1=1, axis2=2) / (3 * n_atoms)
     right = -forces.reshape(n_frames, -1, 1)
     y = np.linalg.solve(square + ridge[:, None, None] * np.eye(3 * n_atoms), right).reshape(forces.shape)
-    return (slopes * (y[:, second] - y[:, first])).sum(axis=-1)
+    gradient: Array = (slopes * (y[:, second] - y[:, first])).sum(axis=-1)
+    return gradient

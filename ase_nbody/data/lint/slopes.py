@@ -4,7 +4,7 @@
 
 If all units and signs are ASE's, alpha and beta are 1. Their values tell the unit and the sign: forces in
 kcal/mol/Angstrom give alpha = 1/23, energies in Hartree with forces in Hartree/Bohr give 1/0.529 = 1.89, gradients
-instead of forces -1. Every pair of frames gives a value. The median is taken, and the quartiles say how far to trust it.
+instead of forces -1. Every pair of frames gives a value. The median counts, and the quartiles say how far to trust it.
 """
 
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ def slopes(changes: Changes) -> tuple[Slope, Slope]:
 
 
 def _joint_regression(forces: Array, stress: Array, energy: Array) -> tuple[float, float]:
-    """alpha and beta from all pairs at once; each pair counts the same, and the worst ones are left out."""
+    """Both slopes from all pairs at once; each pair counts the same, and the worst ones are left out."""
     sizes = [float(np.sqrt(np.mean(work**2))) if len(work) else 0.0 for work in (forces, stress)]
     if min(sizes) < _SMALLEST_WORK:
         return 1.0, 1.0

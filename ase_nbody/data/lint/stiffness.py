@@ -1,8 +1,8 @@
 """Whether bonds are as stiff as they should be: the absolute scale of the forces.
 
-Energies in Hartree match forces in Hartree/Angstrom; only what is known of molecules tells that neither is right. Badger's
-rule (J. Chem. Phys. 3, 710 (1935), equation 2) gives the force constant of a bond of length r from the rows of the
-periodic table that its atoms belong to:
+Energies in Hartree match forces in Hartree/Angstrom; only what is known of molecules tells that neither is right.
+Badger's rule (J. Chem. Phys. 2, 128 (1934), and 3, 710 (1935)) gives the force constant of a bond of length r from the
+rows of the periodic table that its atoms belong to:
 
     k = 1.86 mdyn/Angstrom / ((r - d) / Angstrom)^3.
 

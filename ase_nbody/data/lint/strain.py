@@ -60,11 +60,11 @@ def _responses(changes: Changes) -> tuple[Array, Array]:
     """How each stress (row) answers each strain (column), relative to their sizes: with signs, and the strength."""
     weights = 1.0 / np.hypot(changes.displacement, _NOISE_ANGSTROM)
     signed = _regression(changes.strain, changes.stress, weights)
-    magnitudes = [
+    strain, stress = (
         np.abs(array) - np.average(np.abs(array), axis=0, weights=weights**2)
         for array in (changes.strain, changes.stress)
-    ]
-    return signed, np.abs(signed) + np.maximum(_regression(*magnitudes, weights), 0.0)
+    )
+    return signed, np.abs(signed) + np.maximum(_regression(strain, stress, weights), 0.0)
 
 
 def _regression(strain: Array, stress: Array, weights: Array) -> Array:

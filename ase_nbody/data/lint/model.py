@@ -1,7 +1,7 @@
 """What a trained model says of stress labels: their order, signs and unit, by comparison with its own stresses.
 
-A model that has learnt energies and forces predicts stresses in ASE's order: they are derivatives of its energy. So each
-number of a label is the component with whose prediction it is correlated. Correlations r are compared as arctanh r
+A model that has learnt energies and forces predicts stresses in ASE's order: they are derivatives of its energy. So
+each number of a label is the component with whose prediction it is correlated. Correlations r are compared as arctanh r
 (Fisher), since pressure correlates xx, yy and zz with each other.
 """
 

@@ -37,7 +37,7 @@ class Bounds:
 
 
 # 1.89 is the smallest factor by which usual units of energies and forces differ; below its square root, 1 is nearer.
-ENERGY_BOUNDS = Bounds(pairs=10, width=1.0, right=1.37)
+ENERGY_BOUNDS = Bounds(pairs=16, width=1.0, right=1.37)
 STRESS_BOUNDS = Bounds(pairs=6, width=2.0, right=4.0)  # units of stress differ by factors above 100
 STIFFNESS_BOUNDS = Bounds(pairs=1, width=2.0, right=3.0)  # Badger's rule is right within about 1.5; units differ by 13
 
@@ -60,15 +60,21 @@ class Slope:
 
     @property
     def is_right(self) -> bool:
-        """Whether units and signs are ASE's."""
-        return self.is_clear and 1.0 / self.bounds.right < self.value < self.bounds.right
+        """Whether units and signs are ASE's: the slope is within the bounds by twice its standard error."""
+        lowest, highest = self._interval
+        return self.is_clear and 1.0 / self.bounds.right < lowest and highest < self.bounds.right
 
     @property
     def is_wrong(self) -> bool:
         """Whether units and signs cannot be ASE's: the slope is outside of the bounds by twice its standard error."""
+        lowest, highest = self._interval
+        return self.is_clear and not (highest > 1.0 / self.bounds.right and lowest < self.bounds.right)
+
+    @property
+    def _interval(self) -> tuple[float, float]:
+        """The median less and plus twice its standard error, which is near the distance of the quartiles over sqrt(n)."""
         error = 2.0 * (self.high - self.low) / np.sqrt(max(self.count, 1))
-        possible = self.value + error > 1.0 / self.bounds.right and self.value - error < self.bounds.right
-        return self.is_clear and not possible
+        return self.value - error, self.value + error
 
 
 def slope_of(ratios: Array, bounds: Bounds) -> Slope:
@@ -85,6 +91,8 @@ def slopes(changes: Changes) -> tuple[Slope, Slope]:
     forces, stress = changes.force_work, (changes.volume_stress * changes.strain).sum(axis=1)
     energy, strained = changes.energy, np.abs(changes.strain).max(axis=1) > 1e-4
     fixed = np.isfinite(energy + forces) & ~strained & (np.abs(forces) > _SMALLEST_WORK)
+    if fixed.sum() >= 4 * ENERGY_BOUNDS.pairs:  # the nearer half is the more exact one
+        fixed &= changes.displacement <= np.median(changes.displacement[fixed])
     known = np.isfinite(energy + forces + stress) & strained
     if fixed.sum() >= ENERGY_BOUNDS.pairs:
         alpha = slope_of(energy[fixed] / forces[fixed], ENERGY_BOUNDS)

@@ -72,7 +72,7 @@ class Slope:
 
     @property
     def _interval(self) -> tuple[float, float]:
-        """The median less and plus twice its standard error, which is near the distance of the quartiles over sqrt(n)."""
+        """The median less and plus twice its standard error, near the distance of the quartiles over sqrt(count)."""
         error = 2.0 * (self.high - self.low) / np.sqrt(max(self.count, 1))
         return self.value - error, self.value + error
 

@@ -186,6 +186,10 @@ def test_rare_elements_and_undetermined_isolated_energies_are_found(molecules):
         "Single-atom frames give the energy of every element"
         in remarks([*molecules, *alone], "note")["isolated atoms"].text
     )
+    boxed = [labelled(ase.Atoms(symbol, cell=[20.0] * 3, pbc=True)) for symbol in "HCO"]
+    found = remarks([*molecules, *boxed], "note")["isolated atoms"]
+    assert "Single-atom frames give the energy of every element" in found.text
+    assert not any("no two atoms" in remark.text for remark in lint([*molecules, *boxed]))
     carbon = [labelled(thermal(ase.build.molecule("CH4"), seed)) for seed in range(3)]
     assert "will be fitted" in remarks([*molecules, *water, *carbon], "note")["isolated atoms"].text
 

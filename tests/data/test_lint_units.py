@@ -180,6 +180,12 @@ def test_stiffness_is_measured_in_units_of_badgers_rule(constant, right):
     assert slope.is_wrong != right
 
 
+def test_ionic_bonds_are_not_judged():
+    """They are a third as stiff as Badger's rule says, and would be taken for another unit."""
+    salt = ase.Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 2.36]])
+    assert bond_stiffness(springs(salt, constant=2.0, seeds=30)).count == 0
+
+
 def test_frames_that_do_not_move_or_have_no_forces_say_nothing():
     frames = springs(ase.build.molecule("CH4"), 30.0, seeds=20, shake=0.0)
     assert verdict(frames)[0] == "cannot tell"

@@ -29,17 +29,21 @@ class Bounds:
         pairs: smallest number of pairs.
         width: largest distance of the quartiles, relative to the median.
         right: largest right slope; the smallest is its inverse.
+        wrong: smallest wrong slope above 1; the largest one below 1 is its inverse.
     """
 
     pairs: int
     width: float
     right: float
+    wrong: float
 
 
 # 1.89 is the smallest factor by which usual units of energies and forces differ; below its square root, 1 is nearer.
-ENERGY_BOUNDS = Bounds(pairs=16, width=1.0, right=1.37)
-STRESS_BOUNDS = Bounds(pairs=6, width=2.0, right=4.0)  # units of stress differ by factors above 100
-STIFFNESS_BOUNDS = Bounds(pairs=1, width=2.0, right=3.0)  # Badger's rule is right within about 1.5; units differ by 13
+ENERGY_BOUNDS = Bounds(pairs=16, width=1.0, right=1.37, wrong=1.37)
+STRESS_BOUNDS = Bounds(pairs=6, width=2.0, right=4.0, wrong=4.0)  # units of stress differ by factors above 100
+STIFFNESS_BOUNDS = Bounds(
+    pairs=1, width=2.0, right=3.0, wrong=5.0
+)  # Badger's rule is right within about 1.5; units differ by 13
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Slope:
     def is_wrong(self) -> bool:
         """Whether units and signs cannot be ASE's: the slope is outside of the bounds by twice its standard error."""
         lowest, highest = self._interval
-        return self.is_clear and not (highest > 1.0 / self.bounds.right and lowest < self.bounds.right)
+        return self.is_clear and not (highest > 1.0 / self.bounds.wrong and lowest < self.bounds.wrong)
 
     @property
     def _interval(self) -> tuple[float, float]:

@@ -36,6 +36,8 @@ OFFSETS = np.array(
     ]
 )
 ROW_ENDS = (2, 10, 18)  # atomic numbers
+# Elements whose bonds with each other are covalent; ionic ones such as Na-Cl are much softer than the rule says.
+NONMETALS = (1, *range(5, 10), *range(14, 18), *range(32, 36), *range(51, 54))
 BONDED = 1.3  # largest length of a bond, in units of the sum of the covalent radii
 MIN_LENGTH = 0.2  # Angstrom: smallest r - d, where Badger's rule would diverge
 MIN_STRETCH = 0.003  # Angstrom, standard deviation; shorter ones are constraints
@@ -85,7 +87,7 @@ def _forces_along_bonds(frames: Sequence[LabelledStructure]) -> Iterator[tuple[t
         a, b = int(first[pair]), int(second[pair])
         terminal, sign = (b, -1.0) if neighbours[b] == 1 else (a, 1.0)
         offset = OFFSETS[rows[a], rows[b]]
-        if neighbours[terminal] != 1 or np.isnan(offset):
+        if neighbours[terminal] != 1 or np.isnan(offset) or not np.isin(numbers[[a, b]], NONMETALS).all():
             continue
         length, force = r[:, pair], np.stack([frame.forces[terminal] for frame in frames])
         measured = sign * (force * vectors[:, pair]).sum(axis=-1) / length

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ase
@@ -102,6 +102,15 @@ class Structure:
         """The same system as ``ase.Atoms``; the charge of an ion is in ``atoms.info["charge"]``."""
         info = {"charge": self.charge} if self.charge else {}
         return ase.Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc, info=info)
+
+    def with_short_lattice_vectors(self) -> "tuple[Structure, NDArray[np.int64]]":
+        """The same system with the shortest periodic lattice vectors (Minkowski's).
+
+        Returns:
+            The structure, and an integer matrix (3, 3) whose product with ``cell`` gives its lattice vectors.
+        """
+        cell, combinations = minkowski_reduce(self.cell, self.pbc)
+        return replace(self, cell=np.asarray(cell)), combinations.astype(np.int64)
 
     def check(self) -> None:
         """Refuse what cannot be evaluated, and name the culprit (see ``from_atoms``)."""

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ase_nbody.cli.keys import KeysOption, parse_keys
+
+if TYPE_CHECKING:
+    from ase_nbody.data.lint.remark import Frames, Remark
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _MAX_FRAME_NUMBERS = 8  # shown in a line; --json shows all
@@ -19,11 +22,18 @@ def lint(
     test: Annotated[
         str | None, typer.Option(help="File with test structures, to find those that leaked into DATA.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model file or name of a shipped model, to compare stresses with: their order, sign and unit."
+        ),
+    ] = None,
     key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say in words what is wrong with training data; exit with 1 if it would spoil a training."""
     from ase_nbody.data import Found, read_labelled
+    from ase_nbody.data.lint import in_order
     from ase_nbody.data.lint import lint as find_remarks
 
     keys = parse_keys(key)
@@ -33,6 +43,8 @@ def lint(
 
     frames, test_frames = (read_labelled(path, keys=keys, tell=tell) if path else [] for path in (data, test))
     remarks = find_remarks(frames, test_frames)
+    if model is not None:
+        remarks = in_order([*remarks, *_remarks_by_model(model, frames)])
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(remark) for remark in remarks], indent=2))
     else:
@@ -43,6 +55,19 @@ def lint(
         Console().print(table)
     if any(remark.severity == "error" for remark in remarks):
         raise typer.Exit(1)
+
+
+def _remarks_by_model(model: str, frames: "Frames") -> "list[Remark]":
+    """What a model says of the stresses."""
+    from ase_nbody.data.lint import frames_with_stress, remarks_by_model
+    from ase_nbody.data.lint.remark import note
+    from ase_nbody.files.archive import load_members
+    from ase_nbody.training import predict
+
+    members = load_members(model)
+    if chosen := frames_with_stress(frames):
+        return list(remarks_by_model(chosen, predict(members, chosen)))
+    return [note("stress", "There are no stresses that the model could be compared with.")]
 
 
 def _frames(frames: tuple[int, ...]) -> str:

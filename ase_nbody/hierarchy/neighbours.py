@@ -16,6 +16,7 @@ from ase_nbody.structure import Structure, StructureError
 
 # A sphere of 6 Angstrom has room for about 3,000 protons that are as close as those in H2. So 15,000 must be an error.
 MAX_NEIGHBOURS = 15_000
+MAX_SKEW = 1000.0  # volume of a cell over the product of its heights; an orthogonal cell has 1
 _MAX_EXTENT_IN_CUTOFFS = 10.0  # a molecule up to this long is searched as it is, without ``compact``
 _DTYPES = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
 
@@ -79,14 +80,19 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
     if len(structure) == 0 or (len(structure) == 1 and not structure.pbc.any()):
         none = torch.zeros(0, dtype=torch.int64, device=device)
         return Edges(none, none, none.new_zeros(0, 3), none.double())
+    if (reduced := _less_skewed(structure)) is not None:
+        simpler, combinations = reduced
+        edges = find_edges(simpler, cutoff, device)
+        shift = edges.shift @ torch.from_numpy(combinations).to(device)
+        return _sorted(torch.stack([edges.first, edges.second], 1), shift, edges.distance, len(structure))
     spread = np.ptp(structure.positions, axis=0)
     if not structure.pbc.any() and (spread < _MAX_EXTENT_IN_CUTOFFS * cutoff).all():
-        _refuse_crowds(structure, spread + 1.5 * cutoff, cutoff)
+        _refuse_crowds(structure, np.diag(spread + 1.5 * cutoff), cutoff)
         found = _search(structure.positions, np.zeros((3, 3)), cutoff, torch.device(device), periodic=False)
         return _sorted(*found, len(structure)).within(cutoff)
     positions, wraps, box = compact(structure, 1.5 * cutoff)
     extents = _heights(box)
-    _refuse_crowds(structure, extents, cutoff)
+    _refuse_crowds(structure, box, cutoff)
     found = _search(positions, box, _search_radius(extents, cutoff), torch.device(device), periodic=True)
     edges = _sorted(*found, len(structure))
     wrap = torch.from_numpy(wraps).to(device)
@@ -187,15 +193,32 @@ def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDAr
     return positions, wraps.T.astype(np.int64, order="C"), box
 
 
+def _less_skewed(structure: Structure) -> tuple[Structure, NDArray[np.int64]] | None:
+    """The same crystal with short lattice vectors, and these as combinations (3, 3) of the given ones.
+
+    None unless the cell is so skewed that the search would look at thousands of images of each atom.
+    """
+    if not structure.pbc.any():
+        return None
+    cell = complete_cell(structure)
+    if abs(np.linalg.det(cell)) < MAX_SKEW * math.prod(_heights(cell).tolist()):
+        return None
+    return structure.with_short_lattice_vectors()
+
+
 def _heights(cell: NDArray[np.float64]) -> NDArray[np.float64]:
     """The distances in Angstrom between opposite faces of a cell (3,)."""
     return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
 
 
-def _refuse_crowds(structure: Structure, extents: NDArray[np.float64], cutoff: float) -> None:
-    """Refuse a structure whose pairs would fill the memory. The estimate assumes that the atoms fill the extents."""
-    sizes = np.where(structure.pbc, extents, np.maximum(extents - 1.5 * cutoff, 2.0 * cutoff))
-    neighbours = len(structure) * math.prod((2.0 * cutoff / sizes).tolist()) * math.pi / 6.0
+def _refuse_crowds(structure: Structure, box: NDArray[np.float64], cutoff: float) -> None:
+    """Refuse a structure whose pairs would fill the memory. The estimate assumes that the atoms fill the box (3, 3)."""
+    heights = _heights(box)
+    # The box is larger than the atoms along directions that are not periodic.
+    shares = np.where(structure.pbc, 1.0, np.maximum(heights - 1.5 * cutoff, 2.0 * cutoff) / heights)
+    # A skewed box has a larger volume than the product of its heights.
+    volume = abs(np.linalg.det(box)) * math.prod(shares.tolist())
+    neighbours = len(structure) * 4.0 / 3.0 * math.pi * cutoff**3 / volume
     if neighbours > MAX_NEIGHBOURS:
         lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(structure.cell, axis=1))
         raise StructureError(

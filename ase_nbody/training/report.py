@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ase_nbody.data import LABELS, Label, LabelledStructure
 from ase_nbody.data.labels import BY_NAME
+from ase_nbody.data.lint import remarks_by_model
 from ase_nbody.files.page import bullets, heading, page, paragraph, picture, png, require_plots, table
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
@@ -135,6 +136,9 @@ def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> lis
     worst = max(by_element, key=by_element.__getitem__)
     if len(by_element) > 1 and by_element[worst] > 2.0 * min(by_element.values()):
         found.append(f"Forces on {worst} err most: look at its frames below, and add structures with {worst}.")
+    pairs = [pair for part in parts for pair in zip(part.frames, part.predicted, strict=True)]
+    judged = remarks_by_model([frame for frame, _ in pairs], [predicted for _, predicted in pairs])
+    found += [f"Look at the stress labels. {remark.text}" for remark in judged if remark.severity == "error"]
     found.append("Before long runs: nbody check model.nbody, and nbody md model.nbody for a first trajectory.")
     return found
 

@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase_nbody.cli import main
 from ase_nbody.data import LabelledStructure, read_labelled
 from ase_nbody.data.lint import lint
-from ase_nbody.data.lint.fingerprint import equal_structures
+from ase_nbody.data.lint.fingerprint import equal_structures, fingerprint
 from ase_nbody.structure import Structure
 
 
@@ -186,15 +186,46 @@ def test_rare_elements_and_undetermined_isolated_energies_are_found(molecules):
         "Single-atom frames give the energy of every element"
         in remarks([*molecules, *alone], "note")["isolated atoms"].text
     )
+    boxed = [labelled(ase.Atoms(symbol, cell=[20.0] * 3, pbc=True)) for symbol in "HCO"]
+    found = remarks([*molecules, *boxed], "note")["isolated atoms"]
+    assert "Single-atom frames give the energy of every element" in found.text
+    assert not any("no two atoms" in remark.text for remark in lint([*molecules, *boxed]))
     carbon = [labelled(thermal(ase.build.molecule("CH4"), seed)) for seed in range(3)]
     assert "will be fitted" in remarks([*molecules, *water, *carbon], "note")["isolated atoms"].text
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["rmd17_ethanol", "acac", "3bpa", "water_pbe0"])
-def test_there_is_no_complaint_about_published_data(name, reference_data):
-    found = remarks(read_labelled(next(reference_data.glob(f"{name}/train*.extxyz")), ":60"), "error")
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("rmd17_ethanol", ":100"),
+        ("rmd17_malonaldehyde", ":100"),
+        ("rmd17_aspirin", ":100"),
+        ("acac", ":60"),
+        ("3bpa", ":60"),
+        ("water_pbe0", ":20"),
+        ("mlearn_Si", ":"),
+        ("mlearn_Li", ":"),
+        ("mlearn_Mo", ":"),
+    ],
+)
+def test_there_is_no_complaint_about_published_data(name, index, reference_data):
+    found = remarks(read_labelled(next(reference_data.glob(f"{name}/train*.extxyz")), index), "error")
     assert not found
+
+
+def test_rattled_crystals_are_not_copies_of_each_other():
+    """Their fingerprints are equal, because small random displacements average out, but their forces differ."""
+    cells = [ase.build.bulk("Cu", cubic=True) * (3, 3, 3) for _ in range(2)]
+    for seed, atoms in enumerate(cells):
+        atoms.rattle(0.01, seed=seed)
+    frames = [labelled(atoms) for atoms in cells]
+    assert np.abs(fingerprint(frames[0].structure) - fingerprint(frames[1].structure)).max() < 1e-3
+    assert not equal_structures([frame.structure for frame in frames])
+    turned = cells[0][np.random.default_rng(2).permutation(len(cells[0]))]
+    turned.rotate(30.0, "z", rotate_cell=True)
+    turned.positions += 0.4
+    assert equal_structures([frames[0].structure, Structure.from_atoms(turned)]) == [(0, 1)]
 
 
 @pytest.mark.data

@@ -106,7 +106,8 @@ def test_the_closest_image_decides(cell, pbc, isolated):
 
 def test_several_atoms_are_never_isolated():
     assert not frame([1, 1], spread=50.0).structure.is_isolated_atom()
-    assert not dataclasses.replace(frame([1]).structure, numbers=np.zeros(0, int)).is_isolated_atom()
+    nothing = dataclasses.replace(frame([1]).structure, numbers=np.zeros(0, int), positions=np.zeros((0, 3)))
+    assert not nothing.is_isolated_atom()
 
 
 def test_the_neutral_ground_state_is_the_energy_of_an_isolated_atom():

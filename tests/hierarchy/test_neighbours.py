@@ -76,6 +76,22 @@ def test_a_cell_smaller_than_the_cutoff_gives_several_images_of_one_neighbour(sy
     assert own.sum() == 12  # the fcc neighbours of Na at 3.75 Angstrom are all images of itself
 
 
+@pytest.mark.parametrize("skew", [3, 10, 200])
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False)])
+def test_a_skewed_cell_of_a_crystal_has_the_same_neighbours(skew, pbc):
+    """The volume counts, not the product of the heights, which is 1e-7 of it in the last case."""
+    plain = structure_of(np.array([[0.1, 0.2, 0.3], [1.4, 1.2, 1.6]]), CELLS["triclinic"], pbc)
+    combinations = np.array([[1, 0, 0], [skew, 1, 0], [skew, skew, 1]]) if all(pbc) else np.eye(3, dtype=int)
+    combinations[1, 0] = skew
+    skewed = structure_of(plain.positions, combinations @ plain.cell, pbc)
+    expected, found = find_pairs(plain, 5.0), find_pairs(skewed, 5.0)
+    np.testing.assert_allclose(np.sort(found.distance), np.sort(expected.distance), atol=1e-9)
+    vectors = skewed.positions[found.second] + found.shift @ skewed.cell - skewed.positions[found.first]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), found.distance, atol=1e-9)
+    keys = np.column_stack([found.first, found.second, found.shift])
+    assert (np.lexsort(keys.T[::-1]) == np.arange(len(keys))).all()
+
+
 def test_far_from_the_origin_and_far_apart():
     cluster = np.random.default_rng(0).uniform(0.0, 4.0, size=(5, 3))
     positions = np.concatenate([cluster, cluster + 1e6, cluster - 1e6])

@@ -8,12 +8,16 @@ distribution per atom, smeared with the width w:
 where f_c falls smoothly to zero at the cutoff. For molecules it also has the root mean square distance between atoms of
 a and b, which includes distances beyond the cutoff. The fingerprint is a smooth function of the positions, so rounding
 the positions changes it only a little. Mirror images have the same fingerprint, as they have the same energy.
+
+Small random displacements in a large crystal average out in rho. So structures of equal fingerprints are compared atom
+by atom too: each atom of one must have an atom in the other with the same distances to its nearest neighbours.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
@@ -23,6 +27,8 @@ from ase_nbody.structure import Structure
 CUTOFF = 6.0  # Angstrom
 WIDTH = 0.25  # Angstrom: w above
 _GRID = np.arange(WIDTH, CUTOFF, WIDTH)
+_NEAREST = 16  # neighbours whose distances are compared for each atom
+_DISTANCE_TOLERANCE = 5.0  # largest difference of these distances in Angstrom, in units of ``tolerance``
 
 
 def fingerprint(structure: Structure) -> NDArray[np.float64]:
@@ -65,7 +71,37 @@ def equal_structures(
         (rows, points), (columns, others) = left[composition], right[composition]
         near = cKDTree(points).query_ball_tree(cKDTree(others), tolerance, p=np.inf)
         found += [(rows[i], columns[j]) for i, hits in enumerate(near) for j in hits]
-    return sorted(pair for pair in found if not within or pair[0] < pair[1])
+    partners = first if second is None else second
+    found = sorted(pair for pair in found if not within or pair[0] < pair[1])
+    return [(i, j) for i, j in found if _same_surroundings(first[i], partners[j], _DISTANCE_TOLERANCE * tolerance)]
+
+
+def _same_surroundings(first: Structure, second: Structure, tolerance: float) -> bool:
+    """Whether the atoms of two structures can be matched so that all distances to near neighbours are equal.
+
+    A supercell matches its cell.
+    """
+    small, large = sorted((first, second), key=len)
+    repeats, rest = divmod(len(large), len(small))
+    if rest:
+        return True  # two supercells of one cell, as their fingerprints say
+    rows, columns = np.tile(_near_distances(small), (repeats, 1)), _near_distances(large)
+    difference = cdist(rows, columns, metric="chebyshev")
+    difference[np.tile(small.numbers, repeats)[:, None] != large.numbers] = CUTOFF
+    # The assignment with the smallest largest difference: differences within the tolerance cost nothing.
+    cost = (difference > tolerance).astype(np.float64)
+    return not bool(cost[linear_sum_assignment(cost)].any())
+
+
+def _near_distances(structure: Structure) -> NDArray[np.float64]:
+    """Distances of each atom to its nearest neighbours (N, _NEAREST) in ascending order, at most CUTOFF."""
+    pairs = find_pairs(structure, CUTOFF)
+    order = np.lexsort((pairs.distance, pairs.first))
+    first, distance = pairs.first[order], pairs.distance[order]
+    rank = np.arange(len(first)) - np.searchsorted(first, first)
+    near = np.full((len(structure), _NEAREST), CUTOFF)
+    near[first[rank < _NEAREST], rank[rank < _NEAREST]] = distance[rank < _NEAREST]
+    return near
 
 
 def _by_composition(structures: Sequence[Structure]) -> dict[tuple[object, ...], tuple[list[int], NDArray[np.float64]]]:

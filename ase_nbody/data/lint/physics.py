@@ -1,4 +1,4 @@
-"""Remarks on labels that no potential can or should learn: wrong units and signs, net forces, overlaps, outliers."""
+"""Remarks on labels that no potential can or should learn: net forces, overlaps, outliers."""
 
 from collections.abc import Iterator
 
@@ -7,8 +7,7 @@ from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
 from ase_nbody.data.labels import LabelledStructure
-from ase_nbody.data.lint.consistency import explain_energy, explain_stress, slopes
-from ase_nbody.data.lint.remark import Frames, Remark, error, is_atom, note, warning, where
+from ase_nbody.data.lint.remark import Frames, Remark, is_atom, warning, where
 from ase_nbody.data.statistics import fit_isolated_energies
 from ase_nbody.hierarchy.neighbours import find_pairs
 
@@ -24,31 +23,9 @@ _MIN_SPREAD = 1e-3  # eV/atom: smallest median absolute deviation, so that tiny 
 
 def remarks(frames: Frames) -> Iterator[Remark]:
     """All remarks on the physics of the data."""
-    yield from _units(frames)
     yield from _net_forces(frames)
     yield from _distances(frames)
     yield from _outliers(frames)
-
-
-def _units(frames: Frames) -> Iterator[Remark]:
-    """Whether energies and stresses match the forces in units and sign."""
-    energy, stress = slopes(frames)
-    if energy is None or not energy.is_meaningful:
-        yield note("units", "Not checked: too few frames, or energies that a pair potential cannot describe.")
-    elif energy.is_plausible:
-        yield note("units", f"Energies match the forces: the slope is {energy.value:.2f} (1/3 to 3 is right).")
-    else:
-        yield error(
-            "units",
-            f"Forces do not match the energies: the slope is {energy.value:.3g} instead of 1. This would fit",
-            f"{explain_energy(energy.value)}. Convert to eV and eV/Angstrom.",
-        )
-    if stress is not None and stress.is_meaningful and not stress.is_plausible:
-        yield error(
-            "stress",
-            f"Stresses do not match the forces: the slope is {stress.value:.3g} instead of 1. This would fit",
-            f"{explain_stress(stress.value)}. Convert to eV/Angstrom^3, positive under tension.",
-        )
 
 
 def _net_forces(frames: Frames) -> Iterator[Remark]:

@@ -22,7 +22,7 @@ class NBody:
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
         """The calculator; arguments as in ``NBodyCalculator``."""
-        from ase_nbody import NBodyCalculator
+        from ase_nbody.engines import NBodyCalculator
 
         return NBodyCalculator(*arguments, **keywords)
 

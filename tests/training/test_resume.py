@@ -16,6 +16,7 @@ from ase_nbody.training import ConfigError, TrainingConfig, train, train_committ
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError
 from ase_nbody.training.folder import only_run_in
 from ase_nbody.training.progress import Progress
+from ase_nbody.training.splits import read_splits
 
 
 def run(path, *overrides, **options):
@@ -78,10 +79,9 @@ def test_another_start_is_refused(configuration, killed, tmp_path):
 
 def test_data_that_change_while_they_are_read_are_refused(configuration, tmp_path, monkeypatch):
     path = configuration()
-    read = run.__globals__["train"].__globals__["read_splits"]
 
-    def growing(config):
-        found = read(config)
+    def growing(config, rule):
+        found = read_splits(config, rule)
         with open(tmp_path / "data.extxyz", "a") as file:
             file.write("\n")
         return found

@@ -179,7 +179,7 @@ class LabelledStructure:
         weights: how much each label counts in the loss.
         charges: partial charges (N,) in e, NaN where missing.
         dipole: dipole moment (3,) in e Angstrom, NaN if missing; of an ion about its centre of mass.
-            source: the file and the frame that it was read from, if any.
+        source: the file and the frame that it was read from, if any.
 
     A label that the structure cannot have (see ``Label.is_defined``) is missing, whatever was given.
     """

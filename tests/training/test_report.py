@@ -79,9 +79,8 @@ def test_worst_frames_are_those_of_the_file(run, tmp_path):
 def test_a_set_with_energies_alone_does_not_cost_the_model(name, configuration, frames, tmp_path):
     path, alone = configuration(), []
     for atoms in frames[:3]:
-        atoms = atoms.copy()
-        atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
-        alone.append(atoms)
+        alone.append(atoms.copy())
+        alone[-1].calc = SinglePointCalculator(alone[-1], energy=atoms.get_potential_energy())
     ase.io.write(tmp_path / "alone.extxyz", alone)
     model = train(TrainingConfig.from_yaml(path, ["report=true", f"data.{name}={tmp_path / 'alone.extxyz'}"]))
     assert set(read_card(model)["card"][f"{name} errors"]) == {"energy", "energy_per_atom"}

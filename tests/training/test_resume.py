@@ -80,8 +80,8 @@ def test_another_start_is_refused(configuration, killed, tmp_path):
 def test_data_that_change_while_they_are_read_are_refused(configuration, tmp_path, monkeypatch):
     path = configuration()
 
-    def growing(config, rule):
-        found = read_splits(config, rule)
+    def growing(*arguments):
+        found = read_splits(*arguments)
         with open(tmp_path / "data.extxyz", "a") as file:
             file.write("\n")
         return found

@@ -1,13 +1,21 @@
 """``nbody evaluate``: errors of a model on labelled structures."""
 
 import json
-from typing import Annotated
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from ase_nbody.cli.keys import KeysOption, parse_keys
 from ase_nbody.files.archive import load_members
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ase_nbody.data import LabelledStructure
+
+_SUSPICIOUS_MEV_PER_ATOM = 5.0
 
 
 def evaluate(
@@ -17,9 +25,14 @@ def evaluate(
     key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Print mean absolute and root-mean-square errors of energy, forces, stress, partial charges and dipole moment."""
+    """Print mean absolute and root-mean-square errors of energy, forces, stress, partial charges and dipole moment.
+
+    For a committee, the errors of its mean, and how its spread compares with them.
+    """
     from ase_nbody.data import DataError, Found, read_labelled
-    from ase_nbody.training import errors_table, evaluate_model, unit_of
+    from ase_nbody.training import errors_table, evaluate_model, predict, unit_of
+    from ase_nbody.training.energy_zero import find_energy_zero
+    from ase_nbody.training.spread import spread_calibration, spread_table
 
     members = load_members(model)
     contents: list[Found] = []
@@ -30,10 +43,44 @@ def evaluate(
     table = evaluate_model(members, frames)
     if not table:
         raise DataError(f"{data} has no labels to compare with, such as energies; see docs/training.md for their names")
+    zero = None
+    if not _is_unsuspicious(table):  # otherwise one pass over the data is enough
+        predicted = predict(members, frames)
+        _require_finite(predicted, model, data)
+        zero = find_energy_zero(frames, predicted)
+    spread = spread_calibration(members, frames) if len(members) > 1 else {}
     if as_json:
         found = {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in table.items()}
-        about = {"model": model, "data": data, "frames": len(frames)}
-        read = {"labels": dict(content.labels), "names": dict(content.names.used), "left_out": dict(content.dropped)}
-        typer.echo(json.dumps({**about, **read, "errors": found}, indent=2))
+        about: dict[str, Any] = {"model": model, "data": data, "frames": len(frames)}
+        about |= {"labels": dict(content.labels), "names": dict(content.names.used), "left_out": dict(content.dropped)}
+        about |= {"errors": found}
+        about |= {"energy_zero": zero.as_json()} if zero else {}
+        about |= {"spread": spread} if spread else {}
+        typer.echo(json.dumps(about, indent=2, allow_nan=False))
         return
-    Console().print(errors_table(table, f"{model} on {len(frames)} frames of {data}"))
+    console, title = Console(), f"{model} on {len(frames)} frames of {data}"
+    console.print(errors_table(table, title))
+    if spread:
+        console.print(spread_table(spread, title))
+    if zero:
+        console.print(str(zero), highlight=False, soft_wrap=True)
+
+
+def _is_unsuspicious(table: "Mapping[str, Mapping[str, float]]") -> bool:
+    """Whether all errors are finite, and those of the energies too small for another zero of energy."""
+    finite = all(math.isfinite(value) for measures in table.values() for value in measures.values())
+    return finite and table.get("energy_per_atom", {"mae": 0.0})["mae"] < _SUSPICIOUS_MEV_PER_ATOM
+
+
+def _require_finite(predicted: "Sequence[LabelledStructure]", model: str, data: str) -> None:
+    """Refuse a model that gives no numbers, before any are printed."""
+    import numpy as np
+
+    from ase_nbody.data import DataError
+
+    for number, frame in enumerate(predicted):
+        if not (np.isfinite(frame.energy) and np.isfinite(frame.forces).all()):
+            raise DataError(
+                f"{model} gives NaN or infinite values for frame {number} of those read from {data}: look at this "
+                "structure (nbody lint), and if it is sound, do not use the model"
+            )

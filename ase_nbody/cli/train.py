@@ -12,7 +12,8 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries that replace those of the file.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a killed training after its last complete epoch.")
+        bool,
+        typer.Option("--resume", help="Continue a run that was ended, or train a finished one for more epochs."),
     ] = False,
     seeds: Annotated[
         int, typer.Option(min=1, max=64, help="Networks to train as a committee; they differ in their seed.")
@@ -22,17 +23,20 @@ def train(
     """Train a model on structures with energies and forces, and with stresses if the data have them."""
     import torch
 
-    from ase_nbody.training import TrainingConfig, train_committee, train_in_stages
+    from ase_nbody.training import Terminated, TrainingConfig, train_committee, train_in_stages
+    from ase_nbody.training.folder import at_its_place
 
     if threads is not None:
         torch.set_num_threads(threads)
-    options = TrainingConfig.from_yaml(config, overrides or [])
+    options = at_its_place(TrainingConfig.from_yaml(config, overrides or []), config)
     _require_device(options.training.device)
     try:
         if seeds > 1:
             train_committee(options, seeds, resume=resume)
         else:
             train_in_stages(options, resume=resume)
+    except Terminated:
+        raise
     except SystemExit as end:  # lightning exits on Ctrl-C with a code that is not ours
         raise KeyboardInterrupt from end
 

@@ -157,6 +157,16 @@ class Weights(NamedTuple):
 EQUAL = Weights()
 
 
+class Source(NamedTuple):
+    """Where a structure comes from: ``ase.io.read(path, frame)`` reads it again."""
+
+    path: str
+    frame: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, frame {self.frame}"
+
+
 @dataclass(frozen=True)
 class LabelledStructure:
     """A structure and its reference values.
@@ -169,6 +179,7 @@ class LabelledStructure:
         weights: how much each label counts in the loss.
         charges: partial charges (N,) in e, NaN where missing.
         dipole: dipole moment (3,) in e Angstrom, NaN if missing; of an ion about its centre of mass.
+        source: the file and the frame that it was read from, if any.
 
     A label that the structure cannot have (see ``Label.is_defined``) is missing, whatever was given.
     """
@@ -180,6 +191,7 @@ class LabelledStructure:
     weights: Weights = EQUAL
     charges: NDArray[np.float64] = None  # type: ignore[assignment]  # becomes NaN
     dipole: NDArray[np.float64] = None  # type: ignore[assignment]  # becomes NaN
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         for label in LABELS:

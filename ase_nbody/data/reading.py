@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ase
@@ -14,7 +15,7 @@ from ase_nbody.data.file_names import data_file
 from ase_nbody.data.found import Found
 from ase_nbody.data.frames import info_of, names_in_file, read_frames, results_of
 from ase_nbody.data.invented import Invented
-from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Weights
+from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Source, Weights
 from ase_nbody.data.names import all_usual_names, choose_names
 from ase_nbody.data.xyz import UnreadableFrame
 from ase_nbody.hierarchy.neighbours import coincident_atoms
@@ -111,7 +112,20 @@ def _frames(found: Found, chosen: slice, index: str, weight: float) -> Iterator[
     """The labelled frames of a file. They are counted in ``found``."""
     frames, of_those = read_frames(found.path, chosen), "" if index == ":" else f" of those chosen by {index!r}"
     while (atoms := _next_frame(frames, found)) is not None:
-        yield _labelled(atoms, f"{printable(found.path)}, frame {found.frames}{of_those}", found, weight)
+        source = _source(found.path, index, found.frames)
+        labelled = _labelled(atoms, f"{printable(found.path)}, frame {found.frames}{of_those}", found, weight)
+        yield replace(labelled, source=source)
+
+
+def _source(path: str, index: str, count: int) -> Source:
+    """The file and number of the frame that is the ``count``-th of those that ``index`` chooses.
+
+    If ``index`` counts from the end, so does ASE: ``mine.extxyz@-50:`` stands for these frames, numbered from 0.
+    """
+    start, _, step = [*index.split(":"), "", ""][:3]
+    if start.startswith("-") or step.startswith("-"):
+        return Source(f"{path}@{index}", count)
+    return Source(path, int(start or 0) + count * int(step or 1))
 
 
 def _next_frame(frames: Iterator[ase.Atoms], found: Found) -> ase.Atoms | None:

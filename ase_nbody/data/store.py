@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_nbody.data.labels import LABELS, DataError, LabelledStructure, Weights
+from ase_nbody.data.labels import LABELS, DataError, LabelledStructure, Source, Weights
 from ase_nbody.structure import Structure
 
 _FRAME = np.dtype(
@@ -19,6 +19,7 @@ _FRAME = np.dtype(
         ("cell", "<f8", (3, 3)),
         ("pbc", "?", (3,)),
         ("charge", "<f8"),
+        ("source", "<i8", (2,)),  # row of paths.json, number of the frame; -1 without a source
         ("weights", "<f8", (len(Weights._fields),)),
         *((label.name, "<f8", label.shape) for label in LABELS if not label.per_atom),
     ]
@@ -30,7 +31,7 @@ _ATOM = np.dtype(
         *((label.name, "<f8", label.shape) for label in LABELS if label.per_atom),
     ]
 )
-_FILES = ("key.json", "frames.bin", "atoms.bin")  # all that a store consists of
+_FILES = ("key.json", "paths.json", "frames.bin", "atoms.bin")  # all that a store consists of
 _RULES = 2  # changes when the same file would be read with other labels
 _LAYOUT = f"{_FRAME.descr} {_ATOM.descr} {_RULES}"
 
@@ -47,6 +48,7 @@ class FrameStore(Sequence[LabelledStructure]):
         self.folder = folder
         self._frames = _map_file(folder / "frames.bin", _FRAME)
         self._atoms = _map_file(folder / "atoms.bin", _ATOM)
+        self._paths: list[str] = json.loads((folder / "paths.json").read_text())
         self._chosen = np.arange(len(self._frames)) if chosen is None else chosen
 
     @classmethod
@@ -73,11 +75,15 @@ class FrameStore(Sequence[LabelledStructure]):
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "frames.bin", "wb") as table, open(folder / "atoms.bin", "wb") as atoms:
             first = 0
+            paths: dict[str, int] = {}
             for frame in frames:
                 row, block = _rows(frame, first)
+                if frame.source is not None:
+                    row["source"] = paths.setdefault(frame.source.path, len(paths)), frame.source.frame
                 table.write(row.tobytes())
                 atoms.write(block.tobytes())
                 first += len(block)
+        (folder / "paths.json").write_text(json.dumps(list(paths)))
         seal.write_text(json.dumps(content))
         return cls(folder)
 
@@ -124,6 +130,7 @@ class FrameStore(Sequence[LabelledStructure]):
                 charge=float(row["charge"]),
             ),
             weights=Weights(*map(float, row["weights"])),
+            source=Source(self._paths[row["source"][0]], int(row["source"][1])) if row["source"][0] >= 0 else None,
             **labels | {"energy": float(row["energy"])},
         )
 
@@ -139,6 +146,7 @@ def _rows(frame: LabelledStructure, first: int) -> tuple[NDArray[Any], NDArray[A
     structure = frame.structure
     row, block = np.empty(1, dtype=_FRAME), np.empty(len(structure), dtype=_ATOM)
     row["first"], row["count"], row["weights"] = first, len(structure), frame.weights
+    row["source"] = -1
     row["cell"], row["pbc"], row["charge"] = structure.cell, structure.pbc, structure.charge
     block["number"], block["position"] = structure.numbers, structure.positions
     for label in LABELS:

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from ase_nbody.training.run import train
     from ase_nbody.training.seeds import train_committee
     from ase_nbody.training.splits import read_sources, read_splits
+    from ase_nbody.training.termination import Terminated
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "Terminated",
     "TrainingConfig",
     "TrainingDiverged",
     "errors_table",
@@ -40,6 +42,7 @@ __all__ = [
 _MODULE_OF = {
     "CheckpointError": "callbacks",
     "ConfigError": "config",
+    "Terminated": "termination",
     "TrainingConfig": "config",
     "TrainingDiverged": "recovery",
     "errors_table": "evaluation",

@@ -1,8 +1,6 @@
-"""Callbacks and plugins for lightning: averaged weights, atomic checkpoints, early stopping and progress."""
+"""Callbacks and plugins for lightning: averaged weights, atomic checkpoints and early stopping."""
 
-import csv
 import io
-import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +11,9 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.plugins import TorchCheckpointIO
-from rich.console import Console
 from torch import Tensor
 
 from ase_nbody.files.writing import write_whole
-from ase_nbody.training.loss import UNITS, unit_of
-from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.splits import PLAIN_SPLIT, SPLIT_RULE
 
 
@@ -76,7 +71,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 damaged = archive.testzip()
             if damaged:
                 raise ValueError(f"the checksum of {damaged} does not match its contents")
-            return torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
+            checkpoint = torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
         except Exception as error:  # zipfile and torch raise errors of almost any type for a damaged file
             reason = (str(error).splitlines() or [repr(error)])[0]
             if isinstance(error, UnpicklingError):  # torch's message is long and advises to allow the code
@@ -85,6 +80,22 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 f"{path} is not a checkpoint that can be resumed from: {reason}. "
                 "Move its run away and start anew without --resume."
             ) from error
+        _move_paths(checkpoint, Path(path).parent)
+        return checkpoint
+
+
+def _move_paths(checkpoint: Mapping[str, Any], folder: Path) -> None:
+    """Let the paths of checkpoints in a checkpoint name the folder that it lies in now: the run may have been moved."""
+    folder = folder.resolve()
+
+    def moved(path: str) -> str:
+        return str(folder / Path(path).name) if path else path
+
+    for state in checkpoint.get("callbacks", {}).values():
+        if "dirpath" in state:
+            state |= {name: moved(path) for name, path in state.items() if name.endswith("_model_path")}
+            state["dirpath"] = str(folder)
+            state["best_k_models"] = {moved(path): score for path, score in state.get("best_k_models", {}).items()}
 
 
 def split_rule(checkpoint: Path) -> int:
@@ -112,6 +123,10 @@ class StopEarly(EarlyStopping):
         super().__init__("validation_loss", patience=patience)
         self.first_epoch = first_epoch
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of the run that is resumed, which may have had another patience."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Stop at once if the run had already run out of patience when it was killed."""
         trainer.should_stop = self.wait_count >= self.patience
@@ -122,73 +137,16 @@ class StopEarly(EarlyStopping):
             super().on_train_epoch_end(trainer, pl_module)
 
 
-class Progress(Callback):
-    """Prints a line after each validation, and writes the errors of all validations to a table.
-
-    The rows of the table are kept in the checkpoints, so a resumed run writes the complete table.
+class KeepDigests(Callback):
+    """Saves in each checkpoint what the training learns from.
 
     Args:
-        console: where the lines are printed.
-        table: path of the CSV file.
+        digests: see ``Origin``.
     """
 
-    def __init__(self, console: Console, table: Path) -> None:
-        self.console, self.table = console, table
-        self._rows: list[dict[str, float]] = []
-        self._start_time = time.monotonic()
-        self._first_epoch = 0
+    def __init__(self, digests: Mapping[str, str]) -> None:
+        self.digests = digests
 
-    def state_dict(self) -> dict[str, Any]:
-        """The rows of the table, for the checkpoint."""
-        return {"rows": self._rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the rows of the run that is resumed."""
-        self._rows = list(state_dict["rows"])
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock."""
-        self._start_time, self._first_epoch = time.monotonic(), trainer.current_epoch
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Print the errors of the averaged weights and write them to the table."""
-        if not isinstance(pl_module, NBodyTraining):
-            return
-        epoch, n_epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
-        seconds_per_epoch = (time.monotonic() - self._start_time) / (epoch - self._first_epoch)
-        minutes_left = seconds_per_epoch * (n_epochs - epoch) / 60
-        self.console.print(
-            f"epoch {epoch:4d}/{n_epochs}  MAE  {_errors_line(pl_module.errors)}  ({minutes_left:.0f} min left)",
-            highlight=False,
-            soft_wrap=True,
-        )
-        self._rows.append({"epoch": epoch, **_columns(pl_module.errors)})
-        if trainer.is_global_zero:
-            write_whole(self.table, _csv(self._rows).encode())
-
-
-def _errors_line(errors: Mapping[str, Mapping[str, float]]) -> str:
-    """Mean absolute errors of all labels with their units. Errors by element are left out."""
-    shown = []
-    for quantity, measures in errors.items():
-        if quantity in UNITS:
-            shown.append(f"{quantity.replace('_', ' ')} {measures['mae']:.2f} {UNITS[quantity]}")
-    return "  ".join(shown)
-
-
-def _columns(errors: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """One row of the table: errors by the names of their columns, which include the unit."""
-    return {
-        f"{quantity} {measure} ({unit_of(quantity)})": value
-        for quantity, measures in errors.items()
-        for measure, value in measures.items()
-    }
-
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    """The rows as CSV. The header has every column that occurs in any of them, in order of appearance."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Save the digests."""
+        checkpoint["digests"] = dict(self.digests)

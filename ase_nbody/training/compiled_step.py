@@ -1,8 +1,11 @@
 """The compiled training step: energies, forces and virials that can be differentiated by the weights."""
 
+import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +18,10 @@ from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.compiled import pure_evaluation
 from ase_nbody.runtime.fallback import Fallback
 from ase_nbody.runtime.formulas import for_eager
+
+Shapes = tuple[tuple[int, ...], ...]
+
+_MAX_SHAPES_IN_STATE = 1000
 
 
 class CompiledPotential:
@@ -35,14 +42,34 @@ class CompiledPotential:
 
     def __init__(self, network: NBodyNetwork, *, virials: bool, patience: int = 20, most: int = 8) -> None:
         self.network, self.virials, self.patience, self.most = network, virials, patience, most
-        self._seen: Counter[tuple[torch.Size, ...]] = Counter()
-        self._compiled: dict[tuple[torch.Size, ...], Callable[..., tuple[Tensor, ...]]] = {}
+        self.around: list[Callable[[], AbstractContextManager[None]]] = []  # entered around each compilation
+        self._seen: Counter[Shapes] = Counter()
+        self._chosen: set[Shapes] = set()  # to be compiled
+        self._compiled: dict[Shapes, Callable[..., tuple[Tensor, ...]]] = {}
         self._fallback = Fallback("compiling the training step failed, going on without")
 
     @property
     def failure(self) -> str | None:
         """Why compilation failed; None as long as it has not."""
         return self._fallback.reason
+
+    @property
+    def may_speed_up(self) -> bool:
+        """Whether nothing is compiled yet, but may be."""
+        return not (self._compiled or self._fallback.active)
+
+    def state(self) -> list[Any]:
+        """Which shapes have appeared how often, and which are chosen: the last bit of a step depends on that."""
+        frequent = self._seen.most_common(_MAX_SHAPES_IN_STATE)
+        return [[[list(shape) for shape in shapes], count, shapes in self._chosen] for shapes, count in frequent]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on from what ``state`` returned. Chosen shapes are compiled when they appear next."""
+        for shapes, count, chosen in state:
+            key = tuple(map(tuple, shapes))
+            self._seen[key] = count
+            if chosen:
+                self._chosen.add(key)
 
     def __call__(
         self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
@@ -51,12 +78,16 @@ class CompiledPotential:
         tables, geometry = hierarchy.tensors(), [positions, cells]
         if total_charges is not None and self.network.config.outputs:
             geometry.append(total_charges)
-        shapes = (cells.shape, *(table.shape for table in tables))
+        shapes: Shapes = tuple(tuple(tensor.shape) for tensor in (cells, *tables))
         self._seen[shapes] += 1
-        due = self._seen[shapes] >= self.patience and len(self._compiled) < self.most
-        if due and shapes not in self._compiled and not self._fallback.active:
+        if self._seen[shapes] >= self.patience and len(self._chosen) < self.most:
+            self._chosen.add(shapes)
+        if shapes in self._chosen and shapes not in self._compiled and not self._fallback.active:
             try:
-                self._compiled[shapes] = self._compile(tables, *geometry)
+                with contextlib.ExitStack() as stack:
+                    for manager in self.around:
+                        stack.enter_context(manager())
+                    self._compiled[shapes] = self._compile(tables, *geometry)
             except Exception as error:  # a missing compiler, or a bug in it, can raise almost anything
                 self._fallback.take(error)
         if shapes not in self._compiled:

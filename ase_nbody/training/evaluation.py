@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from ase_nbody.data import LABELS, Batch, LabelledStructure, collate, prepare
 from ase_nbody.network.network import NBodyNetwork
@@ -45,7 +46,7 @@ def evaluate_model(
 
 def errors_table(table: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """A table to print, with the errors that ``evaluate_model`` returned."""
-    shown = Table("quantity", "MAE", "RMSE", "unit", title=title)
+    shown = Table("quantity", "MAE", "RMSE", "unit", title=Text(title))  # a path in the title is no markup
     for quantity, measures in table.items():
         shown.add_row(
             quantity.replace("_", " "), f"{measures['mae']:.3f}", f"{measures['rmse']:.3f}", unit_of(quantity)

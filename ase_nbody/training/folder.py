@@ -1,15 +1,26 @@
 """The output folder of a training. It belongs to one run, which may be continued there but is never overwritten."""
 
+import contextlib
+import multiprocessing.util
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ase_nbody.dynamics.files import FolderLock, ResumeError
+from ase_nbody.files.archive import ModelFileError, read_card
 from ase_nbody.files.writing import write_whole
-from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.config import ConfigError, TrainingConfig, differences
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.splits import require_own_frames
 
 CONFIG_NAME = "config.yaml"
 MODEL_NAME = "model.nbody"
-_REPLACED = ("metrics.csv", "report.html", "figures", "checkpoints")  # what else a run overwrites
+_REPLACED = ("metrics.csv", "report.html", "worst.extxyz", "figures", "checkpoints")  # what else a run overwrites
+_WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", "report.html", "worst.extxyz", "last.ckpt", "best.ckpt")
+_MAY_GROW = ("training.epochs", "training.patience")  # entries that may differ when a finished run is continued
+_SECONDS_BETWEEN_TRIALS = 1.0  # of a run that waits for another one
 
 
 def last_checkpoint(output: Path) -> Path:
@@ -22,45 +33,183 @@ def pretraining_folder(output: Path) -> Path:
     return output / "pretraining"
 
 
-def claim_folder(output: Path, config: TrainingConfig, *, begun: bool, resume: bool) -> None:
-    """Check that the output folder is free for this training or holds it already, and write the configuration there.
+@contextlib.contextmanager
+def only_run_in(folder: Path, wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Keep other trainings out of a folder while the block lasts, and sweep what killed ones left of unfinished files.
+
+    Under torchrun the first process holds the lock for all of them.
+
+    Args:
+        folder: the folder; it is made if necessary.
+        wait: called once if another run uses the folder, which is then waited for; default: an error.
+
+    Raises:
+        ConfigError: another run uses the folder.
+    """
+    if Processes.launched().rank:
+        yield
+        return
+    lock = None
+    while lock is None:
+        try:
+            lock = FolderLock(folder)
+        except ResumeError as error:
+            if wait is None:
+                raise ConfigError(
+                    f"another training is running in {folder}: wait until it ends, or choose another 'output'"
+                ) from error
+            wait, _ = (lambda: None), wait()
+            time.sleep(_SECONDS_BETWEEN_TRIALS)
+    multiprocessing.util.register_after_fork(lock, FolderLock.release)  # workers that outlive a kill must not hold it
+    try:
+        _sweep(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files that killed runs left while they wrote files of ours."""
+    names = "|".join(re.escape(name) for name in _WRITTEN_WHOLE)
+    for place in (folder, folder / "checkpoints"):
+        for path in place.glob(".*"):
+            if re.fullmatch(rf"\.({names})\.[0-9a-f]{{8}}", path.name) and path.is_file():
+                path.unlink()
+
+
+def runs_in(output: Path) -> set[str]:
+    """Which kinds of runs have begun in an output folder: training, pretraining, committee."""
+    kinds = {
+        "training": last_checkpoint(output).is_file(),
+        "pretraining": (pretraining_folder(output) / CONFIG_NAME).is_file(),
+        "committee": any(runs_in(member) for member in output.glob("seed_*")),
+    }
+    return {kind for kind, begun in kinds.items() if begun}
+
+
+def require_free(output: Path, *, begun: bool, resume: bool, own: Sequence[str]) -> None:
+    """Check that no run is started over another one, or anew by mistake.
+
+    Args:
+        output: the output folder.
+        begun: whether the folder holds a run of this kind that can be continued.
+        resume: whether the user asked to continue it.
+        own: the kinds of runs (see ``runs_in``) that belong to this one.
+
+    Raises:
+        ConfigError: the folder holds a run of another kind, or one that is to be continued with ``--resume``.
+    """
+    others = sorted(runs_in(output) - {*own})
+    if others:
+        raise ConfigError(
+            f"{output} holds an unfinished run of another kind ({', '.join(others)}): continue it with --resume and "
+            "as it was started, or choose another 'output'"
+        )
+    if begun and not resume:
+        raise ConfigError(f"{output} holds an unfinished run: continue it with --resume, or choose another 'output'")
+
+
+def examine_folder(
+    output: Path, config: TrainingConfig, *, begun: bool, resume: bool, own: Sequence[str] = ("training",)
+) -> TrainingConfig:
+    """Check that the output folder is free for this training or holds it already.
+
+    With ``resume``, a folder without a run is free for a new one.
 
     Args:
         output: the output folder.
         config: the configuration of the training.
         begun: whether the folder holds a run of this kind that can be continued.
         resume: whether the user asked to continue it.
+        own: the kinds of runs in the folder (see ``runs_in``) that belong to this one.
+
+    Returns:
+        The configuration, with the number of epochs of the run that is continued if it gives none.
 
     Raises:
-        ConfigError: the folder holds another run or a finished one, files of the user under names that a run writes, or
-            no run to resume.
+        ConfigError: the folder holds another run or a finished one, or files of the user under names that a run writes.
     """
-    if (output / MODEL_NAME).exists():
-        raise ConfigError(f"{output} holds a finished run; choose another 'output' or move it away")
+    finished = (output / MODEL_NAME).exists()
     require_own_frames(config)
-    if not resume:
-        # A run of another kind (a committee, or a single training) must not be overwritten either.
-        require_matching_resume(output, begun=begun or last_checkpoint(output).is_file(), resume=False)
+    if resume and begun:
+        before = TrainingConfig.as_written(output / CONFIG_NAME)
+        epochs = before.training.epochs or _epochs_of(output / MODEL_NAME)
+        if config.training.epochs is None:
+            config = with_epochs(config, epochs)
+        longer = finished and (config.training.epochs or 0) > (epochs or 0) > 0
+        if not finished or longer:
+            require_same(config, with_epochs(before, epochs), output, _MAY_GROW if longer else ())
+            return config
+    if finished:
+        raise ConfigError(
+            f"{output} holds a finished run. To train it for longer, give --resume and more training.epochs than it "
+            "had; otherwise choose another 'output' or move it away."
+        )
+    require_free(output, begun=begun, resume=resume, own=own)
+    require_own_files(output)
+    return config
+
+
+def claim_folder(
+    output: Path, config: TrainingConfig, *, begun: bool, resume: bool, own: Sequence[str] = ("training",)
+) -> TrainingConfig:
+    """Write the configuration of a new run into its folder. Arguments, errors and result: see ``examine_folder``."""
+    config = examine_folder(output, config, begun=begun, resume=resume, own=own)
+    if not (begun or Processes.launched().rank):
         output.mkdir(parents=True, exist_ok=True)
-        if not Processes.launched().rank:
-            require_own_files(output)
-            write_whole(output / CONFIG_NAME, config.to_yaml().encode())
-        return
-    require_matching_resume(output, begun=begun, resume=True)
-    if not config.continues(TrainingConfig.from_yaml(output / CONFIG_NAME)):
-        raise ConfigError(f"the configuration differs from that of the run in {output}; resume with the same one")
+        write_config(config)
+    return config
 
 
-def require_matching_resume(output: Path, *, begun: bool, resume: bool) -> None:
-    """Check that ``--resume`` is given exactly when the output folder holds a run that has begun.
+def with_epochs(config: TrainingConfig, epochs: int | None) -> TrainingConfig:
+    """The configuration with another number of epochs."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"epochs": epochs})})
+
+
+def _epochs_of(model: Path) -> int | None:
+    """For how many epochs a finished model was trained, as its card says."""
+    try:
+        card = read_card(model)["card"]
+        return int({**card, **card.get("members", [{}])[0]}["training"]["epochs"])
+    except (OSError, ModelFileError, KeyError, TypeError, IndexError, ValueError):
+        return None
+
+
+def require_same(config: TrainingConfig, begun: TrainingConfig, output: Path, apart_from: tuple[str, ...] = ()) -> None:
+    """Check that a run in ``output`` that began with the configuration ``begun`` may continue with this one.
 
     Raises:
-        ConfigError: it is given without such a run, or missing with one.
+        ConfigError: an entry differs that the result depends on; the message names it.
     """
-    if begun and not resume:
-        raise ConfigError(f"{output} holds an unfinished run: continue it with --resume, or choose another 'output'")
-    if resume and not begun:
-        raise ConfigError(f"{output} holds no run to resume; start without --resume")
+    different = [one for one in differences(config, begun) if one.entry not in apart_from]
+    if different:
+        raise ConfigError(
+            f"the configuration differs from that of the run in {output}: {'; '.join(map(str, different[:5]))}. "
+            "Resume with the same one, or choose another 'output'."
+        )
+
+
+def write_config(config: TrainingConfig) -> None:
+    """Write the configuration of the run into its output folder."""
+    write_whole(Path(config.output) / CONFIG_NAME, config.to_yaml().encode())
+
+
+def set_model_aside(output: Path) -> Path | None:
+    """Rename the model of a finished run that is to be trained for longer. It is never overwritten.
+
+    Returns:
+        The new path, or None if there is no model.
+    """
+    model = output / MODEL_NAME
+    if not model.exists():
+        return None
+    epochs = TrainingConfig.as_written(output / CONFIG_NAME).training.epochs or _epochs_of(model)
+    aside, number = output / f"model_after_{epochs}_epochs.nbody", 1
+    while aside.exists():
+        number += 1
+        aside = output / f"model_after_{epochs}_epochs_{number}.nbody"
+    os.replace(model, aside)
+    return aside
 
 
 def require_own_files(output: Path) -> None:
@@ -80,6 +229,20 @@ def require_own_files(output: Path) -> None:
                 f"{path} was not written by a run in this folder, and a run would overwrite it: "
                 "choose another 'output' or move it away"
             )
+
+
+def at_its_place(config: TrainingConfig, path: Path) -> TrainingConfig:
+    """The configuration of a run that was moved, with the folder that it lies in now as ``output``.
+
+    Args:
+        config: what was read from ``path``.
+        path: a configuration file; only the ``config.yaml`` of a run is treated specially.
+    """
+    here = path.parent.resolve()
+    if path.name != CONFIG_NAME or config.output == str(here) or not runs_in(here):
+        return config
+    written = TrainingConfig.as_written(path).to_yaml() == path.read_text(encoding="utf-8")
+    return config.model_copy(update={"output": str(here)}) if written else config
 
 
 def _is_of_a_run(config: Path) -> bool:

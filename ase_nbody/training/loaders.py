@@ -1,8 +1,9 @@
 """Batches for the training loop, in an order that depends on the seed and the epoch alone."""
 
+import signal
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
@@ -13,6 +14,17 @@ from ase_nbody.training.processes import Processes, Share, without_labels
 
 # The widths of neighbour tables are padded to multiples of this number, so that one compiled step serves many batches.
 _TABLE_WIDTH_MULTIPLE = 8
+_WORKER_GRACE_S = 30  # after SIGTERM
+
+
+class Done(NamedTuple):
+    """How far a run had come when its checkpoint was written: whole epochs, and batches of the next one."""
+
+    epochs: int = 0
+    batches: int = 0
+
+
+NOTHING_DONE = Done()
 
 
 def make_loader(
@@ -22,6 +34,7 @@ def make_loader(
     processes: Processes,
     *,
     shuffle: bool,
+    done: Done = NOTHING_DONE,
 ) -> DataLoader[Batch]:
     """The loader that gives this process its share of every batch.
 
@@ -34,6 +47,7 @@ def make_loader(
         processes: the processes of the training.
         shuffle: true for training: each epoch has its own order, and frames that do not fill a batch are left out;
             false for validation: the order is fixed, every frame occurs, and batches hold ``2 * batch_size`` frames.
+        done: what a resumed run has done already.
 
     Raises:
         DataError: a structure has more atoms than ``training.batch_atoms`` allows.
@@ -44,6 +58,7 @@ def make_loader(
     samples: Any = lazy if on_demand else prepare(frames, network, config.data.workers)
     # The sampler's order follows from seed and epoch, so a resumed run sees the batches of an uninterrupted one.
     sampler: Any = DistributedSampler(samples, num_replicas=1, rank=0, shuffle=shuffle, seed=options.seed)
+    sampler.set_epoch(done.epochs)  # lightning does so too late for loaders that fetch batches ahead
     batches: Any
     if options.batch_atoms is None:
         size = options.batch_size if shuffle else 2 * options.batch_size
@@ -54,13 +69,22 @@ def make_loader(
     workers = config.data.workers if on_demand else 0
     return DataLoader(
         samples,
-        batch_sampler=Share(batches, processes),
+        batch_sampler=Share(batches, processes, done.batches),
         collate_fn=partial(_collate, filler=samples[0]),
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_outlive_sigterm if workers else None,
     )
 
 
 def _collate(members: list[Sample], filler: Sample) -> Batch:
     """A batch of the members. If this process has no share, the batch is ``filler`` without its labels."""
     return collate(members or [without_labels(filler)], multiple=_TABLE_WIDTH_MULTIPLE)
+
+
+def _outlive_sigterm(number: int) -> None:
+    """Let a worker go on after SIGTERM, which batch systems send to all processes, until the training has ended.
+
+    The training needs it for the present batch. Without an end of the training, the worker ends by itself.
+    """
+    signal.signal(signal.SIGTERM, lambda *arguments: signal.alarm(_WORKER_GRACE_S))

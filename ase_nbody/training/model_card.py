@@ -1,5 +1,6 @@
 """What a training writes into the card of its model: the data, the errors, the versions and an example structure."""
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 
 from ase_nbody.data import LabelledStructure
-from ase_nbody.files.archive import read_card
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.loss import unit_of
-from ase_nbody.training.splits import file_names, sha256_of_files
+from ase_nbody.training.origin import Origin
+from ase_nbody.training.splits import file_names
 
 _LARGEST_EXAMPLE_ATOMS = 500  # positions of larger structures would swamp the card
 
@@ -21,38 +22,44 @@ Errors = Mapping[str, Mapping[str, float]]
 
 
 def model_card(
-    config: TrainingConfig, frames: Mapping[str, Sequence[LabelledStructure]], errors: Mapping[str, Errors]
+    config: TrainingConfig, frames: Mapping[str, Sequence[LabelledStructure]], origin: Origin, validation: Errors
 ) -> dict[str, Any]:
     """The card of a model that has been trained, ready to be written as JSON.
 
     Args:
         config: the configuration of the training, with its number of epochs.
-        frames: training, validation and test frames under ``training``, ``validation`` and ``test``; ``test`` is empty
-            if there are none.
-        errors: errors of the model, as ``evaluate_model`` gives them, under ``validation`` and, if there are test
-            frames, ``test``.
+        frames: training frames under ``training``.
+        origin: the digests of the files, taken when they were read.
+        validation: errors on the validation frames, as ``evaluate_model`` gives them.
     """
     card: dict[str, Any] = {
         **config.card,
         "training data": f"{len(frames['training'])} frames of {file_names(config.data.train)}",
-        "training data sha256": sha256_of_files(config.data.train),
-        "validation errors": with_units(errors["validation"]),
+        "training data sha256": origin.digests["data.train"],
+        "validation errors": with_units(validation),
         "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
         "training": config.training.model_dump(mode="json"),
         "example": _example(frames["training"]),
     }
     start = config.network.start_from
     if start is not None:
-        card["started from"] = f"{Path(start).name}, {read_card(start)['checksum']}"
-    if config.data.test is not None:
-        card["test data"] = f"{len(frames['test'])} frames of {file_names(config.data.test)}"
-        card["test errors"] = with_units(errors["test"])
+        card["started from"] = f"{Path(start).name}, {origin.digests['network.start_from']}"
     return card
 
 
+def with_test_errors(card: Mapping[str, Any], config: TrainingConfig, n_frames: int, errors: Errors) -> dict[str, Any]:
+    """The card with the errors on ``n_frames`` frames of ``data.test``."""
+    data = f"{n_frames} frames of {file_names(config.data.test or ())}"
+    return {**card, "test data": data, "test errors": with_units(errors)}
+
+
 def with_units(errors: Errors) -> dict[str, dict[str, Any]]:
-    """The errors of each quantity with their unit, in the form of a model card."""
-    return {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in errors.items()}
+    """The errors of each quantity with their unit, in the form of a model card. JSON has no NaN and no infinity."""
+    return {
+        quantity: {"unit": unit_of(quantity), **measures}
+        for quantity, measures in errors.items()
+        if all(map(math.isfinite, measures.values()))
+    }
 
 
 def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:

@@ -37,6 +37,7 @@ class NBodyTraining(lightning.LightningModule):
 
     Attributes:
         watch: notices when the training diverges.
+        compiled: the compiled step, if there is to be one.
         errors: the validation errors of the last epoch, as ``evaluate_model`` gives them.
         split_rule: how the validation frames of this run were drawn, see ``splits.py``.
     """
@@ -46,7 +47,7 @@ class NBodyTraining(lightning.LightningModule):
         self.automatic_optimization = False
         self.network, self.config = network, config
         self.total_steps, self.with_stress = total_steps, with_stress
-        self._compiled = CompiledPotential(network, virials=with_stress) if config.compile else None
+        self.compiled = CompiledPotential(network, virials=with_stress) if config.compile else None
         self._residuals: list[Residuals] = []
         self.watch = LossWatch(jump=100.0 if config.loss == "mse" else 10.0)
         self.errors: dict[str, dict[str, float]] = {}
@@ -90,8 +91,8 @@ class NBodyTraining(lightning.LightningModule):
         """Energies, forces and, if needed, virials and charges. They can be differentiated by the weights."""
         warm_up_vector_functions()
         system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
-        if self._compiled is not None:
-            return self._compiled(*system)
+        if self.compiled is not None:
+            return self.compiled(*system)
         return evaluate(for_eager(self.network), *system, create_graph=True, virials=self.with_stress)
 
     def loss(self, residuals: Residuals, epoch: int, counts: Tensor) -> Tensor:
@@ -156,14 +157,18 @@ class NBodyTraining(lightning.LightningModule):
                 schedule.step(followed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the validation errors, the latest losses and the rule of the split in the checkpoint."""
+        """Save errors, latest losses, the rule of the split and what the compiled step has seen."""
         checkpoint |= {"errors": self.errors, "watch": self.watch.state(), "split_rule": self.split_rule}
+        if self.compiled is not None:
+            checkpoint["compiled"] = self.compiled.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over what ``on_save_checkpoint`` saved of the run that is resumed."""
         self.errors = checkpoint.get("errors", {})
         self.watch.restore(checkpoint.get("watch", self.watch.state()))
         self.split_rule = checkpoint.get("split_rule", PLAIN_SPLIT)
+        if self.compiled is not None:
+            self.compiled.restore(checkpoint.get("compiled", ()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch to a device; lightning does not know our ``Batch``."""

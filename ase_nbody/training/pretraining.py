@@ -24,13 +24,17 @@ from ase_nbody.training.folder import (
     CONFIG_NAME,
     MODEL_NAME,
     last_checkpoint,
+    only_run_in,
     pretraining_folder,
-    require_matching_resume,
+    require_free,
     require_own_files,
+    require_same,
+    runs_in,
 )
+from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.molecules import count_radicals, describe_ions, find_molecules
 from ase_nbody.training.processes import Processes
-from ase_nbody.training.run import train
+from ase_nbody.training.run import train, train_in_own_folder
 from ase_nbody.training.splits import read_sources, read_splits, require_known_species, species_of, take
 from ase_nbody.training.tight_binding import FRAMES_NAME, require_own_structures, write_frames
 from ase_nbody.undisturbed import undisturbed
@@ -58,10 +62,16 @@ def train_in_stages(config: TrainingConfig, *, resume: bool = False, console: Co
         return train(config, resume=resume, console=console)
     console = Console(quiet=True) if Processes.launched().rank else console or Console()
     output = Path(config.output)
-    if not (output / MODEL_NAME).exists():  # otherwise ``train`` refuses to overwrite the finished run
-        pretrain(config, config.pretraining, resume, console)
-    stage = _main_stage(config, config.pretraining)
-    return train(stage, resume=resume and last_checkpoint(output).is_file(), console=console)
+    make_loggers(output, config.wandb)  # fails if a package is missing
+    if not runs_in(output):
+        require_own_files(output)
+        require_own_structures(_structures_folder(config, config.pretraining))
+    with only_run_in(output):
+        if not (output / MODEL_NAME).exists():  # otherwise the finished run is refused, or trained for longer, below
+            pretrain(config, config.pretraining, resume, console)
+        stage = _main_stage(config, config.pretraining)
+        resume = resume and last_checkpoint(output).is_file()
+        return train_in_own_folder(stage, resume=resume, console=console, own=("training", "pretraining"))
 
 
 def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, console: Console) -> None:
@@ -81,10 +91,11 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     """
     folder = pretraining_folder(Path(config.output))
     begun = (folder / CONFIG_NAME).is_file()
-    require_matching_resume(Path(config.output), begun=begun, resume=resume)
+    own = ("training", "pretraining") if begun else ()
+    require_free(Path(config.output), begun=begun, resume=resume, own=own)
     stage = _first_stage(config, options)
-    if begun and not stage.continues(TrainingConfig.from_yaml(folder / CONFIG_NAME)):
-        raise ConfigError(f"the pretraining differs from that of the run in {config.output}; resume with the same one")
+    if begun:
+        require_same(stage, TrainingConfig.as_written(folder / CONFIG_NAME), folder)
     if (folder / MODEL_NAME).is_file():
         return
     if Processes.launched().count > 1:
@@ -97,7 +108,13 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_NAME, stage.to_yaml().encode())
     console.print(f"Pretraining on {options}{_said_of(molecules)}", highlight=False, soft_wrap=True)
-    write_frames(data, options, _structures_folder(config, options), reach=reach)
+    structures = _structures_folder(config, options)
+    if structures == folder:
+        write_frames(data, options, structures, reach=reach)
+    else:
+        say = f"Another run writes the structures in {structures}; waiting for it"
+        with only_run_in(structures, wait=lambda: console.print(say, highlight=False, soft_wrap=True, markup=False)):
+            write_frames(data, options, structures, reach=reach)
     train(stage, resume=last_checkpoint(folder).is_file(), console=console)
 
 

@@ -1,5 +1,6 @@
 """Several processes under torchrun: which of them this one is, its share of every batch, and sums over all of them."""
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from torch.utils.data import BatchSampler, Sampler
 
 from ase_nbody.data import Sample
 from ase_nbody.training.loss import Residuals
+
+_RANK_AND_COUNTS = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # variables that torchrun sets
 
 
 @dataclass(frozen=True)
@@ -29,25 +32,35 @@ class Processes:
 
     @classmethod
     def launched(cls) -> "Processes":
-        """Ask torchrun's environment variables; without torchrun there is one process."""
-        if not (distributed.is_available() and distributed.is_torchelastic_launched()):
+        """Ask torchrun's environment variables; without torchrun there is one process.
+
+        A batch system's tasks are not processes of a training, and neither is a variable that is left over.
+        """
+        elastic = distributed.is_available() and distributed.is_torchelastic_launched()
+        if not (elastic and all(os.environ.get(name, "").isdigit() for name in (*_RANK_AND_COUNTS, "MASTER_PORT"))):
             return cls()
-        return cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
+        return cls(*(int(os.environ[name]) for name in _RANK_AND_COUNTS))
 
 
 class Share(Sampler[list[int]]):
     """The share of one process in every batch: every ``count``-th structure, possibly none.
 
     The shares of all processes together are the batch that a single process would have.
+
+    Args:
+        batches: the batches of all processes.
+        processes: the processes and which of them this one is.
+        done: number of batches to leave out the first time, in the epoch in which a resumed run was ended.
     """
 
-    def __init__(self, batches: BatchSampler, processes: Processes) -> None:
-        self.batches, self.processes = batches, processes
+    def __init__(self, batches: BatchSampler, processes: Processes, done: int = 0) -> None:
+        self.batches, self.processes, self._done = batches, processes, done
         self.sampler = batches.sampler  # lightning tells it the epoch
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the indices of each batch."""
-        for batch in self.batches:
+        done, self._done = self._done, 0
+        for batch in itertools.islice(self.batches, done, None):
             yield batch[self.processes.rank :: self.processes.count]
 
     def __len__(self) -> int:

@@ -125,8 +125,9 @@ class Recovery(Callback):
         module.watch.high = 0
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Save the number of recoveries, and the last good state if the present one is not good."""
-        good = self._good_state if pl_module.watch.high else None
+        """Save the number of recoveries, and the last good state unless the resumed run begins with it."""
+        inside_an_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.processed < trainer.num_training_batches
+        good = self._good_state if pl_module.watch.high or inside_an_epoch else None
         checkpoint["recovery"] = {"count": self._n_recoveries, "good": good}
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

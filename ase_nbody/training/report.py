@@ -18,9 +18,13 @@ from ase_nbody.files.page import bullets, heading, page, paragraph, picture, png
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.evaluation import predict
+from ase_nbody.training.spread import SPREAD_HEAD, spread_calibration, spread_rows
+from ase_nbody.training.worst import as_extxyz, worst_frames
 
 LARGEST_SAMPLE = 1000  # from a larger set, this number of frames or fewer are chosen evenly
-N_WORST_FRAMES = 10
+WORST_NAME = "worst.extxyz"
+_OVERFITTED = 1.5  # times the training error is less than the validation error
+_LEAST_EPOCHS_TO_JUDGE = 10
 
 
 class Part(NamedTuple):
@@ -28,13 +32,11 @@ class Part(NamedTuple):
 
     Attributes:
         name: training, validation or test.
-        indices: numbers of the chosen frames in their set, from 0.
         frames: the frames with the reference labels.
         predicted: the same frames with the network's labels.
     """
 
     name: str
-    indices: list[int]
     frames: list[LabelledStructure]
     predicted: list[LabelledStructure]
 
@@ -47,7 +49,7 @@ class Part(NamedTuple):
         return reference[known], predicted[known]
 
     def element_errors(self) -> dict[str, NDArray[np.float64]]:
-        """Force errors (n, 3) in eV/Angstrom by element."""
+        """Force errors (n, 3) in eV/Angstrom by element; without reference forces, none."""
         numbers = np.concatenate([frame.structure.numbers for frame in self.frames])
         reference, predicted = (
             np.concatenate([frame.forces for frame in labels]) for labels in (self.frames, self.predicted)
@@ -66,14 +68,17 @@ def _rows(label: Label, frame: LabelledStructure) -> NDArray[np.float64]:
 
 
 def write_report(
-    network: NBodyNetwork, sets: Mapping[str, Sequence[LabelledStructure]], metrics: Path, output: Path
+    network: NBodyNetwork | Sequence[NBodyNetwork],
+    sets: Mapping[str, Sequence[LabelledStructure]],
+    metrics: Path | Sequence[Path],
+    output: Path,
 ) -> Path:
-    """Write ``report.html`` and its figures as ``figures/*.png``.
+    """Write ``report.html``, its figures as ``figures/*.png``, and the worst frames as ``worst.extxyz``.
 
     Args:
-        network: the trained network.
+        network: the trained network, or the members of a committee, which is then judged as a whole.
         sets: the structures by the name of their set: training, validation and, if there is one, test.
-        metrics: ``metrics.csv`` of the training.
+        metrics: ``metrics.csv`` of the training, or those of all members; the mean of their rows is shown.
         output: folder of the run.
 
     Returns:
@@ -84,25 +89,21 @@ def write_report(
     """
     require_plots()
     parts = [_evaluate(network, name, frames) for name, frames in sets.items() if frames]
-    with metrics.open(newline="") as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    history = _mean_history([metrics] if isinstance(metrics, Path) else metrics)
     pictures = []
     for name, caption, draw in _figures(parts, history):
         image = _draw(draw)
         (output / "figures").mkdir(exist_ok=True)
         write_whole(output / "figures" / f"{name}.png", image)
         pictures.append(picture(image, caption))
-    last = parts[-1]
     content = page(
         f"Training report: {output.name}",
         heading("What to do next"),
         bullets(advice(parts, history)),
         heading("Errors"),
         table(("set", "frames", "quantity", "MAE", "RMSE", "unit"), _error_rows(parts)),
-        heading(f"Forces by element, {last.name} set"),
-        table(("element", "atoms", "MAE (meV/Angstrom)", "RMSE (meV/Angstrom)"), _element_rows(last)),
-        heading(f"Worst frames, {last.name} set"),
-        table(("frame", "force RMSE (meV/Angstrom)", "energy error (meV/atom)", "worst atom"), _worst_rows(last)),
+        *_committee(network, parts[-1]),
+        *_forces(parts, output),
         heading("Figures"),
         *pictures,
         paragraph("The figures are in figures/ as PNG, the learning curves in metrics.csv and tensorboard/."),
@@ -111,29 +112,65 @@ def write_report(
     return output / "report.html"
 
 
-def _evaluate(network: NBodyNetwork, name: str, frames: Sequence[LabelledStructure]) -> Part:
+def _mean_history(metrics: Sequence[Path]) -> list[dict[str, float]]:
+    """The rows of errors, one for each epoch; of several tables the mean, over the epochs that all of them have."""
+    tables = []
+    for path in metrics:
+        with path.open(newline="") as file:
+            tables.append(
+                [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
+            )
+    rows_of_epochs = zip(*tables, strict=False)  # a member may have stopped early
+    return [
+        {name: float(np.mean([row.get(name, np.nan) for row in rows])) for name in rows[0]} for rows in rows_of_epochs
+    ]
+
+
+def _committee(network: NBodyNetwork | Sequence[NBodyNetwork], part: Part) -> Iterator[str]:
+    """How the spread of a committee compares with its errors; nothing for a single network."""
+    if isinstance(network, NBodyNetwork):
+        return
+    yield heading(f"Spread of the committee of {len(network)}, {part.name} set")
+    yield table(SPREAD_HEAD, spread_rows(spread_calibration(network, part.frames)))
+    yield paragraph(
+        "The spread is the standard deviation over the members. Times error / spread, it is a typical error."
+    )
+
+
+def _forces(parts: Sequence[Part], output: Path) -> Iterator[str]:
+    """Errors of the forces by element and the worst frames, of the last set that has forces."""
+    part = next((part for part in reversed(parts) if part.element_errors()), None)
+    if part is None:
+        return
+    worst = worst_frames(part.frames, part.predicted)
+    write_whole(output / WORST_NAME, as_extxyz(worst, part.name))
+    yield heading(f"Forces by element, {part.name} set")
+    yield table(("element", "atoms", "MAE (meV/Angstrom)", "RMSE (meV/Angstrom)"), _element_rows(part))
+    yield heading(f"Worst frames, {part.name} set")
+    head = ("frame", "force RMSE (meV/Angstrom)", "energy error (meV/atom)", "worst atom")
+    yield table(head, (one.row() for one in worst))
+    yield paragraph(
+        f"{WORST_NAME} has these frames with the reference and, as predicted_energy and predicted_forces, "
+        "the prediction."
+    )
+
+
+def _evaluate(network: NBodyNetwork | Sequence[NBodyNetwork], name: str, frames: Sequence[LabelledStructure]) -> Part:
     """Predict the labels of a set, or of evenly chosen frames of a large one."""
     step = -(-len(frames) // LARGEST_SAMPLE)
     chosen = list(frames[::step])
-    return Part(name, list(range(0, len(frames), step)), chosen, predict(network, chosen))
+    return Part(name, chosen, predict(network, chosen))
 
 
 def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> list[str]:
     """Sentences that say what to do next, as the errors suggest. ``history`` has a row of errors for each epoch."""
-    mae = {part.name: _mae(*part.pairs(BY_NAME["forces"])) for part in parts}
-    found = []
-    column = next((name for name in history[-1] if name.startswith("forces mae")), None) if history else None
-    if column and len(history) >= 10 and history[-1][column] < 0.97 * history[-len(history) // 5 - 1][column]:
-        found.append("The validation error was still falling in the last fifth of the epochs: train longer.")
-    if mae["training"] * 1.5 < mae.get("validation", 0.0):
-        found.append(
-            f"Forces err by {1e3 * mae['training']:.1f} meV/Angstrom on training frames and "
-            f"{1e3 * mae['validation']:.1f} on validation frames: more, and more varied, data would help most."
-        )
-    elif "validation" in mae:
-        found.append("Training and validation errors are alike: a larger network or more epochs may still lower both.")
-    by_element = {symbol: float(np.abs(error).mean()) for symbol, error in parts[-1].element_errors().items()}
-    worst = max(by_element, key=by_element.__getitem__)
+    with_forces = [part for part in parts if part.element_errors()]
+    mae = {part.name: _mae(*part.pairs(BY_NAME["forces"])) for part in with_forces}
+    found = _fit_advice(mae.get("training"), mae.get("validation"), _still_fell(history))
+    by_element: dict[str, float] = {}
+    if with_forces:
+        by_element = {symbol: float(np.abs(one).mean()) for symbol, one in with_forces[-1].element_errors().items()}
+    worst = max(by_element, key=by_element.__getitem__, default="")
     if len(by_element) > 1 and by_element[worst] > 2.0 * min(by_element.values()):
         found.append(f"Forces on {worst} err most: look at its frames below, and add structures with {worst}.")
     pairs = [pair for part in parts for pair in zip(part.frames, part.predicted, strict=True)]
@@ -141,6 +178,31 @@ def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> lis
     found += [f"Look at the stress labels. {remark.text}" for remark in judged if remark.severity == "error"]
     found.append("Before long runs: nbody check model.nbody, and nbody md model.nbody for a first trajectory.")
     return found
+
+
+def _fit_advice(training: float | None, validation: float | None, still_fell: bool) -> list[str]:
+    """What mean absolute force errors (eV/Angstrom) on training and validation frames suggest, where they are known.
+
+    The falling learning rate lowers the validation error at the end of any training. So that is no reason to train a
+    network for longer which has learnt its training frames already.
+    """
+    if training is not None and validation is not None and training * _OVERFITTED < validation:
+        return [
+            f"Forces err by {1e3 * training:.1f} meV/Angstrom on training frames and {1e3 * validation:.1f} on "
+            "validation frames: more, and more varied, data would help most."
+        ]
+    if still_fell:
+        return ["The validation error was still falling in the last fifth of the epochs: train longer."]
+    alike = "Training and validation errors are alike: a larger network or more epochs may still lower both."
+    return [alike] if validation is not None else []
+
+
+def _still_fell(history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the validation error of the forces fell by more than 3 % in the last fifth of the epochs."""
+    column = next((name for name in history[-1] if name.startswith("forces mae")), None) if history else None
+    if column is None or len(history) < _LEAST_EPOCHS_TO_JUDGE:
+        return False
+    return history[-1][column] < 0.97 * history[-len(history) // 5 - 1][column]
 
 
 def _error_rows(parts: Sequence[Part]) -> Iterator[tuple[object, ...]]:
@@ -164,17 +226,6 @@ def _element_rows(part: Part) -> Iterator[tuple[object, ...]]:
         yield symbol, len(error), f"{1e3 * np.abs(error).mean():.3g}", f"{1e3 * rmse:.3g}"
 
 
-def _worst_rows(part: Part) -> Iterator[tuple[object, ...]]:
-    errors = [predicted.forces - frame.forces for frame, predicted in zip(part.frames, part.predicted, strict=True)]
-    rmse = np.array([np.sqrt(np.mean(error**2)) if np.isfinite(error).all() else -1.0 for error in errors])
-    for position in np.argsort(-rmse)[:N_WORST_FRAMES]:
-        frame, predicted, error = part.frames[position], part.predicted[position], errors[position]
-        atom = int(np.linalg.norm(error, axis=1).argmax())
-        energy = 1e3 * (predicted.energy - frame.energy) / len(frame.structure)
-        where = f"{atom} ({chemical_symbols[frame.structure.numbers[atom]]})"
-        yield part.indices[position], f"{1e3 * rmse[position]:.3g}", f"{energy:+.3g}", where
-
-
 def _mae(reference: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
     return float(np.abs(predicted - reference).mean()) if reference.size else 0.0
 
@@ -190,7 +241,9 @@ def _figures(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> I
         if any(part.pairs(label)[0].size for part in parts):
             caption = f"{label.name} in {_per_atom(label, label.unit)}: prediction against reference"
             yield f"parity_{label.name}", caption, partial(_draw_parity, parts, label)
-    yield "force_errors", f"Force errors by element, {parts[-1].name} set", partial(_draw_histogram, parts[-1])
+    part = next((part for part in reversed(parts) if part.element_errors()), None)
+    if part is not None:
+        yield "force_errors", f"Force errors by element, {part.name} set", partial(_draw_histogram, part)
 
 
 def _draw(draw: Draw) -> bytes:

@@ -1,32 +1,37 @@
 """``train``: from a configuration to a model file. A killed run resumes; a finished one is never overwritten."""
 
 import contextlib
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from ase_nbody.data import Found, LabelledStructure
 from ase_nbody.files.archive import save_model
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.training.callbacks import AtomicCheckpoints, Progress, StopEarly, moving_average, split_rule
-from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
+from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
+from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import errors_table, evaluate_model
-from ase_nbody.training.folder import MODEL_NAME, claim_folder, last_checkpoint
+from ase_nbody.training.folder import (
+    MODEL_NAME,
+    claim_folder,
+    examine_folder,
+    last_checkpoint,
+    only_run_in,
+    set_model_aside,
+    with_epochs,
+    write_config,
+)
 from ase_nbody.training.initial import build_network
-from ase_nbody.training.loaders import make_loader
+from ase_nbody.training.loaders import Done, make_loader
 from ase_nbody.training.loggers import make_loggers
-from ase_nbody.training.model_card import model_card
+from ase_nbody.training.model_card import model_card, with_test_errors
 from ase_nbody.training.module import NBodyTraining
+from ase_nbody.training.origin import Origin, require_unchanged, stamps
 from ase_nbody.training.processes import Processes
-from ase_nbody.training.recovery import Recovery
 from ase_nbody.training.report import write_report
 from ase_nbody.training.splits import (
     file_names,
@@ -35,6 +40,7 @@ from ase_nbody.training.splits import (
     remove_frames,
     require_known_species,
 )
+from ase_nbody.training.trainer import make_trainer, without_hints
 from ase_nbody.undisturbed import undisturbed
 
 _DEFAULT_STEPS = 9_000  # steps of the optimiser, if the configuration gives no number of epochs
@@ -49,55 +55,91 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
 
     Args:
         config: the configuration of the training.
-        resume: continue the run in the output folder after its last finished epoch.
+        resume: continue the run in the output folder, or train a finished one for more epochs. Without a run there, a
+            new one is started.
         console: where progress is shown.
 
     Returns:
         Path of the model file.
 
     Raises:
-        ConfigError: the output folder holds another run or none to resume, or a package that the configuration needs
-            is not installed.
+        ConfigError: the output folder holds another run, or another training uses it; the run that is resumed had
+            other data or settings; or a package that the configuration needs is not installed.
         DataError: the data cannot be trained on.
         CheckpointError: the checkpoint to resume from is damaged.
         TrainingDiverged: the training diverged too often.
+        Terminated: SIGTERM arrived; the run can be resumed.
+    """
+    output = Path(config.output)
+    make_loggers(output, config.wandb)  # fails if a package is missing
+    examine_folder(output, config, begun=last_checkpoint(output).is_file(), resume=resume)
+    with only_run_in(output):
+        return train_in_own_folder(config, resume=resume, console=console)
+
+
+def train_in_own_folder(
+    config: TrainingConfig,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    own: Sequence[str] = ("training",),
+) -> Path:
+    """``train`` for a caller that keeps other runs out of the output folder (see ``only_run_in``).
+
+    Further argument:
+        own: the kinds of runs in the folder that belong to this one, see ``runs_in``.
     """
     if config.pretraining is not None:
         raise ConfigError("a configuration with 'pretraining' is for train_in_stages, or nbody train")
     processes = Processes.launched()
     console = Console(quiet=True) if processes.rank else console or Console()
     output = Path(config.output)
-    loggers = make_loggers(output, config.wandb)
-    checkpoint = last_checkpoint(output)
-    claim_folder(output, config, begun=checkpoint.is_file(), resume=resume)
+    begun = last_checkpoint(output).is_file()
+    config = claim_folder(output, config, begun=begun, resume=resume, own=own)
+    checkpoint = AtomicCheckpoints().load_checkpoint(last_checkpoint(output)) if begun else {}
 
-    console.print(f"Reading {file_names(config.data.train)}")
+    _say(console, f"Reading {file_names(config.data.train)}")
     found: list[Found] = []
-    training, validation = read_splits(config, split_rule(checkpoint), found.append)
-    frames = {"training": training, "validation": validation}
-    frames["test"] = read_sources(config, "test", found.append) if config.data.test else []
+    frames, origin = _read(config, split_rule(last_checkpoint(output)), found.append)
     for file in found:
-        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
-    config = _with_epochs(config, training)
-    network = build_network(config, training)
+        _say(console, str(file))
+    origin.require_same(checkpoint.get("digests", {}), config)
+    config = _with_default_epochs(config, frames["training"])
+    _require_epochs_to_come(config, checkpoint)
+    network = build_network(config, frames["training"])
     require_known_species(config, network.config.species, frames)
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
-        console.print(ignored, markup=False, highlight=False, soft_wrap=True)
-    console.print(_summary(network, frames), highlight=False, soft_wrap=True)
+        _say(console, ignored)
+    _say(console, _summary(network, frames))
+    if not processes.rank:
+        if (aside := set_model_aside(output)) is not None:
+            _say(console, f"The model of the finished run is {aside.name} now")
+        write_config(config)
 
-    with _without_hints():
-        trainer = _trainer(config.training, output, console, processes, loggers)
-        module = _fit(trainer, network, frames, config, processes, checkpoint if resume else None)
+    with without_hints():
+        trainer = make_trainer(config.training, output, console, processes, make_loggers(output, config.wandb), origin)
+        module = _fit(trainer, network, frames, config, processes, checkpoint)
     if processes.rank:
         return output / MODEL_NAME  # the first process writes it
     epoch = _take_averages(
         module, output / "checkpoints" / ("best.ckpt" if config.training.keeps_best else "last.ckpt")
     )
-    console.print(errors_table(module.errors, f"{len(validation)} validation frames, epoch {epoch}"))
-    return _write_model(network, module.errors, frames, config, console)
+    n_validation = len(frames["validation"])
+    console.print(errors_table(module.errors, f"{n_validation} validation frames, epoch {epoch}"))
+    return _write_model(network, module.errors, frames, origin, config, console)
 
 
-def _with_epochs(config: TrainingConfig, training: Sequence[LabelledStructure]) -> TrainingConfig:
+def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, Origin]:
+    """All frames, split by this rule, and the digests of the files that they were read from."""
+    before = stamps(config)
+    training, validation = read_splits(config, rule, tell)
+    test = read_sources(config, "test", tell) if config.data.test else []
+    origin = Origin.of(config)
+    require_unchanged(before, config)
+    return {"training": training, "validation": validation, "test": test}, origin
+
+
+def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStructure]) -> TrainingConfig:
     """The configuration with a number of epochs. Without one given, it follows from the size of the data."""
     options = config.training
     if options.batch_atoms is None:
@@ -105,7 +147,18 @@ def _with_epochs(config: TrainingConfig, training: Sequence[LabelledStructure]) 
     else:
         steps_per_epoch = -(-sum(len(frame.structure) for frame in training) // options.batch_atoms)  # rounded up
     default = min(max(_DEFAULT_STEPS // steps_per_epoch, _MIN_DEFAULT_EPOCHS), _MAX_DEFAULT_EPOCHS)
-    return config.model_copy(update={"training": options.model_copy(update={"epochs": options.epochs or default})})
+    return with_epochs(config, options.epochs or default)
+
+
+def _require_epochs_to_come(config: TrainingConfig, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to train a finished run for longer if it stopped because it had run out of patience."""
+    patience = config.training.patience
+    waited = max((state.get("wait_count", 0) for state in checkpoint.get("callbacks", {}).values()), default=0)
+    if (Path(config.output) / MODEL_NAME).exists() and patience is not None and waited >= patience:
+        raise ConfigError(
+            f"the run in {config.output} stopped because the validation loss had not fallen for {waited} epochs: "
+            "give a larger training.patience too, or training.patience=null"
+        )
 
 
 def _summary(network: NBodyNetwork, frames: Frames) -> str:
@@ -126,17 +179,39 @@ def _fit(
     frames: Frames,
     config: TrainingConfig,
     processes: Processes,
-    checkpoint: Path | None,
+    checkpoint: Mapping[str, Any],
 ) -> NBodyTraining:
-    """Run the training loop, from a checkpoint if one is given, and return the module with its last weights."""
+    """Run the training loop, from a checkpoint if there is one, and return the module with its last weights."""
     training, validation = frames["training"], frames["validation"]
-    loader = make_loader(training, network.config, config, processes, shuffle=True)
+    batches = checkpoint.get("batches_done", 0)
+    done = Done(checkpoint["epoch"] + (0 if batches else 1), batches) if checkpoint else Done()
+    loader = make_loader(training, network.config, config, processes, shuffle=True, done=done)
     validation_loader = make_loader(validation, network.config, config, processes, shuffle=False)
     total_steps = int(config.training.epochs or 0) * len(loader)
     with_stress = any(np.isfinite(frame.stress).all() for frame in training)
     module = NBodyTraining(network, config.training, total_steps, with_stress)
-    trainer.fit(module, loader, validation_loader, ckpt_path=checkpoint, weights_only=True)
+    path = last_checkpoint(Path(config.output)) if checkpoint else None
+    if path is not None:
+        _require_same_weights(module, checkpoint, path)
+    trainer.fit(module, loader, validation_loader, ckpt_path=path, weights_only=True)
     return module
+
+
+def _require_same_weights(module: NBodyTraining, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Check that the weights of a checkpoint have the names and shapes of the module's.
+
+    Raises:
+        CheckpointError: they have not.
+    """
+    own = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+    saved = {name: tuple(weight.shape) for name, weight in checkpoint["state_dict"].items()}
+    for name in sorted(own.keys() | saved.keys()):
+        if own.get(name) != saved.get(name):
+            raise CheckpointError(
+                f"{path} holds another network: {name} is {saved.get(name, 'missing')} there and "
+                f"{own.get(name, 'missing')} for these data. Resume with the data and the release of ase-nbody with "
+                "which the run began, or choose another 'output'."
+            )
 
 
 def _take_averages(module: NBodyTraining, path: Path) -> int:
@@ -155,92 +230,36 @@ def _write_model(
     network: NBodyNetwork,
     validation_errors: dict[str, dict[str, float]],
     frames: Frames,
+    origin: Origin,
     config: TrainingConfig,
     console: Console,
 ) -> Path:
-    """Evaluate the test frames if there are any, write the report and the model file, and return the model's path."""
+    """Write the model file, then what may fail: the test errors in its card, and the report. Return its path."""
     output = Path(config.output)
-    errors = {"validation": validation_errors}
-    if config.data.test is not None:
-        errors["test"] = evaluate_model(network, frames["test"])
-        console.print(errors_table(errors["test"], f"{len(frames['test'])} test frames"))
-    card = model_card(config, frames, errors)
-    if config.report:
-        _write_report(network, frames, output, console)
+    card = model_card(config, frames, origin, validation_errors)
     path = save_model(network, output / MODEL_NAME, card)
+    _say(console, f"Wrote {path}")
+    if frames["test"]:
+        with said_if_it_fails("are no errors on the test frames", console):
+            test_errors = evaluate_model(network, frames["test"])
+            console.print(errors_table(test_errors, f"{len(frames['test'])} test frames"))
+            save_model(network, path, with_test_errors(card, config, len(frames["test"]), test_errors))
+    if config.report:
+        with said_if_it_fails("is no report", console):
+            _say(console, f"Wrote {write_report(network, frames, output / 'metrics.csv', output)}")
     remove_frames(config)
-    console.print(f"Wrote {path}")
     return path
 
 
-def _write_report(network: NBodyNetwork, frames: Frames, output: Path, console: Console) -> None:
-    """Write the report, or say why not if matplotlib is missing. The model is written in either case."""
-    try:
-        console.print(f"Wrote {write_report(network, frames, output / 'metrics.csv', output)}")
-    except ImportError as error:
-        console.print(f"No report: {error}", highlight=False, soft_wrap=True)
-
-
-def _trainer(
-    options: OptimisationConfig, output: Path, console: Console, processes: Processes, loggers: list[Logger]
-) -> lightning.Trainer:
-    """Lightning's trainer with our callbacks and checkpoints."""
-    accelerator, _, index = options.device.partition(":")
-    if index and processes.count > 1:
-        raise ConfigError(
-            f"training.device = {options.device!r} is one device, but {processes.count} processes were started; "
-            f"give {accelerator!r}, so that each process takes its own"
-        )
-    folder, same_file = output / "checkpoints", {"enable_version_counter": False}
-    averaging = WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging))
-    callbacks: list[Callback] = [averaging, Recovery(averaging, console)]
-    if options.patience:
-        callbacks.append(StopEarly(options.patience, options.first_epoch_of_second_stage() or 0))
-    if options.keeps_best:
-        callbacks.append(ModelCheckpoint(folder, filename="best", monitor="validation_loss", **same_file))
-    callbacks.append(ModelCheckpoint(folder, filename="last", **same_file))
-    callbacks.append(Progress(console, output / "metrics.csv"))
-    # Buffers never change, so they need no broadcast. Every weight has a gradient from any batch, as DDP requires.
-    several_processes = DDPStrategy(broadcast_buffers=False)
-    return lightning.Trainer(
-        max_epochs=options.epochs,
-        accelerator="gpu" if accelerator == "cuda" else accelerator,
-        devices=[int(index)] if index else processes.on_this_machine,
-        num_nodes=processes.count // processes.on_this_machine,
-        strategy=several_processes if processes.count > 1 else "auto",
-        use_distributed_sampler=False,
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[AtomicCheckpoints()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        inference_mode=False,
-    )
-
-
 @contextlib.contextmanager
-def _without_hints() -> Iterator[None]:
-    """Silence lightning's advice to authors of training loops, which is of no use to someone who runs ours."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+def said_if_it_fails(what: str, console: Console) -> Iterator[None]:
+    """Let no error of the block, whatever it is, end a training whose model is written."""
     try:
-        with warnings.catch_warnings():
-            # Samples are usually prepared once and kept in memory, so the loader needs no workers. The other messages
-            # are about settings that we chose on purpose, or about deprecated functions that lightning itself calls.
-            for hint in (
-                "many workers",
-                "log_every_n_steps",
-                "Checkpoint directory",
-                "treespec",
-                "LeafSpec",
-                "broadcast_buffers",
-                "sync_dist",
-            ):
-                warnings.filterwarnings("ignore", message=f".*{hint}")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        yield
+    except Exception as error:
+        _say(console, f"The model is complete, but there {what}: {str(error) or type(error).__name__}")
+
+
+def _say(console: Console, text: str) -> None:
+    """Print a line as it is: paths may hold brackets."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -12,11 +12,26 @@ from ase_nbody.files.committee import pack_models
 from ase_nbody.training.callbacks import split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
-from ase_nbody.training.folder import CONFIG_NAME, MODEL_NAME, claim_folder, last_checkpoint, pretraining_folder
+from ase_nbody.training.folder import (
+    CONFIG_NAME,
+    MODEL_NAME,
+    claim_folder,
+    examine_folder,
+    last_checkpoint,
+    only_run_in,
+    pretraining_folder,
+    runs_in,
+    set_model_aside,
+    with_epochs,
+    write_config,
+)
 from ase_nbody.training.model_card import with_units
 from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
+from ase_nbody.training.report import write_report
+from ase_nbody.training.run import said_if_it_fails
 from ase_nbody.training.splits import read_sources, read_splits, remove_frames
+from ase_nbody.training.spread import members_table, spread_calibration, spread_table
 from ase_nbody.undisturbed import undisturbed
 
 
@@ -42,23 +57,43 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
         raise ConfigError("a committee is trained by one process; start torchrun without --seeds, once for each seed")
     console = console or Console()
     output = Path(config.output)
+    examine_folder(output, config, begun="committee" in runs_in(output), resume=resume, own=("committee",))
+    with only_run_in(output):
+        return _train_members(config, size, resume, console)
+
+
+def _train_members(config: TrainingConfig, size: int, resume: bool, console: Console) -> Path:
+    """Train the members, pack them, and write the table and the report of the whole."""
+    output, begun = Path(config.output), "committee" in runs_in(Path(config.output))
+    config = claim_folder(output, config, begun=begun, resume=resume, own=("committee",))
     members = [_member_config(config, config.training.seed + number) for number in range(size)]
-    claim_folder(output, config, begun=any(_has_begun(member) for member in members), resume=resume)
-    models = []
     for number, member in enumerate(members, start=1):
-        model = Path(member.output) / MODEL_NAME
-        if not model.exists():
+        if not _is_finished(member):
             console.print(f"Member {number} of {size}, seed {member.training.seed}")
-            train_in_stages(member, resume=_has_begun(member), console=console)
-        models.append(model)
-    networks = [load_model(model) for model in models]
-    _, validation = read_splits(config, split_rule(last_checkpoint(models[0].parent)))
-    card = {"validation errors": with_units(evaluate_model(networks, validation))}
-    if config.data.test:
-        card["test errors"] = with_units(evaluate_model(networks, read_sources(config, "test")))
+            train_in_stages(member, resume=bool(runs_in(Path(member.output))), console=console)
+    folders = [Path(member.output) for member in members]
+    epochs = TrainingConfig.as_written(folders[0] / CONFIG_NAME).training.epochs
+    set_model_aside(output)
+    write_config(with_epochs(config, epochs))
+    networks = [load_model(folder / MODEL_NAME) for folder in folders]
+    splits = read_splits(config, split_rule(last_checkpoint(folders[0])))
+    frames = dict(zip(("training", "validation"), splits, strict=True))
+    frames["test"] = read_sources(config, "test") if config.data.test else []
+    judged = [name for name in ("validation", "test") if frames[name]]
+    errors = {name: evaluate_model(networks, frames[name]) for name in judged}
+    card = {f"{name} errors": with_units(errors[name]) for name in judged}
+    path = pack_models([folder / MODEL_NAME for folder in folders], output / MODEL_NAME, card)
+    console.print(f"Wrote {path}, a committee of {size}", highlight=False, soft_wrap=True, markup=False)
+    for name in judged:
+        title = f"{len(frames[name])} {name} frames"
+        console.print(members_table([evaluate_model(one, frames[name]) for one in networks], errors[name], title))
+        console.print(spread_table(spread_calibration(networks, frames[name]), title))
+    if config.report:
+        metrics = [folder / "metrics.csv" for folder in folders]
+        with said_if_it_fails("is no report", console):
+            report = write_report(networks, frames, metrics, output)
+            console.print(f"Wrote {report}", highlight=False, soft_wrap=True, markup=False)
     remove_frames(config)
-    path = pack_models(models, output / MODEL_NAME, card)
-    console.print(f"Wrote {path}, a committee of {size}")
     return path
 
 
@@ -73,7 +108,10 @@ def _member_config(config: TrainingConfig, seed: int) -> TrainingConfig:
     return config.model_copy(update=changed)
 
 
-def _has_begun(member: TrainingConfig) -> bool:
-    """Whether the pretraining or the training of a member has begun."""
-    output = Path(member.output)
-    return last_checkpoint(output).is_file() or (pretraining_folder(output) / CONFIG_NAME).is_file()
+def _is_finished(member: TrainingConfig) -> bool:
+    """Whether a member has its model, and was trained for as many epochs as are asked for."""
+    folder = Path(member.output)
+    if not (folder / MODEL_NAME).exists():
+        return False
+    epochs = TrainingConfig.as_written(folder / CONFIG_NAME).training.epochs
+    return member.training.epochs in (None, epochs)

@@ -1,11 +1,13 @@
 """The command line: what it prints for people and for programs, and its exit codes."""
 
+import copy
 import json
 import sys
 
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -75,6 +77,63 @@ def test_unknown_species_are_refused(nbody, model, tmp_path):
     code, _, err = nbody("evaluate", model, tmp_path / "s.extxyz")
     assert code == 1
     assert "contain S" in err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_another_zero_of_energy_is_found(options, nbody, model, data, tmp_path):
+    """The constants are named, with the error without them."""
+    frames = []
+    for name in ("CH3OH", "H2O", "CH4"):
+        atoms = molecule(name)
+        atoms.calc = NBodyCalculator(model)
+        energy, forces = atoms.get_potential_energy() + 1e-3 * len(frames), atoms.get_forces()
+        energy += sum({"H": 13.6, "C": -700.0, "O": 2000.0}[one] for one in atoms.symbols)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        frames.append(atoms)
+    ase.io.write(tmp_path / "shifted.extxyz", frames)
+    code, out, _ = nbody("evaluate", model, tmp_path / "shifted.extxyz", *options)
+    assert code == 0
+    if options:
+        zero = json.loads(out)["energy_zero"]
+        assert zero["constants_eV"] == pytest.approx({"H": 13.6, "C": -700.0, "O": 2000.0}, abs=0.01)
+        assert zero["determined"]
+        assert zero["errors_without"]["energy"]["mae"] < 1.0
+    else:
+        for words in ("another zero", "For each atom: H +13.", " eV, C -", "Without these constants"):
+            assert words in out
+    code, out, _ = nbody("evaluate", model, data)
+    assert "another zero" not in out, "1 meV is no other zero"
+
+
+def test_evaluate_prints_no_nan(nbody, network, data, tmp_path):
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        for weight in broken.parameters():
+            weight.fill_(1e200)
+    model = save_model(broken, tmp_path / "broken.nbody")
+    code, out, err = nbody("evaluate", model, data, "--json")
+    assert (code, out) == (1, "")
+    assert "gives NaN or infinite values for frame 0" in err
+
+
+def test_evaluate_compares_the_spread_of_a_committee_with_its_errors(nbody, network, tmp_path):
+    members = [copy.deepcopy(network) for _ in range(3)]
+    for number, member in enumerate(members):
+        for weight in member.parameters():
+            weight.data *= 1.0 + 0.01 * number
+    atoms = molecule("CH3OH")
+    atoms.calc = NBodyCalculator(members)
+    forces, spread = atoms.get_forces(), atoms.calc.forces_spread
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=forces + 2.0 * spread)
+    ase.io.write(tmp_path / "data.extxyz", atoms)
+    model = save_model(members, tmp_path / "committee.nbody")
+    _, out, _ = nbody("evaluate", model, tmp_path / "data.extxyz", "--json")
+    found = json.loads(out)["spread"]["forces"]
+    assert found["ratio"] == pytest.approx(2.0, rel=1e-4)
+    assert found["correlation"] > 0.9, "not 1: equal hydrogens tie"
+    assert found["rms_spread"] == pytest.approx(1e3 * np.sqrt(np.mean(spread**2)), rel=1e-4)
+    _, out, _ = nbody("evaluate", model, tmp_path / "data.extxyz")
+    assert "Spread of the committee" in out
 
 
 def test_labels_may_have_other_names(nbody, model, data, tmp_path):

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.config import ConfigError, TrainingConfig, differences
+from ase_nbody.training.origin import Origin
 
 
 def load(tmp_path, text):
@@ -108,10 +109,17 @@ def test_errors_name_the_wrong_override(override, culprit, tmp_path):
 
 
 def test_a_run_continues_with_other_resources_but_not_with_other_settings(tmp_path):
+    """Data may lie elsewhere: their contents are compared by digest."""
     begun = load(tmp_path, "data: {train: a}\n")
-    assert load(tmp_path, "data: {train: a, workers: 3, memory: 0.5}\n").continues(begun)
-    assert not load(tmp_path, "data: {train: b}\n").continues(begun)
-    assert not load(tmp_path, "data: {train: a}\ntraining: {seed: 1}\n").continues(begun)
+    same = "preset: null\noutput: other\nreport: false\ndata: {train: b, test: c, workers: 3, memory: 0.5}\n"
+    assert differences(load(tmp_path, same), begun) == []
+    for changed, said in (
+        ("data: {train: [a, b]}\n", "data.train.1.index is ':' and was not set"),
+        ("data: {train: {path: a, index: ':5'}}\n", "data.train.0.index is ':5' and was ':'"),
+        ("data: {train: a}\ntraining: {seed: 1}\n", "training.seed is 1 and was 0"),
+        ("data: {train: a}\nnetwork: {levels: [{radius: 3.0}]}\n", "network.levels.0.radius is 3.0 and was"),
+    ):
+        assert said in "; ".join(map(str, differences(load(tmp_path, changed), begun)))
 
 
 def train_paths(config):
@@ -200,10 +208,13 @@ def test_the_file_that_is_named_is_used_and_not_the_name_that_a_link_leads_to(fo
     assert config.output == str(sub / "run")
     # A run of an earlier release wrote the target into its configuration. It may go on as long as it is the target.
     begun = load(folders, config.to_yaml().replace(str(sub / "link.extxyz"), str(store / "4f3a")))
-    assert config.continues(begun)
+    assert differences(config, begun) == []
+    assert Origin.of(config) == Origin.of(begun)
     (sub / "link.extxyz").unlink()
     (sub / "link.extxyz").symlink_to(store / "mine.extxyz")
-    assert not config.continues(begun)
+    (store / "mine.extxyz").write_text("another file")
+    with pytest.raises(ConfigError, match=r"data.validation \(link.extxyz\) has other contents"):
+        Origin.of(config).require_same(Origin.of(begun).digests, config)
 
 
 def test_links_to_folders_are_followed(folders):

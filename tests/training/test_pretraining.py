@@ -21,9 +21,9 @@ from ase_nbody.data import DataError, LabelledStructure, read_labelled
 from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.structure import Structure
 from ase_nbody.training import tight_binding
-from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.config import ConfigError, PretrainingConfig, TrainingConfig
 from ase_nbody.training.pretraining import pretrain, train_in_stages
+from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 from ase_nbody.training.seeds import train_committee
 from ase_nbody.training.tight_binding import energy_shift, write_frames
@@ -218,7 +218,7 @@ def test_a_killed_training_resumes_in_its_stage(configure, stage, monkeypatch):
             train_in_stages(config)
     with pytest.raises(ConfigError, match="--resume"):
         train_in_stages(config)
-    with pytest.raises(ConfigError, match="pretraining differs"):
+    with pytest.raises(ConfigError, match=r"differs from that of the run in .*pretraining: card\.source"):
         train_in_stages(configure("killed", steps_apart=3), resume=True)
     assert same(load_model(train_in_stages(config, resume=True)), whole)
 
@@ -231,8 +231,6 @@ def test_members_of_a_committee_share_the_structures(configure):
 
 
 def test_impossible_pretrainings_are_refused(configure, tmp_path):
-    with pytest.raises(ConfigError, match="no run to resume"):
-        train_in_stages(configure(), resume=True)
     with pytest.raises(ConfigError, match="for train_in_stages"):
         train(configure())
     crystal = bulk("Cu")

@@ -3,13 +3,17 @@
 import re
 import sys
 
+import ase.io
+import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import load_model
-from ase_nbody.data import read_labelled
+from ase_nbody.data import DataError, read_labelled
+from ase_nbody.files.archive import read_card
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model, predict
-from ase_nbody.training.report import advice, write_report
+from ase_nbody.training.report import Part, advice, write_report
 from ase_nbody.training.run import train
 
 
@@ -50,6 +54,73 @@ def test_predictions_do_not_depend_on_the_batch(run, tmp_path):
         assert frame.energy == pytest.approx(alone.energy, rel=1e-12)
         assert frame.forces == pytest.approx(alone.forces, abs=1e-10)
         assert frame.stress == pytest.approx(alone.stress, abs=1e-10, nan_ok=True)
+
+
+def test_worst_frames_are_those_of_the_file(run, tmp_path):
+    """Each names its file and frame there, whatever the split did; ``worst.extxyz`` holds them with both labels."""
+    frames, worst = ase.io.read(tmp_path / "data.extxyz", ":"), ase.io.read(run / "worst.extxyz", ":")
+    page = (run / "report.html").read_text()
+    assert len(worst) == 4
+    for atoms in worst:
+        assert atoms.info["source"] == str(tmp_path / "data.extxyz")
+        number = atoms.info["source_frame"]
+        original = frames[number]
+        assert f"<td>{tmp_path / 'data.extxyz'}, frame {number}</td>" in page
+        assert atoms.positions == pytest.approx(original.positions, abs=1e-7)
+        assert atoms.get_forces() == pytest.approx(original.get_forces(), abs=1e-7)
+        error = atoms.arrays["predicted_forces"] - original.get_forces()
+        assert atoms.info["forces_rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-5)
+    assert [atoms.info["forces_rmse"] for atoms in worst] == sorted(
+        (a.info["forces_rmse"] for a in worst), reverse=True
+    )
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_set_with_energies_alone_does_not_cost_the_model(name, configuration, frames, tmp_path):
+    path, alone = configuration(), []
+    for atoms in frames[:3]:
+        alone.append(atoms.copy())
+        alone[-1].calc = SinglePointCalculator(alone[-1], energy=atoms.get_potential_energy())
+    ase.io.write(tmp_path / "alone.extxyz", alone)
+    model = train(TrainingConfig.from_yaml(path, ["report=true", f"data.{name}={tmp_path / 'alone.extxyz'}"]))
+    assert set(read_card(model)["card"][f"{name} errors"]) == {"energy", "energy_per_atom"}
+    assert "Worst frames" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_what_fails_after_the_training_does_not_cost_the_model(configuration, tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("ase_nbody.training.run.write_report", fail)
+    monkeypatch.setattr("ase_nbody.training.run.evaluate_model", fail)
+    path = configuration(epochs=1, output="o[/run]")
+    assert train(TrainingConfig.from_yaml(path, [f"data.test={tmp_path / 'data.extxyz'}", "report=true"])).is_file()
+    out = capsys.readouterr().out
+    assert "there is no report: MemoryError" in out
+    assert "no errors on the test frames: MemoryError" in out
+    assert "o[/run]" in out
+
+
+def test_species_of_test_data_are_checked_before_the_training(configuration, frames, tmp_path):
+    atoms = frames[0].copy()
+    atoms.symbols[0] = "Au"
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0)
+    ase.io.write(tmp_path / "gold.extxyz", atoms)
+    with pytest.raises(DataError, match=r"data.test: there are frames with Au"):
+        train(TrainingConfig.from_yaml(configuration(), [f"data.test={tmp_path / 'gold.extxyz'}"]))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_overfitted_network_is_not_to_be_trained_for_longer(run, tmp_path):
+    """Validation errors fall at the end of any training, because the learning rate does."""
+    frames = read_labelled(tmp_path / "data.extxyz")
+    network = load_model(run / "model.nbody")
+    learnt = predict(network, frames)
+    parts = [Part("training", learnt, learnt), Part("validation", frames, learnt)]
+    history = [{"epoch": k, "forces mae (meV/Angstrom)": 100.0 - k} for k in range(20)]
+    said = " ".join(advice(parts, history))
+    assert "more, and more varied, data" in said
+    assert "train longer" not in said
 
 
 @pytest.mark.parametrize(("last", "falling"), [(50.0, True), (99.0, False)])

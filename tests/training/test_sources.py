@@ -9,8 +9,8 @@ import yaml
 from ase_nbody import load_model
 from ase_nbody.data import DataError
 from ase_nbody.files.archive import read_card
-from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_splits
 

@@ -6,9 +6,9 @@ import yaml
 
 from ase_nbody import NBodyCalculator, load_model
 from ase_nbody.files.archive import load_members, read_card
-from ase_nbody.training.callbacks import Progress
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
+from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 from ase_nbody.training.seeds import train_committee
 from ase_nbody.training.splits import read_splits
@@ -60,15 +60,29 @@ def test_members_equal_single_runs_with_their_seeds(read, nbody, configuration):
     assert len(NBodyCalculator(path).networks) == 2
 
 
+def test_a_committee_has_one_table_and_one_report_and_can_be_trained_for_longer(read, tmp_path, capsys):
+    config = read(epochs=1).model_copy(update={"report": True})
+    train_committee(config, 2)
+    out = capsys.readouterr().out
+    for words in ("MAE of", "member 2", "their mean", "Spread of the committee, 4 validation frames"):
+        assert words in out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Spread of the committee of 2, validation set" in page
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["epochs"] == 1
+    path = train_committee(read(epochs=2), 2, resume=True)
+    assert {member["training"]["epochs"] for member in read_card(path)["card"]["members"]} == {2} or (
+        read_card(path)["card"]["training"]["epochs"] == 2
+    )
+    assert len(load_members(tmp_path / "run" / "model_after_1_epochs.nbody")) == 2
+
+
 def test_a_killed_committee_resumes_bit_for_bit(read, killed, monkeypatch):
     unbroken = train_committee(read(output="unbroken", epochs=2), 2)
     config = read(epochs=2)
-    with pytest.raises(ConfigError, match="no run to resume"):
-        train_committee(config, 2, resume=True)
     for seed, epoch in ((0, 1), (1, 1)):
         killed(seed, epoch)
         with pytest.raises(RuntimeError, match="killed"):
-            train_committee(config, 2, resume=seed > 0)
+            train_committee(config, 2, resume=True)
     with pytest.raises(ConfigError, match="continue it with --resume"):
         train_committee(config, 2)
     with pytest.raises(ConfigError, match="differs"):

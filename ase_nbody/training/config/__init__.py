@@ -2,6 +2,7 @@
 
 from ase_nbody.training.config.architecture import ArchitectureConfig, FreezeConfig, with_shape_of_start
 from ase_nbody.training.config.data import DataConfig, KeysConfig, SourceConfig
+from ase_nbody.training.config.differences import differences
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig, SecondStage
 from ase_nbody.training.config.strict import ConfigError
 from ase_nbody.training.config.training import TrainingConfig
@@ -17,5 +18,6 @@ __all__ = [
     "SecondStage",
     "SourceConfig",
     "TrainingConfig",
+    "differences",
     "with_shape_of_start",
 ]

@@ -115,15 +115,20 @@ class TrainingConfig(Strict):
         resolved = {"data": data, "network": network, "pretraining": pretraining}
         return config.model_copy(update=resolved | {"output": absolute_folder(config.output, folder)})
 
-    def continues(self, begun: "TrainingConfig") -> bool:
-        """Whether a run that began with the configuration ``begun`` may continue with this one.
+    @classmethod
+    def as_written(cls, path: Path) -> "TrainingConfig":
+        """Read what ``to_yaml`` wrote, as it stands there: files that it names may have been moved since.
 
-        Only ``data.workers`` and ``data.memory`` may differ, because the result does not depend on them, and links may
-        name the same files.
+        Raises:
+            ConfigError: the file is missing or holds something else.
         """
-        resources = {name: getattr(begun.data, name) for name in ("workers", "memory")}
-        same = self.model_copy(update={"data": self.data.model_copy(update=resources)})
-        return _without_links(same) == _without_links(begun)
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(
+                f"{path} is not the configuration that a run wrote there, so the run cannot be resumed: put it back, "
+                "or choose another 'output'"
+            ) from error
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML, including all defaults."""
@@ -137,13 +142,3 @@ def _absolute_source(source: SourceConfig, folder: Path) -> SourceConfig:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return source.model_copy(update={"path": path, "index": index})
-
-
-def _without_links(config: TrainingConfig) -> TrainingConfig:
-    """The configuration with the files that its links lead to; earlier releases wrote these into ``config.yaml``."""
-    sources = {
-        name: tuple(source.model_copy(update={"path": os.path.realpath(source.path)}) for source in given)
-        for name in ("train", "validation", "test")
-        if isinstance(given := getattr(config.data, name), tuple)
-    }
-    return config.model_copy(update={"data": config.data.model_copy(update=sources)})

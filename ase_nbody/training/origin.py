@@ -1,0 +1,74 @@
+"""What a training learns from, by its contents: a resumed run must go on with the same data and the same start."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ase_nbody.data import DataError
+from ase_nbody.data.file_names import data_file
+from ase_nbody.files.archive import read_card
+from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
+from ase_nbody.training.splits import file_names, sha256_of_files
+
+Stamp = tuple[str, int, int]  # path, size and time of the last change of a file
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Digests of the data and of the model that a training starts from, by their entries of the configuration.
+
+    Attributes:
+        digests: SHA-256 of the contents of the files in ``data.train`` and ``data.validation``, and the checksum of the
+            model in ``network.start_from``. An entry that names no file has no digest.
+    """
+
+    digests: Mapping[str, str]
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> "Origin":
+        """Read the files once."""
+        digests = {"data.train": sha256_of_files(config.data.train)}
+        if isinstance(config.data.validation, tuple):
+            digests["data.validation"] = sha256_of_files(config.data.validation)
+        if config.network.start_from is not None:
+            digests["network.start_from"] = read_card(config.network.start_from)["checksum"]
+        return cls(digests)
+
+    def require_same(self, begun: Mapping[str, str], config: TrainingConfig) -> None:
+        """Check that a run which began with the digests ``begun`` may go on. Earlier releases kept none.
+
+        Raises:
+            ConfigError: an entry names other contents than when the run began.
+        """
+        for entry, digest in self.digests.items():
+            if begun.get(entry, digest) != digest:
+                raise ConfigError(
+                    f"{entry} ({_names(entry, config)}) has other contents than when the run in {config.output} "
+                    "began: put the original back, or train on the new one in another 'output'"
+                )
+
+
+def _names(entry: str, config: TrainingConfig) -> str:
+    if entry == "network.start_from":
+        return Path(str(config.network.start_from)).name
+    return file_names(getattr(config.data, entry.removeprefix("data.")))
+
+
+def stamps(config: TrainingConfig) -> list[Stamp]:
+    """Size and time of the last change of each file with training or validation data."""
+    sources: list[SourceConfig] = [*config.data.train]
+    if isinstance(config.data.validation, tuple):
+        sources += config.data.validation
+    files = [Path(data_file(source.path, source.index)[0]) for source in sources]
+    files = [file for file in files if file.is_file()]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def require_unchanged(before: Sequence[Stamp], config: TrainingConfig) -> None:
+    """Check that the files are still those of ``before``, so that frames and digests belong together.
+
+    Raises:
+        DataError: a file changed since.
+    """
+    for stamp in set(stamps(config)).symmetric_difference(before):
+        raise DataError(f"{stamp[0]} changed while it was being read: wait until it is complete, and start again")

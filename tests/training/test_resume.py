@@ -1,0 +1,207 @@
+"""A run goes on with what it began with, wherever it lies now, and no two trainings share a folder."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import ase.io
+import pytest
+import torch
+import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_nbody import load_model
+from ase_nbody.files.archive import read_card
+from ase_nbody.training import ConfigError, TrainingConfig, train, train_committee
+from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError
+from ase_nbody.training.folder import only_run_in
+from ase_nbody.training.progress import Progress
+from ase_nbody.training.splits import read_splits
+
+
+def run(path, *overrides, **options):
+    return train(TrainingConfig.from_yaml(path, overrides), **options)
+
+
+def same(path, other):
+    first, second = load_model(path).state_dict(), load_model(other).state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def killed(configuration, monkeypatch):
+    """A function that starts a training which fails after its first epoch, and returns its configuration."""
+    shown = Progress.on_validation_end
+
+    def start(**options):
+        def fail(self, trainer, module):
+            shown(self, trainer, module)
+            if trainer.current_epoch == 1:
+                raise RuntimeError("killed")
+
+        path = configuration(**options)
+        with monkeypatch.context() as patch:
+            patch.setattr(Progress, "on_validation_end", fail)
+            with pytest.raises(RuntimeError, match="killed"):
+                run(path)
+        return path
+
+    return start
+
+
+def test_other_data_are_refused(killed, tmp_path, frames):
+    path = killed()
+    before = (tmp_path / "data.extxyz").read_bytes()
+    gold = frames[0].copy()
+    gold.symbols[:] = "Au"
+    gold.calc = SinglePointCalculator(gold, **frames[0].calc.results)
+    for others in (frames[:-1], [gold, *frames[1:]], frames[::-1]):
+        ase.io.write(tmp_path / "data.extxyz", others)
+        with pytest.raises(ConfigError, match=r"data.train \(data.extxyz\) has other contents than when the run"):
+            run(path, resume=True)
+    (tmp_path / "data.extxyz").write_bytes(before)
+    assert run(path, resume=True).is_file()
+
+
+def test_another_start_is_refused(configuration, killed, tmp_path):
+    start = run(configuration(name="start.yaml", output="start", epochs=1))
+    content = yaml.safe_load(configuration().read_text())
+    content["network"] = {"start_from": str(start)}
+    path = tmp_path / "tuned.yaml"
+    path.write_text(yaml.safe_dump(content))
+    other = run(configuration(name="other.yaml", output="other", epochs=1, seed=1))
+    run(path, "training.epochs=1")
+    (tmp_path / "run" / "model.nbody").unlink()
+    shutil.copy(other, start)
+    with pytest.raises(ConfigError, match=r"network.start_from \(model.nbody\) has other contents"):
+        run(path, "training.epochs=1", resume=True)
+
+
+def test_data_that_change_while_they_are_read_are_refused(configuration, tmp_path, monkeypatch):
+    path = configuration()
+
+    def growing(*arguments):
+        found = read_splits(*arguments)
+        with open(tmp_path / "data.extxyz", "a") as file:
+            file.write("\n")
+        return found
+
+    monkeypatch.setattr("ase_nbody.training.run.read_splits", growing)
+    with pytest.raises(ValueError, match="changed while it was being read"):
+        run(path)
+
+
+def test_data_may_vanish_once_they_are_read(configuration, tmp_path, monkeypatch):
+    shown = Progress.on_train_start
+
+    def remove(self, trainer, module):
+        (tmp_path / "data.extxyz").unlink()
+        shown(self, trainer, module)
+
+    monkeypatch.setattr(Progress, "on_train_start", remove)
+    assert len(read_card(run(configuration(epochs=1)))["card"]["training data sha256"]) == 64
+
+
+def test_a_checkpoint_of_an_earlier_release_with_other_shapes_is_refused(killed, tmp_path):
+    path = killed()
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = AtomicCheckpoints().load_checkpoint(checkpoint)
+    del content["digests"]
+    name = next(name for name in content["state_dict"] if "embedding" in name)
+    content["state_dict"][name] = torch.zeros(9, 9)
+    AtomicCheckpoints().save_checkpoint(content, checkpoint)
+    with pytest.raises(CheckpointError, match=r"holds another network: .*embedding.* is \(9, 9\) there and \("):
+        run(path, resume=True)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_moved_run_is_resumed_bit_for_bit(schedule, configuration, killed, tmp_path, nbody):
+    unbroken = run(configuration(name="unbroken.yaml", output="unbroken", epochs=4, schedule=schedule))
+    killed(epochs=4, schedule=schedule)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere" / "run")
+    shutil.move(tmp_path / "data.extxyz", tmp_path / "elsewhere" / "renamed.extxyz")
+    config = tmp_path / "elsewhere" / "run" / "config.yaml"
+    code, _, err = nbody("train", config, "--resume", f"data.train={tmp_path / 'elsewhere' / 'renamed.extxyz'}")
+    assert code == 0, err
+    assert same(config.parent / "model.nbody", unbroken)
+    assert not (tmp_path / "run").exists()
+    assert TrainingConfig.from_yaml(config).output == str(config.parent)
+
+
+def test_a_finished_run_is_trained_for_longer_and_its_model_is_kept(configuration, tmp_path):
+    first = run(configuration(epochs=2))
+    before = first.read_bytes()
+    assert run(configuration(epochs=3), resume=True) == first
+    assert (tmp_path / "run" / "model_after_2_epochs.nbody").read_bytes() == before
+    assert read_card(first)["card"]["training"]["epochs"] == 3
+    assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 4
+    for epochs in (2, 3):
+        with pytest.raises(ConfigError, match="finished run"):
+            run(configuration(epochs=epochs), resume=True)
+    with pytest.raises(ConfigError, match=r"differs.*training\.seed is 1 and was 0"):
+        run(configuration(epochs=4, seed=1), resume=True)
+
+
+def test_a_run_that_lost_patience_is_not_trained_for_longer_in_vain(configuration):
+    options = {"patience": 1, "muon_rate": 1e-9, "adam_rate": 1e-9, "averaging": 0.0}
+    run(configuration(epochs=9, **options))
+    with pytest.raises(ConfigError, match=r"give a larger training\.patience too"):
+        run(configuration(epochs=10, **options), resume=True)
+    assert run(configuration(epochs=10, **{**options, "patience": 99}), resume=True).is_file()
+
+
+def test_the_number_of_epochs_is_written_down(configuration, tmp_path):
+    def first_words(*arguments):
+        raise RuntimeError("enough")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "on_train_start", first_words)
+        with pytest.raises(RuntimeError, match="enough"):
+            run(configuration(), "training.epochs=null")
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["training"]["epochs"] == 500
+
+
+def test_a_folder_of_another_kind_of_run_is_not_entered(configuration, killed):
+    path = killed(epochs=3)
+    with pytest.raises(ConfigError, match=r"another kind \(training\)"):
+        train_committee(TrainingConfig.from_yaml(path), 2, resume=True)
+
+
+def test_two_trainings_do_not_share_a_folder(configuration, tmp_path):
+    path = configuration(epochs=1)
+    with only_run_in(tmp_path / "run"):
+        for start in (run, lambda path: train_committee(TrainingConfig.from_yaml(path), 2)):
+            with pytest.raises(ConfigError, match=r"another training is running in .*run: wait until it ends"):
+                start(path)
+    assert run(path).is_file()
+
+
+def test_a_shared_folder_is_waited_for(tmp_path):
+    said, order = [], []
+    with only_run_in(tmp_path):
+
+        def second():
+            with only_run_in(tmp_path, wait=lambda: said.append("waiting")):
+                order.append("second")
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not said:
+            pass
+        order.append("first")
+    thread.join()
+    assert (said, order) == (["waiting"], ["first", "second"])
+
+
+def test_leftovers_of_kills_are_swept_and_nothing_else(killed, tmp_path):
+    path = killed()
+    output = tmp_path / "run"
+    leftovers = [output / "checkpoints" / ".last.ckpt.0123abcd", output / ".config.yaml.89abcdef"]
+    mine = [output / ".last.ckpt.mine", output / ".notes.0123abcd", Path(output / "checkpoints" / "notes")]
+    for file in (*leftovers, *mine):
+        file.write_text("...")
+    run(path, resume=True)
+    assert not any(file.exists() for file in leftovers)
+    assert all(file.exists() for file in mine)

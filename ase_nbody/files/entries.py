@@ -59,7 +59,16 @@ class Feature:
     entries: Mapping[str, type] = field(default_factory=dict)
 
 
-FEATURES = {"coverage": Feature(config=("coverage",)), "outputs": Feature(config=("outputs",))}
+FEATURES = {
+    "channel_pairs": Feature(levels=("channel_pairs",)),
+    "children_gate": Feature(levels=("children_gate",)),
+    "coverage": Feature(config=("coverage",)),
+    "outputs": Feature(config=("outputs",)),
+    "parity": Feature(levels=("parity",)),
+    "product": Feature(levels=("product",)),
+    "species_gains": Feature(levels=("species_gains",)),
+    "types": Feature(levels=("tau",)),
+}
 
 
 def features_of(config: Mapping[str, Any]) -> list[str]:

@@ -4,12 +4,23 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from ase.data import atomic_numbers, covalent_radii
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic import SerializerFunctionWrapHandler as Handler
 
 from ase_nbody.hierarchy.build import LevelLayout, Selection
 from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.outputs import known_outputs
+from ase_nbody.so3.fragments import Type, parse_type
+from ase_nbody.so3.powers import power_couplings
 
 Parts = Literal["all", "heavy"] | tuple[str, ...]
 # What a network gives beside the energy: names of ``OUTPUTS``, sorted, each once.
@@ -37,6 +48,31 @@ class _Compact(BaseModel):
         return content
 
 
+Product = Literal["gaunt", "clebsch_gordan"]
+
+
+class Products(BaseModel):
+    """How each gate of a level multiplies. One of the names stands for both gates.
+
+    ``gaunt`` adds up all paths (l1, l2) -> l with Gaunt's fixed weights; ``clebsch_gordan`` keeps fragments for each path,
+    which the mixing that follows weighs freely.
+
+    Attributes:
+        first_order: products of the children's states with their directions. Children that have l = 0 only are
+            multiplied in one way.
+        zeroth_order: powers of the aggregated state, and of the sum of the children's states.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first_order: Product = "gaunt"
+    zeroth_order: Product = "gaunt"
+
+
+def _one_for_both(given: Any) -> Any:
+    return {"first_order": given, "zeroth_order": given} if isinstance(given, str) else given
+
+
 class LevelConfig(_Compact):
     """One level of the hierarchy.
 
@@ -44,19 +80,31 @@ class LevelConfig(_Compact):
         parts: where the parts are: ``"all"`` atoms, ``"heavy"`` (all but hydrogen) or a list of chemical symbols.
         children: which parts of the level below may be children, in the same notation.
         radius: distance in Angstrom at which a child's weight has faded to zero.
-        channels: fragments of each degree in a part's state.
+        channels: fragments of each degree in a part's state; or the type of the aggregated state, such as
+            ``64x0 + 32x1 + 16x2``, which takes the place of ``l_max``.
         l_max: highest degree of the aggregated state.
         l_out: highest degree of the state that is handed up.
+        tau: multiplicities by degree, ``[64, 32, 16]``: the other notation of a type. ``channels`` and ``l_max`` follow
+            from it.
         body_order: 1 + number of factors in the zeroth-order gate; 4 means triple products.
         product_decay: factor by which each further factor makes a product smaller in the zeroth-order gate.
         n_basis: size of the radial basis.
         radial_decay: power of 1/n by which the norm of the n-th function of the radial basis falls.
         n_radial: learned radial functions of the first-order gate; used where children have states with l > 0.
-        message_channels: fragments of each degree that a child shows to its parents; used in the same case.
+        message_channels: fragments of each degree that a child shows to its parents; used in the same case. Of children
+            whose type falls with l it is the number for l = 0, and the others are in proportion.
         hidden: width of the hidden layer of the read-out.
         mean_children: typical number of children, by which sums over them are scaled. Training measures it.
         read_out: whether this level contributes to the energy and to other outputs.
+        product: how the gates multiply: ``gaunt`` or ``clebsch_gordan``, or one for each gate (see ``Products``).
+        channel_pairs: whether products of Clebsch and Gordan in the zeroth-order gate pair ``equal`` channels or ``all``.
+        parity: ``natural``, or ``both``: then there are pseudo-tensors too. This needs ``clebsch_gordan``. The energy stays
+            invariant under inversion.
+        children_gate: whether powers of the sum of the children's own states, without directions, are taken too.
+        species_gains: whether the species at a part's centre scales the fragments of its states.
     """
+
+    newer = frozenset({"tau", "product", "channel_pairs", "parity", "children_gate", "species_gains"})
 
     parts: Parts = "all"
     children: Parts = "all"
@@ -73,6 +121,49 @@ class LevelConfig(_Compact):
     hidden: int = Field(32, ge=1)
     mean_children: float = Field(10.0, gt=0.0)
     read_out: bool = True
+    tau: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1, max_length=9)
+    product: Annotated[Products, BeforeValidator(_one_for_both)] = Products()
+    channel_pairs: Literal["equal", "all"] = "equal"
+    parity: Literal["natural", "both"] = "natural"
+    children_gate: bool = False
+    species_gains: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _type_of_state(cls, given: Any) -> Any:
+        """``channels: 64x0 + 32x1`` and ``tau: [64, 32]`` are the same, and determine ``channels`` and ``l_max``."""
+        if not isinstance(given, dict):
+            return given
+        # Lists of JSON are tuples here, but after a validator like this one pydantic no longer knows that they were JSON.
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        channels, tau = given.get("channels"), given.get("tau")
+        if isinstance(channels, str):
+            if tau is not None:
+                raise ValueError("give the type as channels or as tau, not both")
+            tau = parse_type(channels)
+        elif not isinstance(tau, tuple) or not tau or not all(type(count) is int for count in tau):
+            return given  # no type, or one that the field refuses
+        implied = {"channels": tau[0], "l_max": len(tau) - 1}
+        for name, value in implied.items():
+            if name in given and given[name] != value and not isinstance(given[name], str):
+                raise ValueError(f"the type {'x, '.join(map(str, tau))}x has {name} = {value}: leave out {name}")
+        return {**given, **implied, "tau": tau}
+
+    @model_validator(mode="after")
+    def _possible(self) -> "LevelConfig":
+        products = (self.product.first_order, self.product.zeroth_order)
+        if self.parity == "both" and "gaunt" in products:
+            raise ValueError(
+                "parity: both needs product: clebsch_gordan, because Gaunt's product of natural parity has no pseudo-tensors"
+            )
+        if self.channel_pairs == "all" and self.product.zeroth_order == "gaunt":
+            raise ValueError("channel_pairs: all needs product: clebsch_gordan, because Gaunt's product pairs equal channels")
+        if self.product.zeroth_order == "clebsch_gordan":
+            tau, both = self.multiplicities, self.parity == "both"
+            state = Type(tau, tau if both else ())
+            options = {"pseudo": both, "all_pairs": self.channel_pairs == "all"}
+            power_couplings(state, self.l_out, self.body_order - 1, **options)  # refuses too many fragments
+        return self
 
     @field_validator("parts", "children")
     @classmethod
@@ -80,6 +171,11 @@ class LevelConfig(_Compact):
         if not isinstance(parts, str):
             _check_symbols(parts)
         return parts
+
+    @property
+    def multiplicities(self) -> tuple[int, ...]:
+        """Multiplicity of each degree in the aggregated state."""
+        return self.tau or (self.channels,) * (self.l_max + 1)
 
     @property
     def layout(self) -> LevelLayout:

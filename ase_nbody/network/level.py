@@ -1,54 +1,18 @@
-"""One level of the network, and the types of all states in it."""
+"""One level of the network: how its layers follow each other."""
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor, nn
 
 from ase_nbody.hierarchy.tables import Level
 from ase_nbody.network.config import LevelConfig
+from ase_nbody.network.types import ChildrenTypes, LevelTypes, first_order_gate, zeroth_order_gate
 from ase_nbody.nn.closest_approach import held_distance
-from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
 from ase_nbody.nn.heads import ReadOut
-from ase_nbody.nn.mixing import Mixing
+from ase_nbody.nn.mixing import mixing
+from ase_nbody.nn.path_gates import ChildrenSum
 from ase_nbody.nn.radial import RadialBasis
-from ase_nbody.nn.species import SpeciesGain
-from ase_nbody.nn.weights import Plan, Weight, prefixed
-from ase_nbody.so3 import Type
-
-
-@dataclass(frozen=True)
-class LevelTypes:
-    """Types of the states in a level, in the order in which they are made.
-
-    Attributes:
-        below: psi_j, states of the level below.
-        message: V psi_j, what a child shows to its parents. Children that have only l = 0 show their whole state.
-        gathered: sum_j R Y ⊗ V psi_j.
-        state: A_i.
-        products: [A_i, A_i ⊗ A_i, ...].
-        handed_up: psi'_i, states of this level.
-        n_radial: number of learned radial functions; None where the radial basis itself stands for them.
-    """
-
-    below: Type
-    message: Type
-    gathered: Type
-    state: Type
-    products: Type
-    handed_up: Type
-    n_radial: int | None
-
-    @classmethod
-    def of(cls, below: Type, config: LevelConfig) -> "LevelTypes":
-        """The types of a level above states of the type ``below``."""
-        scalar = below.l_max == 0
-        message = below if scalar else Type(config.message_channels, below.l_max)
-        n_radial = None if scalar else config.n_radial
-        gathered = FirstOrderGate.result_type(message, config.l_max, config.n_basis, n_radial)
-        state = Type(config.channels, config.l_max)
-        products = ZerothOrderGate.result_type(state, config.l_out, config.body_order - 1)
-        return cls(below, message, gathered, state, products, Type(config.channels, products.l_max), n_radial)
+from ase_nbody.nn.species import species_gain
+from ase_nbody.nn.weights import Plan, Weight, declared_by
+from ase_nbody.so3 import State, Type, added
 
 
 class NBodyLevel(nn.Module):
@@ -60,16 +24,20 @@ class NBodyLevel(nn.Module):
         psi'_i = W' g'(z_i) * [A_i, d A_i ⊗ A_i, d^2 A_i ⊗ A_i ⊗ A_i, ...]   zeroth-order gate
         epsilon_i = read-out of the degree-0 fragments of psi'_i
 
+    The configuration may leave out the gains, and may add the zeroth-order gate of the children to psi'_i (see
+    ``ChildrenGate``).
+
     Attributes:
         message: V; None where the children have only l = 0.
         first_order: the sum over the children, with R.
         aggregate: W.
         inherit: U; None where the level below has only l = 0.
-        state_gain: g.
+        state_gain: g; None without gains.
         zeroth_order: the products of A_i.
-        product_gain: g'.
+        product_gain: g'; None without gains.
         hand_up: W'.
         read_out: the read-out of the energy; None where the level has none.
+        children_gate: what the children's own states add to psi'_i; None where the level has no such gate.
 
     Args:
         below: type of psi.
@@ -77,51 +45,46 @@ class NBodyLevel(nn.Module):
         config: the level.
     """
 
-    message: Mixing | None
-    first_order: FirstOrderGate
-    aggregate: Mixing
-    inherit: Mixing | None
-    state_gain: SpeciesGain
-    product_gain: SpeciesGain
-    hand_up: Mixing
+    message: nn.Module | None
+    first_order: nn.Module
+    aggregate: nn.Module
+    inherit: nn.Module | None
+    state_gain: nn.Module | None
+    product_gain: nn.Module | None
+    hand_up: nn.Module
     read_out: ReadOut | None
+    children_gate: "ChildrenGate | None"
 
     def __init__(self, below: Type, n_species: int, config: LevelConfig) -> None:
         super().__init__()
-        types = LevelTypes.of(below, config)
-        self.tau_out = types.handed_up
+        self.types = LevelTypes.of(below, config)
+        self.tau_out = self.types.handed_up
         self.all_children = config.children == "all"
         self.basis = RadialBasis(config.radius, config.n_basis, config.radial_decay, config.mean_children**-0.5)
         for name, layer in self._layers(below, n_species, config).items():
             setattr(self, name, None if layer is None else layer.build())
-        self.zeroth_order = ZerothOrderGate(types.state, config.l_out, config.body_order - 1, config.product_decay)
+        self.zeroth_order = zeroth_order_gate(self.types.state, config).build()
 
     @classmethod
     def weights(cls, below: Type, n_species: int, config: LevelConfig) -> dict[str, Weight]:
         """All weights of the level, by the names that they have in it."""
-        layers = cls._layers(below, n_species, config).items()
-        return {
-            full: weight
-            for name, layer in layers
-            if layer is not None
-            for full, weight in prefixed(name, layer.weights()).items()
-        }
+        return declared_by(cls._layers(below, n_species, config))
 
     @staticmethod
     def _layers(below: Type, n_species: int, config: LevelConfig) -> dict[str, Plan | None]:
         """The layers that have weights, in the order in which these are drawn; None for layers that are missing."""
         types = LevelTypes.of(below, config)
         has_directions = below.l_max > 0
-        shared = min(below.l_max, types.state.l_max)  # highest degree that psi_i and A_i both have
         return {
-            "message": Plan(Mixing, below, types.message) if has_directions else None,
-            "first_order": Plan(FirstOrderGate, types.message, config.l_max, config.n_basis, types.n_radial),
-            "aggregate": Plan(Mixing, types.gathered, types.state),
-            "inherit": Plan(Mixing, below.truncate(shared), types.state.truncate(shared)) if has_directions else None,
-            "state_gain": Plan(SpeciesGain, n_species, types.state),
-            "product_gain": Plan(SpeciesGain, n_species, types.products),
-            "hand_up": Plan(Mixing, types.products, types.handed_up),
-            "read_out": Plan(ReadOut, n_species, config.channels, config.hidden) if config.read_out else None,
+            "message": mixing(below, types.message) if has_directions else None,
+            "first_order": first_order_gate(types.message, config),
+            "aggregate": mixing(types.gathered, types.state),
+            "inherit": mixing(below, types.state.within(below)) if has_directions else None,
+            "state_gain": species_gain(n_species, types.state) if config.species_gains else None,
+            "product_gain": species_gain(n_species, types.products) if config.species_gains else None,
+            "hand_up": mixing(types.products, types.handed_up),
+            "read_out": Plan(ReadOut, n_species, types.handed_up.tau[0], config.hidden) if config.read_out else None,
+            "children_gate": Plan(ChildrenGate, below, n_species, config) if config.children_gate else None,
         }
 
     def forward(
@@ -146,12 +109,85 @@ class NBodyLevel(nn.Module):
         basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (n_basis, P, K)
         unit = vectors / distance
         children = state if self.all_children else state.index_select(1, level.children)
-        message = children if self.message is None else self.message(children)
-        aggregated = self.aggregate(self.first_order(message, basis, unit, level))
+        message = self.types.message.dense(children if self.message is None else self.message(children))
+        aggregated: State = self.aggregate(self.first_order(message, basis, unit, level))
         if self.inherit is not None:
             own = self.inherit(state.index_select(1, level.own))
-            low, high = aggregated.split([own.shape[0], aggregated.shape[0] - own.shape[0]])
-            aggregated = torch.cat([low + own, high])
-        products = self.zeroth_order(self.state_gain(aggregated, one_hot))
-        state = self.hand_up(self.product_gain(products, one_hot))
-        return state, None if self.read_out is None else self.read_out(state[0], one_hot)
+            aggregated = added(self.types.state, aggregated, self.types.state.within(self.types.below), own)
+        if self.state_gain is not None:
+            aggregated = self.state_gain(aggregated, one_hot)
+        products: State = self.zeroth_order(aggregated)
+        if self.product_gain is not None:
+            products = self.product_gain(products, one_hot)
+        handed_up: State = self.hand_up(products)
+        if self.children_gate is not None:
+            more = self.children_gate(message, basis, level, one_hot)
+            handed_up = added(self.tau_out, handed_up, self.children_gate.tau_out, more)
+        state = self.tau_out.dense(handed_up)
+        scalars = state[0] if self.tau_out.is_uniform else state[0, :, : self.tau_out.tau[0]]
+        return state, None if self.read_out is None else self.read_out(scalars, one_hot)
+
+
+class ChildrenGate(nn.Module):
+    """The zeroth-order gate of the children: products of their own states, without their directions.
+
+    With V psi_j of the children, as the first-order gate has them, and B_n the radial basis:
+
+        B_i = g(z_i) * W sum_j B_n(r_ij) V psi_j
+        psi'_i gets  W' g'(z_i) * [B_i, d B_i ⊗ B_i, d^2 B_i ⊗ B_i ⊗ B_i, ...]
+
+    The first-order gate contains B_i itself, with its harmonic of degree 0, but mixes it into A_i before it takes powers.
+    Here the powers are those of the children's states alone (Kondor 2018, section 4).
+
+    Args:
+        below: type of the states of the level below.
+        n_species: number of species that the network knows.
+        config: the level.
+    """
+
+    aggregate: nn.Module
+    state_gain: nn.Module | None
+    product_gain: nn.Module | None
+    hand_up: nn.Module
+
+    def __init__(self, below: Type, n_species: int, config: LevelConfig) -> None:
+        super().__init__()
+        types = ChildrenTypes.of(below, config)
+        self.tau_out = types.handed_up
+        self.total = ChildrenSum(types.message, config.n_basis)
+        for name, layer in self._layers(below, n_species, config).items():
+            setattr(self, name, None if layer is None else layer.build())
+        self.zeroth_order = zeroth_order_gate(types.state, config).build()
+
+    @classmethod
+    def weights(cls, below: Type, n_species: int, config: LevelConfig) -> dict[str, Weight]:
+        """All weights of the gate, by the names that they have in it."""
+        return declared_by(cls._layers(below, n_species, config))
+
+    @staticmethod
+    def _layers(below: Type, n_species: int, config: LevelConfig) -> dict[str, Plan | None]:
+        types = ChildrenTypes.of(below, config)
+        return {
+            "aggregate": mixing(types.gathered, types.state),
+            "state_gain": species_gain(n_species, types.state) if config.species_gains else None,
+            "product_gain": species_gain(n_species, types.products) if config.species_gains else None,
+            "hand_up": mixing(types.products, types.handed_up),
+        }
+
+    def forward(self, message: Tensor, basis: Tensor, level: Level, one_hot: Tensor) -> State:
+        """What is added to psi'_i.
+
+        Args:
+            message: V psi_j of the level's children, dense.
+            basis: radial basis of the edges (n_basis, P, K).
+            level: the edges.
+            one_hot: one-hot rows of the atoms at the centres ``(P, species)``.
+        """
+        state: State = self.aggregate(self.total(message, basis, level))
+        if self.state_gain is not None:
+            state = self.state_gain(state, one_hot)
+        products: State = self.zeroth_order(state)
+        if self.product_gain is not None:
+            products = self.product_gain(products, one_hot)
+        added_up: State = self.hand_up(products)
+        return added_up

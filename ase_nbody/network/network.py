@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ase_nbody.hierarchy.tables import Hierarchy, Level
 from ase_nbody.network.config import NBodyConfig
-from ase_nbody.network.level import LevelTypes, NBodyLevel
+from ase_nbody.network.level import NBodyLevel
+from ase_nbody.network.types import LevelTypes
 from ase_nbody.nn.charges import AtomicMasses
 from ase_nbody.nn.closest_approach import FOLLOWS, ClosestApproach
 from ase_nbody.nn.heads import ReadOut, VectorHead
@@ -19,8 +20,8 @@ from ase_nbody.nn.weights import Plan, Weight, prefixed
 from ase_nbody.so3 import Type
 from ase_nbody.undisturbed import undisturbed
 
-# The components of a state that the head of an output needs: those of degree 0, or of degree 1 (x, y and z).
-_FRAGMENTS: dict[str, int | slice] = {"charge": 0, "dipole": slice(1, 4)}
+# The components of a state that the head of an output needs, and their degree: 0, or 1 (x, y and z).
+_FRAGMENTS: dict[str, tuple[int | slice, int]] = {"charge": (0, 0), "dipole": (slice(1, 4), 1)}
 
 
 class NBodyNetwork(nn.Module):
@@ -60,7 +61,7 @@ class NBodyNetwork(nn.Module):
     @staticmethod
     def taus_of(config: NBodyConfig) -> list[Type]:
         """Types of the states from the atoms up, without building anything: level n, from 0, makes number n + 1."""
-        taus = [Type(_embedding_channels(config), 0)]
+        taus = [Type.uniform(_embedding_channels(config), 0)]
         for level in config.levels:
             taus.append(LevelTypes.of(taus[-1], level).handed_up)
         return taus
@@ -143,7 +144,8 @@ class NBodyNetwork(nn.Module):
         outputs = {"energy": energies}
         heads: Any = self.heads[number]
         for name, head in heads.items():
-            outputs[name] = head(state[_FRAGMENTS[name]], one_hot_centres)
+            fragments, degree = _FRAGMENTS[name]
+            outputs[name] = head(state[fragments][..., : self.taus[number + 1].tau[degree]], one_hot_centres)
         return state, outputs
 
 
@@ -152,9 +154,9 @@ def _heads(config: NBodyConfig, number: int) -> dict[str, Plan]:
     level, tau = config.levels[number], NBodyNetwork.taus_of(config)[number + 1]
     heads = {}
     if "charges" in config.outputs and level.read_out:
-        heads["charge"] = Plan(ReadOut, len(config.species), tau.channels, level.hidden)
+        heads["charge"] = Plan(ReadOut, len(config.species), tau.tau[0], level.hidden)
         if tau.l_max > 0:
-            heads["dipole"] = Plan(VectorHead, len(config.species), tau.channels)
+            heads["dipole"] = Plan(VectorHead, len(config.species), tau.tau[1])
     return heads
 
 

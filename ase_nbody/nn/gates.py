@@ -1,7 +1,8 @@
 """The gates of Kondor 2018, section 4: how the state of a part is made from those of its children.
 
-Both are Clebsch-Gordan products with Gaunt's weights. Powers of a state are evaluated by exact quadrature on the sphere
-(``so3.gaunt``). The sum of products over many children uses the coefficients themselves, once for the whole sum.
+Both are Clebsch-Gordan products with Gaunt's weights; ``path_gates`` has the same gates with free weights. Powers of a
+state are evaluated by exact quadrature on the sphere (``so3.gaunt``). The sum of products over many children uses the
+coefficients themselves, once for the whole sum.
 """
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 from ase_nbody.hierarchy.exchange import gather_children
 from ase_nbody.hierarchy.tables import Level
 from ase_nbody.nn.weights import Weight
-from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type, by_degree, gaunt_matrix
+from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, State, Type, by_degree, gaunt_matrix
 from ase_nbody.so3.constants import ExactConstants
 
 
@@ -20,7 +21,7 @@ class ZerothOrderGate(nn.Module):
 
     The components of A are those of a function on the sphere, A(u) = sum_lm A_lm Y_lm(u), whose powers have the
     components of A ⊗ A, A ⊗ A ⊗ A, ... Each channel is multiplied with itself only. The powers stand side by side as
-    channels of the result, for the mixing that follows.
+    channels of the result, for the mixing that follows. Degrees of which A has fewer fragments are filled with zeros.
 
     ================  =============  ==============================
     symbol            variable       shape
@@ -40,16 +41,33 @@ class ZerothOrderGate(nn.Module):
 
     def __init__(self, tau: Type, l_out: int, order: int, decay: float = 1.0) -> None:
         super().__init__()
-        self.order, self.decay = order, decay
-        self.tau_out = self.result_type(tau, l_out, order)
+        self.tau, self.order, self.decay = tau, order, decay
+        self.tau_out = self.result_type(tau, l_out, order, decay)
         self.quadrature = SphereQuadrature(tau.l_max, self.tau_out.l_max, degree=order * tau.l_max)
 
     @staticmethod
-    def result_type(tau: Type, l_out: int, order: int) -> Type:
+    def result_type(tau: Type, l_out: int, order: int, decay: float = 1.0) -> Type:
         """Type of the result: the powers side by side, up to the highest degree that they reach."""
-        return Type(order * tau.channels, min(l_out, order * tau.l_max))
+        l_max = min(l_out, order * tau.l_max)
+        if tau.is_uniform:
+            return Type.uniform(order * tau.channels, l_max)
+        own = (*tau.tau, *[0] * l_max)[: l_max + 1]  # A itself, without its zeros
+        return Type(tuple(count + (order - 1) * tau.channels for count in own))
 
-    def forward(self, state: Tensor) -> Tensor:
+    def forward(self, state: State) -> State:
+        """State of type ``tau`` -> state of type ``tau_out``; uniform: ``(components, parts, order * channels)``."""
+        powers = self._powers(self.tau.dense(state))
+        if self.tau.is_uniform:
+            return powers
+        channels, own = self.tau.channels, self.tau.irreps
+        pairs = zip(self.tau_out.irreps, by_degree(powers), strict=True)
+        return self.tau_out.state(
+            tuple(
+                torch.cat([block[..., : own.get(irrep, 0)], block[..., channels:]], dim=-1) for irrep, block in pairs
+            )
+        )
+
+    def _powers(self, state: Tensor) -> Tensor:
         """``(components, parts, channels)`` -> ``(components out, parts, order * channels)``."""
         field = power = self.quadrature.evaluate(state)
         factor = field if self.decay == 1.0 else self.decay * field
@@ -115,7 +133,7 @@ class FirstOrderGate(ExactConstants):
     @staticmethod
     def result_type(tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> Type:
         """Type of the result: one fragment for each pair of a radial function and a child's fragment."""
-        return Type((n_radial or n_basis) * tau_child.channels, l_max)
+        return Type.uniform((n_radial or n_basis) * tau_child.channels, l_max)
 
     @staticmethod
     def weights(tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> dict[str, Weight]:

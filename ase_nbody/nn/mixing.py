@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ase_nbody.nn.weights import Weight
-from ase_nbody.so3 import Type, by_degree
+from ase_nbody.nn.weights import Plan, Weight
+from ase_nbody.so3 import State, Type, by_degree
 
 
 class Mixing(nn.Module):
@@ -19,6 +19,8 @@ class Mixing(nn.Module):
     psi^l   ``block``   (2 l + 1, parts, channels in)
     W^l     ``weight``  (channels in, channels out)
     ======  ==========  ===================================
+
+    Both types are uniform here; ``MixingByIrrep`` is the same map between any types.
 
     Args:
         tau_in: type of the input.
@@ -47,3 +49,50 @@ class Mixing(nn.Module):
     def extra_repr(self) -> str:
         """Types in and out."""
         return f"{self.tau_in} -> {self.tau_out}"
+
+
+class MixingByIrrep(nn.Module):
+    """psi^l -> psi^l W^l between states of any types, with a matrix (tau_l in, tau_l out) for each irrep of the output.
+
+    The matrices are called ``l0``, ``l1``, ..., and ``l1p``, ... for pseudo-tensors, which are never mixed with fragments
+    of natural parity.
+
+    Args:
+        tau_in: type of the input, dense or in blocks.
+        tau_out: type of the output, with at most the irreps of the input.
+    """
+
+    def __init__(self, tau_in: Type, tau_out: Type) -> None:
+        super().__init__()
+        if missing := [str(irrep) for irrep in tau_out.irreps if irrep not in tau_in.irreps]:
+            raise ValueError(f"mixing cannot make fragments of degree {', '.join(missing)}: {tau_in} -> {tau_out}")
+        self.tau_in, self.tau_out = tau_in, tau_out
+        for name, weight in self.weights(tau_in, tau_out).items():
+            self.register_parameter(name, nn.Parameter(weight.normal() / weight.shape[0] ** 0.5))
+
+    @staticmethod
+    def weights(tau_in: Type, tau_out: Type) -> dict[str, Weight]:
+        """W^l for each irrep of the output: ``(channels in, channels out)``."""
+        sizes = tau_in.irreps
+        return {
+            f"l{irrep}": Weight((sizes[irrep], count), matrix=True) for irrep, count in tau_out.irreps.items()
+        }
+
+    def forward(self, state: State) -> State:
+        """State of type ``tau_in`` -> state of type ``tau_out``."""
+        blocks = dict(zip(self.tau_in.irreps, self.tau_in.blocks(state), strict=True))
+        return self.tau_out.state(
+            tuple(
+                (blocks[irrep].flatten(0, 1) @ self.get_parameter(f"l{irrep}")).unflatten(0, (irrep.components, -1))
+                for irrep in self.tau_out.irreps
+            )
+        )
+
+    def extra_repr(self) -> str:
+        """Types in and out."""
+        return f"{self.tau_in} -> {self.tau_out}"
+
+
+def mixing(tau_in: Type, tau_out: Type) -> Plan:
+    """The mixing between two types, not built yet."""
+    return Plan(Mixing if tau_in.is_uniform and tau_out.is_uniform else MixingByIrrep, tau_in, tau_out)

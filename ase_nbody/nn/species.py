@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ase_nbody.nn.weights import Weight
-from ase_nbody.so3 import Type, degrees
+from ase_nbody.nn.weights import Plan, Weight
+from ase_nbody.so3 import State, Type, degrees
 from ase_nbody.so3.constants import ExactConstants
 
 
@@ -36,7 +36,7 @@ class SpeciesEmbedding(nn.Module):
 
     def __init__(self, n_species: int, channels: int) -> None:
         super().__init__()
-        self.tau_out = Type(channels, 0)
+        self.tau_out = Type.uniform(channels, 0)
         one_hot = torch.eye(n_species, channels, dtype=torch.float64)
         spread = self.weights(n_species, channels)["weight"].normal() / channels**0.5
         self.weight = nn.Parameter(one_hot if channels >= n_species else spread)
@@ -52,7 +52,10 @@ class SpeciesEmbedding(nn.Module):
 
 
 class SpeciesGain(nn.Module):
-    """psi^l_c -> g^l_c(z) psi^l_c: a factor for each fragment, which the species z at the part's centre determines."""
+    """psi^l_c -> g^l_c(z) psi^l_c: a factor for each fragment, which the species z at the part's centre determines.
+
+    The state has a uniform type here; ``SpeciesGainByIrrep`` is the same for any type.
+    """
 
     degree: Tensor
 
@@ -69,3 +72,28 @@ class SpeciesGain(nn.Module):
     def forward(self, state: Tensor, one_hot: Tensor) -> Tensor:
         """State ``(components, parts, channels)`` and one-hot rows ``(parts, species)`` -> state."""
         return state * (one_hot @ self.weight).index_select(0, self.degree)
+
+
+class SpeciesGainByIrrep(nn.Module):
+    """A factor for each fragment of a state of any type, which the species at the part's centre determines."""
+
+    def __init__(self, n_species: int, tau: Type) -> None:
+        super().__init__()
+        self.tau = tau
+        self.weight = nn.Parameter(self.weights(n_species, tau)["weight"].ones())
+
+    @staticmethod
+    def weights(n_species: int, tau: Type) -> dict[str, Weight]:
+        """A row for each species, with the fragments in the order of ``tau.irreps``: ``(species, fragments)``."""
+        return {"weight": Weight((n_species, tau.fragments))}
+
+    def forward(self, state: State, one_hot: Tensor) -> State:
+        """State of type ``tau`` and one-hot rows ``(parts, species)`` -> state."""
+        gains = (one_hot @ self.weight).split(list(self.tau.irreps.values()), dim=1)
+        pairs = zip(self.tau.blocks(state), gains, strict=True)
+        return self.tau.state(tuple(block * gain for block, gain in pairs))
+
+
+def species_gain(n_species: int, tau: Type) -> Plan:
+    """The gains of a state by species, not built yet."""
+    return Plan(SpeciesGain if tau.is_uniform else SpeciesGainByIrrep, n_species, tau)

@@ -4,11 +4,13 @@ A layer declares its weights in a static method that takes the arguments of its 
 
     weights(...) -> {"name of the attribute": Weight(shape, matrix)},
 
-and its constructor draws them from that declaration. Model files ask for the sizes before they read any weights, and
+and its constructor draws them from that declaration. A layer whose result has a type of its own tells it in the same way,
+by ``result_type(...)``. Model files ask for the sizes before they read any weights, and
 the training asks which weights are matrices for its optimisers.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +61,22 @@ class Plan:
         declared: dict[str, Weight] = self._layer.weights(*self._arguments)
         return declared
 
+    def result_type(self) -> Any:
+        """The type of the layer's result."""
+        return self._layer.result_type(*self._arguments)
+
     def build(self) -> Any:
         """The layer, with new weights."""
         return self._layer(*self._arguments)
+
+
+def declared_by(layers: Mapping[str, Plan | None]) -> dict[str, Weight]:
+    """The weights of layers by the names that they have in the module that holds these; None for missing layers."""
+    found: dict[str, Weight] = {}
+    for name, layer in layers.items():
+        if layer is not None:
+            found |= prefixed(name, layer.weights())
+    return found
 
 
 def prefixed(prefix: str, weights: dict[str, Weight]) -> dict[str, Weight]:

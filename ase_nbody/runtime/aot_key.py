@@ -24,6 +24,7 @@ SOURCES = (
     "network/level.py",
     "network/network.py",
     "network/outputs.py",
+    "network/types.py",
     "potential.py",
     "prediction.py",
     "runtime/aot.py",

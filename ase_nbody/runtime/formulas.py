@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ase_nbody.hierarchy.exchange import gather_children, look_up_children, look_up_parents
 from ase_nbody.hierarchy.tables import Level
 from ase_nbody.nn.gates import FirstOrderGate
+from ase_nbody.nn.path_gates import ChildrenSum, FirstOrderPathGate
 from ase_nbody.nn.radial import RadialBasis, cutoff_function
 from ase_nbody.so3 import SphericalHarmonics, by_degree
 
@@ -98,6 +99,22 @@ class TracedFirstOrderGate(BatchedFirstOrderGate):
         return _TracedGather.apply(state, level.child, level.parents, level.parents_mask)
 
 
+class TracedFirstOrderPathGate(FirstOrderPathGate):
+    """The first-order gate with free weights for a compiler; see ``TracedFirstOrderGate``."""
+
+    def gather(self, rows: Tensor, level: Level) -> Tensor:
+        """Same as in ``FirstOrderPathGate``."""
+        return _TracedGather.apply(rows, level.child, level.parents, level.parents_mask)
+
+
+class TracedChildrenSum(ChildrenSum):
+    """The sum over the children for a compiler; see ``TracedFirstOrderGate``."""
+
+    def gather(self, rows: Tensor, level: Level) -> Tensor:
+        """Same as in ``ChildrenSum``."""
+        return _TracedGather.apply(rows, level.child, level.parents, level.parents_mask)
+
+
 class _TracedGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, state: Tensor, child: Tensor, parents: Tensor, parents_mask: Tensor) -> Tensor:
@@ -161,6 +178,8 @@ _EAGER: dict[type[nn.Module], type[nn.Module]] = {FirstOrderGate: BatchedFirstOr
 _TRACED: dict[type[nn.Module], type[nn.Module]] = {
     FirstOrderGate: TracedFirstOrderGate,
     BatchedFirstOrderGate: TracedFirstOrderGate,
+    FirstOrderPathGate: TracedFirstOrderPathGate,
+    ChildrenSum: TracedChildrenSum,
     SphericalHarmonics: TracedHarmonics,
     RadialBasis: TracedRadialBasis,
 }

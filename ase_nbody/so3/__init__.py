@@ -14,8 +14,14 @@ Conventions, stated once:
   is one batched matrix product.
 """
 
-from ase_nbody.so3.clebsch_gordan import clebsch_gordan, clebsch_gordan_product, gaunt_coefficient, gaunt_matrix
-from ase_nbody.so3.fragments import Type, by_degree, degrees
+from ase_nbody.so3.clebsch_gordan import (
+    clebsch_gordan,
+    clebsch_gordan_product,
+    coupled,
+    gaunt_coefficient,
+    gaunt_matrix,
+)
+from ase_nbody.so3.fragments import Irrep, State, Type, added, by_degree, degrees, parse_type
 from ase_nbody.so3.gaunt import SphereQuadrature, gaunt_product
 from ase_nbody.so3.harmonics import SphericalHarmonics
 from ase_nbody.so3.rotation import rotation_matrix

@@ -5,7 +5,8 @@ Kondor 2018, eq. (13): the product of two fragments of degrees l1 and l2 decompo
 
     (x ⊗ y)^l_m = sum_{m1 m2} C^{l m}_{l1 m1, l2 m2} x^{l1}_{m1} y^{l2}_{m2} .
 
-The products keep only even l1 + l2 + l. All others give pseudo-tensors, which a state of natural parity cannot hold.
+``coupled`` is this equation for one path (l1, l2) -> l. From fragments of natural parity, a path of odd l1 + l2 + l makes
+pseudo-tensors. ``clebsch_gordan_product`` sums over the paths of even l1 + l2 + l, which stay within natural parity.
 """
 
 import functools
@@ -26,6 +27,21 @@ def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
     """
     with torch.device("cpu"):
         return math.sqrt(2 * l3 + 1) * o3.wigner_3j(l1, l2, l3, dtype=torch.float64)
+
+
+def coupled(x: Tensor, y: Tensor, degree: int) -> Tensor:
+    """(x ⊗ y)^l of the equation above: the fragment of one degree in the product of two fragments, for every path.
+
+    Args:
+        x: fragments ``(2 l1 + 1, ...)``.
+        y: fragments ``(2 l2 + 1, ...)``; after the first dimension its shape broadcasts with that of ``x``.
+        degree: l, from |l1 - l2| to l1 + l2.
+
+    Returns:
+        Fragments ``(2 l + 1, ...)``.
+    """
+    l1, l2 = (fragment.shape[0] // 2 for fragment in (x, y))
+    return torch.einsum("abm,a...,b...->m...", clebsch_gordan(l1, l2, degree).to(x), x, y)
 
 
 @functools.cache
@@ -64,9 +80,8 @@ def clebsch_gordan_product(
         for l1 in range(l_x + 1):
             for l2 in range(abs(l1 - l3), min(l_y, l1 + l3) + 1):
                 if (l1 + l2 + l3) % 2 == 0:
-                    coupling = weights(l1, l2, l3) * clebsch_gordan(l1, l2, l3).to(x)
                     left, right = x[l1 * l1 : (l1 + 1) ** 2], y[l2 * l2 : (l2 + 1) ** 2]
-                    block = block + torch.einsum("abm,a...,b...->m...", coupling, left, right)
+                    block = block + weights(l1, l2, l3) * coupled(left, right, l3)
         blocks.append(block)
     return torch.cat(blocks)
 

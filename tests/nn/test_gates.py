@@ -39,7 +39,7 @@ FIRST_ORDER = pytest.mark.parametrize(
 
 @FIRST_ORDER
 def test_covariance_of_the_first_order_gate(l_child, l_max, n_radial, padded_level, vectors):
-    tau = Type(2, l_child)
+    tau = Type.uniform(2, l_child)
     gate = FirstOrderGate(tau, l_max, N_BASIS, n_radial)
     state = random(tau.components, padded_level.parents.shape[1], 2)
     assert_covariant(aggregation(gate, padded_level), state, l_child, l_max, vectors=vectors)
@@ -49,7 +49,7 @@ def test_covariance_of_the_first_order_gate(l_child, l_max, n_radial, padded_lev
 def test_broken_first_order_covariance_is_refused(
     l_child, l_max, n_radial, padded_level, vectors, broken_representation
 ):
-    tau = Type(2, l_child)
+    tau = Type.uniform(2, l_child)
     aggregate = aggregation(FirstOrderGate(tau, l_max, N_BASIS, n_radial), padded_level)
     state = random(tau.components, padded_level.parents.shape[1], 2)
     with pytest.raises(AssertionError, match="not covariant"):
@@ -59,7 +59,7 @@ def test_broken_first_order_covariance_is_refused(
 @FIRST_ORDER
 def test_first_order_gate_is_the_sum_of_products_over_the_edges(l_child, l_max, n_radial, padded_level, vectors):
     """sum_j [R_n(r_ij) Y(r_ij)] ⊗ psi_j by the general Clebsch-Gordan product, edge by edge."""
-    level, tau = padded_level, Type(2, l_child)
+    level, tau = padded_level, Type.uniform(2, l_child)
     gate = FirstOrderGate(tau, l_max, N_BASIS, n_radial)
     state = random(tau.components, level.parents.shape[1], 2)
     expected = torch.zeros(gate.tau_out.components, len(level.centre), gate.tau_out.channels, dtype=torch.float64)
@@ -74,7 +74,7 @@ def test_first_order_gate_is_the_sum_of_products_over_the_edges(l_child, l_max, 
 
 
 def test_learned_radial_functions_contain_the_basis(padded_level, vectors):
-    tau = Type(2, 0)
+    tau = Type.uniform(2, 0)
     plain, learned = FirstOrderGate(tau, 3, N_BASIS), FirstOrderGate(tau, 3, N_BASIS, N_BASIS)
     learned.radial.data[:] = torch.eye(N_BASIS)
     state = random(1, padded_level.parents.shape[1], 2)
@@ -84,11 +84,11 @@ def test_learned_radial_functions_contain_the_basis(padded_level, vectors):
 
 def test_children_with_directions_need_learned_radial_functions():
     with pytest.raises(ValueError, match="children of type 2x0 \\+ 2x1 need learned radial functions"):
-        FirstOrderGate(Type(2, 1), 2, N_BASIS)
+        FirstOrderGate(Type.uniform(2, 1), 2, N_BASIS)
 
 
 def test_padded_edges_count_for_nothing(padded_level, vectors):
-    gate = FirstOrderGate(Type(2, 1), 2, N_BASIS, N_RADIAL)
+    gate = FirstOrderGate(Type.uniform(2, 1), 2, N_BASIS, N_RADIAL)
     state = random(4, padded_level.parents.shape[1], 2)
     elsewhere = torch.where(padded_level.mask.unsqueeze(-1), vectors, -1.5 * RADIUS)
     assert torch.equal(
@@ -101,7 +101,7 @@ def test_energy_of_two_point_dipoles(network, hierarchy_of, systems):
     atoms = systems["wire"]()[[0, 1]]
     atoms.pbc = False
     level = hierarchy_of(network, atoms).levels[1]
-    gate = FirstOrderGate(Type(1, 1), 2, n_basis=1, n_radial=1)
+    gate = FirstOrderGate(Type.uniform(1, 1), 2, n_basis=1, n_radial=1)
     gate.radial.data[:] = torch.tensor([0.0, 0.0, 1.0]).reshape(3, 1, 1)
     first, second = random(2, 3)
     state = torch.zeros(4, 2, 1, dtype=torch.float64)
@@ -124,14 +124,14 @@ ZEROTH_ORDER = pytest.mark.parametrize(
 
 @ZEROTH_ORDER
 def test_covariance_of_the_zeroth_order_gate(l_max, l_out, order):
-    gate = ZerothOrderGate(Type(2, l_max), l_out, order)
-    assert gate.tau_out == Type(2 * order, l_out)
+    gate = ZerothOrderGate(Type.uniform(2, l_max), l_out, order)
+    assert gate.tau_out == Type.uniform(2 * order, l_out)
     assert_covariant(gate, random((l_max + 1) ** 2, 4, 2), l_max, l_out)
 
 
 @pytest.mark.parametrize(("l_max", "l_out", "order"), [(3, 2, 3), (2, 4, 2)])
 def test_broken_zeroth_order_covariance_is_refused(l_max, l_out, order, broken_representation):
-    gate, state = ZerothOrderGate(Type(2, l_max), l_out, order), random((l_max + 1) ** 2, 4, 2)
+    gate, state = ZerothOrderGate(Type.uniform(2, l_max), l_out, order), random((l_max + 1) ** 2, 4, 2)
     with pytest.raises(AssertionError, match="not covariant"):
         assert_covariant(gate, state, l_max, l_out, representation=broken_representation)
 
@@ -148,18 +148,18 @@ def test_zeroth_order_gate_is_powers_by_the_clebsch_gordan_product(l_max, l_out,
     for number, power in enumerate(powers):
         kept = power[: len(expected)]
         expected[: len(kept), :, 2 * number : 2 * number + 2] = kept
-    gate = ZerothOrderGate(Type(2, l_max), l_out, order, decay)
+    gate = ZerothOrderGate(Type.uniform(2, l_max), l_out, order, decay)
     torch.testing.assert_close(gate(state), expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
 
 
 def test_type_of_the_zeroth_order_gate_ends_at_the_highest_possible_degree():
-    assert ZerothOrderGate(Type(2, 1), l_out=5, order=2).tau_out == Type(4, 2)
+    assert ZerothOrderGate(Type.uniform(2, 1), l_out=5, order=2).tau_out == Type.uniform(4, 2)
 
 
 @pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
 def test_derivatives_of_the_first_order_gate(check, network, hierarchy_of, systems):
     level = hierarchy_of(network, systems["molecule"]()).levels[1]
-    gate = FirstOrderGate(Type(1, 1), 1, N_BASIS, 1)
+    gate = FirstOrderGate(Type.uniform(1, 1), 1, N_BASIS, 1)
     state, vectors = (
         random(4, level.parents.shape[1], 1).requires_grad_(),
         random(*level.mask.shape, 3).requires_grad_(),

@@ -6,7 +6,7 @@ from ase_nbody.nn.species import SpeciesEmbedding, SpeciesGain
 from ase_nbody.so3 import Type
 from ase_nbody.testing import assert_covariant
 
-TAU = Type(channels=5, l_max=3)
+TAU = Type.uniform(channels=5, l_max=3)
 SPECIES = torch.eye(3, dtype=torch.float64)[[2, 0, 1, 1]]  # one-hot
 
 
@@ -17,7 +17,7 @@ def state() -> torch.Tensor:
 
 
 def mixing():
-    return Mixing(TAU, Type(7, 2))
+    return Mixing(TAU, Type.uniform(7, 2))
 
 
 def gain():
@@ -58,7 +58,7 @@ def test_mixing_is_one_matrix_for_each_degree(state):
 
 def test_mixing_cannot_raise_the_degree():
     with pytest.raises(ValueError, match="cannot raise the degree: 2x0 -> 2x0 \\+ 2x1"):
-        Mixing(Type(2, 0), Type(2, 1))
+        Mixing(Type.uniform(2, 0), Type.uniform(2, 1))
 
 
 def test_mixing_has_no_bias(state):
@@ -70,5 +70,5 @@ def test_species_are_told_apart(n_species, channels):
     embedding = SpeciesEmbedding(n_species, channels)
     states = embedding(torch.eye(n_species, dtype=torch.float64))
     assert states.shape == (1, n_species, channels)
-    assert embedding.tau_out == Type(channels, 0)
+    assert embedding.tau_out == Type.uniform(channels, 0)
     assert (torch.cdist(states[0], states[0]) + torch.eye(n_species) > 1e-3).all()

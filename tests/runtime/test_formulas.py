@@ -73,7 +73,7 @@ def test_radial_basis(size, decay):
 )
 def test_first_order_gate(way, l_child, l_max, n_radial, channels, padded_level):
     """With 40 channels, derivatives with respect to the children are added one by one eagerly, but not when traced."""
-    tau = Type(channels, l_child)
+    tau = Type.uniform(channels, l_child)
     layer = FirstOrderGate(tau, l_max, 3, n_radial)
     other = other_form(layer, way)
     state = random(tau.components, padded_level.parents.shape[1], channels)
@@ -153,7 +153,7 @@ def test_a_copy_has_weights_of_its_own(make_network):
 
 def test_a_traced_gate_adds_no_edges_one_by_one(padded_level):
     """With 40 channels the gate itself does."""
-    gate = FirstOrderGate(Type(40, 1), 2, 3, 2)
+    gate = FirstOrderGate(Type.uniform(40, 1), 2, 3, 2)
     state = random(4, padded_level.parents.shape[1], 40)
     basis, unit = random(3, *padded_level.mask.shape), random(3, *padded_level.mask.shape)
 

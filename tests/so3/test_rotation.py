@@ -54,15 +54,15 @@ def test_what_is_no_rotation_is_refused(matrix):
 
 
 def test_types():
-    tau = Type(channels=4, l_max=2)
+    tau = Type.uniform(channels=4, l_max=2)
     assert tau.tau == (4, 4, 4)
     assert tau.components == 9 == len(degrees(2))
     assert str(tau) == "4x0 + 4x1 + 4x2"
-    assert tau.truncate(1) == Type(4, 1)
+    assert tau.truncate(1) == Type.uniform(4, 1)
     assert tau.truncate(5) == tau
 
 
 @pytest.mark.parametrize(("channels", "l_max"), [(0, 1), (3, -1)])
 def test_impossible_types_are_refused(channels, l_max):
     with pytest.raises(ValueError, match=f"channels={channels}, l_max={l_max}"):
-        Type(channels, l_max)
+        Type.uniform(channels, l_max)

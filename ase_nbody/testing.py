@@ -13,7 +13,7 @@ from ase.calculators.calculator import BaseCalculator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ase_nbody.so3 import rotation_matrix
+from ase_nbody.so3 import Type, representation_matrix, rotation_matrix
 
 # (multiple of h, weight): f'(0) = (8 [f(h) - f(-h)] - [f(2h) - f(-2h)]) / 12 h + O(h^4)
 _STENCIL = ((1, 8.0 / 12.0), (-1, -8.0 / 12.0), (2, -1.0 / 12.0), (-2, 1.0 / 12.0))
@@ -40,8 +40,8 @@ def random_rotation(seed: int, improper: bool = False) -> Tensor:
 def assert_covariant(
     function: Callable[..., Tensor],
     state: Tensor | None,
-    l_max_in: int,
-    l_max_out: int,
+    l_max_in: int | Type,
+    l_max_out: int | Type,
     *,
     vectors: Tensor | None = None,
     rotations: Sequence[Tensor] | None = None,
@@ -53,12 +53,12 @@ def assert_covariant(
     Args:
         function: called as ``function(state, vectors)``, without arguments that are None.
         state: psi, components first, ``((l_max_in + 1)^2, ...)``, float64.
-        l_max_in: highest degree of ``state``.
-        l_max_out: highest degree of the result, whose shape is ``((l_max_out + 1)^2, ...)``.
+        l_max_in: highest degree of ``state``; or its type, if it has pseudo-tensors.
+        l_max_out: the same for the result, whose shape is ``((l_max_out + 1)^2, ...)``, or ``(components, ...)`` of a type.
         vectors: v (..., 3), turned together with the state.
         rotations: matrices (3, 3) in float64; default: a proper and an improper random one, and the inversion.
-        representation: the expected D(R) of the result, as a function of (l_max, R). Give a wrong one to
-            show that a test can fail.
+        representation: the expected D(R) of the result, as a function of (l_max, R); not used for a type. Give a wrong
+            one to show that a test can fail.
         rtol: allowed deviation relative to the largest component of the result.
 
     Raises:
@@ -68,23 +68,31 @@ def assert_covariant(
         rotations = [random_rotation(0), random_rotation(1, improper=True), -torch.eye(3, dtype=torch.float64)]
     given = [argument for argument in (state, vectors) if argument is not None]
     value = function(*given)
-    if value.shape[0] != (l_max_out + 1) ** 2:
-        raise AssertionError(f"l_max_out = {l_max_out} means {(l_max_out + 1) ** 2} components, got {value.shape[0]}")
+    components = l_max_out.components if isinstance(l_max_out, Type) else (l_max_out + 1) ** 2
+    if value.shape[0] != components:
+        raise AssertionError(f"l_max_out = {l_max_out} means {components} components, got {value.shape[0]}")
     scale = float(value.detach().abs().amax()) if value.numel() else 0.0
     if not scale > 0.0:
         raise AssertionError(
             "the result is zero everywhere, which is covariant but shows nothing: use another state or other vectors"
         )
     for rotation in rotations:
-        turned = [] if state is None else [torch.tensordot(rotation_matrix(l_max_in, rotation), state, dims=1)]
+        turned = [] if state is None else [torch.tensordot(_representation(l_max_in, rotation), state, dims=1)]
         turned += [] if vectors is None else [vectors @ rotation.T]
-        expected = torch.tensordot(representation(l_max_out, rotation), value, dims=1)
+        expected = torch.tensordot(_representation(l_max_out, rotation, representation), value, dims=1)
         deviation = float((function(*turned) - expected).detach().abs().amax()) / scale
         if not deviation <= rtol:
             raise AssertionError(
                 f"not covariant: the result deviates by {deviation:.2e} of its largest component (allowed {rtol:.0e}) "
                 f"under the orthogonal matrix {rotation.tolist()}"
             )
+
+
+def _representation(
+    degrees: int | Type, rotation: Tensor, representation: Callable[[int, Tensor], Tensor] = rotation_matrix
+) -> Tensor:
+    is_type = isinstance(degrees, Type)
+    return representation_matrix(degrees, rotation) if is_type else representation(degrees, rotation)
 
 
 def assert_conservative(calculator: BaseCalculator, atoms: ase.Atoms, rtol: float = 1e-6, step: float = 1e-3) -> None:

@@ -15,6 +15,7 @@ it, if all are. Fragments are compared by their values at fixed points, in float
 
 import functools
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,6 +93,7 @@ def power_couplings(
     Raises:
         ValueError: there are more than ``MAX_FRAGMENTS`` fragments.
     """
+    _check_number(tau, l_out, order, pseudo=pseudo, all_pairs=all_pairs)
     points = np.random.default_rng(0)
     factors: list[tuple[Irrep, int, int]] = []  # irrep, first channel, channels
     for irrep, count in tau.irreps.items():
@@ -139,14 +141,52 @@ def power_couplings(
                         for new in results:
                             above[irrep].append(replace(new[irrep], start=ends[irrep]))
                             ends[irrep] += coupling.used
-                if sum(map(len, above.values())) > MAX_FRAGMENTS:
-                    raise ValueError(
-                        f"powers of a state {tau} up to {order} factors have more than {MAX_FRAGMENTS} fragments: lower "
-                        "l_max, body_order or, if all channels are paired, the channels"
-                    )
         powers.append(tuple(couplings))
         below = above
     return tuple(powers)
+
+
+def _check_number(tau: Type, l_out: int, order: int, *, pseudo: bool, all_pairs: bool) -> None:
+    """Refuse powers of too many fragments, before any of them is made."""
+    repeats = {irrep: count if all_pairs else 1 for irrep, count in tau.irreps.items()}
+    refused = sum(repeats.values()) > MAX_FRAGMENTS  # alone; the count below would take long
+    for power in range(2, order + 1):
+        highest = l_out + (order - power) * tau.l_max
+        refused = refused or number_of_fragments(repeats, power, highest, pseudo=pseudo) > MAX_FRAGMENTS
+    if refused:
+        raise ValueError(
+            f"powers of a state {tau} up to {order} factors have more than {MAX_FRAGMENTS} fragments: lower l_max, "
+            "body_order or, if all channels are paired, the channels"
+        )
+
+
+def number_of_fragments(repeats: Mapping[Irrep, int], order: int, l_max: int, *, pseudo: bool = True) -> int:
+    """How many fragments of degree up to ``l_max`` the symmetric power of a sum of irreps has.
+
+    Each irrep of degree l has one vector of each weight m = -l..l. So the number of fragments of degree l is the number of
+    multisets of ``order`` vectors whose weights add up to l, less that for l + 1. Parities are counted separately.
+
+    Args:
+        repeats: how often the sum has each irrep.
+        order: number of factors.
+        l_max: highest degree.
+        pseudo: whether pseudo-tensors count.
+    """
+    top = order * max(irrep.degree for irrep in repeats)
+    # (factors, inversion gives -1 or not, weight + top); more weights than occur, so that shifts may wrap around
+    ways = np.zeros((order + 1, 2, 2 * top + 3))
+    ways[0, 0, top] = 1.0
+    for irrep, count in repeats.items():
+        odd = (irrep.degree + irrep.pseudo) % 2
+        for weight in range(-irrep.degree, irrep.degree + 1):
+            for _ in range(count):
+                for factors in range(1, order + 1):
+                    ways[factors] += np.roll(ways[factors - 1], (odd, weight), axis=(0, 1))
+    total = 0.0
+    for degree in range(min(l_max, top) + 1):
+        by_sign = ways[order, :, top + degree] - ways[order, :, top + degree + 1]
+        total += by_sign.sum() if pseudo else by_sign[degree % 2]
+    return round(total)
 
 
 def _adjoins(run: Coupling, one: Coupling) -> bool:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ase_nbody.so3.fragments import Type
 from ase_nbody.so3.gaunt import SphereQuadrature
 from ase_nbody.so3.harmonics import SphericalHarmonics
 
@@ -30,3 +31,20 @@ def rotation_matrix(l_max: int, rotation: Tensor) -> Tensor:
     quadrature = SphereQuadrature(max(l_max, 1), l_max, degree=max(l_max, 1))
     points = quadrature.synthesis[:, 1:4] / 3**0.5  # the degree-1 harmonics are sqrt(3) (x, y, z)
     return harmonics(rotation @ points.T) @ quadrature.analysis.T
+
+
+def representation_matrix(tau: Type, rotation: Tensor) -> Tensor:
+    """Block-diagonal matrix by which dense states of a type transform: pseudo-tensors change sign under inversion.
+
+    Args:
+        tau: the type.
+        rotation: orthogonal matrix (3, 3) in float64, determinant +1 or -1.
+
+    Returns:
+        Matrix (components, components).
+    """
+    natural = rotation_matrix(tau.l_max, rotation)
+    if not tau.pseudo:
+        return natural
+    pseudo = torch.linalg.det(rotation) * rotation_matrix(len(tau.pseudo) - 1, rotation)
+    return torch.block_diag(natural, pseudo)

@@ -83,7 +83,7 @@ class MixingByIrrep(nn.Module):
         blocks = dict(zip(self.tau_in.irreps, self.tau_in.blocks(state), strict=True))
         return self.tau_out.state(
             tuple(
-                (blocks[irrep].flatten(0, 1) @ self.get_parameter(f"l{irrep}")).unflatten(0, (irrep.components, -1))
+                (blocks[irrep].flatten(0, 1) @ getattr(self, f"l{irrep}")).unflatten(0, (irrep.components, -1))
                 for irrep in self.tau_out.irreps
             )
         )

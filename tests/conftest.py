@@ -209,6 +209,53 @@ def native_code(small_network: NBodyNetwork, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
+# The choices that a level offers beside its defaults, each in a network of its own.
+CLEBSCH_GORDAN = {"product": "clebsch_gordan"}
+FORMS: dict[str, dict[str, object]] = {
+    "clebsch_gordan": {"channels": 3, "l_max": 3, **CLEBSCH_GORDAN},
+    "first-order gate": {"channels": 3, "product": {"first_order": "clebsch_gordan"}},
+    "zeroth-order gate": {"channels": 3, "product": {"zeroth_order": "clebsch_gordan"}},
+    "both parities": {"channels": 3, "parity": "both", **CLEBSCH_GORDAN},
+    "falling": {"channels": "4x0 + 2x1 + 1x2"},
+    "rising": {"channels": "2x0 + 4x1", "product": {"first_order": "clebsch_gordan"}},
+    "falling, free": {"channels": "4x0 + 2x1 + 1x2", **CLEBSCH_GORDAN},
+    "children": {"channels": 3, "children_gate": True},
+    "everything": {"channels": "4x0 + 2x1 + 1x2", "children_gate": True, "parity": "both", **CLEBSCH_GORDAN},
+    "kondor": {
+        "channels": "3x0 + 2x1 + 1x2",
+        "channel_pairs": "all",
+        "body_order": 3,
+        "children_gate": True,
+        "species_gains": False,
+        **CLEBSCH_GORDAN,
+    },
+}
+
+
+def make_form(name: str, **changes: object) -> NBodyNetwork:
+    """A network of one of the ``FORMS``; its third level shows whether the second hands up what it should."""
+    form = {"l_max": 2, "hidden": 4, "n_basis": 4, "n_radial": 2, "message_channels": 3, **FORMS[name]}
+    if isinstance(form["channels"], str):
+        del form["l_max"]
+    levels = (
+        LevelConfig(radius=4.0, l_out=2, **form),
+        LevelConfig(parts="heavy", radius=3.5, l_out=1, **form),
+        LevelConfig(parts="heavy", children="heavy", radius=3.9, l_out=0, **form),
+    )
+    return make_network(levels=levels, repulsion=True, **changes)
+
+
+@pytest.fixture(scope="session", params=list(FORMS))
+def form(request: pytest.FixtureRequest) -> NBodyNetwork:
+    """A network of each of the ``FORMS`` in turn."""
+    return make_form(request.param)
+
+
+@pytest.fixture(scope="session", name="make_form")
+def _make_form() -> Callable[..., NBodyNetwork]:
+    return make_form
+
+
 @pytest.fixture(params=["two levels", "three levels"])
 def any_network(request: pytest.FixtureRequest, network: NBodyNetwork, three_levels: NBodyNetwork) -> NBodyNetwork:
     return {"two levels": network, "three levels": three_levels}[request.param]

@@ -65,7 +65,7 @@ FEATURES = {
     "coverage": Feature(config=("coverage",)),
     "outputs": Feature(config=("outputs",)),
     "parity": Feature(levels=("parity",)),
-    "product": Feature(levels=("product",)),
+    "products": Feature(levels=("product",)),
     "species_gains": Feature(levels=("species_gains",)),
     "types": Feature(levels=("tau",)),
 }
@@ -184,7 +184,10 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
         place = ".".join(map(str, ("config", *first["loc"])))
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
     _check_species(content["config"]["species"], config)
-    used = _option_keys(config.model_dump())  # options that are not used are left out
+    content_again = config.model_dump()  # options that are not used are left out
+    used = _option_keys(content_again)
+    if unnamed := [name for name in features_of(content_again) if name not in content.get("features", ())]:
+        raise ModelFileError(f"its configuration uses {unnamed[0]!r}, which is not among the features that it names")
     for name in content.get("features", ()):
         if not used >= {*FEATURES[name].config, *FEATURES[name].levels}:
             raise ModelFileError(f"it names the feature {name!r} but does not use it")

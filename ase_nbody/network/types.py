@@ -92,8 +92,12 @@ def zeroth_order_gate(state: Type, config: LevelConfig) -> Plan:
 def _message(below: Type, config: LevelConfig) -> Type:
     """``message_channels`` fragments of degree 0, and of others in proportion to those of the state below."""
     source = below if config.parity == "both" else below.without_pseudo()
-    scale = config.message_channels / below.tau[0]
-    return Type.counting({irrep: max(1, round(scale * count)) for irrep, count in source.irreps.items()})
+    shown, all_of_them = config.message_channels, below.tau[0]
+
+    def rounded(count: int) -> int:
+        return max(1, (2 * shown * count + all_of_them) // (2 * all_of_them))
+
+    return Type.counting({irrep: rounded(count) for irrep, count in source.irreps.items()})
 
 
 def _state(gathered: Type, config: LevelConfig) -> Type:

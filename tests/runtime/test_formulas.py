@@ -7,6 +7,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ase_nbody.nn.gates import FirstOrderGate
+from ase_nbody.nn.path_gates import ChildrenSum, FirstOrderPathGate
 from ase_nbody.nn.radial import RadialBasis
 from ase_nbody.runtime import formulas
 from ase_nbody.runtime.compiled import pure_evaluation
@@ -89,6 +90,51 @@ def test_first_order_gate(way, l_child, l_max, n_radial, channels, padded_level)
         return function
 
     assert_equal(of(layer), of(other), state, basis, unit, *weights)
+
+
+def random_blocks(tau, parts, seed=0):
+    """The blocks of a state of any type."""
+    return [random(irrep.components, parts, count, seed=seed) for irrep, count in tau.irreps.items()]
+
+
+PATHS = pytest.mark.parametrize("tau", [Type.uniform(2, 2), Type((3, 2, 1), (0, 2, 1))], ids=str)
+
+
+@PATHS
+def test_first_order_gate_with_free_weights(tau, padded_level):
+    layer = FirstOrderPathGate(tau, 3, 3, 2, pseudo=bool(tau.pseudo))
+    other = other_form(layer, for_tracing)
+    blocks = random_blocks(tau, padded_level.parents.shape[1])
+    basis = random(3, *padded_level.mask.shape, seed=1) * padded_level.mask
+    unit = random(3, *padded_level.mask.shape, seed=2)
+
+    def of(gate):
+        def function(radial, basis, unit, *blocks):
+            given = (tau.dense(blocks), basis, unit, padded_level)
+            return gate.tau_out.dense(torch.func.functional_call(gate, {"radial": radial}, given))
+
+        return function
+
+    assert_equal(of(layer), of(other), layer.radial.detach(), basis, unit, *blocks)
+
+
+@PATHS
+def test_sum_of_the_children(tau, padded_level):
+    layer = ChildrenSum(tau, 3)
+    other = other_form(layer, for_tracing)
+    basis = random(3, *padded_level.mask.shape, seed=1) * padded_level.mask
+
+    def of(gate):
+        return lambda basis, *blocks: gate.tau_out.dense(gate(tau.dense(blocks), basis, padded_level))
+
+    assert_equal(of(layer), of(other), basis, *random_blocks(tau, padded_level.parents.shape[1]))
+
+
+@WAYS
+def test_networks_of_every_form(way, form, systems, predict):
+    found, expected = predict(way(form), systems["molecule"]()), predict(form, systems["molecule"]())
+    for one, other in zip(tensors(found), tensors(expected), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
 
 
 @WAYS
@@ -178,4 +224,14 @@ def test_traced_is_equal_to_evaluated(any_network, systems, hierarchy_of, predic
     arguments = (list(any_network.parameters()), tables, positions, cells)
     found = make_fx(pure_evaluation(any_network))(*arguments)(*arguments)
     for one, other in zip(found, tensors(predict(any_network, atoms)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
+
+
+def test_every_form_is_traced_as_it_is_evaluated(form, systems, hierarchy_of, predict):
+    atoms = systems["triclinic"]()
+    tables = hierarchy_of(form, atoms).tensors()
+    positions, cells = torch.from_numpy(atoms.positions), torch.from_numpy(atoms.cell.array).unsqueeze(0)
+    arguments = (list(form.parameters()), tables, positions, cells)
+    traced = make_fx(pure_evaluation(form))(*arguments)
+    for one, other in zip(traced(*arguments), tensors(predict(form, atoms)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)

@@ -54,7 +54,8 @@ def assert_covariant(
         function: called as ``function(state, vectors)``, without arguments that are None.
         state: psi, components first, ``((l_max_in + 1)^2, ...)``, float64.
         l_max_in: highest degree of ``state``; or its type, if it has pseudo-tensors.
-        l_max_out: the same for the result, whose shape is ``((l_max_out + 1)^2, ...)``, or ``(components, ...)`` of a type.
+        l_max_out: the same for the result, whose shape is ``((l_max_out + 1)^2, ...)``; that of a type is
+            ``(components, ...)``.
         vectors: v (..., 3), turned together with the state.
         rotations: matrices (3, 3) in float64; default: a proper and an improper random one, and the inversion.
         representation: the expected D(R) of the result, as a function of (l_max, R); not used for a type. Give a wrong
@@ -91,8 +92,9 @@ def assert_covariant(
 def _representation(
     degrees: int | Type, rotation: Tensor, representation: Callable[[int, Tensor], Tensor] = rotation_matrix
 ) -> Tensor:
-    is_type = isinstance(degrees, Type)
-    return representation_matrix(degrees, rotation) if is_type else representation(degrees, rotation)
+    if isinstance(degrees, Type):
+        return representation_matrix(degrees, rotation)
+    return representation(degrees, rotation)
 
 
 def assert_conservative(calculator: BaseCalculator, atoms: ase.Atoms, rtol: float = 1e-6, step: float = 1e-3) -> None:

@@ -217,7 +217,7 @@ FORMS: dict[str, dict[str, object]] = {
     "zeroth-order gate": {"channels": 3, "product": {"zeroth_order": "clebsch_gordan"}},
     "both parities": {"channels": 3, "parity": "both", **CLEBSCH_GORDAN},
     "falling": {"channels": "4x0 + 2x1 + 1x2"},
-    "rising": {"channels": "2x0 + 4x1", "product": {"first_order": "clebsch_gordan"}},
+    "rising": {"channels": "2x0 + 3x1 + 3x2", "product": {"first_order": "clebsch_gordan"}},
     "falling, free": {"channels": "4x0 + 2x1 + 1x2", **CLEBSCH_GORDAN},
     "children": {"channels": 3, "children_gate": True},
     "everything": {"channels": "4x0 + 2x1 + 1x2", "children_gate": True, "parity": "both", **CLEBSCH_GORDAN},

@@ -54,8 +54,8 @@ Product = Literal["gaunt", "clebsch_gordan"]
 class Products(BaseModel):
     """How each gate of a level multiplies. One of the names stands for both gates.
 
-    ``gaunt`` adds up all paths (l1, l2) -> l with Gaunt's fixed weights; ``clebsch_gordan`` keeps fragments for each path,
-    which the mixing that follows weighs freely.
+    ``gaunt`` adds up all paths (l1, l2) -> l with Gaunt's fixed weights; ``clebsch_gordan`` keeps fragments for each
+    path, which the mixing that follows weighs freely.
 
     Attributes:
         first_order: products of the children's states with their directions. Children that have l = 0 only are
@@ -97,9 +97,10 @@ class LevelConfig(_Compact):
         mean_children: typical number of children, by which sums over them are scaled. Training measures it.
         read_out: whether this level contributes to the energy and to other outputs.
         product: how the gates multiply: ``gaunt`` or ``clebsch_gordan``, or one for each gate (see ``Products``).
-        channel_pairs: whether products of Clebsch and Gordan in the zeroth-order gate pair ``equal`` channels or ``all``.
-        parity: ``natural``, or ``both``: then there are pseudo-tensors too. This needs ``clebsch_gordan``. The energy stays
-            invariant under inversion.
+        channel_pairs: whether the zeroth-order gate pairs ``equal`` channels or ``all``. The latter needs
+            ``clebsch_gordan``.
+        parity: ``natural``, or ``both``: then there are pseudo-tensors too. This needs ``clebsch_gordan``. The energy
+            stays invariant under inversion.
         children_gate: whether powers of the sum of the children's own states, without directions, are taken too.
         species_gains: whether the species at a part's centre scales the fragments of its states.
     """
@@ -134,7 +135,7 @@ class LevelConfig(_Compact):
         """``channels: 64x0 + 32x1`` and ``tau: [64, 32]`` are the same, and determine ``channels`` and ``l_max``."""
         if not isinstance(given, dict):
             return given
-        # Lists of JSON are tuples here, but after a validator like this one pydantic no longer knows that they were JSON.
+        # Strict validation takes lists for tuples in JSON alone, and forgets after this validator that it reads JSON.
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         channels, tau = given.get("channels"), given.get("tau")
         if isinstance(channels, str):
@@ -154,10 +155,12 @@ class LevelConfig(_Compact):
         products = (self.product.first_order, self.product.zeroth_order)
         if self.parity == "both" and "gaunt" in products:
             raise ValueError(
-                "parity: both needs product: clebsch_gordan, because Gaunt's product of natural parity has no pseudo-tensors"
+                "parity: both needs product: clebsch_gordan, because Gaunt's product makes no pseudo-tensors"
             )
         if self.channel_pairs == "all" and self.product.zeroth_order == "gaunt":
-            raise ValueError("channel_pairs: all needs product: clebsch_gordan, because Gaunt's product pairs equal channels")
+            raise ValueError(
+                "channel_pairs: all needs product: clebsch_gordan, because Gaunt's product pairs equal channels"
+            )
         if self.product.zeroth_order == "clebsch_gordan":
             tau, both = self.multiplicities, self.parity == "both"
             state = Type(tau, tau if both else ())

@@ -62,9 +62,7 @@ class ZerothOrderGate(nn.Module):
         channels, own = self.tau.channels, self.tau.irreps
         pairs = zip(self.tau_out.irreps, by_degree(powers), strict=True)
         return self.tau_out.state(
-            tuple(
-                torch.cat([block[..., : own.get(irrep, 0)], block[..., channels:]], dim=-1) for irrep, block in pairs
-            )
+            tuple(torch.cat([block[..., : own.get(irrep, 0)], block[..., channels:]], dim=-1) for irrep, block in pairs)
         )
 
     def _powers(self, state: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ class Mixing(nn.Module):
 class MixingByIrrep(nn.Module):
     """psi^l -> psi^l W^l between states of any types, with a matrix (tau_l in, tau_l out) for each irrep of the output.
 
-    The matrices are called ``l0``, ``l1``, ..., and ``l1p``, ... for pseudo-tensors, which are never mixed with fragments
-    of natural parity.
+    The matrices are called ``l0``, ``l1``, ..., and ``l1p``, ... for pseudo-tensors. These are never mixed with
+    fragments of natural parity.
 
     Args:
         tau_in: type of the input, dense or in blocks.
@@ -74,9 +74,7 @@ class MixingByIrrep(nn.Module):
     def weights(tau_in: Type, tau_out: Type) -> dict[str, Weight]:
         """W^l for each irrep of the output: ``(channels in, channels out)``."""
         sizes = tau_in.irreps
-        return {
-            f"l{irrep}": Weight((sizes[irrep], count), matrix=True) for irrep, count in tau_out.irreps.items()
-        }
+        return {f"l{irrep}": Weight((sizes[irrep], count), matrix=True) for irrep, count in tau_out.irreps.items()}
 
     def forward(self, state: State) -> State:
         """State of type ``tau_in`` -> state of type ``tau_out``."""

@@ -46,7 +46,7 @@ class ZerothOrderPathGate(_Couplings):
 
         (A ⊗ A)^l_m = sum_{m1 m2} C^lm_{l1 m1, l2 m2} A^l1_m1 A^l2_m2         a fragment for each path (l1, l2) -> l
 
-    and likewise for further factors, which are coupled one at a time. Equal factors make many paths dependent; see
+    Further factors are coupled in the same way, one at a time. Equal factors make many paths dependent; see
     ``so3.powers`` for those that remain.
 
     ===================  ===========  ======================================================
@@ -159,9 +159,7 @@ class FirstOrderPathGate(_Couplings):
         return Type.counting(count)
 
     @staticmethod
-    def weights(
-        tau_child: Type, l_max: int, n_basis: int, n_radial: int, pseudo: bool = False
-    ) -> dict[str, Weight]:
+    def weights(tau_child: Type, l_max: int, n_basis: int, n_radial: int, pseudo: bool = False) -> dict[str, Weight]:
         """w^l_bn of the learned radial functions: ``(degrees, n_basis, n_radial)``."""
         return {"radial": Weight((l_max + 1, n_basis, n_radial), matrix=True)}
 

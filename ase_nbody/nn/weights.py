@@ -4,9 +4,9 @@ A layer declares its weights in a static method that takes the arguments of its 
 
     weights(...) -> {"name of the attribute": Weight(shape, matrix)},
 
-and its constructor draws them from that declaration. A layer whose result has a type of its own tells it in the same way,
-by ``result_type(...)``. Model files ask for the sizes before they read any weights, and
-the training asks which weights are matrices for its optimisers.
+and its constructor draws them from that declaration. In the same way, ``result_type(...)`` of a gate gives the type of
+its result. Model files ask for the sizes before they read any weights, and the training asks which weights are matrices
+for its optimisers.
 """
 
 import math

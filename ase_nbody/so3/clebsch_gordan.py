@@ -5,7 +5,7 @@ Kondor 2018, eq. (13): the product of two fragments of degrees l1 and l2 decompo
 
     (x ⊗ y)^l_m = sum_{m1 m2} C^{l m}_{l1 m1, l2 m2} x^{l1}_{m1} y^{l2}_{m2} .
 
-``coupled`` is this equation for one path (l1, l2) -> l. From fragments of natural parity, a path of odd l1 + l2 + l makes
+``coupled`` is this equation for one path (l1, l2) -> l. From fragments of natural parity, paths of odd l1 + l2 + l make
 pseudo-tensors. ``clebsch_gordan_product`` sums over the paths of even l1 + l2 + l, which stay within natural parity.
 """
 

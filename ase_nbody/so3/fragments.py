@@ -113,9 +113,7 @@ class Type:
     def irreps(self) -> dict[Irrep, int]:
         """The irreps that the state has, with their multiplicities: by degree, and pseudo-tensors last."""
         rows = ((False, self.tau), (True, self.pseudo))
-        return {
-            Irrep(degree, pseudo): count for pseudo, row in rows for degree, count in enumerate(row) if count > 0
-        }
+        return {Irrep(degree, pseudo): count for pseudo, row in rows for degree, count in enumerate(row) if count > 0}
 
     @property
     def fragments(self) -> int:
@@ -199,4 +197,3 @@ def added(tau: Type, state: State, tau_other: Type, other: State) -> State:
     terms = dict(zip(tau_other.irreps, tau_other.blocks(other), strict=True))
     pairs = zip(tau.irreps, tau.blocks(state), strict=True)
     return tau.state(tuple(block + terms[irrep] if irrep in terms else block for irrep, block in pairs))
-

@@ -5,8 +5,8 @@ and y ⊗ x are equal, (x ⊗ x)^l vanishes for odd l, and of the ways to couple
 Three facts leave few candidates, and a rank decides among them:
 
 * A power with n factors is coupled one factor at a time, ((A ⊗ A)^l12 ⊗ A)^l123 ...
-* It is enough to take the factors in a fixed order: the product of any factors, coupled in this order in all ways, spans
-  everything that is covariant, so its symmetric part does so for a power.
+* It is enough to take the factors in a fixed order. The product of any factors, coupled in this order in all ways,
+  spans everything that is covariant, so its symmetric part does so for a power.
 * Fragments that are dependent before a factor is added are dependent afterwards.
 
 A *factor* is what a product takes at a time: all channels of an irrep, if equal channels are paired; one fragment of
@@ -163,8 +163,8 @@ def _check_number(tau: Type, l_out: int, order: int, *, pseudo: bool, all_pairs:
 def number_of_fragments(repeats: Mapping[Irrep, int], order: int, l_max: int, *, pseudo: bool = True) -> int:
     """How many fragments of degree up to ``l_max`` the symmetric power of a sum of irreps has.
 
-    Each irrep of degree l has one vector of each weight m = -l..l. So the number of fragments of degree l is the number of
-    multisets of ``order`` vectors whose weights add up to l, less that for l + 1. Parities are counted separately.
+    Each irrep of degree l has one vector of each weight m = -l..l. So the number of fragments of degree l is the number
+    of multisets of ``order`` vectors whose weights add up to l, less that for l + 1. Each parity is counted by itself.
 
     Args:
         repeats: how often the sum has each irrep.

@@ -135,7 +135,7 @@ def test_channels_are_those_that_all_factors_have():
 
 @pytest.mark.parametrize("channels", [2, 3])
 def test_all_pairs_are_those_of_independent_fragments(channels):
-    """Pairs of all channels are products of as many different irreps: n (n + 1) / 2 pairs of equal degree for even l."""
+    """For even l, n (n + 1) / 2 pairs of the fragments of one degree are independent, for odd l n (n - 1) / 2."""
     tau = Type.uniform(channels, 1)
     pairs = channels * (channels + 1) // 2
     found = power_type(tau, 2, 2, pseudo=True, all_pairs=True).irreps

@@ -22,8 +22,8 @@ class TrainingConfig(Strict):
     """The configuration of a whole training.
 
     Attributes:
-        preset: ``small``, ``medium`` or ``large``. The entries of ``presets/*.yaml`` then replace the defaults; entries
-            that the configuration itself gives take precedence.
+        preset: ``small``, ``medium``, ``large`` or ``kondor``, the paper's network (``docs/paper.md``). The entries of
+            ``presets/*.yaml`` then replace the defaults; entries that the configuration itself gives take precedence.
         data: which structures the network learns from.
         network: which network is trained.
         training: how its weights are optimised.
@@ -35,7 +35,7 @@ class TrainingConfig(Strict):
         output: output folder, for checkpoints, metrics, ``config.yaml`` and the finished ``model.nbody``.
     """
 
-    preset: Literal["small", "medium", "large"] | None = None
+    preset: Literal["small", "medium", "large", "kondor"] | None = None
     data: DataConfig
     network: ArchitectureConfig = ArchitectureConfig()
     training: OptimisationConfig = OptimisationConfig()

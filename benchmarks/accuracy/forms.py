@@ -1,0 +1,189 @@
+"""Train networks of every form on the same data for the same time, and compare errors, speed and size.
+
+    python benchmarks/accuracy/forms.py train [TASK ...] [--forms FORM ...] [--minutes 10] [--seeds 1] [--test]
+    python benchmarks/accuracy/forms.py speed [--forms FORM ...] [--channels 64] [--compiled] [--structure "water 192"]
+
+A task is one of ``acac``, ``3bpa``, ``ethanol``, ``silicon`` (their ``TASK.yaml`` here, without pretraining) and ``water``
+(``TASKS`` below). A form changes both levels of the network (``FORMS`` below). ``train`` finds out how much CPU time an epoch takes and then
+trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test`` those on the
+test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints milliseconds for each
+evaluation on one core: the fastest of many, which are taken in turn, because other programs disturb a machine in phases.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+HERE = Path(__file__).resolve().parent
+RUNS = HERE.parents[1] / "runs" / "forms"
+sys.path.append(str(HERE.parent / "speed"))
+
+# The entries of both levels that a form changes. ``falling`` stands for 64x0 + 32x1 + 16x2 + 8x3, with 64 channels.
+FORMS: dict[str, dict[str, Any]] = {
+    "gaunt": {},
+    "clebsch_gordan": {"product": "clebsch_gordan"},
+    "first_order": {"product": {"first_order": "clebsch_gordan"}},
+    "zeroth_order": {"product": {"zeroth_order": "clebsch_gordan"}},
+    "both_parities": {"product": "clebsch_gordan", "parity": "both"},
+    "falling": {"channels": "falling"},
+    "falling_clebsch_gordan": {"channels": "falling", "product": "clebsch_gordan"},
+    "falling_both": {"channels": "falling", "product": "clebsch_gordan", "parity": "both"},
+    "children": {"children_gate": True},
+}
+# Tasks that have no file of their own.
+TASKS: dict[str, dict[str, Any]] = {
+    "water": {
+        "data": {
+            "train": str(HERE.parents[2] / "shared" / "data" / "water_pbe0" / "train.extxyz"),
+            "validation": 20,
+            "test": str(HERE.parents[2] / "shared" / "data" / "water_pbe0" / "test.extxyz"),
+        },
+        "network": {
+            "levels": [
+                {"parts": "all", "radius": 5.0, "channels": 32, "message_channels": 16},
+                {
+                    "parts": "heavy",
+                    "children": "heavy",
+                    "radius": 5.0,
+                    "channels": 32,
+                    "message_channels": 16,
+                    "l_out": 0,
+                },
+            ]
+        },
+        "training": {"batch_size": 1, "compile": False},
+    }
+}
+
+
+def changed(level: dict[str, Any], form: str) -> dict[str, Any]:
+    """The entries of a level in another form."""
+    changes = dict(FORMS[form])
+    if changes.get("channels") == "falling":
+        most = level.get("channels", 64)
+        changes["channels"] = " + ".join(f"{most // 2**degree}x{degree}" for degree in range(4))
+        level = {key: value for key, value in level.items() if key != "l_max"}
+    return {**level, **changes}
+
+
+def configuration(task: str, form: str, seed: int, test: bool) -> dict[str, Any]:
+    """The configuration of a training, without its number of epochs."""
+    file = HERE / f"{task}.yaml"
+    content: dict[str, Any] = TASKS[task] if task in TASKS else yaml.safe_load(file.read_text())
+    content = json.loads(json.dumps(content))
+    content.pop("pretraining", None)
+    data = content["data"]
+    for name in ("train", "test"):
+        data[name] = str((HERE / data[name]).resolve())
+    if not test:
+        del data["test"]
+    content["network"]["levels"] = [changed(level, form) for level in content["network"]["levels"]]
+    content["training"] = {**content.get("training", {}), "seed": seed}
+    for rate in ("muon_rate", "adam_rate", "energy_weight"):  # those of the files suit pretrained weights
+        if task not in TASKS and "pretraining" in yaml.safe_load(file.read_text()):
+            content["training"].pop(rate, None)
+    return {**content, "report": False}
+
+
+def train(content: dict[str, Any], output: Path, epochs: int) -> float:
+    """Train for some epochs, and return the CPU seconds of everything."""
+    content = {**content, "output": str(output), "training": {**content["training"], "epochs": epochs}}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(content))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "ase_nbody.cli", "train", str(path), "--threads=1"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
+
+
+def cell(task: str, form: str, seed: int, minutes: float, test: bool) -> list[str]:
+    """A row of the table: task, form, weights, epochs, errors of energy and forces (MAE and RMSE)."""
+    from ase_nbody.files.archive import load_model, read_card
+
+    output = RUNS / f"{task}-{form}-{seed}-{minutes:g}min{'-test' if test else ''}"
+    model, content = output / "model.nbody", configuration(task, form, seed, test)
+    if not model.is_file():
+        probes = [output.with_name(f"{output.name}-{epochs}-epochs-{time.time_ns()}") for epochs in (1, 2)]
+        # The first epoch compiles, the second does not. A data set whose epoch takes longer than the minutes gets one.
+        seconds = [train(content, probe, epochs) for epochs, probe in enumerate(probes, start=1)]
+        train(content, output, max(1, round(60.0 * minutes / max(seconds[1] - seconds[0], 1e-3))))
+    card = read_card(model)["card"]
+    errors = card["test errors" if test else "validation errors"]
+    weights = sum(weight.numel() for weight in load_model(model).parameters())
+    epochs = yaml.safe_load((output / "config.yaml").read_text())["training"]["epochs"]
+    pairs = [f"{errors[name]['mae']:.3g} / {errors[name]['rmse']:.3g}" for name in ("energy", "forces")]
+    return [task, form, str(seed), f"{weights:,}", str(epochs), *pairs]
+
+
+def speed(forms: list[str], channels: int, compiled: bool, structure_name: str, rounds: int) -> None:
+    """Print weights and milliseconds for each evaluation of each form, in float32 on one core."""
+    from make_nbody import network_config
+    from structures import structure
+
+    from ase_nbody import NBodyCalculator, NBodyConfig, NBodyNetwork
+
+    torch.set_num_threads(1)
+    atoms = structure(structure_name)
+    base = network_config("small", sorted(set(atoms.get_chemical_symbols())))
+    runs = {}
+    for form in forms:
+        levels = [
+            {**level.model_dump(), "channels": channels, "message_channels": channels // 2} for level in base.levels
+        ]
+        content = {**base.model_dump(), "levels": [changed(level, form) for level in levels]}
+        torch.manual_seed(0)
+        network = NBodyNetwork(NBodyConfig.model_validate(content))
+        system = atoms.copy()
+        system.calc = NBodyCalculator(network, dtype="float32", compile=compiled, threads=1)
+        system.get_forces()
+        runs[form] = (system, sum(weight.numel() for weight in network.parameters()))
+    best = dict.fromkeys(runs, np.inf)
+    for number in range(rounds):
+        moved = np.random.default_rng(number).normal(scale=1e-4, size=atoms.positions.shape)
+        for form, (system, _) in runs.items():
+            system.positions = atoms.positions + moved
+            began = time.perf_counter()
+            system.get_forces()
+            best[form] = min(best[form], time.perf_counter() - began)
+    for form, (_, weights) in runs.items():
+        print(f"| {form} | {weights:,} | {1e3 * best[form]:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=("train", "speed"))
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help="default: ethanol")
+    parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of each training")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--test", action="store_true", help="errors on the test frames, which are for the end")
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--structure", default="3BPA")
+    parser.add_argument("--rounds", type=int, default=50)
+    options = parser.parse_args()
+    if options.what == "speed":
+        speed(options.forms, options.channels, options.compiled, options.structure, options.rounds)
+        return
+    rows = [["task", "form", "seed", "weights", "epochs", "energy MAE / RMSE", "forces MAE / RMSE"]]
+    print("| " + " | ".join(rows[0]) + " |")
+    for task in options.tasks or ["ethanol"]:
+        for form in options.forms:
+            for seed in range(options.seeds):
+                row = cell(task, form, seed, options.minutes, options.test)
+                print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

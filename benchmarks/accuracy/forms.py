@@ -3,11 +3,12 @@
     python benchmarks/accuracy/forms.py train [TASK ...] [--forms FORM ...] [--minutes 10] [--seeds 1] [--test]
     python benchmarks/accuracy/forms.py speed [--forms FORM ...] [--channels 64] [--compiled] [--structure "water 192"]
 
-A task is one of ``acac``, ``3bpa``, ``ethanol``, ``silicon`` (their ``TASK.yaml`` here, without pretraining) and ``water``
-(``TASKS`` below). A form changes both levels of the network (``FORMS`` below). ``train`` finds out how much CPU time an epoch takes and then
-trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test`` those on the
-test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints milliseconds for each
-evaluation on one core: the fastest of many, which are taken in turn, because other programs disturb a machine in phases.
+A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water`` (see
+``TASKS``). A form changes all levels of the network (see ``FORMS``). ``train`` finds out how much CPU time an epoch takes,
+and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test``
+those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints
+milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other programs disturb a
+machine in phases.
 """
 
 import argparse
@@ -39,6 +40,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "falling_both": {"channels": "falling", "product": "clebsch_gordan", "parity": "both"},
     "children": {"children_gate": True},
 }
+_SMALL = {"radius": 5.0, "channels": 32, "message_channels": 16}
 # Tasks that have no file of their own.
 TASKS: dict[str, dict[str, Any]] = {
     "water": {
@@ -49,15 +51,8 @@ TASKS: dict[str, dict[str, Any]] = {
         },
         "network": {
             "levels": [
-                {"parts": "all", "radius": 5.0, "channels": 32, "message_channels": 16},
-                {
-                    "parts": "heavy",
-                    "children": "heavy",
-                    "radius": 5.0,
-                    "channels": 32,
-                    "message_channels": 16,
-                    "l_out": 0,
-                },
+                {"parts": "all", **_SMALL},
+                {"parts": "heavy", "children": "heavy", **_SMALL, "l_out": 0},
             ]
         },
         "training": {"batch_size": 1, "compile": False},
@@ -138,10 +133,9 @@ def speed(forms: list[str], channels: int, compiled: bool, structure_name: str, 
     base = network_config("small", sorted(set(atoms.get_chemical_symbols())))
     runs = {}
     for form in forms:
-        levels = [
-            {**level.model_dump(), "channels": channels, "message_channels": channels // 2} for level in base.levels
-        ]
-        content = {**base.model_dump(), "levels": [changed(level, form) for level in levels]}
+        sizes = {"channels": channels, "message_channels": channels // 2}
+        levels = [changed({**level.model_dump(), **sizes}, form) for level in base.levels]
+        content = {**base.model_dump(), "levels": levels}
         torch.manual_seed(0)
         network = NBodyNetwork(NBodyConfig.model_validate(content))
         system = atoms.copy()

@@ -136,8 +136,8 @@ class ChildrenGate(nn.Module):
         B_i = g(z_i) * W sum_j B_n(r_ij) V psi_j
         psi'_i gets  W' g'(z_i) * [B_i, d B_i ⊗ B_i, d^2 B_i ⊗ B_i ⊗ B_i, ...]
 
-    The first-order gate contains B_i itself, with its harmonic of degree 0, but there B_i is mixed into A_i before powers
-    are taken. Here the powers are those of the children's states alone (Kondor 2018, section 4).
+    The first-order gate contains B_i itself, with its harmonic of degree 0, but there B_i is mixed into A_i before
+    powers are taken. Here the powers are those of the children's states alone (Kondor 2018, section 4).
 
     Args:
         below: type of the states of the level below.

@@ -4,8 +4,8 @@
     python benchmarks/accuracy/forms.py speed [--forms FORM ...] [--channels 64] [--compiled] [--structure "water 192"]
 
 A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water`` (see
-``TASKS``). A form changes all levels of the network (see ``FORMS``). ``train`` finds out how much CPU time an epoch takes,
-and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test``
+``TASKS``). A form changes all levels of the network (see ``FORMS``). ``train`` finds out how much CPU time an epoch
+takes, and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test``
 those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints
 milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other programs disturb a
 machine in phases.

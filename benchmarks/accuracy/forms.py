@@ -3,9 +3,9 @@
     python benchmarks/accuracy/forms.py train [TASK ...] [--forms FORM ...] [--minutes 10] [--seeds 1] [--test]
     python benchmarks/accuracy/forms.py speed [--forms FORM ...] [--channels 64] [--compiled] [--structure "water 192"]
 
-A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water`` (see
-``TASKS``). A form changes all levels of the network (see ``FORMS``). ``train`` finds out how much CPU time an epoch
-takes, and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test``
+A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water``, which
+is in ``TASKS``. A form changes all levels of the network; see ``FORMS``. ``train`` measures the CPU time of an epoch,
+and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test``
 those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints
 milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other programs disturb a
 machine in phases.
@@ -40,6 +40,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "falling_both": {"channels": "falling", "product": "clebsch_gordan", "parity": "both"},
     "children": {"children_gate": True},
 }
+
 _SMALL = {"radius": 5.0, "channels": 32, "message_channels": 16}
 # Tasks that have no file of their own.
 TASKS: dict[str, dict[str, Any]] = {
@@ -93,7 +94,7 @@ def train(content: dict[str, Any], output: Path, epochs: int) -> float:
     """Train for some epochs, and return the CPU seconds of everything."""
     content = {**content, "output": str(output), "training": {**content["training"], "epochs": epochs}}
     output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.with_suffix(".yaml")
+    path = output.with_name(f"{output.name}.yaml")
     path.write_text(yaml.safe_dump(content))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "ase_nbody.cli", "train", str(path), "--threads=1"]

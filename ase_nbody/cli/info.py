@@ -32,7 +32,7 @@ def info(
     console.print(_pairs("card", {key: value for key, value in card.items() if key not in errors}))
     for title, table in errors.items():
         console.print(_errors(title, table))
-    console.print(_levels(content["config"]["levels"]))
+    console.print(_levels(content["config"]["levels"], list(map(str, members[0].taus[1:]))))
 
 
 def _overview(members: list[NBodyNetwork], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,11 +87,12 @@ def _errors(title: str, errors: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _levels(levels: list[dict[str, Any]]) -> Table:
-    """A table with one column for each level, the lowest first."""
+def _levels(levels: list[dict[str, Any]], types: list[str]) -> Table:
+    """A table with one column for each level, the lowest first, and the types of the states that they hand up."""
     table = Table("levels", *(str(number) for number in range(1, len(levels) + 1)), title_justify="left")
-    for key in levels[0]:
-        table.add_row(_text(key.replace("_", " ")), *(_text(level.get(key)) for level in levels))
+    for key in dict.fromkeys(key for level in levels for key in level):  # levels leave out what they do not use
+        table.add_row(_text(key.replace("_", " ")), *(_text(level.get(key, "-")) for level in levels))
+    table.add_row("state handed up", *map(_text, types))
     return table
 
 

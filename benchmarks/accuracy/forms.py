@@ -3,12 +3,12 @@
     python benchmarks/accuracy/forms.py train [TASK ...] [--forms FORM ...] [--minutes 10] [--seeds 1] [--test]
     python benchmarks/accuracy/forms.py speed [--forms FORM ...] [--channels 64] [--compiled] [--structure "water 192"]
 
-A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water``, which
-is in ``TASKS``. A form changes all levels of the network; see ``FORMS``. ``train`` measures the CPU time of an epoch,
-and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test``
-those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints
-milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other programs disturb a
-machine in phases.
+A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water``,
+which is in ``TASKS``. A form changes all levels of the network; see ``FORMS``. ``train`` measures the CPU time of an
+epoch, and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with
+``--test`` those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed``
+prints milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other programs disturb
+a machine in phases.
 """
 
 import argparse

@@ -51,6 +51,16 @@ def test_for_people(model, network):
         assert word in out
 
 
+def test_forms_of_the_levels(tmp_path, make_form, make_network):
+    """Options that one level alone has are shown, and the types of the states."""
+    level = make_form("everything").config.levels[1].model_dump()
+    mixed = make_network(levels=({"radius": 4.0, "channels": 3, "hidden": 4}, level))
+    out = shown(str(save_model(mixed, tmp_path / "mixed.nbody")))
+    for words in ("children gate", "parity", "both", "first_order clebsch_gordan", "4, 2, 1", "3x0 + 3x1 + 3x2"):
+        assert words in out
+    assert str(mixed.taus[-1]) in out
+
+
 def test_a_card_does_not_control_the_terminal(model):
     out = shown(model)
     assert "\x1b" not in out

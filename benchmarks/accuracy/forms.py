@@ -71,7 +71,7 @@ def changed(level: dict[str, Any], form: str) -> dict[str, Any]:
     return {**level, **changes}
 
 
-def configuration(task: str, form: str, seed: int, test: bool) -> dict[str, Any]:
+def configuration(task: str, form: str, seed: int, *, test: bool, eager: bool) -> dict[str, Any]:
     """The configuration of a training, without its number of epochs."""
     file = HERE / f"{task}.yaml"
     content: dict[str, Any] = TASKS[task] if task in TASKS else yaml.safe_load(file.read_text())
@@ -87,6 +87,8 @@ def configuration(task: str, form: str, seed: int, test: bool) -> dict[str, Any]
     for rate in ("muon_rate", "adam_rate", "energy_weight"):  # those of the files suit pretrained weights
         if task not in TASKS and "pretraining" in yaml.safe_load(file.read_text()):
             content["training"].pop(rate, None)
+    if eager:
+        content["training"]["compile"] = False
     return {**content, "report": False}
 
 
@@ -103,12 +105,12 @@ def train(content: dict[str, Any], output: Path, epochs: int) -> float:
     return sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
 
 
-def cell(task: str, form: str, seed: int, minutes: float, test: bool) -> list[str]:
+def cell(task: str, form: str, seed: int, minutes: float, *, test: bool, eager: bool) -> list[str]:
     """A row of the table: task, form, weights, epochs, errors of energy and forces (MAE and RMSE)."""
     from ase_nbody.files.archive import load_model, read_card
 
-    output = RUNS / f"{task}-{form}-{seed}-{minutes:g}min{'-test' if test else ''}"
-    model, content = output / "model.nbody", configuration(task, form, seed, test)
+    output = RUNS / f"{task}-{form}-{seed}-{minutes:g}min{'-test' if test else ''}{'-eager' if eager else ''}"
+    model, content = output / "model.nbody", configuration(task, form, seed, test=test, eager=eager)
     if not model.is_file():
         probes = [output.with_name(f"{output.name}-{epochs}-epochs-{time.time_ns()}") for epochs in (1, 2)]
         # The first epoch compiles, the second does not. A data set whose epoch takes longer than the minutes gets one.
@@ -162,6 +164,7 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of each training")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--eager", action="store_true", help="do not compile the step of the training")
     parser.add_argument("--test", action="store_true", help="errors on the test frames, which are for the end")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--compiled", action="store_true")
@@ -176,7 +179,7 @@ def main() -> None:
     for task in options.tasks or ["ethanol"]:
         for form in options.forms:
             for seed in range(options.seeds):
-                row = cell(task, form, seed, options.minutes, options.test)
+                row = cell(task, form, seed, options.minutes, test=options.test, eager=options.eager)
                 print("| " + " | ".join(row) + " |", flush=True)
 
 

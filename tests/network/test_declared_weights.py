@@ -13,12 +13,31 @@ from ase_nbody.structure import Structure
 SPECIES = ("H", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Cu")
 SMALL = st.integers(1, 4)
 
+
+def any_level(**entries) -> LevelConfig:
+    """A level whose entries go together: a type takes the place of ``l_max``, and both parities need free weights."""
+    if entries["tau"]:
+        del entries["channels"], entries["l_max"]
+    if "gaunt" in entries["product"].values():
+        entries["parity"] = "natural"
+    if entries["product"]["zeroth_order"] == "gaunt":
+        entries["channel_pairs"] = "equal"
+    return LevelConfig(**entries)
+
+
+PRODUCT = st.sampled_from(["gaunt", "clebsch_gordan"])
 LEVELS = st.builds(
-    LevelConfig,
+    any_level,
     channels=SMALL,
+    tau=st.none() | st.lists(SMALL, min_size=1, max_size=4),
+    product=st.fixed_dictionaries({"first_order": PRODUCT, "zeroth_order": PRODUCT}),
+    channel_pairs=st.sampled_from(["equal", "equal", "all"]),
+    parity=st.sampled_from(["natural", "both"]),
+    children_gate=st.booleans(),
+    species_gains=st.booleans(),
     l_max=st.integers(0, 3),
     l_out=st.integers(0, 3),
-    body_order=st.integers(2, 4),
+    body_order=st.integers(2, 3) | st.just(4),
     n_basis=SMALL,
     n_radial=SMALL,
     message_channels=SMALL,

@@ -1,5 +1,7 @@
 """Gates that keep fragments for each path, held against the product's definition."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -154,6 +156,19 @@ def test_zeroth_order_gate_is_the_definition_along_its_couplings(tau, all_pairs,
         torch.cat([power[irrep] for power in powers if irrep in power], dim=-1) for irrep in gate.tau_out.irreps
     ]
     torch.testing.assert_close(gate.tau_out.dense(gate(state)), gate.tau_out.dense(tuple(expected)))
+
+
+@TYPES
+def test_powers_are_homogeneous(tau):
+    """Fragments of n factors scale with the n-th power of the state: they are terms of n + 1 bodies."""
+    state, pseudo = random_state(tau, 4), bool(tau.pseudo)
+    gates = [ZerothOrderPathGate(tau, 2, order, pseudo=pseudo) for order in (1, 2, 3)]
+    widths = [gate.tau_out.irreps for gate in gates]
+    found, tripled = (by_irrep(gates[-1].tau_out, gates[-1](scale * state)) for scale in (1.0, 3.0))
+    for irrep, block in found.items():
+        ends = [0, *(each.get(irrep, 0) for each in widths)]
+        for power, (start, end) in enumerate(itertools.pairwise(ends), start=1):
+            torch.testing.assert_close(tripled[irrep][..., start:end], 3.0**power * block[..., start:end])
 
 
 @pytest.mark.parametrize(("l_max", "l_out", "order"), [(2, 2, 2), (3, 2, 2), (2, 2, 3), (1, 1, 4)])

@@ -74,6 +74,27 @@ def test_given_entries_take_precedence_over_the_preset(preset, channels, tmp_pat
     assert again == config
 
 
+def test_the_papers_network_is_a_preset(tmp_path):
+    config = load(tmp_path, "preset: kondor\ndata: {train: a}\n")
+    assert [level.tau for level in config.network.levels] == [(8, 4, 2), (8, 4, 2)]
+    for level in config.network.levels:
+        assert (level.channel_pairs, level.parity, level.species_gains) == ("all", "both", False)
+        assert level.product.first_order == level.product.zeroth_order == "clebsch_gordan"
+    assert load(tmp_path, config.to_yaml()) == config
+
+
+def test_a_type_in_a_configuration(tmp_path):
+    levels = "network: {levels: [{channels: 64x0 + 32x1 + 16x2, product: clebsch_gordan}]}\n"
+    config = load(tmp_path, f"data: {{train: a}}\n{levels}")
+    assert config.network.levels[0].tau == (64, 32, 16)
+    assert load(tmp_path, config.to_yaml()) == config
+    path = tmp_path / "config.yaml"
+    with pytest.raises(ConfigError, match=r"network.levels.0.*must give every degree from 0"):
+        TrainingConfig.from_yaml(path, ["network.levels.0.channels=64x0 + 16x2", "network.levels.0.tau=null"])
+    with pytest.raises(ConfigError, match="parity: both needs product: clebsch_gordan"):
+        TrainingConfig.from_yaml(path, ["network.levels.0.product=gaunt", "network.levels.0.parity=both"])
+
+
 def test_medium_is_the_default(tmp_path):
     assert load(tmp_path, "preset: medium\ndata: {train: a}").network == load(tmp_path, "data: {train: a}").network
 

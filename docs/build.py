@@ -20,7 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ("*.md", "docs/**/*.md", "docs/**/*.png", "docs/**/*.csv", "docs/**/*.css", "models/*.md", "examples/**/*.md")
-LINKED = ("LICENSE", *(f"{room}/**/*{kind}" for room in ("examples", "benchmarks") for kind in (".md", ".py", ".yaml")))
+LINKED = (
+    "LICENSE",
+    "ase_nbody/**/*.py",
+    *(f"{room}/**/*{kind}" for room in ("examples", "benchmarks") for kind in (".md", ".py", ".yaml")),
+)
 
 
 def collect(pages: Path) -> None:

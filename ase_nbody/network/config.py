@@ -162,7 +162,7 @@ class LevelConfig(_Compact):
                 "channel_pairs: all needs product: clebsch_gordan, because Gaunt's product pairs equal channels"
             )
         if self.product.zeroth_order == "clebsch_gordan":
-            tau, both = self.multiplicities, self.parity == "both"
+            tau, both = self.tau or (self.channels,) * (self.l_max + 1), self.parity == "both"
             state = Type(tau, tau if both else ())
             options = {"pseudo": both, "all_pairs": self.channel_pairs == "all"}
             power_couplings(state, self.l_out, self.body_order - 1, **options)  # refuses too many fragments
@@ -174,11 +174,6 @@ class LevelConfig(_Compact):
         if not isinstance(parts, str):
             _check_symbols(parts)
         return parts
-
-    @property
-    def multiplicities(self) -> tuple[int, ...]:
-        """Multiplicity of each degree in the aggregated state."""
-        return self.tau or (self.channels,) * (self.l_max + 1)
 
     @property
     def layout(self) -> LevelLayout:

@@ -102,7 +102,7 @@ def _message(below: Type, config: LevelConfig) -> Type:
 
 def _state(gathered: Type, config: LevelConfig) -> Type:
     """The multiplicities that the configuration gives, for the irreps that are there."""
-    own = dict(enumerate(config.multiplicities))
+    own = dict(enumerate(config.tau or (config.channels,) * (config.l_max + 1)))
     return Type.counting({irrep: own[irrep.degree] for irrep in gathered.irreps if irrep.degree in own})
 
 

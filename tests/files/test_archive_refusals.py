@@ -191,7 +191,10 @@ def test_a_file_of_version_3_uses_no_features(change, message, saved, no_network
         (lambda content: content.update(features=["outputs", "outputs"]), "not sorted, or one occurs twice"),
         (lambda content: content.update(features=["outputs", "heads"]), "not sorted, or one occurs twice"),
         (lambda content: content.update(features=["heads", "outputs"]), "it uses 'heads', .* Update ase-nbody"),
-        (lambda content: content.update(features=["\ud800"], coverage={}), "does not know; it knows .*coverage, .*outputs"),
+        (
+            lambda content: content.update(features=["\ud800"], coverage={}),
+            "does not know; it knows .*coverage, .*outputs",
+        ),
         (lambda content: content.update(coverage={}), "it has the entries"),
         (lambda content: content["config"].update(outputs=[]), "names the feature 'outputs' but does not use it"),
         (

@@ -18,8 +18,9 @@ from pydantic import SerializerFunctionWrapHandler as Handler
 
 from ase_nbody.hierarchy.build import LevelLayout, Selection
 from ase_nbody.network.coverage import Coverage
+from ase_nbody.network.forms import Products, check_product, one_for_both, with_type
 from ase_nbody.network.outputs import known_outputs
-from ase_nbody.so3.fragments import Type, parse_type
+from ase_nbody.so3.fragments import Type
 from ase_nbody.so3.powers import power_couplings
 
 Parts = Literal["all", "heavy"] | tuple[str, ...]
@@ -46,31 +47,6 @@ class _Compact(BaseModel):
             if getattr(self, name) == type(self).model_fields[name].default:
                 content.pop(name, None)
         return content
-
-
-Product = Literal["gaunt", "clebsch_gordan"]
-
-
-class Products(BaseModel):
-    """How each gate of a level multiplies. One of the names stands for both gates.
-
-    ``gaunt`` adds up all paths (l1, l2) -> l with Gaunt's fixed weights; ``clebsch_gordan`` keeps fragments for each
-    path, which the mixing that follows weighs freely.
-
-    Attributes:
-        first_order: products of the children's states with their directions. Children that have l = 0 only are
-            multiplied in one way.
-        zeroth_order: powers of the aggregated state, and of the sum of the children's states.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    first_order: Product = "gaunt"
-    zeroth_order: Product = "gaunt"
-
-
-def _one_for_both(given: Any) -> Any:
-    return {"first_order": given, "zeroth_order": given} if isinstance(given, str) else given
 
 
 class LevelConfig(_Compact):
@@ -123,7 +99,7 @@ class LevelConfig(_Compact):
     mean_children: float = Field(10.0, gt=0.0)
     read_out: bool = True
     tau: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1, max_length=9)
-    product: Annotated[Products, BeforeValidator(_one_for_both)] = Products()
+    product: Annotated[Products, BeforeValidator(one_for_both)] = Products()
     channel_pairs: Literal["equal", "all"] = "equal"
     parity: Literal["natural", "both"] = "natural"
     children_gate: bool = False
@@ -132,40 +108,16 @@ class LevelConfig(_Compact):
     @model_validator(mode="before")
     @classmethod
     def _type_of_state(cls, given: Any) -> Any:
-        """``channels: 64x0 + 32x1`` and ``tau: [64, 32]`` are the same, and determine ``channels`` and ``l_max``."""
-        if not isinstance(given, dict):
-            return given
-        # Strict validation takes lists for tuples in JSON alone, and forgets after this validator that it reads JSON.
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        channels, tau = given.get("channels"), given.get("tau")
-        if isinstance(channels, str):
-            if tau is not None:
-                raise ValueError("give the type as channels or as tau, not both")
-            tau = parse_type(channels)
-        elif not isinstance(tau, tuple) or not tau or not all(type(count) is int for count in tau):
-            return given  # no type, or one that the field refuses
-        implied = {"channels": tau[0], "l_max": len(tau) - 1}
-        for name, value in implied.items():
-            if name in given and given[name] != value and not isinstance(given[name], str):
-                raise ValueError(f"the type {'x, '.join(map(str, tau))}x has {name} = {value}: leave out {name}")
-        return {**given, **implied, "tau": tau}
+        return with_type(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
-    def _possible(self) -> "LevelConfig":
-        products = (self.product.first_order, self.product.zeroth_order)
-        if self.parity == "both" and "gaunt" in products:
-            raise ValueError(
-                "parity: both needs product: clebsch_gordan, because Gaunt's product makes no pseudo-tensors"
-            )
-        if self.channel_pairs == "all" and self.product.zeroth_order == "gaunt":
-            raise ValueError(
-                "channel_pairs: all needs product: clebsch_gordan, because Gaunt's product pairs equal channels"
-            )
+    def _possible_form(self) -> "LevelConfig":
+        check_product(self.product, parity=self.parity, channel_pairs=self.channel_pairs)
         if self.product.zeroth_order == "clebsch_gordan":
             tau, both = self.tau or (self.channels,) * (self.l_max + 1), self.parity == "both"
-            state = Type(tau, tau if both else ())
             options = {"pseudo": both, "all_pairs": self.channel_pairs == "all"}
-            power_couplings(state, self.l_out, self.body_order - 1, **options)  # refuses too many fragments
+            # refuses too many fragments
+            power_couplings(Type(tau, tau if both else ()), self.l_out, self.body_order - 1, **options)
         return self
 
     @field_validator("parts", "children")

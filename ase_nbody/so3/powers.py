@@ -15,7 +15,7 @@ it, if all are. Fragments are compared by their values at fixed points, in float
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,11 +55,22 @@ class Coupling:
 
 
 @dataclass(frozen=True)
+class _Factor:
+    irrep: Irrep
+    channel: int
+    width: int
+    value: NDArray[np.float64]  # (2 l + 1, points)
+
+
+@dataclass(frozen=True)
 class _Fragment:
     factors: tuple[int, ...]
     start: int
     width: int
     value: NDArray[np.float64]  # (2 l + 1, points)
+
+
+_Known = dict[tuple[tuple[int, ...], Irrep], list[NDArray[np.float64]]]  # by factors and irrep
 
 
 def product_irreps(first: Irrep, second: Irrep, l_max: int, *, pseudo: bool) -> list[Irrep]:
@@ -94,56 +105,84 @@ def power_couplings(
         ValueError: there are more than ``MAX_FRAGMENTS`` fragments.
     """
     _check_number(tau, l_out, order, pseudo=pseudo, all_pairs=all_pairs)
-    points = np.random.default_rng(0)
-    factors: list[tuple[Irrep, int, int]] = []  # irrep, first channel, channels
-    for irrep, count in tau.irreps.items():
-        factors += [(irrep, channel, 1) for channel in range(count)] if all_pairs else [(irrep, 0, count)]
-    values = [points.normal(size=(irrep.components, _POINTS)) for irrep, *_ in factors]
+    factors = _factors(tau, all_pairs=all_pairs)
     below: dict[Irrep, list[_Fragment]] = defaultdict(list)
-    for number, (irrep, channel, width) in enumerate(factors):
-        below[irrep].append(_Fragment((number,), channel, width, values[number]))
+    for number, factor in enumerate(factors):
+        below[factor.irrep].append(_Fragment((number,), factor.channel, factor.width, factor.value))
     powers = []
     for power in range(2, order + 1):
         highest = l_out + (order - power) * tau.l_max
-        last = power == order
-        above: dict[Irrep, list[_Fragment]] = defaultdict(list)
-        found: dict[tuple[tuple[int, ...], Irrep], list[NDArray[np.float64]]] = defaultdict(list)
-        ends: dict[Irrep, int] = defaultdict(int)  # channels of each irrep so far
-        couplings: list[Coupling] = []
-        for number, (factor, channel, width) in enumerate(factors):
-            for parent, fragments in below.items():
-                irreps = [
-                    irrep
-                    for irrep in product_irreps(parent, factor, highest, pseudo=pseudo)
-                    if not last or is_kept(irrep, l_out, pseudo=pseudo)
-                ]
-                runs: list[tuple[Coupling, list[dict[Irrep, _Fragment]]]] = []
-                for fragment in fragments:
-                    if fragment.factors[-1] > number:
-                        continue
-                    key, used = (*fragment.factors, number), min(fragment.width, width)
-                    new = {
-                        irrep: _Fragment(key, 0, used, value)
-                        for irrep in irreps
-                        if (value := _new_value(fragment.value, values[number], irrep, found[key, irrep])) is not None
-                    }
-                    if not new:
-                        continue
-                    one = Coupling(parent, fragment.start, 1, fragment.width, factor, channel, used, tuple(new))
-                    if runs and _adjoins(runs[-1][0], one):
-                        before, results = runs[-1]
-                        runs[-1] = (replace(before, count=before.count + 1), [*results, new])
-                    else:
-                        runs.append((one, [new]))
-                for coupling, results in runs:
-                    couplings.append(coupling)
-                    for irrep in coupling.results:
-                        for new in results:
-                            above[irrep].append(replace(new[irrep], start=ends[irrep]))
-                            ends[irrep] += coupling.used
-        powers.append(tuple(couplings))
-        below = above
+
+        def wanted(parent: Irrep, factor: Irrep, last: bool = power == order, l_max: int = highest) -> list[Irrep]:
+            found = product_irreps(parent, factor, l_max, pseudo=pseudo)
+            return [irrep for irrep in found if not last or is_kept(irrep, l_out, pseudo=pseudo)]
+
+        couplings, below = _next_power(factors, below, wanted)
+        powers.append(couplings)
     return tuple(powers)
+
+
+def _factors(tau: Type, *, all_pairs: bool) -> list[_Factor]:
+    """What a product takes at a time, with values at the points."""
+    points = np.random.default_rng(0)
+    found = []
+    for irrep, count in tau.irreps.items():
+        ranges = [(channel, 1) for channel in range(count)] if all_pairs else [(0, count)]
+        for channel, width in ranges:
+            found.append(_Factor(irrep, channel, width, points.normal(size=(irrep.components, _POINTS))))
+    return found
+
+
+def _next_power(
+    factors: Sequence[_Factor],
+    below: Mapping[Irrep, Sequence[_Fragment]],
+    wanted: Callable[[Irrep, Irrep], list[Irrep]],
+) -> tuple[tuple[Coupling, ...], dict[Irrep, list[_Fragment]]]:
+    """The couplings that lead from the fragments of one power to those of the next, and these fragments."""
+    above: dict[Irrep, list[_Fragment]] = defaultdict(list)
+    ends: dict[Irrep, int] = defaultdict(int)  # channels of each irrep so far
+    known: _Known = defaultdict(list)
+    couplings: list[Coupling] = []
+    for number, factor in enumerate(factors):
+        for parent, fragments in below.items():
+            irreps = wanted(parent, factor.irrep)
+            for coupling, results in _runs(parent, fragments, number, factor, irreps, known):
+                couplings.append(coupling)
+                for irrep in coupling.results:
+                    for new in results:
+                        above[irrep].append(replace(new[irrep], start=ends[irrep]))
+                        ends[irrep] += coupling.used
+    return tuple(couplings), above
+
+
+def _runs(
+    parent: Irrep,
+    fragments: Sequence[_Fragment],
+    number: int,
+    factor: _Factor,
+    irreps: Sequence[Irrep],
+    known: _Known,
+) -> list[tuple[Coupling, list[dict[Irrep, _Fragment]]]]:
+    """Products of the fragments of one irrep with one factor, and what is new of each; neighbours in one coupling."""
+    runs: list[tuple[Coupling, list[dict[Irrep, _Fragment]]]] = []
+    for fragment in fragments:
+        if fragment.factors[-1] > number:  # factors come in a fixed order
+            continue
+        key, used = (*fragment.factors, number), min(fragment.width, factor.width)
+        new = {
+            irrep: _Fragment(key, 0, used, value)
+            for irrep in irreps
+            if (value := _new_value(fragment.value, factor.value, irrep, known[key, irrep])) is not None
+        }
+        if not new:
+            continue
+        one = Coupling(parent, fragment.start, 1, fragment.width, factor.irrep, factor.channel, used, tuple(new))
+        if runs and _adjoins(runs[-1][0], one):
+            before, results = runs[-1]
+            runs[-1] = (replace(before, count=before.count + 1), [*results, new])
+        else:
+            runs.append((one, [new]))
+    return runs
 
 
 def _check_number(tau: Type, l_out: int, order: int, *, pseudo: bool, all_pairs: bool) -> None:

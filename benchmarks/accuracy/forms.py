@@ -71,7 +71,7 @@ def changed(level: dict[str, Any], form: str) -> dict[str, Any]:
     return {**level, **changes}
 
 
-def configuration(task: str, form: str, seed: int, *, test: bool, eager: bool) -> dict[str, Any]:
+def configuration(task: str, form: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The configuration of a training, without its number of epochs."""
     file = HERE / f"{task}.yaml"
     content: dict[str, Any] = TASKS[task] if task in TASKS else yaml.safe_load(file.read_text())
@@ -80,14 +80,17 @@ def configuration(task: str, form: str, seed: int, *, test: bool, eager: bool) -
     data = content["data"]
     for name in ("train", "test"):
         data[name] = str((HERE / data[name]).resolve())
-    if not test:
+    if not options.test:
         del data["test"]
+    if options.frames:
+        data["train"] += f"@:{options.frames}"
+        data["validation"] = min(data["validation"], max(1, options.frames // 5))
     content["network"]["levels"] = [changed(level, form) for level in content["network"]["levels"]]
     content["training"] = {**content.get("training", {}), "seed": seed}
     for rate in ("muon_rate", "adam_rate", "energy_weight"):  # those of the files suit pretrained weights
         if task not in TASKS and "pretraining" in yaml.safe_load(file.read_text()):
             content["training"].pop(rate, None)
-    if eager:
+    if options.eager:
         content["training"]["compile"] = False
     return {**content, "report": False}
 
@@ -105,19 +108,21 @@ def train(content: dict[str, Any], output: Path, epochs: int) -> float:
     return sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
 
 
-def cell(task: str, form: str, seed: int, minutes: float, *, test: bool, eager: bool) -> list[str]:
+def cell(task: str, form: str, seed: int, options: argparse.Namespace) -> list[str]:
     """A row of the table: task, form, weights, epochs, errors of energy and forces (MAE and RMSE)."""
     from ase_nbody.files.archive import load_model, read_card
 
-    output = RUNS / f"{task}-{form}-{seed}-{minutes:g}min{'-test' if test else ''}{'-eager' if eager else ''}"
-    model, content = output / "model.nbody", configuration(task, form, seed, test=test, eager=eager)
+    marks = [f"{options.minutes:g}min", *(name for name in ("test", "eager") if getattr(options, name))]
+    marks += [f"{options.frames}frames"] if options.frames else []
+    output = RUNS / "-".join((task, form, str(seed), *marks))
+    model, content = output / "model.nbody", configuration(task, form, seed, options)
     if not model.is_file():
         probes = [output.with_name(f"{output.name}-{epochs}-epochs-{time.time_ns()}") for epochs in (1, 2)]
         # The first epoch compiles, the second does not. A data set whose epoch takes longer than the minutes gets one.
         seconds = [train(content, probe, epochs) for epochs, probe in enumerate(probes, start=1)]
-        train(content, output, max(1, round(60.0 * minutes / max(seconds[1] - seconds[0], 1e-3))))
+        train(content, output, max(1, round(60.0 * options.minutes / max(seconds[1] - seconds[0], 1e-3))))
     card = read_card(model)["card"]
-    errors = card["test errors" if test else "validation errors"]
+    errors = card["test errors" if options.test else "validation errors"]
     weights = sum(weight.numel() for weight in load_model(model).parameters())
     epochs = yaml.safe_load((output / "config.yaml").read_text())["training"]["epochs"]
     pairs = [f"{errors[name]['mae']:.3g} / {errors[name]['rmse']:.3g}" for name in ("energy", "forces")]
@@ -164,6 +169,7 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of each training")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--frames", type=int, help="the first frames alone, to try the command")
     parser.add_argument("--eager", action="store_true", help="do not compile the step of the training")
     parser.add_argument("--test", action="store_true", help="errors on the test frames, which are for the end")
     parser.add_argument("--channels", type=int, default=64)
@@ -179,7 +185,7 @@ def main() -> None:
     for task in options.tasks or ["ethanol"]:
         for form in options.forms:
             for seed in range(options.seeds):
-                row = cell(task, form, seed, options.minutes, test=options.test, eager=options.eager)
+                row = cell(task, form, seed, options)
                 print("| " + " | ".join(row) + " |", flush=True)
 
 

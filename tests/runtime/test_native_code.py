@@ -59,18 +59,9 @@ def test_equals_eager_evaluation_on_every_system(system, arguments, small_networ
 def test_every_choice_of_a_level_compiles(make_network, hierarchy_of, systems, native_code, monkeypatch):
     """One small network that takes all of them: its code gives what eager evaluation gives, for several sizes."""
     monkeypatch.setenv("NBODY_CACHE", str(native_code))
-    form = {
-        "product": "clebsch_gordan",
-        "parity": "both",
-        "children_gate": True,
-        "hidden": 2,
-        "n_basis": 3,
-        "n_radial": 1,
-    }
-    levels = (
-        LevelConfig(radius=4.0, channels="2x0 + 1x1", l_out=1, body_order=3, message_channels=2, **form),
-        LevelConfig(radius=3.5, channels="2x0 + 1x1", l_out=0, body_order=3, message_channels=2, **form),
-    )
+    small = {"channels": "2x0 + 1x1", "body_order": 3, "message_channels": 2, "hidden": 2, "n_basis": 3, "n_radial": 1}
+    form = {"product": "clebsch_gordan", "parity": "both", "children_gate": True}
+    levels = (LevelConfig(radius=4.0, l_out=1, **small), LevelConfig(radius=3.5, l_out=0, **small, **form))
     network = make_network(levels=levels)
     evaluation = Runner(network, compile=True)
     for name in ("molecule", "triclinic", "slab in a box"):

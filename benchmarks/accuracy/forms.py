@@ -7,8 +7,8 @@ A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here
 which is in ``TASKS``. A form changes all levels of the network; see ``FORMS``. ``train`` measures the CPU time of an
 epoch, and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with
 ``--test`` those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed``
-prints milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other programs disturb
-a machine in phases.
+prints CPU milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other programs
+disturb a machine in phases.
 """
 
 import argparse
@@ -130,7 +130,7 @@ def cell(task: str, form: str, seed: int, options: argparse.Namespace) -> list[s
 
 
 def speed(forms: list[str], channels: int, compiled: bool, structure_name: str, rounds: int) -> None:
-    """Print weights and milliseconds for each evaluation of each form, in float32 on one core."""
+    """Print weights and CPU milliseconds for each evaluation of each form, in float32 on one core."""
     from make_nbody import network_config
     from structures import structure
 
@@ -155,9 +155,9 @@ def speed(forms: list[str], channels: int, compiled: bool, structure_name: str, 
         moved = np.random.default_rng(number).normal(scale=1e-4, size=atoms.positions.shape)
         for form, (system, _) in runs.items():
             system.positions = atoms.positions + moved
-            began = time.perf_counter()
+            began = time.process_time()  # of one thread, and blind to other programs that take its turn
             system.get_forces()
-            best[form] = min(best[form], time.perf_counter() - began)
+            best[form] = min(best[form], time.process_time() - began)
     for form, (_, weights) in runs.items():
         print(f"| {form} | {weights:,} | {1e3 * best[form]:.2f} |", flush=True)
 

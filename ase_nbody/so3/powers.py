@@ -6,7 +6,8 @@ Three facts leave few candidates, and a rank decides among them:
 
 * A power with n factors is coupled one factor at a time, ((A ⊗ A)^l12 ⊗ A)^l123 ...
 * It is enough to take the factors in a fixed order. The product of any factors, coupled in this order in all ways,
-  spans everything that is covariant, so its symmetric part does so for a power.
+  spans everything that is covariant, so its symmetric part does so for a power. The highest degrees come first: then
+  what is still to come is of low degree, and so are the products that must be kept for it.
 * Fragments that are dependent before a factor is added are dependent afterwards.
 
 A *factor* is what a product takes at a time: all channels of an irrep, if equal channels are paired; one fragment of
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from ase_nbody.so3.clebsch_gordan import clebsch_gordan
 from ase_nbody.so3.fragments import Irrep, Type
 
-MAX_FRAGMENTS = 2000  # of one power; beyond, a product would take minutes to prepare and to compile
+MAX_FRAGMENTS = 1000  # of one power; beyond, a product would take minutes to prepare and to compile
 _POINTS = 64
 _TOLERANCE = 1e-6  # independent fragments of unit length differ by 1e-2 and more, dependent ones by 1e-13
 
@@ -96,7 +97,8 @@ def power_couplings(
 
     Args:
         tau: type of A.
-        l_out: highest degree of the fragments that are wanted. Powers before the last keep higher ones to build on.
+        l_out: highest degree of the fragments that are wanted. Powers before the last also have those of higher degree
+            that are needed to build on.
         order: highest number of factors.
         pseudo: whether there are pseudo-tensors.
         all_pairs: whether a product pairs all channels, and not only equal ones.
@@ -111,11 +113,10 @@ def power_couplings(
         below[factor.irrep].append(_Fragment((number,), factor.channel, factor.width, factor.value))
     powers = []
     for power in range(2, order + 1):
-        highest = l_out + (order - power) * tau.l_max
 
-        def wanted(parent: Irrep, factor: Irrep, last: bool = power == order, l_max: int = highest) -> list[Irrep]:
-            found = product_irreps(parent, factor, l_max, pseudo=pseudo)
-            return [irrep for irrep in found if not last or is_kept(irrep, l_out, pseudo=pseudo)]
+        def wanted(parent: Irrep, factor: Irrep, later: int = order - power) -> list[Irrep]:
+            found = product_irreps(parent, factor, l_out + later * factor.degree, pseudo=pseudo)
+            return [irrep for irrep in found if later or is_kept(irrep, l_out, pseudo=pseudo)]
 
         couplings, below = _next_power(factors, below, wanted)
         powers.append(couplings)
@@ -123,10 +124,10 @@ def power_couplings(
 
 
 def _factors(tau: Type, *, all_pairs: bool) -> list[_Factor]:
-    """What a product takes at a time, with values at the points."""
+    """What a product takes at a time, the highest degree first, with values at the points."""
     points = np.random.default_rng(0)
     found = []
-    for irrep, count in tau.irreps.items():
+    for irrep, count in sorted(tau.irreps.items(), reverse=True):
         ranges = [(channel, 1) for channel in range(count)] if all_pairs else [(0, count)]
         for channel, width in ranges:
             found.append(_Factor(irrep, channel, width, points.normal(size=(irrep.components, _POINTS))))

@@ -146,7 +146,7 @@ def test_all_pairs_are_those_of_independent_fragments(channels):
 
 
 def test_too_many_fragments_are_refused():
-    with pytest.raises(ValueError, match="more than 2000 fragments: lower l_max, body_order"):
+    with pytest.raises(ValueError, match="more than 1000 fragments: lower l_max, body_order"):
         power_couplings(Type.uniform(1, 8), 8, 7, pseudo=True)
     with pytest.raises(ValueError, match="if all channels are paired, the channels"):
         power_couplings(Type.uniform(64, 3), 3, 2, all_pairs=True)

@@ -22,6 +22,8 @@ def any_level(**entries) -> LevelConfig:
         entries["parity"] = "natural"
     if entries["product"]["zeroth_order"] == "gaunt":
         entries["channel_pairs"] = "equal"
+    if entries["channel_pairs"] == "all":
+        entries["body_order"] = min(entries["body_order"], 3)  # there would be thousands of triples
     return LevelConfig(**entries)
 
 

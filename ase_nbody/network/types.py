@@ -82,8 +82,9 @@ def first_order_gate(message: Type, config: LevelConfig) -> Plan:
 
 
 def zeroth_order_gate(state: Type, config: LevelConfig) -> Plan:
-    """The powers of a state."""
-    sizes = (state, config.l_out, config.body_order - 1, config.product_decay)
+    """The powers of a state. With a type, nothing above its highest degree is handed up."""
+    l_out = config.l_out if config.tau is None else min(config.l_out, config.l_max)
+    sizes = (state, l_out, config.body_order - 1, config.product_decay)
     if config.product.zeroth_order == "gaunt":
         return Plan(ZerothOrderGate, *sizes)
     return Plan(ZerothOrderPathGate, *sizes, config.parity == "both", config.channel_pairs == "all")

@@ -130,6 +130,16 @@ def test_types_of_the_states(make_form):
     assert [str(tau) for tau in make_form("rising").taus[1:]] == ["2x0 + 3x1 + 3x2", "2x0 + 3x1", "2x0"]
 
 
+@pytest.mark.parametrize("product", ["gaunt", "clebsch_gordan"])
+def test_a_type_ends_what_is_handed_up(product):
+    """Without one, degrees above ``l_max`` are handed up with all channels."""
+    level, atoms = {"l_out": 3, "product": product}, Type((2,))
+    falling = LevelTypes.of(atoms, LevelConfig(channels="4x0 + 2x1", **level))
+    assert falling.handed_up == Type((4, 2))
+    assert falling.products.l_max == 1
+    assert LevelTypes.of(atoms, LevelConfig(channels=4, l_max=1, **level)).handed_up == Type.uniform(4, 3)
+
+
 def test_a_child_shows_its_fragments_in_proportion():
     config = LevelConfig(message_channels=32, product="clebsch_gordan", parity="both")
     assert str(LevelTypes.of(Type((64, 32, 1), (0, 32)), config).message) == "32x0 + 16x1 + 1x2 + 16x1p"

@@ -227,7 +227,10 @@ def test_traced_is_equal_to_evaluated(any_network, systems, hierarchy_of, predic
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
 
 
-def test_every_form_is_traced_as_it_is_evaluated(form, systems, hierarchy_of, predict):
+@pytest.mark.parametrize("name", ["everything", "kondor"])
+def test_forms_are_traced_as_they_are_evaluated(name, make_form, systems, hierarchy_of, predict):
+    """Between them they have every layer."""
+    form = make_form(name)
     atoms = systems["triclinic"]()
     tables = hierarchy_of(form, atoms).tensors()
     positions, cells = torch.from_numpy(atoms.positions), torch.from_numpy(atoms.cell.array).unsqueeze(0)

@@ -18,8 +18,9 @@ from ase_nbody.files.archive import (
     read_card,
     save_model,
 )
-from ase_nbody.files.entries import FEATURES, FORMAT_VERSION, MAX_LEVELS, Feature, metadata_checksum
+from ase_nbody.files.entries import FEATURES, FORMAT_VERSION, Feature, metadata_checksum
 from ase_nbody.files.tensor_file import MAX_HEADER_BYTES, ModelFileError, unpack
+from ase_nbody.network.config import MAX_LEVELS
 from ase_nbody.network.network import NBodyNetwork
 
 
@@ -388,7 +389,7 @@ def test_a_header_that_claims_to_be_huge(claimed, saved):
 
 def test_an_oversized_file_is_not_even_read(saved):
     os.truncate(saved, 10 * 2**30)  # a sparse file, which takes no room on the disk
-    with pytest.raises(ModelFileError, match=r"has 10,240 MiB; a model file has at most 64 MiB"):
+    with pytest.raises(ModelFileError, match=r"has 10,240 MiB; a model file has at most 512 MiB"):
         load_model(saved)
 
 

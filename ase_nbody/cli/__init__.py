@@ -14,9 +14,8 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 import ase_nbody
-from ase_nbody.text import printable
+from ase_nbody.terminal import plain
 
-_LONGEST_MESSAGE = 5_000  # characters
 _EXIT_CODE_INTERRUPTED = 130  # shells use it after Ctrl-C
 
 # The commands, each the function of this name in the file of this name, and the first lines of their help.
@@ -104,8 +103,7 @@ def main() -> None:
 
 
 def _tell(kind: str, message: str = "") -> None:
-    shown = printable(message, _LONGEST_MESSAGE)  # it may quote a file
-    Console(stderr=True).print(Text(kind, style="bold red"), Text(shown), soft_wrap=True)
+    Console(stderr=True).print(Text(kind, style="bold red"), plain(message), soft_wrap=True)
 
 
 def _sentence(error: Exception) -> str:

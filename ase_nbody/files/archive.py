@@ -112,7 +112,8 @@ def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
         network = NBodyNetwork(config)
     members = [network, *(copy.deepcopy(network) for _ in range(count - 1))]  # they share the constants
     for number, member in enumerate(members):
-        member.load_state_dict(of_member(weights, number, count), strict=True, assign=True)
+        own = {name: weight.to(torch.float64, copy=True) for name, weight in of_member(weights, number, count).items()}
+        member.load_state_dict(own, strict=True, assign=True)
     return [member.requires_grad_(False) for member in members]
 
 

@@ -77,11 +77,8 @@ def stack(members: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
 
 
 def of_member(weights: Mapping[str, Tensor], number: int, count: int) -> dict[str, Tensor]:
-    """The weights of one of ``count`` members, as copies in float64: the inverse of ``stack``."""
-    return {
-        name: (weight if count == 1 else weight[number]).to(torch.float64, copy=True)
-        for name, weight in weights.items()
-    }
+    """The weights of one of ``count`` members, in the same memory: the inverse of ``stack``."""
+    return {name: weight if count == 1 else weight[number] for name, weight in weights.items()}
 
 
 def _first_names(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from ase_nbody.potential import evaluate
 from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.threads import warm_up_vector_functions
+from ase_nbody.terminal import plain
 from ase_nbody.training.loss import Residuals, errors, predicted_labels, unit_of
 from ase_nbody.undisturbed import undisturbed
 
@@ -45,7 +46,7 @@ def evaluate_model(
 
 def errors_table(table: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """A table to print, with the errors that ``evaluate_model`` returned."""
-    shown = Table("quantity", "MAE", "RMSE", "unit", title=title)
+    shown = Table("quantity", "MAE", "RMSE", "unit", title=plain(title))
     for quantity, measures in table.items():
         shown.add_row(
             quantity.replace("_", " "), f"{measures['mae']:.3f}", f"{measures['rmse']:.3f}", unit_of(quantity)

@@ -16,6 +16,7 @@ from rich.console import Console
 from ase_nbody.data import Found, LabelledStructure
 from ase_nbody.files.archive import save_model
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.terminal import plain
 from ase_nbody.training.callbacks import AtomicCheckpoints, Progress, StopEarly, moving_average, split_rule
 from ase_nbody.training.config import ConfigError, OptimisationConfig, TrainingConfig
 from ase_nbody.training.evaluation import errors_table, evaluate_model
@@ -44,20 +45,21 @@ Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validat
 
 
 @undisturbed()
-def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> Path:
+def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None, members: int = 1) -> Path:
     """Train a network and write ``model.nbody`` into the output folder.
 
     Args:
         config: the configuration of the training.
         resume: continue the run in the output folder after its last finished epoch.
         console: where progress is shown.
+        members: number of networks that the model file of this network's committee will hold.
 
     Returns:
         Path of the model file.
 
     Raises:
-        ConfigError: the output folder holds another run or none to resume, or a package that the configuration needs
-            is not installed.
+        ConfigError: the network or the card will not fit into a model file, the output folder holds another run or
+            none to resume, or a package that the configuration needs is not installed.
         DataError: the data cannot be trained on.
         CheckpointError: the checkpoint to resume from is damaged.
         TrainingDiverged: the training diverged too often.
@@ -71,19 +73,19 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     checkpoint = last_checkpoint(output)
     claim_folder(output, config, begun=checkpoint.is_file(), resume=resume)
 
-    console.print(f"Reading {file_names(config.data.train)}")
+    console.print(plain(f"Reading {file_names(config.data.train)}"), soft_wrap=True)
     found: list[Found] = []
     training, validation = read_splits(config, split_rule(checkpoint), found.append)
     frames = {"training": training, "validation": validation}
     frames["test"] = read_sources(config, "test", found.append) if config.data.test else []
     for file in found:
-        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(file), soft_wrap=True)
     config = _with_epochs(config, training)
-    network = build_network(config, training)
+    network = build_network(config, training, members)
     require_known_species(config, network.config.species, frames)
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
-        console.print(ignored, markup=False, highlight=False, soft_wrap=True)
-    console.print(_summary(network, frames), highlight=False, soft_wrap=True)
+        console.print(plain(ignored), soft_wrap=True)
+    console.print(plain(_summary(network, frames)), soft_wrap=True)
 
     with _without_hints():
         trainer = _trainer(config.training, output, console, processes, loggers)
@@ -169,16 +171,18 @@ def _write_model(
         _write_report(network, frames, output, console)
     path = save_model(network, output / MODEL_NAME, card)
     remove_frames(config)
-    console.print(f"Wrote {path}")
+    console.print(plain(f"Wrote {path}"), soft_wrap=True)
     return path
 
 
 def _write_report(network: NBodyNetwork, frames: Frames, output: Path, console: Console) -> None:
     """Write the report, or say why not if matplotlib is missing. The model is written in either case."""
     try:
-        console.print(f"Wrote {write_report(network, frames, output / 'metrics.csv', output)}")
+        report = write_report(network, frames, output / "metrics.csv", output)
     except ImportError as error:
-        console.print(f"No report: {error}", highlight=False, soft_wrap=True)
+        console.print(plain(f"No report: {error}"), soft_wrap=True)
+    else:
+        console.print(plain(f"Wrote {report}"), soft_wrap=True)
 
 
 def _trainer(
@@ -191,7 +195,7 @@ def _trainer(
             f"training.device = {options.device!r} is one device, but {processes.count} processes were started; "
             f"give {accelerator!r}, so that each process takes its own"
         )
-    folder, same_file = output / "checkpoints", {"enable_version_counter": False}
+    folder, same_file = str(output / "checkpoints"), {"enable_version_counter": False}  # a Path could not be kept
     averaging = WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging))
     callbacks: list[Callback] = [averaging, Recovery(averaging, console)]
     if options.patience:

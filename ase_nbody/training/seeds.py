@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ase_nbody.files.archive import load_model
 from ase_nbody.files.committee import pack_models
+from ase_nbody.terminal import plain
 from ase_nbody.training.callbacks import split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
@@ -48,8 +49,8 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
     for number, member in enumerate(members, start=1):
         model = Path(member.output) / MODEL_NAME
         if not model.exists():
-            console.print(f"Member {number} of {size}, seed {member.training.seed}")
-            train_in_stages(member, resume=_has_begun(member), console=console)
+            console.print(plain(f"Member {number} of {size}, seed {member.training.seed}"))
+            train_in_stages(member, resume=_has_begun(member), console=console, members=size)
         models.append(model)
     networks = [load_model(model) for model in models]
     _, validation = read_splits(config, split_rule(last_checkpoint(models[0].parent)))
@@ -58,7 +59,7 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
         card["test errors"] = with_units(evaluate_model(networks, read_sources(config, "test")))
     remove_frames(config)
     path = pack_models(models, output / MODEL_NAME, card)
-    console.print(f"Wrote {path}, a committee of {size}")
+    console.print(plain(f"Wrote {path}, a committee of {size}"), soft_wrap=True)
     return path
 
 

@@ -1,10 +1,8 @@
 """The key of compiled code: code is used again exactly where compiling would give the same code."""
 
-import functools
 import hashlib
 import json
 import platform
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +25,7 @@ SOURCES = (
     "potential.py",
     "prediction.py",
     "runtime/aot.py",
+    "runtime/aot_package.py",
     "runtime/blocks.py",
     "runtime/compiled.py",
     "runtime/formulas.py",
@@ -34,10 +33,6 @@ SOURCES = (
 )
 
 PACKAGE = Path(__file__).parents[1]
-# The sources are read when a key is first needed, not at import. If the package was upgraded in between, this process
-# still runs the old modules, and their code would be kept under the key of the new ones. So a file that changed after
-# this moment is refused, and nothing is compiled. Its ctime tells, which no installer can set to an earlier time.
-_IMPORTED_NS = time.time_ns()
 
 
 def library_key(network: NBodyNetwork) -> str:
@@ -47,7 +42,7 @@ def library_key(network: NBodyNetwork) -> str:
     dtype, device, processor, version of torch, and ``SOURCES``.
 
     Raises:
-        RuntimeError: one of these sources has changed since this process imported the package.
+        RuntimeError: the package was installed without its sources.
     """
     device = network.one_hot.device
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
@@ -55,30 +50,21 @@ def library_key(network: NBodyNetwork) -> str:
         json.dumps(network.config.model_dump(mode="json", exclude={"coverage"}), sort_keys=True).encode()
     )
     digest.update(f"{network.dtype} {device} {processor} {platform.machine()} {torch.__version__}".encode())
-    digest.update(_own_sources())
+    if _OWN_SOURCES is None:
+        raise RuntimeError(f"{PACKAGE} holds no sources, so compiled code cannot be told from that of other releases")
+    digest.update(_OWN_SOURCES)
     return digest.hexdigest()[:32]
 
 
-@functools.cache
-def _own_sources() -> bytes:
-    return hash_sources(PACKAGE, _IMPORTED_NS)
-
-
-def hash_sources(package: Path, imported_ns: int) -> bytes:
+def hash_sources(package: Path) -> bytes:
     """Hash of the names and contents of ``SOURCES`` in the folder of a package.
 
-    Args:
-        package: the folder.
-        imported_ns: when its modules were imported, in nanoseconds since 1970.
-
     Raises:
-        RuntimeError: a file has changed since.
+        OSError: a file is missing or cannot be read.
     """
     digest = hashlib.sha256()
     for path in source_files(package):
-        content, status = path.read_bytes(), path.stat()  # in this order: a change in between is noticed
-        if max(status.st_mtime_ns, status.st_ctime_ns) > imported_ns:
-            raise RuntimeError(f"{path} has changed since this process started; start it again to use compiled code")
+        content = path.read_bytes()
         digest.update(f"{path.relative_to(package).as_posix()} {len(content)} ".encode())
         digest.update(content)
     return digest.digest()
@@ -89,3 +75,14 @@ def source_files(package: Path) -> Iterator[Path]:
     for name in SOURCES:
         path = package / name
         yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _hash_at_import() -> bytes | None:
+    try:
+        return hash_sources(PACKAGE)
+    except OSError:  # an installation without sources
+        return None
+
+
+# If the package is upgraded while this process runs, its modules stay the old ones, and so does the key of their code.
+_OWN_SOURCES = _hash_at_import()

@@ -187,8 +187,8 @@ def forged_header(path):
 def test_loading_takes_four_times_the_file_and_200_MB(tmp_path):
     """Files made to take as much as they can: by constants, members, one large weight, and the header."""
     paths = [
-        committee(tmp_path / "constants.nbody", 64, 8),
-        committee(tmp_path / "weights.nbody", 2, 1, channels=500),
+        committee(tmp_path / "constants.nbody", 16, 8),
+        committee(tmp_path / "weights.nbody", 1, 1, channels=600),
         forged_header(tmp_path / "header.nbody"),
     ]
     result = subprocess.run([sys.executable, "-c", LOADED, *paths], capture_output=True, text=True, check=True)

@@ -15,14 +15,32 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ase_nbody.hierarchy.tables import Hierarchy
-from ase_nbody.network.level import LevelTypes
+from ase_nbody.network.level import LevelTypes, NBodyLevel
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
+from ase_nbody.nn.heads import ReadOut
+from ase_nbody.nn.mixing import Mixing
+from ase_nbody.nn.radial import RadialBasis
+from ase_nbody.nn.species import SpeciesGain
 from ase_nbody.nn.weights import undrawn_weights
 from ase_nbody.potential import evaluate
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.runner import Runner
-from ase_nbody.so3 import SphereQuadrature
+from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics
 
+# Layers whose tensors ``most_memory`` knows. Where a level has others, an evaluation is counted, unless it is tiny.
+_KNOWN_LAYERS = (
+    NBodyLevel,
+    RadialBasis,
+    Mixing,
+    FirstOrderGate,
+    ZerothOrderGate,
+    SpeciesGain,
+    ReadOut,
+    SphericalHarmonics,
+    SphereQuadrature,
+)
+_UNKNOWN_NUMBERS = 1e6  # for each edge and part
 _SAFE_BYTES = 2.0**30  # by ``most_memory``: such an evaluation takes a few hundred megabytes
 # Options of glibc's mallopt(3): the number of blocks that come straight from the system, the free bytes at which a heap
 # shrinks, and the bytes that it then keeps.
@@ -81,6 +99,9 @@ def most_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
     numbers = 0.0
     levels = zip(network.config.levels, network.taus, network.levels, hierarchy.levels, strict=False)
     for config, below, level, tables in levels:
+        if not all(isinstance(layer, _KNOWN_LAYERS) for layer in level.modules()):
+            numbers += _UNKNOWN_NUMBERS * (tables.child.numel() + tables.child.shape[0])
+            continue
         types, harmonics, n_degrees = LevelTypes.of(below, config), (config.l_max + 1) ** 2, config.l_max + 1
         n = types.n_radial or config.n_basis
         points = max((one.points for one in level.modules() if isinstance(one, SphereQuadrature)), default=0)

@@ -437,3 +437,28 @@ def test_an_error_names_the_file(saved):
         load_model(saved)
     with pytest.raises(ModelFileError, match=str(saved)):
         read_card(saved)
+
+
+@pytest.mark.parametrize("place", ["tensor", "entry", "units", "config", "feature", "card"])
+def test_text_of_a_file_cannot_control_the_terminal(place, saved, nbody):
+    """Escape sequences and endless names, wherever an error may show them; in a card, ``nbody info`` shows them."""
+    evil = "\x1b]0;mine\x07\x1b[2J\u202e" + "x" * 100_000
+    weights, entries = load(saved.read_bytes()), {}
+    if place == "tensor":
+        weights[evil] = weights.popitem()[1]
+    elif place == "entry":
+        entries = {evil: 1}
+    elif place == "units":
+        entries = {"units": {evil: evil}}
+    elif place == "config":
+        entries = {"config": read_card(saved)["config"] | {evil: 1}}
+    elif place == "feature":
+        entries = {"format": 4, "features": [evil]}
+    else:
+        entries = {"card": {evil: {evil: [evil]}, "theory": evil}}
+    forge(saved, entries, weights)
+    code, out, err = nbody("info", saved)
+    assert code == (0 if place == "card" else 1)
+    for letter in "\x1b\x07\u202e":
+        assert letter not in out + err
+    assert len(out + err) < 50_000

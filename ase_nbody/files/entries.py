@@ -32,7 +32,8 @@ from ase_nbody.network.config import MAX_LEVELS, NBodyConfig
 FORMAT_VERSION = 4  # the newest that is read
 UNITS = {"energy": "eV", "length": "Angstrom"}
 MAX_MEMBERS = 64
-MAX_CONFIG_BYTES = 256 * 2**10  # as JSON; that of all elements with all pairs of them takes half
+MAX_CONFIG_BYTES = 3 * 2**20  # as JSON: all elements with all pairs of them, and as many surroundings as may be
+_MAX_LISTED_FAULTS = 1000  # an error for each would take a hundred megabytes if a file has more
 _ENTRIES: dict[str, type] = {
     "format": int,
     "config": dict,
@@ -192,6 +193,8 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
     try:
         config = NBodyConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
+        if error.error_count() > _MAX_LISTED_FAULTS:
+            raise ModelFileError(f"its configuration is not valid: it has {error.error_count():,} faults") from error
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, ("config", *first["loc"])))
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error

@@ -25,8 +25,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 MAX_FILE_BYTES = 512 * 2**20  # over three times a committee of 64 of our largest models
-MAX_HEADER_BYTES = 4 * 2**20  # holds the errors of a committee of 64 on each of 118 elements
-MAX_JSON_VALUES = 200_000  # in the header, as its brackets and commas tell: an object of Python takes up to 300 bytes
+MAX_HEADER_BYTES = 8 * 2**20  # holds the errors of a committee of 64 on each of 118 elements
+MAX_JSON_VALUES = 300_000  # in the header, as its brackets and commas tell: an object of Python takes up to 300 bytes
 MAX_JSON_DEPTH = 16  # levels of brackets
 DTYPES = {"F32": torch.float32, "F64": torch.float64}
 

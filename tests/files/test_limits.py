@@ -20,6 +20,7 @@ from ase_nbody.files.archive import ModelFileError, load_members, read_card, sav
 from ase_nbody.files.committee import pack_models
 from ase_nbody.files.room import require_room
 from ase_nbody.network.config import LevelConfig, NBodyConfig
+from ase_nbody.network.coverage import MAX_SURROUNDINGS, Coverage
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training import TrainingConfig, train, train_committee
 from ase_nbody.training.config import ConfigError
@@ -30,11 +31,19 @@ TINY = {"channels": 1, "l_max": 1, "l_out": 1, "n_basis": 1, "n_radial": 1, "mes
 
 @pytest.fixture(scope="module")
 def of_all_elements():
-    """A network that knows all elements and the closest distance of each pair."""
+    """A network that knows all elements, the closest distance of each pair and as many surroundings as may be."""
+    formulas = tuple(f"H{number % 100}C{number}N12O12" for number in range(MAX_SURROUNDINGS))
+    coverage = Coverage(
+        bonded=dict.fromkeys(ELEMENTS, formulas), densities=dict.fromkeys(ELEMENTS, (1.234, 12.345)), radius=5.0
+    )
     closest = {f"{one}-{other}": 1.2345 for i, one in enumerate(ELEMENTS) for other in ELEMENTS[i:]}
     energies = dict.fromkeys(ELEMENTS, -12345.678901234567)
     config = NBodyConfig(
-        species=ELEMENTS, levels=(LevelConfig(**TINY),), closest_distances=closest, isolated_atom_energies=energies
+        species=ELEMENTS,
+        levels=(LevelConfig(**TINY),),
+        closest_distances=closest,
+        isolated_atom_energies=energies,
+        coverage=coverage,
     )
     return NBodyNetwork(config).float()
 
@@ -78,7 +87,7 @@ def test_what_does_not_fit_is_refused_before_it_is_built(monkeypatch):
     with pytest.raises(ModelFileError, match=r"a committee of 65 networks; a model file holds 1 to 64"):
         require_room(small, 65)
     with pytest.raises(ModelFileError, match=r"its card and configuration take about [0-9,]+ bytes"):
-        require_room(small, card={"text": "x" * 2**22})
+        require_room(small, card={"text": "x" * 2**23})
 
 
 @pytest.fixture
@@ -111,7 +120,7 @@ def training(tmp_path):
 def test_a_training_that_could_not_write_its_model_does_not_begin(training, tmp_path):
     with pytest.raises(ConfigError, match=r"could not be written: its weights take .* MiB"):
         train(training(network={"levels": [LARGE]}))
-    config = training().model_copy(update={"card": {"theory": "x" * 2**22}, "output": str(tmp_path / "other")})
+    config = training().model_copy(update={"card": {"theory": "x" * 2**23}, "output": str(tmp_path / "other")})
     with pytest.raises(ConfigError, match="could not be written: its card and configuration take"):
         train(config)
     assert not list(tmp_path.glob("*/checkpoints"))
@@ -178,7 +187,7 @@ def committee(path, members, levels, **changes):
 
 def forged_header(path):
     """A header as large as may be, with as many values as may be."""
-    values = json.dumps({"__metadata__": {"card": "[" + "[]," * 66_000 + "1" * 3_000_000 + "]"}})
+    values = json.dumps({"__metadata__": {"card": "[" + "[]," * 149_000 + '"' + "\u2603" * 2_500_000 + '"]'}})
     path.write_bytes(len(values).to_bytes(8, "little") + values.encode())
     return path
 

@@ -7,6 +7,8 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ase_nbody.runtime.sources  # noqa: F401  # first: it remembers the sources as they are now
+
 if TYPE_CHECKING:
     from ase_nbody.dynamics import NBodyMonitor
     from ase_nbody.engines import NBodyCalculator

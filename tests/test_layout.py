@@ -15,6 +15,7 @@ ROOT = Path(ase_nbody.__file__).parent
 LAYOUT = """
 undisturbed
 text
+terminal
 structure
 so3
 hierarchy

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape as markup
 from rich.table import Table
+from rich.text import Text
 
 from ase_nbody.checks.finding import Finding, Plot
 from ase_nbody.files.page import page, paragraph, picture, png, require_plots, table
 from ase_nbody.files.writing import write_whole
+from ase_nbody.terminal import plain
 
 _COLOURS = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 _HEAD = ("check", "structure", "measured", "value", "bound", "outcome", "note")
@@ -28,12 +29,12 @@ def print_table(findings: Sequence[Finding], title: str = "", console: Console |
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=160)
-    table = Table(title=title or None)
+    table = Table(title=plain(title) if title else None)
     for name in _HEAD:
         table.add_column(name, no_wrap=name not in ("measured", "note"))
     for finding in findings:
-        *plain, outcome, note = map(markup, _row(finding))
-        table.add_row(*plain, f"[{_COLOURS[finding.outcome]}]{outcome}[/]", note)
+        *cells, outcome, note = _row(finding)
+        table.add_row(*map(plain, cells), Text(outcome, style=_COLOURS[finding.outcome]), plain(note))
     console.print(table)
 
 

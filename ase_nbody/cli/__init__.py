@@ -14,9 +14,8 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 import ase_nbody
-from ase_nbody.text import printable
+from ase_nbody.terminal import plain
 
-_LONGEST_MESSAGE = 5_000  # characters
 _EXIT_CODE_INTERRUPTED = 130  # shells use it after Ctrl-C
 
 # The commands, each the function of this name in the file of this name, and the first lines of their help.
@@ -104,8 +103,7 @@ def main() -> None:
 
 
 def _tell(kind: str, message: str = "") -> None:
-    shown = printable(message, _LONGEST_MESSAGE)  # it may quote a file
-    Console(stderr=True).print(Text(kind, style="bold red"), Text(shown), soft_wrap=True)
+    Console(stderr=True).print(Text(kind, style="bold red"), plain(message), soft_wrap=True)
 
 
 def _sentence(error: Exception) -> str:
@@ -115,16 +113,17 @@ def _sentence(error: Exception) -> str:
     """
     from ase.calculators.calculator import CalculatorError
 
+    from ase_nbody.runtime.evaluation import EvaluationError
     from ase_nbody.runtime.memory import is_out_of_memory
 
     message = " ".join(str(error).split())
-    if is_out_of_memory(error) and not isinstance(error, CalculatorError):
+    if is_out_of_memory(error) and not isinstance(error, CalculatorError | EvaluationError):
         return f"out of memory ({message or 'no details'}): use smaller structures, fewer of them, or float32."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f"there is no room to write ({message}): free some space, or write elsewhere. "
             "Files that were complete before are unchanged."
         )
-    if isinstance(error, ValueError | OSError | CalculatorError | ImportError) and message:
+    if isinstance(error, ValueError | OSError | CalculatorError | EvaluationError | ImportError) and message:
         return message
     return f"{type(error).__name__} ({message or 'no details'}). This is unexpected; --debug shows where it happened."

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ase_nbody.files.archive import read_card
-from ase_nbody.files.example import example_structure
+from ase_nbody.files.example import example_structure, example_temperature
 
 if TYPE_CHECKING:
     import ase
@@ -45,7 +45,7 @@ def check(
     if html is not None:
         require_plots()
     card = read_card(model)["card"]
-    kelvin = temperature if temperature is not None else float(card.get("temperature", 300.0))
+    kelvin = temperature if temperature is not None else example_temperature(card)
     with Progress(
         TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ase_nbody.cli.keys import KeysOption, parse_keys
 from ase_nbody.files.archive import load_members
+from ase_nbody.terminal import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ def evaluate(
     frames = read_labelled(data, index, keys=parse_keys(key), tell=contents.append)
     (content,) = contents
     for sentence in filter(None, (str(content), content.ignored(uses_charge=bool(members[0].config.outputs)))):
-        Console(stderr=as_json).print(sentence, markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=as_json).print(plain(sentence), soft_wrap=True)
     table = evaluate_model(members, frames)
     if not table:
         raise DataError(f"{data} has no labels to compare with, such as energies; see docs/training.md for their names")

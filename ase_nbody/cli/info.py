@@ -12,8 +12,10 @@ from rich.text import Text
 from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.text import printable
 
 _MAX_ENTRIES = 12  # a longer list is shown as its length; --json shows all
+_MAX_CHARACTERS = 2000  # of a text
 
 
 def info(
@@ -97,15 +99,11 @@ def _levels(levels: list[dict[str, Any]], types: list[str]) -> Table:
 
 
 def _text(value: Any) -> Text:
-    """A value in a form for people.
-
-    Text from a file must not control the terminal, so characters that are not printable appear as escapes.
-    """
+    """A value in a form for people: text from a file must not control the terminal."""
     if isinstance(value, dict):
         return Text(", ").join(Text(" ").join((_text(key), _text(member))) for key, member in value.items())
     if isinstance(value, list | tuple):
         if len(value) > _MAX_ENTRIES:
             return Text(f"({len(value)} entries)")
         return Text(", ").join(map(_text, value))
-    shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return Text("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown))
+    return Text(printable(f"{value:.6g}" if isinstance(value, float) else str(value), _MAX_CHARACTERS))

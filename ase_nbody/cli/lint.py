@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ase_nbody.cli.keys import KeysOption, parse_keys
+from ase_nbody.terminal import plain
 
 if TYPE_CHECKING:
     from ase_nbody.data.lint.remark import Frames, Remark
@@ -39,7 +40,7 @@ def lint(
     keys = parse_keys(key)
 
     def tell(found: Found) -> None:
-        Console(stderr=as_json).print(str(found), markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=as_json).print(plain(found), soft_wrap=True)
 
     frames, test_frames = (read_labelled(path, keys=keys, tell=tell) if path else [] for path in (data, test))
     remarks = find_remarks(frames, test_frames)

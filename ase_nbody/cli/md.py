@@ -31,6 +31,7 @@ from ase_nbody.dynamics.integrators import temperature as present_temperature
 from ase_nbody.dynamics.monitor import MAX_TEMPERATURE_K
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.files.archive import read_card
+from ase_nbody.terminal import plain
 
 _MAX_MONITOR_INTERVAL = 10  # steps between calls of the monitor; fewer where it would otherwise miss a frame
 
@@ -147,7 +148,7 @@ def _bound(given: float | None, ensemble: str, temperature: float) -> float:
 
 
 def _say(sentence: str) -> None:
-    Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(plain(sentence), soft_wrap=True)
 
 
 def _relax(atoms: ase.Atoms) -> None:
@@ -201,7 +202,7 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
     if report["stopped"]:
         kept = f"All is kept up to step {report['last frame']}; the same command with --resume continues from there."
         for line, style in ((report["stopped"], "bold red"), (kept, None)):
-            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+            console.print(plain(line), style=style, soft_wrap=True)
     typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K", nl=False)
     typer.echo(f", {report['ns per day']:.2f} ns/day")
     typer.echo("\n".join(report["files"]))

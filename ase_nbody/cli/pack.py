@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ase_nbody.text import printable
+
 
 def pack(
     models: Annotated[list[str], typer.Argument(help="Model files, trained in the same way but from different seeds.")],
@@ -15,4 +17,4 @@ def pack(
 
     if output.exists():
         raise FileExistsError(f"{output} exists; choose another name or move the file away")
-    typer.echo(f"Wrote {pack_models(models, output)}")
+    typer.echo(printable(f"Wrote {pack_models(models, output)}", 4000))

@@ -5,36 +5,29 @@ What the entries of a file mean and how they are checked is in ``entries.py``.
 
 import contextlib
 import copy
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ase_nbody.files.entries import (
-    UNITS,
-    check_entries,
-    check_levels,
-    config_of,
-    features_of,
-    metadata_checksum,
-    upgraded,
-)
-from ase_nbody.files.tensor_file import ModelFileError, pack, read_bounded, unpack
+from ase_nbody.files.entries import check_entries, check_members, config_of, entries_of, upgraded
+from ase_nbody.files.tensor_file import ModelFileError, TensorFile, pack, read_bounded, read_header
+from ase_nbody.files.weights import check_declared, checksum, of_member, stack, verified_weights
 from ase_nbody.files.writing import write_whole
+from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.nn.weights import Weight
+from ase_nbody.nn.weights import undrawn_weights
+from ase_nbody.text import printable
 from ase_nbody.undisturbed import undisturbed
 
 __all__ = ["ModelFileError", "load_members", "load_model", "read_card", "save_model", "shipped_models", "write_whole"]
 
 SUFFIX = ".nbody"
-MAX_MEMBERS = 64
+_MAX_ERROR_CHARACTERS = 1000
 
 
 def save_model(
@@ -54,37 +47,41 @@ def save_model(
         TypeError, ValueError: the card is not JSON (an object, NaN), the network is too large for a model file, or the
             members of a committee differ in more than their weights.
     """
-    path = Path(path)
     networks = [network] if isinstance(network, NBodyNetwork) else list(network)
-    _check_members(len(networks))
-    check_levels(networks[0].config.levels)
+    check_members(len(networks))
     if any(member.config != networks[0].config for member in networks):
         raise ValueError("the members of a committee in one file must have one configuration; save them one by one")
-    weights = _stack([member.state_dict() for member in networks])
-    config = networks[0].config.model_dump(mode="json")
-    features = features_of(config)
-    content = {
-        "format": 4 if features else 3,
-        "config": config,
-        "card": dict(card or {}),
-        "units": UNITS,
-        "versions": {package: metadata.version(package) for package in ("torch", "e3nn", "ase", "numpy")},
-        "checksum": checksum(config, weights),
-        "members": len(networks),
-        **({"features": features} if features else {}),
-    }
-    write_whole(path, pack(weights, {**content, "metadata_checksum": metadata_checksum(content)}))
+    weights = stack([member.state_dict() for member in networks])
+    return write_model(Stored(networks[0].config, len(networks), weights), path, card or {})
+
+
+class Stored(NamedTuple):
+    """What a model file holds beside its card.
+
+    Attributes:
+        config: the configuration of all members.
+        members: number of networks.
+        weights: the weights by name, as the file has them: with a first axis for the members, if there are several.
+    """
+
+    config: NBodyConfig
+    members: int
+    weights: Mapping[str, Tensor]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of all weights."""
+        return next(iter(self.weights.values())).dtype
+
+
+def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str, Any]) -> Path:
+    """Write a model file; see ``save_model``."""
+    path = Path(path)
+    config = stored.config.model_dump(mode="json")
+    content = entries_of(config, stored.members, card, checksum(config, stored.weights))
+    config_of(content)  # what would not be read is not written
+    write_whole(path, pack(stored.weights, content))
     return path
-
-
-def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the configuration, in the form that the file holds, and every weight (name, dtype, shape, bytes)."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name in sorted(weights):
-        weight = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode(errors="backslashreplace"))
-        digest.update(weight.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
@@ -110,46 +107,39 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
 @undisturbed()
 def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
     """Read all networks of a model file: one, or the members of a committee. Otherwise the same as ``load_model``."""
-    path = find_model(name)
-    with _errors_name(path):
-        content, weights = _read(path)
-        present = upgraded(content)
-        config, count = config_of(present), present["members"]
-        _check_members(count)
-        declared = NBodyNetwork.declared_weights(config)
-        _check_size(declared, count, weights)
-        _check_weights(content, weights)
-        _check_shapes(declared, count, weights)
-        # The initial weights are overwritten, so drawing them must not advance the caller's random numbers.
-        with torch.random.fork_rng(devices=[]):
-            network = NBodyNetwork(config)
-        members = [network, *(copy.deepcopy(network) for _ in range(count - 1))]
-        for member, own in zip(members, _unstack(weights, count), strict=True):
-            member.load_state_dict(own, strict=True)
+    config, count, weights = read_stored(name)
+    with _errors_name(find_model(name)), undrawn_weights():
+        network = NBodyNetwork(config)
+    members = [network, *(copy.deepcopy(network) for _ in range(count - 1))]  # they share the constants
+    for number, member in enumerate(members):
+        own = {name: weight.to(torch.float64, copy=True) for name, weight in of_member(weights, number, count).items()}
+        member.load_state_dict(own, strict=True, assign=True)
     return [member.requires_grad_(False) for member in members]
 
 
-def _stack(members: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """Stack the weights of all members, name by name. The weights of a single network stay as they are."""
-    if len(members) == 1:
-        return members[0]
-    return {name: torch.stack([weights[name] for weights in members]) for name in members[0]}
+def read_stored(name: str | os.PathLike[str]) -> Stored:
+    """Read and verify configuration and weights of a model file without building its networks.
 
-
-def _unstack(weights: Mapping[str, Tensor], count: int) -> list[Mapping[str, Tensor]]:
-    """The inverse of ``_stack``."""
-    if count == 1:
-        return [weights]
-    return [{name: weight[member] for name, weight in weights.items()} for member in range(count)]
+    Raises:
+        FileNotFoundError, PermissionError, ModelFileError: see ``load_model``.
+    """
+    path = find_model(name)
+    with _errors_name(path):
+        file = _read(path)
+        present = upgraded(file.content)
+        config, count = config_of(present), present["members"]
+        check_members(count)
+        check_declared(NBodyNetwork.declared_weights(config), count, file.shapes)
+        return Stored(config, count, verified_weights(file))
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the entries of a model file (config, card, units, versions, ...) unchanged, and verify its checksums."""
     path = find_model(name)
     with _errors_name(path):
-        content, weights = _read(path)
-        _check_weights(content, weights)
-    return content
+        file = _read(path)
+        verified_weights(file)
+    return file.content
 
 
 def shipped_models() -> dict[str, Path]:
@@ -181,55 +171,12 @@ def _errors_name(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{path} is not an N-body model that can be loaded: {error}") from error
+        reason = printable(str(error), _MAX_ERROR_CHARACTERS)
+        raise ModelFileError(f"{path} is not an N-body model that can be loaded: {reason}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read entries and weights, and check the entries. The weights are not verified yet."""
-    content, weights = unpack(read_bounded(path))
-    check_entries(content)
-    return content, weights
-
-
-def _check_members(count: int) -> None:
-    if isinstance(count, bool) or not 1 <= count <= MAX_MEMBERS:
-        raise ModelFileError(f"a committee of {count} networks; a model file holds 1 to {MAX_MEMBERS}")
-
-
-def _check_size(declared: Mapping[str, Weight], members: int, weights: Mapping[str, Tensor]) -> None:
-    """Refuse a file whose number of weights is not that of its networks, before the weights are hashed."""
-    expected = sum(weight.size for weight in declared.values())
-    found = sum(weight.numel() for weight in weights.values())
-    if members * expected != found:
-        raise ModelFileError(
-            f"the configuration describes a network of {expected} weights, but the file holds {found} weights for "
-            f"{members} network(s): the weights do not fit the configuration"
-        )
-
-
-def _check_shapes(declared: Mapping[str, Weight], members: int, weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights whose names or shapes are not those of the network, before it is built."""
-    missing, foreign = sorted(declared.keys() - weights.keys()), sorted(weights.keys() - declared.keys())
-    if missing or foreign:
-        raise ModelFileError(
-            f"the weights do not fit the configuration. Missing keys: {_first_names(missing)}; "
-            f"keys that do not belong to it: {_first_names(foreign)}"
-        )
-    for name, weight in declared.items():
-        shape = tuple(weights[name].shape)
-        if members > 1 and shape[:1] != (members,):
-            raise ModelFileError(f"the weight {name[:100]!r} is not that of a committee of {members}")
-        if (shape[1:] if members > 1 else shape) != weight.shape:
-            raise ModelFileError(f"size mismatch: the weight {name!r} has {list(shape)}, not {list(weight.shape)}")
-
-
-def _first_names(names: Sequence[str]) -> str:
-    """The first three names, each cut to 100 characters: a file may hold any number of names of any length."""
-    return ", ".join(repr(name[:100]) for name in names[:3]) + (", ..." if len(names) > 3 else "") or "none"
-
-
-def _check_weights(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    if content["checksum"] != checksum(content["config"], weights):
-        raise ModelFileError("it is damaged: its checksum does not match its contents. Fetch or train it anew.")
-    if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
-        raise ModelFileError("a weight is NaN or infinite. The training diverged; train it anew.")
+def _read(path: Path) -> TensorFile:
+    """Read a file and check its entries. The weights are not verified yet."""
+    file = read_header(read_bounded(path))
+    check_entries(file.content)
+    return file

@@ -1,18 +1,25 @@
 """Committees: several networks in one model file, trained on the same data. Where they disagree, trust none."""
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ase_nbody.files.archive import checksum, load_members, read_card, save_model
+import torch
+from torch import Tensor
+
+from ase_nbody.files.archive import Stored, read_card, read_stored, write_model
+from ase_nbody.files.room import require_room
+from ase_nbody.files.weights import checksum, of_member, stack
+from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 
 
 def pack_models(
     models: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str], card: dict[str, Any] | None = None
 ) -> Path:
-    """Write the networks of several model files as one committee.
+    """Write the networks of several model files as one committee. Their weights keep their dtype if all have one.
 
     The card of the committee holds the entries that all cards share. Its entry ``members`` lists for each file its
     checksum and its other entries.
@@ -24,20 +31,20 @@ def pack_models(
 
     Raises:
         ValueError: there are fewer than two files, they differ in more than their weights, or a network occurs twice.
+        ModelFileError: together they are too large for a file, or have more than 64 members.
         FileNotFoundError, ModelFileError: see ``load_model``.
     """
     if len(models) < 2:
         raise ValueError(f"a committee needs at least two models, got {len(models)}")
-    members = [load_members(model) for model in models]
-    first = members[0][0].config
-    for model, networks in zip(models, members, strict=True):
-        differing = [name for name, value in first if getattr(networks[0].config, name) != value]
-        if differing:
-            raise ValueError(
-                f"{os.fspath(model)} differs from {os.fspath(models[0])} in {', '.join(differing)}: one file holds "
-                "networks of one configuration, trained on the same data. NBodyCalculator takes a list of any files."
-            )
-    refuse_repeated(members, [os.fspath(model) for model in models])
+    names = [os.fspath(model) for model in models]
+    stored: list[Stored] = []
+    for model, name in zip(models, names, strict=True):
+        stored.append(read_stored(model))
+        _require_one_configuration(stored[0].config, stored[-1].config, names[0], name)
+        dtype = functools.reduce(torch.promote_types, (one.dtype for one in stored))
+        require_room(stored[0].config, sum(one.members for one in stored), dtype)  # before the next one is read
+    networks = [[of_member(one.weights, number, one.members) for number in range(one.members)] for one in stored]
+    _refuse_equal([[_identity(stored[0].config, weights) for weights in group] for group in networks], names)
     contents = [read_card(model) for model in models]
     cards = [content["card"] for content in contents]
     shared = {key: value for key, value in cards[0].items() if all(other.get(key) == value for other in cards)}
@@ -45,8 +52,18 @@ def pack_models(
     for content in contents:
         others = {key: value for key, value in content["card"].items() if key not in shared}
         own.append({"checksum": content["checksum"], **others})
-    networks = [network for group in members for network in group]
-    return save_model(networks, path, {**shared, "members": own, **(card or {})})
+    members = [{name: weight.to(dtype) for name, weight in one.items()} for group in networks for one in group]
+    committee = Stored(stored[0].config, len(members), stack(members))
+    return write_model(committee, path, {**shared, "members": own, **(card or {})})
+
+
+def _require_one_configuration(first: NBodyConfig, other: NBodyConfig, first_name: str, name: str) -> None:
+    differing = [entry for entry, value in first if getattr(other, entry) != value]
+    if differing:
+        raise ValueError(
+            f"{name} differs from {first_name} in {', '.join(differing)}: one file holds networks of one "
+            "configuration, trained on the same data. NBodyCalculator takes a list of any files."
+        )
 
 
 def refuse_repeated(members: Sequence[Sequence[NBodyNetwork]], names: Sequence[str]) -> None:
@@ -59,14 +76,21 @@ def refuse_repeated(members: Sequence[Sequence[NBodyNetwork]], names: Sequence[s
     Raises:
         ValueError: two networks have equal configurations and weights.
     """
+    _refuse_equal([[_identity(network.config, network.state_dict()) for network in group] for group in members], names)
+
+
+def _identity(config: NBodyConfig, weights: Mapping[str, Tensor]) -> str:
+    """A checksum of a network that does not depend on the dtype of its weights."""
+    return checksum(config.model_dump(mode="json"), {name: weight.double() for name, weight in weights.items()})
+
+
+def _refuse_equal(identities: Sequence[Sequence[str]], names: Sequence[str]) -> None:
     owners: dict[str, str] = {}
-    for name, networks in zip(names, members, strict=True):
-        for network in networks:
-            weights = {key: weight.double() for key, weight in network.state_dict().items()}
-            digest = checksum(network.config.model_dump(mode="json"), weights)
-            if digest in owners:
+    for name, group in zip(names, identities, strict=True):
+        for identity in group:
+            if identity in owners:
                 raise ValueError(
-                    f"{name} and {owners[digest]} are, or hold, the same network: a committee that has it twice shows "
-                    "too small a spread. Give each network once, or train others with another training.seed."
+                    f"{name} and {owners[identity]} are, or hold, the same network: a committee that has it twice "
+                    "shows too small a spread. Give each network once, or train others with another training.seed."
                 )
-            owners[digest] = name
+            owners[identity] = name

@@ -21,16 +21,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 from pydantic import ValidationError
 
 from ase_nbody.files.tensor_file import ModelFileError
-from ase_nbody.network.config import NBodyConfig
+from ase_nbody.network.config import MAX_LEVELS, NBodyConfig
 
 FORMAT_VERSION = 4  # the newest that is read
 UNITS = {"energy": "eV", "length": "Angstrom"}
-MAX_LEVELS = 8  # a level takes some hundredths of a second to build, even if it has few weights
+MAX_MEMBERS = 64
+MAX_CONFIG_BYTES = 3 * 2**20  # as JSON: all elements with all pairs of them, and as many surroundings as may be
+_MAX_LISTED_FAULTS = 1000  # an error for each would take a hundred megabytes if a file has more
 _ENTRIES: dict[str, type] = {
     "format": int,
     "config": dict,
@@ -89,10 +92,26 @@ def metadata_checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check_levels(levels: Sequence[Any]) -> None:
-    """Refuse more levels than a file may have."""
-    if len(levels) > MAX_LEVELS:
-        raise ModelFileError(f"a network of {len(levels)} levels; a model file holds at most {MAX_LEVELS}")
+def entries_of(config: Mapping[str, Any], members: int, card: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    """The entries of a model file; ``digest`` is the checksum of configuration and weights."""
+    features = features_of(config)
+    content = {
+        "format": 4 if features else 3,
+        "config": config,
+        "card": dict(card),
+        "units": UNITS,
+        "versions": {package: metadata.version(package) for package in ("torch", "e3nn", "ase", "numpy")},
+        "checksum": digest,
+        "members": members,
+        **({"features": features} if features else {}),
+    }
+    return {**content, "metadata_checksum": metadata_checksum(content)}
+
+
+def check_members(count: int) -> None:
+    """Refuse a number of networks that a file cannot have."""
+    if isinstance(count, bool) or not 1 <= count <= MAX_MEMBERS:
+        raise ModelFileError(f"a committee of {count} networks; a model file holds 1 to {MAX_MEMBERS}")
 
 
 def check_entries(content: Mapping[str, Any]) -> None:
@@ -175,11 +194,16 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
         ModelFileError: it is not valid, its species are in another order than the network's, or it does not use a
             feature that the file says it uses.
     """
-    levels = content["config"].get("levels")
-    check_levels(levels if isinstance(levels, list) else ())  # comes first, because validating a level takes time
+    levels, text = content["config"].get("levels"), json.dumps(content["config"])
+    if isinstance(levels, list) and len(levels) > MAX_LEVELS:
+        raise ModelFileError(f"a network of {len(levels)} levels; a model file holds at most {MAX_LEVELS}")
+    if len(text) > MAX_CONFIG_BYTES:  # comes first, because validating takes time
+        raise ModelFileError(f"its configuration has {len(text):,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed")
     try:
-        config = NBodyConfig.model_validate_json(json.dumps(content["config"]), strict=True)
+        config = NBodyConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
+        if error.error_count() > _MAX_LISTED_FAULTS:
+            raise ModelFileError(f"its configuration is not valid: it has {error.error_count():,} faults") from error
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, ("config", *first["loc"])))
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error

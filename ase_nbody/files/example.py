@@ -1,5 +1,6 @@
 """The example structure in the card of a model: what the model is for, checked as if a stranger had written it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.structure import Structure, StructureError
 
 MAX_ATOMS = 1000
+MAX_TEMPERATURE_K = 1e5
 _KEYS = ("numbers", "positions", "cell", "pbc")
 _OPTIONAL = ("charge",)
 
@@ -54,6 +56,22 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
         )
     except StructureError as error:
         raise ModelFileError(f"the model's card has an 'example' that cannot be evaluated: {error}") from error
+
+
+def example_temperature(card: Mapping[str, Any], default: float = 300.0) -> float:
+    """The temperature in K under ``temperature`` in a card, at which the model is meant to be used.
+
+    Raises:
+        ModelFileError: it is not a number from 0 to ``MAX_TEMPERATURE_K``.
+    """
+    kelvin = card.get("temperature", default)
+    try:
+        value = float(kelvin) if type(kelvin) in (int, float, str) else math.nan  # a training writes text
+    except (ValueError, OverflowError):
+        value = math.nan
+    if not 0.0 <= value <= MAX_TEMPERATURE_K:
+        raise _refusal("temperature", f"a temperature in K, from 0 to {MAX_TEMPERATURE_K:g}")
+    return value
 
 
 def _vectors(entry: str, rows: Any, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -11,9 +11,11 @@ knows nothing about networks.
 
 import json
 import math
+import operator
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-MAX_FILE_BYTES = 64 * 2**20  # over twenty times our largest model file; hashing takes a fraction of a second
-MAX_HEADER_BYTES = 64 * 2**10  # six times the largest header of our models
+MAX_FILE_BYTES = 512 * 2**20  # over three times a committee of 64 of our largest models
+MAX_HEADER_BYTES = 8 * 2**20  # holds the errors of a committee of 64 on each of 118 elements
+MAX_JSON_VALUES = 300_000  # in the header, as its brackets and commas tell: an object of Python takes up to 300 bytes
 MAX_JSON_DEPTH = 16  # levels of brackets
 DTYPES = {"F32": torch.float32, "F64": torch.float64}
 
@@ -44,7 +47,7 @@ def read_bounded(path: Path) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ModelFileError(f"{path} is a pipe or a device; give a model file")
-            payload = file.read(MAX_FILE_BYTES + 1) if status.st_size <= MAX_FILE_BYTES else b""
+            payload = file.read(status.st_size + 1) if status.st_size <= MAX_FILE_BYTES else b""
     except PermissionError as error:
         raise PermissionError(f"{path} may not be read by this user; ask its owner for permission to read") from error
     except FileNotFoundError:
@@ -63,6 +66,24 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # without it, opening a pipe would wait for a writer
 
 
+def check_room(tensor_bytes: int, header_bytes: int) -> None:
+    """Refuse what would not fit into a file.
+
+    Raises:
+        ModelFileError: the tensors or the header are too large.
+    """
+    if tensor_bytes + header_bytes > MAX_FILE_BYTES:
+        raise ModelFileError(
+            f"its weights take {tensor_bytes / 2**20:,.0f} MiB, and a model file holds {MAX_FILE_BYTES / 2**20:.0f} "
+            "MiB: take fewer channels, or fewer members of a committee"
+        )
+    if header_bytes > MAX_HEADER_BYTES:
+        raise ModelFileError(
+            f"its card and configuration take about {header_bytes:,} bytes, and a model file holds "
+            f"{MAX_HEADER_BYTES:,}: shorten the card"
+        )
+
+
 def pack(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
     """The bytes of a file with these tensors and JSON-able entries. ``unpack`` accepts them.
 
@@ -76,11 +97,49 @@ def pack(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> bytes:
     return payload
 
 
+@dataclass(frozen=True)
+class TensorFile:
+    """A file of which only the header has been read.
+
+    Attributes:
+        content: the parsed entries.
+        shapes: the shape of each tensor, by name.
+        dtype: the type of all tensors.
+        payload: the bytes of the file.
+    """
+
+    content: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    dtype: torch.dtype
+    payload: bytes
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors, as copies.
+
+        Raises:
+            ModelFileError: the header announces fewer or more bytes than there are.
+        """
+        try:
+            return load(self.payload)
+        except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+            raise ModelFileError(f"its tensors cannot be read: {error}") from error
+
+
 def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The parsed entries and the tensors of a file. All tensors have the same dtype, one of ``DTYPES``.
 
     Raises:
         ModelFileError: the bytes are not such a file, or the header announces fewer or more bytes.
+    """
+    file = read_header(payload)
+    return file.content, file.tensors()
+
+
+def read_header(payload: bytes) -> TensorFile:
+    """The parsed header of a file, from which a caller can tell what its tensors would take.
+
+    Raises:
+        ModelFileError: the bytes are not such a file.
     """
     length = int.from_bytes(payload[:8], "little")
     if len(payload) < 8 or length > len(payload) - 8:
@@ -90,11 +149,15 @@ def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"it has {len(payload):,} bytes, {length:,} of them in the header; "
             f"at most {MAX_FILE_BYTES:,} and {MAX_HEADER_BYTES:,} are allowed"
         )
+    text = payload[8 : 8 + length]
+    if sum(map(text.count, (b"[", b"{", b","))) > MAX_JSON_VALUES:
+        raise ModelFileError(f"its header has more than {MAX_JSON_VALUES:,} values")
     try:
-        header = parse_json(payload[8 : 8 + length].decode())
+        header = parse_json(text.decode())
         raw = header.pop("__metadata__", {})
         content = {key: parse_json(value) for key, value in raw.items()}
         found = {entry["dtype"] for entry in header.values()}
+        shapes = {name: tuple(map(operator.index, entry["shape"])) for name, entry in header.items()}
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ModelFileError(f"its header is not one of safetensors with JSON entries: {error}") from error
     if len(found) != 1 or not found <= DTYPES.keys():
@@ -102,10 +165,7 @@ def unpack(payload: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"it must hold weights of one floating-point type ({' or '.join(DTYPES)}), "
             f"but it holds {', '.join(sorted(map(str, found))) or 'none'}"
         )
-    try:
-        return content, load(payload)
-    except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError) as error:
-        raise ModelFileError(f"its tensors cannot be read: {error}") from error
+    return TensorFile(content, shapes, DTYPES[found.pop()], payload)
 
 
 def parse_json(text: str) -> Any:

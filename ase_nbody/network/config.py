@@ -23,6 +23,7 @@ from ase_nbody.network.outputs import known_outputs
 from ase_nbody.so3.fragments import Type
 from ase_nbody.so3.powers import power_couplings
 
+MAX_LEVELS = 8  # a level takes some hundredths of a second to build, even if it has few weights
 Parts = Literal["all", "heavy"] | tuple[str, ...]
 # What a network gives beside the energy: names of ``OUTPUTS``, sorted, each once.
 Outputs = Annotated[tuple[str, ...], AfterValidator(known_outputs)]
@@ -155,7 +156,9 @@ class NBodyConfig(_Compact):
 
     species: tuple[str, ...] = Field(min_length=1)
     levels: tuple[LevelConfig, ...] = Field(
-        default=(LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0)), min_length=1
+        default=(LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0)),
+        min_length=1,
+        max_length=MAX_LEVELS,
     )
     embedding: int | None = Field(None, ge=1)
     isolated_atom_energies: dict[str, float] = Field(default_factory=dict)

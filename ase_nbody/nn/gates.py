@@ -5,6 +5,8 @@ state are evaluated by exact quadrature on the sphere (``so3.gaunt``). The sum o
 coefficients themselves, once for the whole sum.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,7 +15,7 @@ from ase_nbody.hierarchy.exchange import gather_children
 from ase_nbody.hierarchy.tables import Level
 from ase_nbody.nn.weights import Weight
 from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, State, Type, by_degree, gaunt_matrix
-from ase_nbody.so3.constants import ExactConstants
+from ase_nbody.so3.constants import Constant, ExactConstants
 
 
 class ZerothOrderGate(nn.Module):
@@ -126,7 +128,7 @@ class FirstOrderGate(ExactConstants):
         if n_radial is not None:
             declared = self.weights(tau_child, l_max, n_basis, n_radial)
             self.radial = nn.Parameter(declared["radial"].normal() / n_basis**0.5)
-            self.register_constant("coupling", gaunt_matrix(l_max, tau_child.l_max, l_max))
+            self.register_constant("coupling", _coupling(l_max, tau_child.l_max))
 
     @staticmethod
     def result_type(tau_child: Type, l_max: int, n_basis: int, n_radial: int | None = None) -> Type:
@@ -161,3 +163,9 @@ class FirstOrderGate(ExactConstants):
         products = torch.einsum("xnij,yijc->xyinc", fields, children)
         gaunt = self.coupling.unflatten(1, (len(fields), len(children)))
         return torch.einsum("zxy,xyinc->zinc", gaunt, products).flatten(2)
+
+
+@functools.cache
+def _coupling(l_max: int, l_child: int) -> Constant:
+    """G of the first-order gate ``(components, components * components of a child)``: megabytes that layers share."""
+    return Constant(gaunt_matrix(l_max, l_child, l_max))

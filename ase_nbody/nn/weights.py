@@ -10,12 +10,29 @@ for its optimisers.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_UNDRAWN = ContextVar("_UNDRAWN", default=False)
+
+
+@contextmanager
+def undrawn_weights() -> Iterator[None]:
+    """Layers that this thread builds here have weights without numbers: they take no memory and no random numbers.
+
+    The caller replaces them, with ``load_state_dict(..., assign=True)``.
+    """
+    token = _UNDRAWN.set(True)
+    try:
+        yield
+    finally:
+        _UNDRAWN.reset(token)
 
 
 @dataclass(frozen=True)
@@ -38,11 +55,15 @@ class Weight:
 
     def normal(self) -> Tensor:
         """Standard normal numbers of this shape, float64, from torch's global generator."""
-        return torch.randn(self.shape, dtype=torch.float64)
+        return self._empty() if _UNDRAWN.get() else torch.randn(self.shape, dtype=torch.float64)
 
     def ones(self) -> Tensor:
         """Ones of this shape, float64."""
-        return torch.ones(self.shape, dtype=torch.float64)
+        return self._empty() if _UNDRAWN.get() else torch.ones(self.shape, dtype=torch.float64)
+
+    def _empty(self) -> Tensor:
+        """A tensor that has this shape but no numbers."""
+        return torch.empty(self.shape, dtype=torch.float64, device="meta")
 
 
 class Plan:

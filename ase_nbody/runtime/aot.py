@@ -21,9 +21,11 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.runtime.aot_cache import cache_folder, trusted_place
+from ase_nbody.runtime.aot_cache import cache_folder, read_trusted, trusted_place
 from ase_nbody.runtime.aot_key import library_key
 from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
+from ase_nbody.runtime.aot_package import DamagedCodeError, packed, signature, unpacked
+from ase_nbody.runtime.fallback import first_line
 
 Library = Callable[[Sequence[Tensor]], list[Tensor]]  # from the tensors of a ``Traceable`` to what its function returns
 
@@ -48,8 +50,19 @@ def load_library(network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork
     """The compiled code of what ``trace`` returns: from the cache, or compiled now.
 
     It reads the network's weights at every call; they may change in place.
+
+    Raises:
+        Exception: see ``kept_library``.
+        RuntimeError: the code cannot be loaded; the message says how to get it anew.
     """
-    code = load_code(str(kept_library(network, name, trace)), network.one_hot.device)
+    traceable = trace(network)
+    path = kept_library(network, name, lambda _: traceable)
+    try:
+        code = load_code(str(path), network.one_hot.device, _taken(network, traceable))
+    except Exception as error:
+        raise RuntimeError(
+            f"{path} cannot be loaded ({first_line(error)}): remove it, and it is compiled anew"
+        ) from error
     weights = [weight.detach().contiguous() for weight in network.parameters()]
 
     def library(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -62,19 +75,47 @@ def load_library(network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork
 def kept_library(
     network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork], Traceable], *, anew: bool = False
 ) -> Path:
-    """The path of the compiled code, which is compiled now if it is not kept yet or is wanted ``anew``.
+    """The path of the compiled code, which is compiled now if it is not kept yet, is damaged, or is wanted ``anew``.
 
     If several processes need it at once, one compiles and the others wait: torch's compiler works in a cache that they
     share, and would pack what another process has half written. If other users may have written to ``library_path``,
     the code is kept elsewhere (see ``trusted_place``).
+
+    Raises:
+        Exception: see ``compile_library``.
+        DamagedCodeError: the file is damaged, and this user may not replace it.
     """
-    path = trusted_place(library_path(network, name))
-    if path.is_file() and not anew:
+    path, traceable = trusted_place(library_path(network, name)), trace(network)
+    taken = _taken(network, traceable)
+    if not anew and _damage(path, taken) is None:
         return path
     with FileLock(path.with_suffix(".lock"), mode=0o600):
-        if anew or not path.is_file():
-            compile_library(network, trace(network), path)
+        reason = _damage(path, taken)
+        if reason is None and not anew:
+            return path
+        try:
+            compile_library(network, traceable, path)
+        except PermissionError as error:
+            if not path.exists():
+                raise
+            remedy = "remove it, or set NBODY_CACHE to another folder"
+            raise DamagedCodeError(f"this user may not replace {path} ({reason or 'as asked'}): {remedy}") from error
     return path
+
+
+def _damage(path: Path, taken: str) -> str | None:
+    """Why the code that takes this cannot be loaded from a file; None if it can."""
+    try:
+        unpacked(read_trusted(path), path.stem, taken)
+    except FileNotFoundError:
+        return "it is not there"
+    except DamagedCodeError as error:
+        return str(error)
+    return None
+
+
+def _taken(network: NBodyNetwork, traceable: Traceable) -> str:
+    return signature(list(network.parameters()), traceable.tensors, traceable.free)
 
 
 def library_path(network: NBodyNetwork, name: str) -> Path:
@@ -83,7 +124,7 @@ def library_path(network: NBodyNetwork, name: str) -> Path:
     The folder is ``NBODY_CACHE`` of the environment, or the user's cache folder. The file's name begins with a key of
     all that the code depends on (see ``library_key``).
     """
-    return cache_folder() / f"{library_key(network)}-{name}.pt2"
+    return cache_folder() / f"{library_key(network)}-{name}.code"
 
 
 def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> None:
@@ -115,7 +156,8 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
         torch._inductor.aoti_compile_and_package(
             program, package_path=package, inductor_configs={"cpp.dynamic_threads": True}
         )
-    write_whole(path, package.getvalue(), private=True)
+    content = packed(package.getvalue(), path.stem, _taken(network, traceable))
+    write_whole(path, content, private=True)
 
 
 def _axes(tensor: Tensor, free: Sequence[int]) -> dict[int, object]:

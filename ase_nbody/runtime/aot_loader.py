@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ase_nbody.runtime.aot_cache import read_trusted
+from ase_nbody.runtime.aot_package import unpacked
 from ase_nbody.runtime.fallback import first_line
 
 # Versions of torch whose private interfaces this package was tested with. Add one once tests/runtime passes with it.
@@ -33,16 +34,22 @@ def torch_is_tested() -> bool:
 
 
 @functools.lru_cache(maxsize=MAX_LOADED_LIBRARIES)
-def load_code(path: str, device: torch.device) -> Code:
-    """The code in a package of AOTInductor (``.pt2``), on the device that it was compiled for.
+def load_code(path: str, device: torch.device, taken: str | None = None) -> Code:
+    """The code that is kept in a file (see ``aot_package``), on the device that it was compiled for.
+
+    Args:
+        path: the file.
+        device: the device.
+        taken: what the code has to take (see ``signature``).
 
     If torch's public loader must be used, one sentence on stderr says so, once per process.
 
     Raises:
         UntrustedCodeError: other users may have written the file (see ``read_trusted``).
-        Exception: whatever torch's public loader raises, for instance for a file that is not such a package.
+        DamagedCodeError: the file is damaged, or its code takes something else.
+        Exception: whatever torch's public loader raises.
     """
-    content = read_trusted(Path(path))
+    content = unpacked(read_trusted(Path(path)), Path(path).stem, taken)
     with tempfile.TemporaryDirectory() as folder:  # loaders want a path, and nobody else can change this copy
         copy = Path(folder, "code.pt2")
         copy.write_bytes(content)

@@ -19,7 +19,7 @@ from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.coverage_watch import CoverageWatch
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, require_finite, split_batch
 from ase_nbody.runtime.extrapolation import ProximityWatch
-from ase_nbody.runtime.memory import free_memory, is_out_of_memory, needed_memory, too_large
+from ase_nbody.runtime.memory import MemoryGuard, is_out_of_memory, too_large
 from ase_nbody.runtime.pickled import from_bytes, to_bytes
 from ase_nbody.runtime.runner import Runner
 from ase_nbody.runtime.settings import DTYPES, Settings, existing_device
@@ -29,7 +29,6 @@ from ase_nbody.undisturbed import is_forked, undisturbed
 
 BATCH_ATOMS = 2000  # atoms in a batch of structures that are evaluated side by side
 SERIAL_EDGES = 4000  # up to this number of edges, torch's threads only wait for each other
-_SAFE_EDGES = 100_000  # edges of a hierarchy for which memory is not a concern
 
 
 class Evaluator:
@@ -87,7 +86,7 @@ class Evaluator:
         self.followed = [VerletHierarchy(layout, self.settings.skin, self.device) for layout in self.layouts]
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
         self._coverage = CoverageWatch([network.config.coverage for network in self.networks])
-        self._fitted_edges = _SAFE_EDGES  # of the largest hierarchy that fitted into the memory
+        self._memory = MemoryGuard()
 
     @property
     def species(self) -> tuple[str, ...]:
@@ -212,16 +211,13 @@ class Evaluator:
         return [torch.from_numpy(array).to(self.device) for array in arrays]
 
     def _predict_by(self, number: int, hierarchy: Hierarchy, geometry: Sequence[Tensor]) -> Prediction:
-        network, n_edges = self.networks[number], hierarchy.n_edges
-        if n_edges <= self._fitted_edges or needed_memory(network, hierarchy) < free_memory(self.device):
-            try:  # without the estimate, Linux would grant the memory and kill the process when it uses it
-                prediction = self._runners[number](hierarchy, *geometry)
+        network = self.networks[number]
+        if not self._memory.foresees_failure(network, hierarchy):
+            try:
+                return self._runners[number](hierarchy, *geometry)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-            else:
-                self._fitted_edges = max(self._fitted_edges, n_edges)
-                return prediction
         # Raised only here, because the failed evaluation has let go of its memory by now.
         raise EvaluationError(too_large(network, hierarchy))
 

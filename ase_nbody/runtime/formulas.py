@@ -147,7 +147,7 @@ class TracedHarmonics(SphericalHarmonics):
         vector = math.sqrt(3) * unit
         blocks = [torch.ones_like(vector[:1]), vector]
         for degree in range(2, self.l_max + 1):
-            coupling = self._exact[f"raise_{degree}"].reshape(2 * degree + 1, -1)  # (2l + 1, (2l - 1) * 3)
+            coupling = self.exact(f"raise_{degree}").reshape(2 * degree + 1, -1)  # (2l + 1, (2l - 1) * 3)
             below, axes = blocks[-1].unbind(0), vector.unbind(0)
             terms = [
                 [float(row[k]) * (below[k // 3] * axes[k % 3]) for k in np.flatnonzero(abs(row) > 1e-12)]
@@ -170,7 +170,7 @@ class TracedRadialBasis(RadialBasis):
         waves = [torch.zeros_like(first), first]
         while len(waves) <= len(self.number):
             waves.append(twice_cosine * waves[-1] - waves[-2])
-        amplitudes = self._exact["amplitude"].tolist()
+        amplitudes = self.exact("amplitude").tolist()
         return torch.stack([amplitude * wave for amplitude, wave in zip(amplitudes, waves[1:], strict=True)])
 
 

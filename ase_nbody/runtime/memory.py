@@ -1,25 +1,47 @@
 """How much memory an evaluation takes, how much is free, and how a program keeps the memory that it frees."""
 
-import copy
 import ctypes
 import math
 import platform
 import resource
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ase_nbody.hierarchy.tables import Hierarchy
+from ase_nbody.network.level import LevelTypes, NBodyLevel
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
+from ase_nbody.nn.heads import ReadOut
+from ase_nbody.nn.mixing import Mixing
+from ase_nbody.nn.radial import RadialBasis
+from ase_nbody.nn.species import SpeciesGain
+from ase_nbody.nn.weights import undrawn_weights
 from ase_nbody.potential import evaluate
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.runner import Runner
+from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics
 
-# Ratio of the peak to what is kept for the backward pass, which makes gradients of nearly the same size (measured: 1.9
-# to 2.2).
-_PEAK = 2.0
+# Layers whose tensors ``most_memory`` knows. Where a level has others, an evaluation is counted, unless it is tiny.
+_KNOWN_LAYERS = (
+    NBodyLevel,
+    RadialBasis,
+    Mixing,
+    FirstOrderGate,
+    ZerothOrderGate,
+    SpeciesGain,
+    ReadOut,
+    SphericalHarmonics,
+    SphereQuadrature,
+)
+_UNKNOWN_NUMBERS = 1e6  # for each edge and part
+_SAFE_BYTES = 2.0**30  # by ``most_memory``: such an evaluation takes a few hundred megabytes
 # Options of glibc's mallopt(3): the number of blocks that come straight from the system, the free bytes at which a heap
 # shrinks, and the bytes that it then keeps.
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD = -4, -1, -2
@@ -47,31 +69,114 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known or "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
+class MemoryGuard:
+    """Foresees evaluations that do not fit into memory: Linux would grant the memory and kill the process that uses it.
+
+    The count takes some tenths of a second. It is made only where ``most_memory`` exceeds what fitted before.
+    """
+
+    def __init__(self) -> None:
+        self._fits = _SAFE_BYTES
+
+    def foresees_failure(self, network: NBodyNetwork, hierarchy: Hierarchy) -> bool:
+        """Whether an evaluation needs more memory than there is."""
+        most = most_memory(network, hierarchy)
+        if most <= self._fits:
+            return False
+        need, free = needed_memory(network, hierarchy), free_memory(hierarchy.numbers.device)
+        if need >= free:
+            return True
+        self._fits = most * max(1.0, min(1.5, 0.5 * free / need))  # a system that moves needs no new count
+        return False
+
+
+def most_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
+    """More bytes than an evaluation takes at once, from the sizes of the tables and of the network alone.
+
+    For each level it adds up the sizes of the tensors, each with the number of copies that the way up and the way down
+    may have at the same time.
+    """
+    numbers = 0.0
+    levels = zip(network.config.levels, network.taus, network.levels, hierarchy.levels, strict=False)
+    for config, below, level, tables in levels:
+        if not all(isinstance(layer, _KNOWN_LAYERS) for layer in level.modules()):
+            numbers += _UNKNOWN_NUMBERS * (tables.child.numel() + tables.child.shape[0])
+            continue
+        types, harmonics, n_degrees = LevelTypes.of(below, config), (config.l_max + 1) ** 2, config.l_max + 1
+        n = types.n_radial or config.n_basis
+        points = max((one.points for one in level.modules() if isinstance(one, SphereQuadrature)), default=0)
+        message = types.message.components * types.message.channels
+        edge = 100 + 8 * config.n_basis + 12 * harmonics + 4 * message
+        part = 6 * types.gathered.components * types.gathered.channels
+        if types.n_radial is None:
+            edge += 6 * n * message
+        else:
+            edge += 4 * n * (n_degrees + harmonics)
+            part += 3 * n * harmonics * message
+        part += 3 * below.components * below.channels + 8 * types.state.components * types.state.channels
+        part += (3 + 3 * config.body_order) * points * types.state.channels
+        part += 6 * types.products.components * types.products.channels
+        part += 6 * types.handed_up.components * types.handed_up.channels + 6 * config.hidden
+        numbers += edge * tables.child.numel() + part * tables.child.shape[0]
+        numbers += 3 * message * tables.parents.shape[-1]
+    tables_of_neighbours = sum(table.nbytes for table in hierarchy.tensors())
+    return numbers * network.dtype.itemsize + 3 * tables_of_neighbours
+
+
+class _Peak(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations make and that are still alive, and the peak of this number."""
+
+    def __init__(self, present: Iterable[Tensor]) -> None:
+        """``present``: tensors that exist already and are not counted."""
+        super().__init__()
+        self.bytes, self.peak = 0, 0
+        self._present = [tensor.untyped_storage() for tensor in present]
+        self._alive = set(map(id, self._present))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count what it makes."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self._alive:
+            return
+        self._alive.add(key)
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+        weakref.finalize(storage, self._forget, key, size).atexit = False
+
+    def _forget(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self.bytes -= size
+
+
 def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
     """Roughly how many bytes an evaluation takes at its peak, counted on tensors that have shapes but no contents."""
-    kept: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
-        return tensor
-
     meta = torch.device("meta")
-    shapes = hierarchy.to(meta)
+    with undrawn_weights():
+        shapes_of_weights = NBodyNetwork(network.config).to(device=meta, dtype=network.dtype).requires_grad_(False)
+    tables = hierarchy.to(meta)
     positions = torch.empty(len(hierarchy.numbers), 3, dtype=torch.float64, device=meta)
     cells = torch.empty(hierarchy.n_structures, 3, 3, dtype=torch.float64, device=meta)
-    with saved_tensors_hooks(count, lambda tensor: tensor):
-        evaluate(for_eager(copy.deepcopy(network).to(meta)), shapes, positions, cells)
-    whole = _PEAK * sum(kept.values())
+    present = [*shapes_of_weights.parameters(), *shapes_of_weights.buffers(), *tables.tensors(), positions, cells]
+    with _Peak(present) as counted:
+        evaluate(for_eager(shapes_of_weights), tables, positions, cells)
     runner = Runner(network)
     if not runner.in_blocks(hierarchy, compiled=False):
-        return whole
-    tables = sum(table.nbytes for table in hierarchy.tensors())  # the blocks hold them once more
+        return float(counted.peak)
+    own_tables = sum(table.nbytes for table in hierarchy.tensors())  # the blocks hold them once more
     levels = zip(network.taus[1:], hierarchy.levels, strict=True)
     states = sum(tau.components * tau.channels * len(level.centre) for tau, level in levels)
     at_once = max(runner.n_parts) * (torch.get_num_threads() if network.one_hot.device.type == "cpu" else 1)
     share = min(at_once / len(hierarchy.numbers), 1.0)
-    return tables + 2 * states * network.dtype.itemsize + whole * share
+    return own_tables + 2 * states * network.dtype.itemsize + counted.peak * share
 
 
 def free_memory(device: torch.device) -> float:

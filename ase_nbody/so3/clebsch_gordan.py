@@ -10,6 +10,7 @@ pseudo-tensors. ``clebsch_gordan_product`` sums over the paths of even l1 + l2 +
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 
@@ -88,5 +89,9 @@ def clebsch_gordan_product(
 
 def gaunt_matrix(l_x: int, l_y: int, l_out: int) -> Tensor:
     """Matrix ``((l_out + 1)^2, (l_x + 1)^2 (l_y + 1)^2)`` from all products x_i y_j to the Gaunt product of x and y."""
-    x, y = (torch.eye((degree + 1) ** 2, dtype=torch.float64) for degree in (l_x, l_y))
-    return clebsch_gordan_product(x.unsqueeze(2), y.unsqueeze(1), l_out).flatten(1)
+    matrix = torch.zeros((l_out + 1) ** 2, (l_x + 1) ** 2, (l_y + 1) ** 2, dtype=torch.float64)
+    for l1, l2, l3 in itertools.product(range(l_x + 1), range(l_y + 1), range(l_out + 1)):
+        if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0:
+            rows, columns, out = (slice(degree**2, (degree + 1) ** 2) for degree in (l1, l2, l3))
+            matrix[out, rows, columns] = gaunt_coefficient(l1, l2, l3) * clebsch_gordan(l1, l2, l3).movedim(2, 0)
+    return matrix.flatten(1)

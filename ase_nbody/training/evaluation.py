@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 from rich.table import Table
-from rich.text import Text
 
 from ase_nbody.data import LABELS, Batch, LabelledStructure, collate, prepare
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import evaluate
 from ase_nbody.prediction import Prediction
+from ase_nbody.runtime.evaluation import EvaluationError
 from ase_nbody.runtime.formulas import for_eager
+from ase_nbody.runtime.memory import MemoryGuard, too_large
 from ase_nbody.runtime.threads import warm_up_vector_functions
+from ase_nbody.terminal import plain
 from ase_nbody.training.loss import Residuals, errors, predicted_labels, unit_of
 from ase_nbody.undisturbed import undisturbed
 
@@ -39,6 +41,7 @@ def evaluate_model(
 
     Raises:
         DataError: the data contain species that the network does not know.
+        EvaluationError: a batch of structures does not fit into memory.
     """
     batches = _batches(network, data, dtype)
     return errors([Residuals.of(prediction, batch) for batch, prediction in batches])
@@ -46,7 +49,7 @@ def evaluate_model(
 
 def errors_table(table: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """A table to print, with the errors that ``evaluate_model`` returned."""
-    shown = Table("quantity", "MAE", "RMSE", "unit", title=Text(title))  # a path in the title is no markup
+    shown = Table("quantity", "MAE", "RMSE", "unit", title=plain(title))
     for quantity, measures in table.items():
         shown.add_row(
             quantity.replace("_", " "), f"{measures['mae']:.3f}", f"{measures['rmse']:.3f}", unit_of(quantity)
@@ -87,10 +90,15 @@ def _batches(
     warm_up_vector_functions()
     networks = [network] if isinstance(network, NBodyNetwork) else network
     copies = [for_eager(copy.deepcopy(member).to(dtype).requires_grad_(False)) for member in networks]
+    guard = MemoryGuard()
     largest = max((len(frame.structure) for frame in data), default=1)
     step = max(1, _ATOMS_PER_BATCH // max(1, largest))
     for start in range(0, len(data), step):
         batch = collate(prepare(data[start : start + step], networks[0].config))
         system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
+        for member in copies:
+            if guard.foresees_failure(member, batch.hierarchy):
+                last = min(start + step, len(data)) - 1
+                raise EvaluationError(f"frames {start} to {last}: {too_large(member, batch.hierarchy)}")
         members = [evaluate(member, *system) for member in copies]
         yield batch, Prediction.mean(members)

@@ -15,7 +15,8 @@ from ase.data import chemical_symbols
 from pydantic import ValidationError
 
 from ase_nbody.data import DataError, DataStatistics, LabelledStructure, fit_isolated_energies, measure
-from ase_nbody.files.archive import load_members
+from ase_nbody.files.archive import ModelFileError, load_members
+from ase_nbody.files.room import require_room
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
@@ -24,23 +25,28 @@ _MAX_COHESION_EV_PER_ATOM = 15.0  # tungsten has 9
 _EMBEDDING_DEVIATION = 0.3  # of new species from the mean, relative to the size of the embeddings of a new network
 
 
-def build_network(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+def build_network(config: TrainingConfig, training: Sequence[LabelledStructure], members: int = 1) -> NBodyNetwork:
     """The network of a configuration before its training. Frozen weights require no gradient.
 
+    Args:
+        config: the configuration of the training.
+        training: the training frames.
+        members: number of networks that the model file of this network's committee will hold.
+
     Raises:
-        ConfigError: the model to start from cannot take the species of the data, ``network.freeze`` names a level that
-            does not exist, or it leaves nothing to train.
+        ConfigError: the model could not be written (see ``require_room``), the model to start from cannot take the
+            species of the data, ``network.freeze`` names a level that does not exist, or it leaves nothing to train.
         DataError: the data lack forces, or their energies are not those of the model to start from.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         make_network = _new_network if config.network.start_from is None else _network_from_model
-        network = make_network(config, training)
+        network = make_network(config, training, members)
     network = network.to(getattr(torch, config.training.dtype)).requires_grad_(True)
     return _freeze(network, config.network.freeze)
 
 
-def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], members: int) -> NBodyNetwork:
     """A network with random weights, and with species and scales from the training data."""
     given = config.data.isolated_atom_energies
     statistics = measure(training, config.network.levels, given if isinstance(given, dict) else None)
@@ -62,10 +68,21 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure]) 
         )
     except ValidationError as error:
         raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
+    _require_room(config, found, members)
     return NBodyNetwork(found)
 
 
-def _network_from_model(config: TrainingConfig, training: Sequence[LabelledStructure]) -> NBodyNetwork:
+def _require_room(config: TrainingConfig, network: NBodyConfig, number: int) -> None:
+    """Refuse networks that are too large for a model file, before they are built."""
+    try:
+        require_room(network, number, getattr(torch, config.training.dtype), config.card)
+    except ModelFileError as error:
+        raise ConfigError(f"the model of this training could not be written: {error}") from error
+
+
+def _network_from_model(
+    config: TrainingConfig, training: Sequence[LabelledStructure], number_of_members: int
+) -> NBodyNetwork:
     """The model to start from, with the species of the data added. The seed selects the member of a committee."""
     members = load_members(str(config.network.start_from))
     before = members[config.training.seed % len(members)]
@@ -83,11 +100,13 @@ def _network_from_model(config: TrainingConfig, training: Sequence[LabelledStruc
         "coverage": before.config.coverage and before.config.coverage | statistics.coverage,
     }
     try:
-        after = NBodyNetwork(NBodyConfig.model_validate(content))
+        found = NBodyConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError(
             f"{config.network.start_from} cannot take all species of the data: {_reason(error)}"
         ) from error
+    _require_room(config, found, number_of_members)
+    after = NBodyNetwork(found)
     transfer(before, after)
     return after
 

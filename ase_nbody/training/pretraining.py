@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ase_nbody.data import LabelledStructure
 from ase_nbody.files.writing import write_whole
+from ase_nbody.terminal import plain
 from ase_nbody.training.config import (
     ArchitectureConfig,
     ConfigError,
@@ -43,13 +44,16 @@ _N_VALIDATION = 50  # structures of the cheap method that are held out for valid
 
 
 @undisturbed()
-def train_in_stages(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> Path:
+def train_in_stages(
+    config: TrainingConfig, *, resume: bool = False, console: Console | None = None, members: int = 1
+) -> Path:
     """Train as ``train`` does, after the pretraining if the configuration has one.
 
     Args:
         config: the configuration of the whole training. The pretraining goes to ``pretraining`` in its output folder.
         resume: continue the run in the output folder, in the stage in which it was killed.
         console: where progress is shown.
+        members: see ``train``.
 
     Returns:
         Path of the model file.
@@ -59,7 +63,7 @@ def train_in_stages(config: TrainingConfig, *, resume: bool = False, console: Co
         DataError: the data cannot be trained on, or there is a pretraining and they are periodic.
     """
     if config.pretraining is None:
-        return train(config, resume=resume, console=console)
+        return train(config, resume=resume, console=console, members=members)
     console = Console(quiet=True) if Processes.launched().rank else console or Console()
     output = Path(config.output)
     make_loggers(output, config.wandb)  # fails if a package is missing
@@ -71,7 +75,9 @@ def train_in_stages(config: TrainingConfig, *, resume: bool = False, console: Co
             pretrain(config, config.pretraining, resume, console)
         stage = _main_stage(config, config.pretraining)
         resume = resume and last_checkpoint(output).is_file()
-        return train_in_own_folder(stage, resume=resume, console=console, own=("training", "pretraining"))
+        return train_in_own_folder(
+            stage, resume=resume, console=console, own=("training", "pretraining"), members=members
+        )
 
 
 def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, console: Console) -> None:
@@ -107,13 +113,13 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     _require_trainable(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_NAME, stage.to_yaml().encode())
-    console.print(f"Pretraining on {options}{_said_of(molecules)}", highlight=False, soft_wrap=True)
+    console.print(plain(f"Pretraining on {options}{_said_of(molecules)}"), soft_wrap=True)
     structures = _structures_folder(config, options)
     if structures == folder:
         write_frames(data, options, structures, reach=reach)
     else:
         say = f"Another run writes the structures in {structures}; waiting for it"
-        with only_run_in(structures, wait=lambda: console.print(say, highlight=False, soft_wrap=True, markup=False)):
+        with only_run_in(structures, wait=lambda: console.print(plain(say), soft_wrap=True)):
             write_frames(data, options, structures, reach=reach)
     train(stage, resume=last_checkpoint(folder).is_file(), console=console)
 

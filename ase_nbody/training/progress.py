@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from ase_nbody.files.writing import write_whole
+from ase_nbody.terminal import plain
 from ase_nbody.training.loss import UNITS, unit_of
 from ase_nbody.training.module import NBodyTraining
 
@@ -93,7 +94,7 @@ class Progress(Callback):
 
     def _print(self, text: str) -> None:
         self._last_words = time.monotonic()
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(plain(text), soft_wrap=True)
 
 
 def _epochs_done(trainer: lightning.Trainer) -> float:

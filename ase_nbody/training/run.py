@@ -12,6 +12,7 @@ from rich.console import Console
 from ase_nbody.data import Found, LabelledStructure
 from ase_nbody.files.archive import save_model
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.terminal import plain
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import errors_table, evaluate_model
@@ -50,7 +51,7 @@ Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validat
 
 
 @undisturbed()
-def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> Path:
+def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None, members: int = 1) -> Path:
     """Train a network and write ``model.nbody`` into the output folder.
 
     Args:
@@ -58,13 +59,15 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         resume: continue the run in the output folder, or train a finished one for more epochs. Without a run there, a
             new one is started.
         console: where progress is shown.
+        members: number of networks that the model file of this network's committee will hold.
 
     Returns:
         Path of the model file.
 
     Raises:
-        ConfigError: the output folder holds another run, or another training uses it; the run that is resumed had
-            other data or settings; or a package that the configuration needs is not installed.
+        ConfigError: the network or the card will not fit into a model file; the output folder holds another run, or
+            another training uses it; the run that is resumed had other data or settings; or a package that the
+            configuration needs is not installed.
         DataError: the data cannot be trained on.
         CheckpointError: the checkpoint to resume from is damaged.
         TrainingDiverged: the training diverged too often.
@@ -74,7 +77,7 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     make_loggers(output, config.wandb)  # fails if a package is missing
     examine_folder(output, config, begun=last_checkpoint(output).is_file(), resume=resume)
     with only_run_in(output):
-        return train_in_own_folder(config, resume=resume, console=console)
+        return train_in_own_folder(config, resume=resume, console=console, members=members)
 
 
 def train_in_own_folder(
@@ -83,6 +86,7 @@ def train_in_own_folder(
     resume: bool = False,
     console: Console | None = None,
     own: Sequence[str] = ("training",),
+    members: int = 1,
 ) -> Path:
     """``train`` for a caller that keeps other runs out of the output folder (see ``only_run_in``).
 
@@ -106,7 +110,7 @@ def train_in_own_folder(
     origin.require_same(checkpoint.get("digests", {}), config)
     config = _with_default_epochs(config, frames["training"])
     _require_epochs_to_come(config, checkpoint)
-    network = build_network(config, frames["training"])
+    network = build_network(config, frames["training"], members)
     require_known_species(config, network.config.species, frames)
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
         _say(console, ignored)
@@ -262,4 +266,4 @@ def said_if_it_fails(what: str, console: Console) -> Iterator[None]:
 
 def _say(console: Console, text: str) -> None:
     """Print a line as it is: paths may hold brackets."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(plain(text), soft_wrap=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ase_nbody.files.archive import load_model
 from ase_nbody.files.committee import pack_models
+from ase_nbody.terminal import plain
 from ase_nbody.training.callbacks import split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
@@ -70,7 +71,7 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
     for number, member in enumerate(members, start=1):
         if not _is_finished(member):
             console.print(f"Member {number} of {size}, seed {member.training.seed}")
-            train_in_stages(member, resume=bool(runs_in(Path(member.output))), console=console)
+            train_in_stages(member, resume=bool(runs_in(Path(member.output))), console=console, members=size)
     folders = [Path(member.output) for member in members]
     epochs = TrainingConfig.as_written(folders[0] / CONFIG_NAME).training.epochs
     set_model_aside(output)
@@ -83,7 +84,7 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
     errors = {name: evaluate_model(networks, frames[name]) for name in judged}
     card = {f"{name} errors": with_units(errors[name]) for name in judged}
     path = pack_models([folder / MODEL_NAME for folder in folders], output / MODEL_NAME, card)
-    console.print(f"Wrote {path}, a committee of {size}", highlight=False, soft_wrap=True, markup=False)
+    console.print(plain(f"Wrote {path}, a committee of {size}"), soft_wrap=True)
     for name in judged:
         title = f"{len(frames[name])} {name} frames"
         console.print(members_table([evaluate_model(one, frames[name]) for one in networks], errors[name], title))
@@ -92,7 +93,7 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
         metrics = [folder / "metrics.csv" for folder in folders]
         with said_if_it_fails("is no report", console):
             report = write_report(networks, frames, metrics, output)
-            console.print(f"Wrote {report}", highlight=False, soft_wrap=True, markup=False)
+            console.print(plain(f"Wrote {report}"), soft_wrap=True)
     remove_frames(config)
     return path
 

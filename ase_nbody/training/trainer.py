@@ -50,7 +50,7 @@ def make_trainer(
             f"training.device = {options.device!r} is one device, but {processes.count} processes were started; "
             f"give {accelerator!r}, so that each process takes its own"
         )
-    folder, same_file = output / "checkpoints", {"enable_version_counter": False}
+    folder, same_file = str(output / "checkpoints"), {"enable_version_counter": False}  # some paths spoil a Path
     averaging = WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging))
     callbacks: list[Callback] = [averaging, Recovery(averaging, console), KeepDigests(origin.digests)]
     if options.patience:

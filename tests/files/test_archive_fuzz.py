@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-import ase_nbody.files.archive
 import ase_nbody.files.entries
+import ase_nbody.files.weights
 from ase_nbody.files.archive import checksum, load_members, load_model, read_card, save_model
 from ase_nbody.files.entries import metadata_checksum
 from ase_nbody.files.tensor_file import ModelFileError
@@ -192,7 +192,7 @@ def test_configurations_of_any_content(judge, data):
 @pytest.mark.parametrize("broken", ["checksum", "metadata_checksum"])
 def test_a_reader_that_trusts_is_caught(broken, judge, monkeypatch):
     """The judge itself: without a checksum some damage goes unnoticed by all other checks, and is found here."""
-    module = ase_nbody.files.archive if broken == "checksum" else ase_nbody.files.entries
+    module = ase_nbody.files.weights if broken == "checksum" else ase_nbody.files.entries
     monkeypatch.setattr(module, broken, lambda *arguments: judge.content[broken])
     payload = judge.original.read_bytes()
     last = bytearray(payload)

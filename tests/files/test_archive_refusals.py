@@ -18,8 +18,9 @@ from ase_nbody.files.archive import (
     read_card,
     save_model,
 )
-from ase_nbody.files.entries import FEATURES, FORMAT_VERSION, MAX_LEVELS, Feature, metadata_checksum
+from ase_nbody.files.entries import FEATURES, FORMAT_VERSION, Feature, metadata_checksum
 from ase_nbody.files.tensor_file import MAX_HEADER_BYTES, ModelFileError, unpack
+from ase_nbody.network.config import MAX_LEVELS
 from ase_nbody.network.network import NBodyNetwork
 
 
@@ -402,7 +403,7 @@ def test_a_header_that_claims_to_be_huge(claimed, saved):
 
 def test_an_oversized_file_is_not_even_read(saved):
     os.truncate(saved, 10 * 2**30)  # a sparse file, which takes no room on the disk
-    with pytest.raises(ModelFileError, match=r"has 10,240 MiB; a model file has at most 64 MiB"):
+    with pytest.raises(ModelFileError, match=r"has 10,240 MiB; a model file has at most 512 MiB"):
         load_model(saved)
 
 
@@ -450,3 +451,28 @@ def test_an_error_names_the_file(saved):
         load_model(saved)
     with pytest.raises(ModelFileError, match=str(saved)):
         read_card(saved)
+
+
+@pytest.mark.parametrize("place", ["tensor", "entry", "units", "config", "feature", "card"])
+def test_text_of_a_file_cannot_control_the_terminal(place, saved, nbody):
+    """Escape sequences and endless names, wherever an error may show them; in a card, ``nbody info`` shows them."""
+    evil = "\x1b]0;mine\x07\x1b[2J\u202e" + "x" * 100_000
+    weights, entries = load(saved.read_bytes()), {}
+    if place == "tensor":
+        weights[evil] = weights.popitem()[1]
+    elif place == "entry":
+        entries = {evil: 1}
+    elif place == "units":
+        entries = {"units": {evil: evil}}
+    elif place == "config":
+        entries = {"config": read_card(saved)["config"] | {evil: 1}}
+    elif place == "feature":
+        entries = {"format": 4, "features": [evil]}
+    else:
+        entries = {"card": {evil: {evil: [evil]}, "theory": evil}}
+    forge(saved, entries, weights)
+    code, out, err = nbody("info", saved)
+    assert code == (0 if place == "card" else 1)
+    for letter in "\x1b\x07\u202e":
+        assert letter not in out + err
+    assert len(out + err) < 50_000

@@ -4,7 +4,7 @@ import ase.build
 import numpy as np
 import pytest
 
-from ase_nbody.files.example import MAX_ATOMS, example_structure
+from ase_nbody.files.example import MAX_ATOMS, example_structure, example_temperature
 from ase_nbody.files.tensor_file import ModelFileError
 
 
@@ -72,3 +72,15 @@ MANY = MAX_ATOMS + 1
 def test_what_is_no_structure_is_refused_by_its_entry(entry, message):
     with pytest.raises(ModelFileError, match=message):
         example_structure({"example": entry})
+
+
+@pytest.mark.parametrize(("kelvin", "expected"), [(500, 500.0), (0.5, 0.5), ("300", 300.0)])
+def test_a_temperature_is_a_number_or_the_text_of_one(kelvin, expected):
+    assert example_temperature({"temperature": kelvin}) == expected
+    assert example_temperature({}) == 300.0
+
+
+@pytest.mark.parametrize("kelvin", [None, True, [300], {}, "hot", "nan", "1e400", -1, 1e6, 10**400, "1" * 5000])
+def test_what_is_no_temperature_is_refused(kelvin):
+    with pytest.raises(ModelFileError, match=r"'temperature' that is wrong: expected a temperature in K, from 0 to 1"):
+        example_temperature({"temperature": kelvin})

@@ -11,13 +11,26 @@ import torch
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.files.writing import write_whole
-from ase_nbody.runtime import aot, aot_cache
+from ase_nbody.runtime import aot, aot_cache, aot_loader
 from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, library_path
 from ase_nbody.runtime.aot_cache import UntrustedCodeError
 from ase_nbody.runtime.aot_loader import load_code
+from ase_nbody.runtime.aot_package import DamagedCodeError, packed, signature
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs owners and modes")
 STRANGER = 4242
+
+
+DOUBLE = Traceable(lambda weights, tensors: (2.0 * tensors[0],), [torch.zeros(11)], [(0,)])
+
+
+def keep_nothing(network, traceable, path):
+    """Stands for the compiler: a file that is whole, but whose code no loader reads."""
+    write_whole(path, content_of(network, traceable, path.stem), private=True)
+
+
+def content_of(network, traceable, name, package=b"code"):
+    return packed(package, name, signature(list(network.parameters()), traceable.tensors, traceable.free))
 
 
 @pytest.fixture
@@ -36,10 +49,8 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def keep(small_network, monkeypatch):
     """Keeps what stands for the compiled code of the small network."""
-    monkeypatch.setattr(
-        aot, "compile_library", lambda network, traceable, path: write_whole(path, b"code", private=True)
-    )
-    return lambda: kept_library(small_network, "whole", lambda _: None)
+    monkeypatch.setattr(aot, "compile_library", keep_nothing)
+    return lambda: kept_library(small_network, "whole", lambda _: DOUBLE)
 
 
 @pytest.fixture
@@ -48,6 +59,7 @@ def placed(home, small_network):
     path = library_path(small_network, "whole")
     path.parent.mkdir(parents=True, mode=0o700)
     path.touch(mode=0o600)
+    path.write_bytes(content_of(small_network, DOUBLE, path.stem))
     return path
 
 
@@ -94,11 +106,13 @@ DOORS = [foreign_file, foreign_folder, file_of_the_group, file_of_all, folder_of
 @pytest.mark.parametrize("door", DOORS)
 def test_code_that_others_may_have_placed_is_compiled_elsewhere(door, home, placed, keep, monkeypatch, capsys):
     """With one sentence; what the stranger placed stays as it was and is not loaded."""
+    theirs = placed.read_bytes()
+    placed.write_bytes(theirs + b"!")
     door(placed, monkeypatch)
     path = keep()
     assert path == home / "home" / "ase-nbody" / placed.name
-    assert path.read_bytes() == b"code"
-    assert placed.read_bytes() == b""
+    assert path.read_bytes() == theirs
+    assert placed.read_bytes() == theirs + b"!"
     assert keep() == path
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -124,7 +138,7 @@ def test_code_of_this_user_and_of_root_is_trusted(owner, placed, keep, monkeypat
     placed.chmod(0o644)
     assert keep() == placed
     assert capsys.readouterr().err == ""
-    with pytest.raises(Exception, match=r"(?i)zip|archive|package|file"):  # it is read, and it is empty
+    with pytest.raises(Exception, match=r"(?i)zip|archive|package|file"):  # it is read, and its code is none
         load_code(str(placed), torch.device("cpu"))
 
 
@@ -156,9 +170,6 @@ def _no_compiler(monkeypatch):
         Path(package_path).write_bytes(content) if isinstance(package_path, str) else package_path.write(content)
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_and_package)
-
-
-DOUBLE = Traceable(lambda weights, tensors: (2.0 * tensors[0],), [torch.zeros(11)], [(0,)])
 
 
 @pytest.mark.usefixtures("_no_compiler")
@@ -219,3 +230,78 @@ def test_a_full_disk_does_not_end_the_process(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == os.strerror(errno.EFBIG)
     assert not list(tmp_path.iterdir())
+
+
+# --- damaged files ---------------------------------------------------------------------------------------------------
+
+
+def cut_short(content):
+    return content[: len(content) // 2]
+
+
+def empty(content):
+    return b""
+
+
+def a_bit(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def a_bit_of_what_it_takes(content):
+    return content.replace(b"float32[*]", b"float64[*]")
+
+
+def a_package_of_torch(content):
+    return content[-len(b"code") :]
+
+
+@pytest.mark.parametrize("damage", [cut_short, empty, a_bit, a_bit_of_what_it_takes, a_package_of_torch])
+def test_a_damaged_file_is_compiled_anew(damage, placed, keep):
+    whole = placed.read_bytes()
+    assert damage(whole) != whole
+    placed.write_bytes(damage(whole))
+    with pytest.raises(DamagedCodeError, match="the file is damaged"):
+        load_code(str(placed), torch.device("cpu"))
+    assert keep() == placed
+    assert placed.read_bytes() == whole
+
+
+OTHERS = {
+    "another name": (DOUBLE, "other"),
+    "another number": (Traceable(DOUBLE.function, [torch.zeros(11)] * 2, [(0,)] * 2), None),
+    "another dtype": (Traceable(DOUBLE.function, [torch.zeros(11, dtype=torch.int64)], [(0,)]), None),
+    "another size": (Traceable(DOUBLE.function, [torch.zeros(11)], [()]), None),
+    "another dimension": (Traceable(DOUBLE.function, [torch.zeros(11, 3)], [(0,)]), None),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_code_that_takes_something_else_never_runs(kind, placed, keep, small_network, monkeypatch):
+    """Its checksum is right. It would end the process: its runtime aborts if it is given other tensors."""
+    monkeypatch.setattr(aot_loader, "_load_copy", lambda *_: pytest.fail("loaded"))
+    whole, (traceable, name) = placed.read_bytes(), OTHERS[kind]
+    placed.write_bytes(content_of(small_network, traceable, name or placed.stem))
+    taken = signature(list(small_network.parameters()), DOUBLE.tensors, DOUBLE.free)
+    with pytest.raises(DamagedCodeError, match=r"holds other code, other|takes other tensors"):
+        load_code(str(placed), torch.device("cpu"), taken)
+    assert keep() == placed
+    assert placed.read_bytes() == whole
+
+
+def test_a_damaged_file_that_cannot_be_replaced_is_named_with_a_remedy(placed, small_network, monkeypatch):
+    def forbidden(network, traceable, path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(aot, "compile_library", forbidden)
+    placed.write_bytes(b"damaged")
+    with pytest.raises(DamagedCodeError, match=rf"may not replace {placed} .*damaged.*: remove it, or set NBODY_CACHE"):
+        kept_library(small_network, "whole", lambda _: DOUBLE)
+
+
+@pytest.mark.usefixtures("keep")
+def test_code_that_no_loader_reads_is_named_with_a_remedy(home, small_network, systems):
+    """Its checksum is right, so it would not be better if it were compiled anew."""
+    atoms, other = systems["triclinic"](), systems["triclinic"]()
+    atoms.calc, other.calc = NBodyCalculator(small_network, compile=True), NBodyCalculator(small_network)
+    with pytest.warns(RuntimeWarning, match=r"-whole.code cannot be loaded .*: remove it, and it is compiled anew"):
+        assert atoms.get_potential_energy() == other.get_potential_energy()

@@ -22,6 +22,7 @@ from ase_nbody.potential import evaluate
 from ase_nbody.runtime import aot, aot_loader, blocks, compiled, runner
 from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, library_path, sizes_of_weights
 from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
+from ase_nbody.runtime.aot_package import packed, signature
 from ase_nbody.runtime.compiled import programs
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.runner import Runner
@@ -187,8 +188,8 @@ def test_both_loaders_give_the_same_bits(change, reason, load_whole, whole_argum
 
 @pytest.mark.usefixtures("_fresh_loader")
 def test_a_file_that_no_loader_reads_is_an_error(tmp_path, capsys):
-    path = tmp_path / "damaged.pt2"
-    path.write_bytes(b"no package")
+    path = tmp_path / "damaged.code"
+    path.write_bytes(packed(b"no package", "damaged", ""))
     with pytest.raises(Exception, match=r"(?i)zip|archive|package|file"):
         load_code(str(path), torch.device("cpu"))
     assert "public loader" not in capsys.readouterr().err
@@ -287,7 +288,7 @@ def test_without_a_compiler_all_goes_on(small_network, systems, tmp_path, monkey
         pytest.warns(RuntimeWarning, match="evaluating without compiled code"),
     ):
         assert atoms.get_potential_energy() == other.get_potential_energy()
-    assert not list(tmp_path.glob("*.pt2"))
+    assert not list(tmp_path.glob("*.code"))
 
 
 def test_where_several_need_the_code_at_once_one_compiles(small_network, monkeypatch, tmp_path):
@@ -297,15 +298,18 @@ def test_where_several_need_the_code_at_once_one_compiles(small_network, monkeyp
     def compile_slowly(network, traceable, path):
         compiled_by.append(threading.get_ident())
         time.sleep(0.2)
-        path.write_bytes(b"code")
+        path.write_bytes(content)
 
+    traceable = Traceable(lambda *_: (), [torch.zeros(11)], [(0,)])
+    name = library_path(small_network, "whole").stem
+    content = packed(b"code", name, signature(list(small_network.parameters()), traceable.tensors, traceable.free))
     monkeypatch.setattr(aot, "compile_library", compile_slowly)
     with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(kept_library, small_network, "whole", lambda _: None) for _ in range(4)]
+        waiting = [pool.submit(kept_library, small_network, "whole", lambda _: traceable) for _ in range(4)]
         paths = {one.result() for one in waiting}
     assert len(compiled_by) == 1
-    assert [path.read_bytes() for path in paths] == [b"code"]
-    kept_library(small_network, "whole", lambda _: None, anew=True)
+    assert [path.read_bytes() for path in paths] == [content]
+    kept_library(small_network, "whole", lambda _: traceable, anew=True)
     assert len(compiled_by) == 2
 
 

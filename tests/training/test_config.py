@@ -39,6 +39,16 @@ def test_data_paths_are_relative_to_the_file(tmp_path):
         ("data: {train: a}\nnetwork: {levels: [{parts: [Xx]}]}", "'Xx' is not a chemical symbol"),
         ("data: [", "not valid YAML"),
         ("just text", "must hold entries"),
+        ("data: {train: a}\nnetwork: {levels: []}", "network.levels: Tuple should have at least 1 item"),
+        (
+            "data: {train: a}\nnetwork: {levels: [{}, {}, {}, {}, {}, {}, {}, {}, {}]}",
+            "network.levels: .* at most 8 items",
+        ),
+        (
+            "data: {train: a}\nnetwork: {levels: [{read_out: false}]}",
+            "level 1 is the last one",
+        ),
+        ("data: {train: a}\nnetwork: {levels: [{}, {read_out: false}]}", "network.levels: level 2 is the last one"),
     ],
 )
 def test_errors_name_the_entry(tmp_path, text, culprit):

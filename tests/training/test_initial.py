@@ -287,14 +287,18 @@ def test_heads_can_be_trained_alone(config, model):
     ("network", "culprit"),
     [
         ({"levels": [{"parts": "heavy", "channels": 2}]}, "repulsion needs level 1"),
-        ({"levels": [{"read_out": False, "channels": 2}], "outputs": ["charges"]}, "outputs charges come from levels"),
+        ({"levels": [{"read_out": False, "channels": 2}], "outputs": ["charges"]}, "level 1 is the last one"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused_in_a_sentence(network, culprit, frames, tmp_path):
     ase.io.write(tmp_path / "data.extxyz", frames)
     content = {"data": {"train": "data.extxyz", "validation": 4}, "network": network}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
-    config = TrainingConfig.from_yaml(tmp_path / "config.yaml")
+
+    def build():
+        config = TrainingConfig.from_yaml(tmp_path / "config.yaml")
+        return build_network(config, read_splits(config)[0])
+
     with pytest.raises(ConfigError, match=culprit) as caught:
-        build_network(config, read_splits(config)[0])
+        build()
     assert "pydantic" not in str(caught.value)

@@ -13,9 +13,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase_nbody import load_model
 from ase_nbody.data import DataError, measure
 from ase_nbody.files.archive import read_card
-from ase_nbody.training.callbacks import AtomicCheckpoints, Progress, split_rule
+from ase_nbody.training.callbacks import AtomicCheckpoints, split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.folder import last_checkpoint
+from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import PLAIN_SPLIT, read_splits
 

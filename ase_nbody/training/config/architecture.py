@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ase_nbody.files.archive import find_model, load_members, shipped_models
-from ase_nbody.network.config import LevelConfig, Outputs
+from ase_nbody.network.config import MAX_LEVELS, LevelConfig, Outputs
 from ase_nbody.training.config.paths import absolute_file
 from ase_nbody.training.config.strict import ConfigError, Strict
 
@@ -29,6 +29,16 @@ def _list_as_levels(given: Any) -> Any:
     return {"levels": given} if isinstance(given, list | tuple) else given
 
 
+def _levels_that_count(levels: tuple[LevelConfig, ...]) -> tuple[LevelConfig, ...]:
+    """Refuse levels whose weights change no energy, so that nothing could be learnt there."""
+    if not levels[-1].read_out:
+        raise ValueError(
+            f"level {len(levels)} is the last one and is not read out, so it changes no energy: "
+            "set read_out: true for it, or leave it out"
+        )
+    return levels
+
+
 class ArchitectureConfig(Strict):
     """The network's shape. Its species and scales come from the data (see ``NBodyConfig``).
 
@@ -44,7 +54,9 @@ class ArchitectureConfig(Strict):
         freeze: which weights of that model are frozen. A list such as ``[1]`` gives the numbers of levels.
     """
 
-    levels: tuple[LevelConfig, ...] = (LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0))
+    levels: Annotated[
+        tuple[LevelConfig, ...], Field(min_length=1, max_length=MAX_LEVELS), AfterValidator(_levels_that_count)
+    ] = (LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0))
     embedding: int | None = None
     repulsion: bool = True
     outputs: Outputs = ()

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ase_nbody.data.file_names import in_home
 from ase_nbody.files.archive import shipped_models
+from ase_nbody.text import printable
+from ase_nbody.training.config.bounded_yaml import YamlError, parse_yaml
 from ase_nbody.training.config.strict import ConfigError
 
 _SOURCES = ("train", "validation", "test")
@@ -69,9 +69,10 @@ def value_of(name: str, text: str, folder: Path) -> Any:
     """
     steps = name.split(".")
     try:
-        value = text.strip() if _is_path(steps) and _is_plain(text.strip(), folder) else yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}={text}: the value is not YAML ({' '.join(str(error).split())})") from error
+        value = text.strip() if _is_path(steps) and _is_plain(text.strip(), folder) else parse_yaml(text)
+    except YamlError as error:
+        shown = printable(f"{name}={text}", 100)
+        raise ConfigError(f"{shown}: the value is not YAML ({error})") from error
     if steps == ["data", "validation"] and isinstance(value, str):
         value = _number(value)
     return _rooted(steps, value, folder)
@@ -93,8 +94,8 @@ def _is_plain(text: str, folder: Path) -> bool:
 def _number(text: str) -> Any:
     """The number that a text is in YAML, or else the text."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except YamlError:
         return text
     return value if isinstance(value, int | float) and not isinstance(value, bool) else text
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict
+
+from ase_nbody.text import printable
+from ase_nbody.training.config.bounded_yaml import parse_yaml
 
 
 class ConfigError(ValueError):
@@ -28,10 +30,10 @@ def with_preset(content: dict[str, Any]) -> dict[str, Any]:
 
     An unknown preset is left for the validation to refuse.
     """
-    file = resources.files("ase_nbody.training") / "presets" / f"{content.get('preset')}.yaml"
-    if not file.is_file():
-        return content
-    return _merge(yaml.safe_load(file.read_text()), content)
+    for file in (resources.files("ase_nbody.training") / "presets").iterdir():
+        if file.name == f"{content.get('preset')}.yaml":
+            return _merge(parse_yaml(file.read_text()), content)
+    return content
 
 
 def _merge(defaults: Any, given: Any) -> Any:
@@ -60,27 +62,30 @@ def override(content: dict[str, Any], overrides: Sequence[str], value_of: Callab
     pairs = [given.partition("=") for given in overrides]
     for name, equals, _ in pairs:
         if not (name and equals):
-            raise ConfigError(f"an override is written as entry.of.the.config=value, got {name!r}")
+            raise ConfigError(f"an override is written as entry.of.the.config=value, got {printable(name, 100)!r}")
     # The preset comes first, so that the other overrides can replace its entries.
     preset = {name: value_of(name, value) for name, _, value in pairs if name == "preset"}
     content = copy.deepcopy(with_preset(content | preset))
     for name, _, text in pairs:
         value = value_of(name, text)
-        *parents, last = [int(step) if step.isdigit() else step for step in name.split(".")]
+        *parents, last = [int(step) if step.isdecimal() else step for step in name.split(".")]
         place: Any = content
         try:
             for step in parents:
                 place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
             place[last] = value
         except (TypeError, IndexError, AttributeError) as error:
-            raise ConfigError(f"{name}={text} cannot be set: the configuration has no such place") from error
+            raise ConfigError(f"{printable(name, 100)} cannot be set: the configuration has no such place") from error
     return content
 
 
 def sentence(model: type[BaseModel], fault: dict[str, Any]) -> str:
     """A sentence on one fault that pydantic found: the full name of the entry, what is wrong, and what is allowed."""
     *parents, key = fault["loc"]
-    name = ".".join(str(step) for step in fault["loc"] if "[" not in str(step))  # "[": pydantic's name of a type
+    named = [step for step in parents if "[" not in str(step)]  # "[": pydantic's name of a type
+    if fault["type"] == "extra_forbidden" or "[" not in str(key):
+        named.append(key)
+    name = ".".join(printable(step, 100) for step in named)
     if fault["type"] == "missing":
         return f"{name} is missing"
     if fault["type"] == "extra_forbidden":
@@ -88,8 +93,8 @@ def sentence(model: type[BaseModel], fault: dict[str, Any]) -> str:
         near = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(allowed)}"
         return f"{name} is not an entry; {hint}"
-    given = "" if isinstance(fault["input"], dict | list) else f", got {fault['input']!r}"
-    return f"{name}: {fault['msg'].removeprefix('Value error, ')}{given}"
+    given = "" if isinstance(fault["input"], dict | list) else f", got {printable(repr(fault['input']), 100)}"
+    return f"{name}: {printable(fault['msg'].removeprefix('Value error, '), 500)}{given}"
 
 
 def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:

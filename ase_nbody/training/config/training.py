@@ -9,13 +9,16 @@ import yaml
 from pydantic import Field, ValidationError
 
 from ase_nbody.data.file_names import data_file
+from ase_nbody.text import printable
 from ase_nbody.training.config.architecture import ArchitectureConfig, with_shape_of_start
+from ase_nbody.training.config.bounded_yaml import MAX_CHARACTERS, YamlError, parse_yaml
 from ase_nbody.training.config.data import DataConfig, SourceConfig
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig
 from ase_nbody.training.config.paths import absolute_file, absolute_folder, value_of
 from ase_nbody.training.config.strict import ConfigError, Strict, override, sentence, with_preset
 
 _YAML = (".yaml", ".yml")  # endings of configurations; all other files are data
+_MAX_FAULTS = 20  # that an error shows
 
 
 class TrainingConfig(Strict):
@@ -77,11 +80,13 @@ class TrainingConfig(Strict):
             content: Any = {"data": {"train": train}, "output": absolute_folder(f"runs/{path.stem}", here)}
             return cls.from_dict(override(content, overrides, value), path)
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+            with open(path, encoding="utf-8") as file:
+                content = parse_yaml(file.read(MAX_CHARACTERS + 1))
+        except (YamlError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(content, dict):
-            raise ConfigError(f"{path} must hold entries such as 'data:' and 'output:', found {content!r}")
+            found = printable(repr(content), 100)
+            raise ConfigError(f"{path} must hold entries such as 'data:' and 'output:', found {found}")
         return cls.from_dict(override(content, overrides, value), path)
 
     @classmethod
@@ -94,7 +99,9 @@ class TrainingConfig(Strict):
         try:
             config = cls.model_validate(with_preset(content))
         except ValidationError as error:
-            faults = "; ".join(sentence(cls, dict(fault)) for fault in error.errors())
+            found = error.errors()
+            faults = "; ".join(sentence(cls, dict(fault)) for fault in found[:_MAX_FAULTS])
+            faults += f"; and {len(found) - _MAX_FAULTS} more" if len(found) > _MAX_FAULTS else ""
             raise ConfigError(f"{path}: {faults}") from error
         folder = path.parent.resolve()
         sources = {}

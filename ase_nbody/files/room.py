@@ -1,0 +1,46 @@
+"""Whether networks will fit into a model file: a training that could not write its model must not begin."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ase_nbody.files.entries import check_members, config_of, entries_of
+from ase_nbody.files.tensor_file import check_room
+from ase_nbody.network.config import NBodyConfig
+from ase_nbody.network.network import NBodyNetwork
+
+# What a training adds to the card: an example structure, and for each member its options and the errors of a label of
+# each species.
+_EXAMPLE_BYTES, _CARD_BYTES, _CARD_BYTES_OF_SPECIES = 65536, 4096, 256
+
+
+def require_room(
+    config: NBodyConfig, members: int = 1, dtype: torch.dtype = torch.float32, card: Mapping[str, Any] | None = None
+) -> None:
+    """Check that networks will fit into a model file. A training asks before it begins, not when it has ended.
+
+    Args:
+        config: the configuration of all members.
+        members: number of networks.
+        dtype: floating-point type of their weights.
+        card: what is known of the card. There must be room for what a training adds to it, too.
+
+    Raises:
+        ModelFileError: they, their number, or their card are too large, or the configuration is not valid.
+    """
+    check_members(members)
+    declared, dumped = NBodyNetwork.declared_weights(config), config.model_dump(mode="json")
+    size = members * sum(weight.size for weight in declared.values()) * dtype.itemsize
+    tensors = {
+        name: {"dtype": "F32", "shape": [members, *weight.shape], "data_offsets": [size, size]}
+        for name, weight in declared.items()
+    }
+    content = entries_of(dumped, members, card or {}, "0" * 64)
+    config_of(content)
+    texts = {key: json.dumps(value, allow_nan=False) for key, value in content.items()}
+    header = len(json.dumps({"__metadata__": texts, **tensors}))
+    labels = 1 + len(config.outputs)  # that have errors of each species
+    own = _CARD_BYTES + _CARD_BYTES_OF_SPECIES * labels * len(config.species)
+    check_room(size, header + _EXAMPLE_BYTES + members * own)

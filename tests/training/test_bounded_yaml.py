@@ -1,0 +1,122 @@
+"""A stranger's YAML is read or refused in a sentence, in bounded time and memory."""
+
+import resource
+import time
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.config.bounded_yaml import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, YamlError, parse_yaml
+
+LAUGHS = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"b{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 12)
+)
+MERGES = "a: &a0 {x: 1}\n" + "".join(
+    f"b{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}\n" for level in range(1, 12)
+)
+BOMBS = {
+    "brackets": ("[" * 5000, "line 1: it is nested deeper than 20 levels"),
+    "braces": ("{a: " * 5000, "nested deeper"),
+    "indentation": ("\n".join(" " * depth + "a:" for depth in range(300)), "nested deeper"),
+    "list of lists": ("- " * 400 + "a", "nested deeper"),
+    "aliases": (LAUGHS, "more than 50,000 values"),
+    "merges": (MERGES, "more than 50,000 values"),
+    "values": ("[" + "1," * MAX_VALUES + "]", "more than 50,000 values"),
+    "itself": ("a: &a [*a]", "the alias 'a' stands for nothing before it"),
+    "size": ("a" * (MAX_CHARACTERS + 1), "1,048,577 characters"),
+    "digits": ("a: " + "1" * 5000, "line 1: a number has 5000 digits"),
+    "hexadecimal": ("a: 0x" + "f" * 500_000, "a number has 500002 digits"),
+    "sexagesimal": ("a: 1" + ":1" * 300_000, "a number has 600001 digits"),
+    "date": ("a: 2026-13-01", "has not the form of its type"),
+    "boolean": ("a: !!bool 3", "has not the form of its type"),
+    "timestamp": ("a: !!timestamp 3", "has not the form of its type"),
+    "object": ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+    "twice": ("a: 1\nb: 2\na: 3", "line 3: the entry 'a' occurs twice"),
+    "nul": ('a: "x\\0"', "has a character that no file can hold"),
+    "surrogate": ('a: "\\ud800"', "has a character that no file can hold"),
+    "escape": ('"\\e[2J": 1\n"\\e[2J": 2', r"the entry '\\x1b[2J' occurs twice"),
+    "key": ("? [a]\n: 1", "unhashable key"),
+    "tab": ("a:\n\t- 1", "line 2"),
+    "control": ("a: \x1b[2J", "special characters are not allowed"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_at_once(name):
+    text, message = BOMBS[name]
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(YamlError) as caught:
+        parse_yaml(text)
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+    assert time.process_time() - began < 5.0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
+
+
+@pytest.mark.parametrize("name", ["brackets", "aliases", "digits", "date"])
+def test_a_configuration_and_an_override_refuse_them(name, tmp_path):
+    path, (text, message) = tmp_path / "config.yaml", BOMBS[name]
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml is not valid YAML: ") as caught:
+        TrainingConfig.from_yaml(path)
+    assert message in str(caught.value)
+    path.write_text("data: {train: a}\n")
+    with pytest.raises(ConfigError, match=r"^card\.x=.*: the value is not YAML \("):
+        TrainingConfig.from_yaml(path, [f"card.x={text}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: &a [b, b, b, b]\ncard: {x: [*a, *a, *a]}", "card.x: Input should be a valid string$"),
+        ("data: {train: a}\ntraining: {device: 1, seed: '\x85" + "x" * 10**5 + "'}", r"training.seed: .*x\.\.\.$"),
+        ('data: {train: a}\n"\\e[2J": 1', r"\\x1b\[2J is not an entry"),
+        ("data: {train: a}\n1: 2", "1"),
+        ("data: {train: a}\npreset: ../presets/small", "preset: Input should be 'small', 'medium' or 'large'"),
+        ("data: {train: a}\npreset: " + "x" * 5000, "preset: Input should be 'small', 'medium' or 'large'"),
+        ("data: {train: a}\ncard: {" + ", ".join(f"k{i}: 1" for i in range(1000)) + "}", "; and 980 more$"),
+    ],
+)
+def test_what_is_wrong_is_shown_in_bounded_length(text, message, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        TrainingConfig.from_yaml(path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 5000
+
+
+@pytest.mark.parametrize(
+    "override", ["network.levels.²=1", "network.levels.99999999999999999999=1", "card.x.y=1", "=1"]
+)
+def test_overrides_of_no_place(override, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {train: a}\n")
+    with pytest.raises(ConfigError):
+        TrainingConfig.from_yaml(path, [override])
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(content=VALUES)
+def test_what_is_allowed_is_read_as_yaml(content):
+    text = yaml.safe_dump(content)
+    if "\\0" not in text:
+        assert parse_yaml(text) == yaml.safe_load(text) == content
+
+
+def test_anchors_serve_as_they_should():
+    """Two levels that are alike need not be written twice."""
+    text = "base: &base {channels: 8}\nlevels: [*base, {<<: *base, l_max: 1}]"
+    assert parse_yaml(text) == yaml.safe_load(text)
+    assert MAX_DEPTH >= 10

@@ -11,7 +11,7 @@ import ase_nbody.runtime.sources  # noqa: F401  # first: it remembers the source
 
 if TYPE_CHECKING:
     from ase_nbody.dynamics import NBodyMonitor
-    from ase_nbody.engines import NBodyCalculator
+    from ase_nbody.engines import NBodyCalculator, label_molecules
     from ase_nbody.files.archive import load_model, save_model
     from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
     from ase_nbody.runtime.evaluator import Evaluator
@@ -26,6 +26,7 @@ __all__ = [
     "NBodyMonitor",
     "NBodyNetwork",
     "__version__",
+    "label_molecules",
     "load_model",
     "save_model",
 ]
@@ -39,6 +40,7 @@ _MODULE_OF = {
     "NBodyConfig": "network",
     "NBodyMonitor": "dynamics",
     "NBodyNetwork": "network",
+    "label_molecules": "engines",
     "load_model": "files.archive",
     "save_model": "files.archive",
 }

@@ -16,6 +16,13 @@ W_i is the derivative of E under a strain field, r_ij -> (1 + (e_i + e_j) / 2) r
 sum_i W_i = W exactly. Pair vectors are formed in float64 whatever the network's dtype, so that a system may lie far
 from the origin; energies are summed in float64 for the same reason.
 
+A part that labels name has no atom at its centre. Its position X_p = sum_m w_m (x_m + S_m cell), with constant w_m and
+S_m (``hierarchy.labelled``), stands for x_i or x_j above. What the way down brings to such a part goes to its members,
+the energy in equal shares. With d_m = x_m + S_m cell - X_p, and sum_m w_m d_m = 0,
+
+    F_m     = w_m F_p
+    W_m     = w_m (W_p - 1/2 F_p ⊗ d_m)                  X_p moves with the strain at its members; still they sum to W
+
 Only this file differentiates with respect to positions. It knows no ASE, and it does not know how its steps are run:
 ``runtime`` runs them block by block, on several threads or as compiled code.
 """
@@ -30,7 +37,7 @@ from torch import Tensor
 
 from ase_nbody.hierarchy.exchange import sum_over_parents
 from ase_nbody.hierarchy.reduction import sum_by_structure
-from ase_nbody.hierarchy.tables import Hierarchy, Level
+from ase_nbody.hierarchy.tables import Groups, Hierarchy, Labelled, Level
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.charges import conserved_charges, molecular_dipole
 from ase_nbody.prediction import Prediction
@@ -262,9 +269,16 @@ class _AtAtoms:
         slope = None
         outputs: dict[str, list[Tensor]] = {}
         for block, found in descents:
-            self.sums.index_add_(1, block.level.centre, found.centres)
-            atoms_below = levels[number - 1].centre.index_select(0, block.below) if number else block.below
-            self.sums.index_add_(1, atoms_below, found.children)
+            labelled = block.level.labelled
+            if labelled is None:
+                self.sums.index_add_(1, block.level.centre, found.centres)
+            else:
+                self._add_to_members(labelled.groups, found.centres)
+            if labelled is None or labelled.below is None:
+                atoms_below = levels[number - 1].centre.index_select(0, block.below) if number else block.below
+                self.sums.index_add_(1, atoms_below, found.children)
+            else:
+                self._add_to_members(labelled.below.take(block.below), found.children)
             for name, output in found.outputs.items():
                 outputs.setdefault(name, []).append(output)
             if block.rows is None:
@@ -274,11 +288,27 @@ class _AtAtoms:
                 slope.index_add_(1, block.rows, found.rows)
         joined = {name: pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1) for name, pieces in outputs.items()}
         self.parts.insert(0, joined.pop("energy"))
-        self.energies.index_add_(0, levels[number].centre, self.parts[0].double())
+        whole = levels[number].labelled
+        if whole is None:
+            self.energies.index_add_(0, levels[number].centre, self.parts[0].double())
+        else:
+            shared = whole.groups.shares * self.parts[0].double().unsqueeze(-1)
+            self.energies.index_add_(0, whole.groups.atom.flatten(), shared.flatten())
         for name, output in joined.items():
             zeros = self.energies.new_zeros(*output.shape[:-1], self.energies.shape[0])
             self.outputs.setdefault(name, zeros).index_add_(-1, levels[number].centre, output.double())
         return slope
+
+    def _add_to_members(self, groups: Groups, of_parts: Tensor) -> None:
+        """Add the forces (3, P), or forces and virials (9, P), of labelled parts to their members."""
+        system, of_members = self.system, of_parts.unsqueeze(-1) * groups.weight
+        if len(of_parts) > 3 and groups.atom.numel():
+            arms = group_members(groups, system.positions, system.cells, system.structure)
+            arms = arms - (groups.weight * arms).sum(-1, keepdim=True)  # (3, P, M)
+            forces = of_members[:3]
+            mixed = 0.25 * (arms * forces.roll(-1, 0) + arms.roll(-1, 0) * forces)
+            of_members = of_members - torch.cat([torch.zeros_like(forces), 0.5 * arms * forces, mixed])
+        self.sums.index_add_(1, groups.atom.flatten(), of_members.flatten(1))
 
     def prediction(self, total_charges: Tensor | None) -> Prediction:
         """The root of the hierarchy: sums over the atoms of each structure."""
@@ -314,8 +344,36 @@ def pair_vectors(level: Level, radius: float, positions: Tensor, cells: Tensor, 
     structure_of_part = structure.index_select(0, level.centre)
     lattice = cells.index_select(0, structure_of_part).permute(1, 2, 0).unsqueeze(-1)  # (3, 3, P, 1)
     offsets = (level.shift.to(cells.dtype).unsqueeze(1) * lattice).sum(0)
-    vectors = positions.T[:, level.atom] + offsets - positions.index_select(0, level.centre).T.unsqueeze(-1)
+    if level.labelled is None:
+        vectors = positions.T[:, level.atom] + offsets - positions.index_select(0, level.centre).T.unsqueeze(-1)
+    else:
+        from_parts, to_children = _ends(level, level.labelled, positions, cells, structure)
+        vectors = to_children + offsets - from_parts.unsqueeze(-1)
     return torch.where(level.mask, vectors, 2.0 * radius)
+
+
+def _ends(
+    level: Level, labelled: Labelled, positions: Tensor, cells: Tensor, structure: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Positions of labelled parts (3, P) and of the children at the ends of their edges (3, P, K) in Angstrom."""
+    parts = group_positions(labelled.groups, positions, cells, structure)
+    if labelled.below is None:
+        return parts, positions.T[:, level.atom]
+    below = group_positions(labelled.below, positions, cells, structure)
+    return parts, below.index_select(1, level.children)[:, level.child]
+
+
+def group_positions(groups: Groups, positions: Tensor, cells: Tensor, structure: Tensor) -> Tensor:
+    """X_p = sum_m w_m (x_m + S_m cell) of groups (3, P) in Angstrom, float64; arguments as in ``pair_vectors``."""
+    return (groups.weight * group_members(groups, positions, cells, structure)).sum(-1)
+
+
+def group_members(groups: Groups, positions: Tensor, cells: Tensor, structure: Tensor) -> Tensor:
+    """x_m + S_m cell of the members of groups (3, P, M) in Angstrom, float64; padded ones lie anywhere."""
+    if groups.atom.numel() == 0:  # there are no parts
+        return positions.new_zeros(3, *groups.atom.shape)
+    lattice = cells.index_select(0, structure.index_select(0, groups.atom[:, 0])).permute(1, 2, 0).unsqueeze(-1)
+    return positions.T[:, groups.atom] + (groups.shift.to(cells.dtype).unsqueeze(1) * lattice).sum(0)
 
 
 # Where the components xx, yy, zz, xy, yz, zx of a symmetric matrix stand in it.

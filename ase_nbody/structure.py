@@ -7,13 +7,15 @@ from typing import Any
 
 import ase
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_masses, chemical_symbols
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 # At this distance from the origin a float64 resolves 1e-7 Angstrom, and forces are right to 1e-5 eV/Angstrom.
 LARGEST_COORDINATE_ANGSTROM = 1e9
 SHORTEST_LATTICE_VECTOR_ANGSTROM = 1e-3
+# Names of the array that tells which part each atom belongs to, in the order in which they are tried.
+LABEL_ARRAYS = ("parts", "residuenumbers", "mol-id")
 # An atom whose periodic images are farther away than this is isolated, where no network says how far it looks.
 ISOLATED_ATOM_ANGSTROM = 10.0
 SMALLEST_SINE = 1e-6  # of the angles between lattice vectors; below, they count as linearly dependent
@@ -36,6 +38,8 @@ class Structure:
         cell: lattice vectors as rows (3, 3) in Angstrom, float64; left-handed and triclinic cells are fine.
         pbc: periodic along each lattice vector (3,), bool.
         charge: total charge in e. Only networks that predict partial charges look at it.
+        labels: the part, such as a molecule, that each atom belongs to (N,), int64; -1: none. None: there are no
+            labels. Only networks that have levels of labelled parts look at them.
     """
 
     numbers: NDArray[np.int64]
@@ -43,9 +47,11 @@ class Structure:
     cell: NDArray[np.float64]
     pbc: NDArray[np.bool_]
     charge: float = 0.0
+    labels: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         shapes = {"numbers": (len(self),), "positions": (len(self), 3), "cell": (3, 3), "pbc": (3,)}
+        shapes |= {} if self.labels is None else {"labels": (len(self),)}
         for name, shape in shapes.items():
             array = getattr(self, name)
             if not isinstance(array, np.ndarray) or array.shape != shape:
@@ -61,6 +67,11 @@ class Structure:
     def volume(self) -> float:
         """Volume of the cell in Angstrom^3, positive for left-handed cells too."""
         return float(abs(np.linalg.det(self.cell)))
+
+    @property
+    def masses(self) -> NDArray[np.float64]:
+        """Standard atomic masses in u (N,). Isotopes that ``ase.Atoms`` may hold do not count."""
+        return np.asarray(atomic_masses[self.numbers], dtype=np.float64)
 
     def is_isolated_atom(self, reach: float = ISOLATED_ATOM_ANGSTROM) -> bool:
         """Whether this is one atom without an image within ``reach``: plane-wave codes compute free atoms in a box.
@@ -83,7 +94,10 @@ class Structure:
 
     @classmethod
     def from_atoms(cls, atoms: ase.Atoms) -> "Structure":
-        """Copy what the network needs of ``atoms``, and check it. The charge is ``atoms.info["charge"]``, 0 if absent.
+        """Copy what the network needs of ``atoms``, and check it.
+
+        The charge is ``atoms.info["charge"]``, 0 if absent. The labels are the first of ``LABEL_ARRAYS`` among
+        ``atoms.arrays``; an array that does not hold integers is no array of labels.
 
         Raises:
             StructureError: a dummy atom or an atomic number that is no element's; NaN, infinity or more than 1e9
@@ -96,12 +110,19 @@ class Structure:
             cell=np.array(atoms.cell.array, dtype=np.float64),
             pbc=np.array(atoms.pbc, dtype=np.bool_),
             charge=_total_charge(atoms.info),
+            labels=labels_of(atoms),
         )
 
     def to_atoms(self) -> ase.Atoms:
-        """The same system as ``ase.Atoms``; the charge of an ion is in ``atoms.info["charge"]``."""
+        """The same system as ``ase.Atoms``.
+
+        The charge of an ion is in ``atoms.info["charge"]``, and labels are in ``atoms.arrays["parts"]``.
+        """
         info = {"charge": self.charge} if self.charge else {}
-        return ase.Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc, info=info)
+        atoms = ase.Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc, info=info)
+        if self.labels is not None:
+            atoms.set_array(LABEL_ARRAYS[0], self.labels)
+        return atoms
 
     def with_short_lattice_vectors(self) -> "tuple[Structure, NDArray[np.int64]]":
         """The same system with the shortest periodic lattice vectors (Minkowski's).
@@ -169,6 +190,15 @@ class Structure:
                 f"lattice vector {axis} is {length:.3g} Angstrom long (allowed: {SHORTEST_LATTICE_VECTOR_ANGSTROM:g} "
                 f"to {LARGEST_COORDINATE_ANGSTROM:g}). Correct atoms.cell, or switch pbc off along it with atoms.pbc."
             )
+
+
+def labels_of(atoms: ase.Atoms) -> NDArray[np.int64] | None:
+    """A copy of the labels of the atoms (N,), or None if they have none (see ``Structure.from_atoms``)."""
+    for name in LABEL_ARRAYS:
+        if name in atoms.arrays:
+            given = atoms.arrays[name]
+            return given.astype(np.int64) if given.dtype.kind in "iu" and given.ndim == 1 else None
+    return None
 
 
 def _total_charge(info: Mapping[str, Any]) -> float:

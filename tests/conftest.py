@@ -329,3 +329,53 @@ def nbody(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return end.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def liquid() -> ase.Atoms:
+    """Two waters, CO2 with C at its centroid, methanol and an ion in a triclinic cell, with labels of the molecules."""
+    cell = np.array([[9.5, 0.0, 0.0], [1.5, 9.2, 0.0], [-1.0, 1.2, 9.8]])
+    places = {"H2O": (0.95, 0.1, 0.1), "CO2": (0.3, 0.55, 0.6), "CH3OH": (0.8, 0.9, 0.75), "Na": (0.55, 0.3, 0.3)}
+    atoms, labels = ase.Atoms(cell=cell, pbc=True), []
+    rng = np.random.default_rng(0)
+    for label, (name, place) in enumerate([*places.items(), ("H2O", (0.7, 0.5, 0.2))]):
+        one = ase.Atoms("Na", [[0.0, 0.0, 0.0]]) if name == "Na" else ase.build.molecule(name)
+        one.rotate(rng.uniform(0, 360), rng.normal(size=3))
+        one.positions += np.array(place) @ cell - (one.positions[0] if name == "CO2" else 0.0)
+        if name != "CO2":
+            one.positions += rng.normal(scale=0.03, size=one.positions.shape)
+        atoms += one
+        labels += [label] * len(one)
+    atoms.set_array("parts", np.array(labels))
+    return atoms
+
+
+def make_labelled_network(seed: int = 0, **changes: object) -> NBodyNetwork:
+    """A network of environments, clusters, molecules and molecules again, read out at the labelled levels alone.
+
+    Part energies are of the order of 1 eV.
+    """
+    small = {"channels": 4, "hidden": 4, "message_channels": 3, "mean_children": 2.0, "body_order": 3}
+    levels = (
+        LevelConfig(radius=3.4, l_max=2, l_out=2, read_out=False, **small),
+        LevelConfig(parts="heavy", radius=3.5, l_max=2, l_out=2, read_out=False, **small),
+        LevelConfig(parts="labels", radius=3.0, l_max=3, l_out=1, **small),
+        LevelConfig(parts="labels", radius=4.5, l_max=2, l_out=0, member_weights="equal", **small),
+    )
+    config = make_config(**{"levels": levels, "isolated_atom_energies": {}, "energy_scale": 300.0, **changes})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = NBodyNetwork(config)
+        for weight in network.parameters():
+            weight.data += 0.1 * torch.randn_like(weight)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def labelled_network() -> NBodyNetwork:
+    return make_labelled_network()
+
+
+@pytest.fixture(scope="session", name="make_labelled_network")
+def _make_labelled_network() -> Callable[..., NBodyNetwork]:
+    return make_labelled_network

@@ -21,6 +21,7 @@ from ase_nbody.checks.finding import Curve, Finding, Plot
 from ase_nbody.checks.scans import Jump, find_jumps
 from ase_nbody.checks.smoothness import SPACING_ANGSTROM, jump_findings
 from ase_nbody.nn.closest_approach import FOLLOWS, RESTS
+from ase_nbody.structure import LABEL_ARRAYS
 
 # Distances as fractions of the sum of the covalent radii:
 WALL_DISTANCE = 0.3  # where the scan begins and the wall is measured
@@ -104,7 +105,9 @@ def contact(first: str, second: str) -> float:
 
 def dimer(first: str, second: str, distance: float) -> ase.Atoms:
     """Two atoms at a distance in Angstrom, along no axis: components that vanish by symmetry would test nothing."""
-    return ase.Atoms([first, second], [np.zeros(3), distance * np.array([0.48, 0.6, 0.64])])
+    atoms = ase.Atoms([first, second], [np.zeros(3), distance * np.array([0.48, 0.6, 0.64])])
+    atoms.set_array(LABEL_ARRAYS[0], np.arange(2))  # for a network with labelled parts each atom is one
+    return atoms
 
 
 def scan(case: Case, first: str, second: str) -> DimerCurve:

@@ -9,6 +9,8 @@ from ase_nbody.checks.case import Case, deviation, evaluate
 from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.symmetry import ROUND_OFF
 from ase_nbody.engines.calculator import NBodyCalculator
+from ase_nbody.hierarchy.labelled import Membership
+from ase_nbody.structure import LABEL_ARRAYS, Structure, labels_of
 
 FAR_ANGSTROM = 50.0  # distance between copies if the cutoff is unknown
 
@@ -35,7 +37,16 @@ def _beside(one: ase.Atoms, other: ase.Atoms, gap: float) -> ase.Atoms:
     direction = np.linalg.svd(one.cell.array[one.pbc])[2][-1] if one.pbc.any() else np.array([0.0, 0.0, 1.0])
     moved = other.copy()
     moved.positions += (gap + (one.positions @ direction).max() - (other.positions @ direction).min()) * direction
-    return one + moved
+    return _labelled_apart(one + moved, 2)
+
+
+def _labelled_apart(atoms: ase.Atoms, copies: int) -> ase.Atoms:
+    """Copies of a structure that stand one after the other, whose parts get labels of their own in each copy."""
+    labels = labels_of(atoms)
+    if labels is not None and len(labels):
+        copy = np.repeat(np.arange(copies), len(labels) // copies)
+        atoms.set_array(LABEL_ARRAYS[0], np.where(labels < 0, -1, labels + copy * (labels.max() + 1)))
+    return atoms
 
 
 def supercell(case: Case) -> Iterator[Finding]:
@@ -45,10 +56,12 @@ def supercell(case: Case) -> Iterator[Finding]:
         yield not_applicable(name, measured, "not periodic")
         return
     atoms = case.rattled()
+    if getattr(case.calculator, "is_labelled", False):
+        atoms.positions += Membership.of(Structure.from_atoms(atoms)).shift @ atoms.cell.array  # pieces are repeated
     axis = np.flatnonzero(atoms.pbc)[atoms.cell.lengths()[atoms.pbc].argmin()]
     repeat = [2 if direction == axis else 1 for direction in range(3)]
     expected = evaluate(case.calculator, atoms).of_atoms(np.tile(np.arange(len(atoms)), 2))
-    value, where = deviation(evaluate(case.calculator, atoms.repeat(repeat)), expected)
+    value, where = deviation(evaluate(case.calculator, _labelled_apart(atoms.repeat(repeat), 2)), expected)
     yield Finding(name, measured, value, upper=ROUND_OFF, note=f"{' x '.join(map(str, repeat))}, {where}")
 
 

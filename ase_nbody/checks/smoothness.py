@@ -8,6 +8,7 @@ import numpy as np
 from ase_nbody.checks.case import Array, Case, energy_and_forces
 from ase_nbody.checks.finding import Finding, not_applicable
 from ase_nbody.checks.scans import QUANTITIES, Jump, find_jumps
+from ase_nbody.structure import LABEL_ARRAYS, labels_of
 
 MAX_JUMP = 1e-4  # as a fraction of how much the quantity changes within 0.25 Angstrom
 SPACING_ANGSTROM = 0.02
@@ -45,7 +46,12 @@ def _with_surface(case: Case) -> tuple[ase.Atoms, int, Array]:
         from_middle = atoms.positions - atoms.positions.mean(axis=0)
         direction = from_middle[np.linalg.norm(from_middle, axis=1).argmax()]
         direction = direction / np.linalg.norm(direction)
-    return atoms, int((atoms.positions @ direction).argmax()), direction
+    leaver = int((atoms.positions @ direction).argmax())
+    labels = labels_of(atoms)
+    if labels is not None and atoms.pbc.any():  # a labelled part must not grow beyond the cell
+        labels[leaver] = labels.max() + 1
+        atoms.set_array(LABEL_ARRAYS[0], labels)
+    return atoms, leaver, direction
 
 
 def jump_findings(check: str, found: dict[str, dict[str, Jump]]) -> Iterator[Finding]:

@@ -44,7 +44,8 @@ def _overview(members: list[NBodyNetwork], content: Mapping[str, Any]) -> dict[s
         "elements": ", ".join(network.config.species),
         **({"committee of": f"{len(members)} networks, each with the weights below"} if len(members) > 1 else {}),
         "weights": f"{sum(weight.numel() for weight in network.parameters()):,}",
-        "influence ends at": f"{network.config.reach:g} Angstrom",
+        "influence ends at": f"{network.config.reach:g} Angstrom"
+        + (" and the extent of labelled parts" if network.config.is_labelled else ""),
         **{key.replace("_", " "): value for key, value in config.items()},
         **_covered(network.config.coverage),
         "units": content["units"],

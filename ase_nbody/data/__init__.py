@@ -3,6 +3,7 @@
 from ase_nbody.data.batch import Batch, LazySamples, Sample, collate, prepare
 from ase_nbody.data.found import Found
 from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Weights
+from ase_nbody.data.parts import require_parts
 from ase_nbody.data.reading import iterate_labelled, read_labelled
 from ase_nbody.data.sampling import AtomBatches
 from ase_nbody.data.statistics import (
@@ -33,4 +34,5 @@ __all__ = [
     "measure",
     "prepare",
     "read_labelled",
+    "require_parts",
 ]

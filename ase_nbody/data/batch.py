@@ -1,5 +1,6 @@
 """Batches: structures side by side in one hierarchy, with their labels."""
 
+import itertools
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ase_nbody.data.labels import LABELS, DataError, LabelledStructure
+from ase_nbody.data.parts import require_parts
 from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.config import NBodyConfig
@@ -49,7 +51,14 @@ class Batch:
     def memory(self) -> int:
         """Size of all tensors in bytes."""
         geometry = (self.positions, self.cells, self.total_charges)
-        tensors = [*self.hierarchy.tensors(), *geometry, *self.labels.values(), *self.weights.values()]
+        labelled = [level.labelled.tensors() for level in self.hierarchy.levels if level.labelled is not None]
+        tensors = [
+            *self.hierarchy.tensors(),
+            *itertools.chain(*labelled),
+            *geometry,
+            *self.labels.values(),
+            *self.weights.values(),
+        ]
         return sum(tensor.element_size() * tensor.numel() for tensor in tensors)
 
     def to(self, device: torch.device) -> "Batch":
@@ -76,7 +85,7 @@ def prepare(data: Sequence[LabelledStructure], config: NBodyConfig, workers: int
         workers: number of processes that make the samples; 0: this one makes them. The samples are the same.
 
     Raises:
-        DataError: the data contain species that the network does not know.
+        DataError: the data contain species that the network does not know, or lack labels that it needs.
     """
     samples = LazySamples(data, config)
     if not workers:
@@ -95,6 +104,7 @@ class LazySamples(Dataset[Sample]):
         if unknown:
             known = ", ".join(config.species)
             raise DataError(f"the model knows {known}, but the data contain {', '.join(unknown)}")
+        require_parts(data, config.layout)
         self.data, self.layout = data, config.layout
 
     def __len__(self) -> int:

@@ -7,7 +7,8 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ase_nbody.data.labels import DataError, LabelledStructure
-from ase_nbody.hierarchy.build import members
+from ase_nbody.data.parts import require_parts
+from ase_nbody.hierarchy.build import build_hierarchy, members
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.network.coverage import Coverage
@@ -42,8 +43,10 @@ def measure(
     """Measure the training data; isolated-atom energies are fitted if they are not given.
 
     Raises:
-        DataError: no frame has forces, or ``isolated`` lacks a species of the data.
+        DataError: no frame has forces, ``isolated`` lacks a species of the data, or a frame lacks labels that the
+            levels need.
     """
+    require_parts(data, [level.layout for level in levels], "training data")
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
     forces = np.concatenate([frame.forces.ravel() for frame in data])
     forces = forces[np.isfinite(forces)]
@@ -132,6 +135,11 @@ def _measure_pairs(
             near = pairs.distance <= layout[index].radius
             edges[index] += np.sum(chosen.above[pairs.first] & chosen.children[pairs.second] & near)
             parts[index] += chosen.above.sum()
+        if any(level.is_labelled for level in layout):
+            for index, level in enumerate(build_hierarchy(frame.structure, layout).levels):
+                if level.labelled is not None:
+                    edges[index] += int(level.mask.sum())
+                    parts[index] += len(level.centre)
     found = np.argwhere(np.triu(np.isfinite(closest)))
     distances = {f"{chemical_symbols[i]}-{chemical_symbols[j]}": round(float(closest[i, j]), 4) for i, j in found}
     return tuple(float(max(1.0, mean)) for mean in edges / np.maximum(parts, 1.0)), distances

@@ -20,6 +20,7 @@ _FRAME = np.dtype(
         ("pbc", "?", (3,)),
         ("charge", "<f8"),
         ("source", "<i8", (2,)),  # row of paths.json, number of the frame; -1 without a source
+        ("labelled", "?"),
         ("weights", "<f8", (len(Weights._fields),)),
         *((label.name, "<f8", label.shape) for label in LABELS if not label.per_atom),
     ]
@@ -28,6 +29,7 @@ _ATOM = np.dtype(
     [
         ("number", "<i8"),
         ("position", "<f8", (3,)),
+        ("label", "<i8"),  # of the part that the atom belongs to; -1 too if the frame is not labelled
         *((label.name, "<f8", label.shape) for label in LABELS if label.per_atom),
     ]
 )
@@ -128,6 +130,7 @@ class FrameStore(Sequence[LabelledStructure]):
                 cell=np.array(row["cell"]),
                 pbc=np.array(row["pbc"]),
                 charge=float(row["charge"]),
+                labels=np.array(atoms["label"]) if row["labelled"] else None,
             ),
             weights=Weights(*map(float, row["weights"])),
             source=Source(self._paths[row["source"][0]], int(row["source"][1])) if row["source"][0] >= 0 else None,
@@ -149,6 +152,7 @@ def _rows(frame: LabelledStructure, first: int) -> tuple[NDArray[Any], NDArray[A
     row["source"] = -1
     row["cell"], row["pbc"], row["charge"] = structure.cell, structure.pbc, structure.charge
     block["number"], block["position"] = structure.numbers, structure.positions
+    row["labelled"], block["label"] = structure.labels is not None, -1 if structure.labels is None else structure.labels
     for label in LABELS:
         (block if label.per_atom else row)[label.name] = getattr(frame, label.name)
     return row, block

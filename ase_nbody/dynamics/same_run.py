@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from ase_nbody.dynamics.files import ResumeError
 from ase_nbody.dynamics.integrators import settings_of
+from ase_nbody.structure import labels_of
 
 
 def describe(dynamics: MolecularDynamics) -> dict[str, Any]:
-    """What a continued run must share with the original: its settings, and the atoms except their state."""
+    """What a continued run must share with the original: its settings, and the atoms except their state.
+
+    The labels of parts are among it if the calculator needs them.
+    """
     atoms = dynamics.atoms
     return {
         **settings_of(dynamics),
@@ -22,6 +26,7 @@ def describe(dynamics: MolecularDynamics) -> dict[str, Any]:
         "masses": atoms.get_masses(),
         "pbc": atoms.pbc.copy(),
         "constraints": [constraint.todict() for constraint in atoms.constraints],
+        **({"labels of parts": labels_of(atoms)} if getattr(atoms.calc, "is_labelled", False) else {}),
     }
 
 

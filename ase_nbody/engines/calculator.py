@@ -17,6 +17,7 @@ from ase_nbody.engines.results import (
     as_ase_errors,
     attach_spreads,
     changed_charge,
+    changed_labels,
     results_of,
     spreads_of,
     structures_of,
@@ -146,6 +147,11 @@ class NBodyCalculator(Calculator):
         return self.evaluator.networks
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether a model has levels of labelled parts, and so needs ``atoms.arrays["parts"]``."""
+        return any(network.config.is_labelled for network in self.networks)
+
+    @property
     def species(self) -> tuple[str, ...]:
         """Chemical symbols that every model of the committee knows."""
         return self.evaluator.species
@@ -159,7 +165,7 @@ class NBodyCalculator(Calculator):
         """What has changed since the last calculation (ASE's interface).
 
         If the atoms have moved, nothing else is compared; in dynamics they move at every step. A change of the total
-        charge counts only if the model gives charges.
+        charge counts only if the model gives charges, and one of the labels only if it has labelled parts.
         """
         before = self.atoms
         if before is not None and len(before) == len(atoms):
@@ -167,7 +173,7 @@ class NBodyCalculator(Calculator):
                 moved = not np.abs(atoms.positions - before.positions).max(initial=0.0) <= tol
             if moved:
                 return ["positions"]
-        return super().check_state(atoms, tol) + changed_charge(self, atoms)
+        return super().check_state(atoms, tol) + changed_charge(self, atoms) + changed_labels(self, atoms)
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A result by its name, calculated if the atoms have changed (ASE's interface)."""

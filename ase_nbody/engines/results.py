@@ -11,7 +11,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_nbody.network.outputs import Output
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError
-from ase_nbody.structure import Structure, StructureError
+from ase_nbody.structure import Structure, StructureError, labels_of
 
 SPREADS = ("energy_spread", "forces_spread")  # standard deviations over a committee, in eV and eV/Angstrom
 
@@ -60,6 +60,16 @@ def changed_charge(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
         return []
     same = np.array_equal(before.info.get("charge", 0), atoms.info.get("charge", 0))  # whatever stands there
     return [] if same else ["charge"]
+
+
+def changed_labels(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
+    """``["parts"]`` if the labels of the atoms have changed and the calculator's model has levels of labelled parts."""
+    before = calculator.atoms
+    if before is None or not getattr(calculator, "is_labelled", False):
+        return []
+    old, new = labels_of(before), labels_of(atoms)
+    same = old is new is None or (old is not None and new is not None and np.array_equal(old, new))
+    return [] if same else ["parts"]
 
 
 @contextlib.contextmanager

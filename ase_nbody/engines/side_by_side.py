@@ -12,7 +12,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, Calculator
 from ase.optimize.optimize import Optimizer
 
 from ase_nbody.engines.calculator import NBodyCalculator
-from ase_nbody.engines.results import SPREADS, attach_spreads, changed_charge
+from ase_nbody.engines.results import SPREADS, attach_spreads, changed_charge, changed_labels
 
 
 def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atoms]) -> None:
@@ -74,10 +74,11 @@ class _Companion(Calculator):
         self.calculator, self.structure, self.companions = calculator, structure, companions
         self.implemented_properties = calculator.implemented_properties
         self.spreads: dict[str, Any] = {}  # of a committee
+        self.is_labelled = calculator.is_labelled
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What has changed since the last calculation, the total charge included (ASE's interface)."""
-        return super().check_state(atoms, tol) + changed_charge(self, atoms)
+        """What has changed since the last calculation, total charge and labels included (ASE's interface)."""
+        return super().check_state(atoms, tol) + changed_charge(self, atoms) + changed_labels(self, atoms)
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A result by its name, calculated if the atoms have changed; threads wait for each other (ASE's interface)."""

@@ -66,6 +66,7 @@ FEATURES = {
     "channel_pairs": Feature(levels=("channel_pairs",)),
     "children_gate": Feature(levels=("children_gate",)),
     "coverage": Feature(config=("coverage",)),
+    "labels": Feature(levels=("member_weights",)),
     "outputs": Feature(config=("outputs",)),
     "parity": Feature(levels=("parity",)),
     "products": Feature(levels=("product",)),

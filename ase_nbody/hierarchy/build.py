@@ -8,11 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_nbody.hierarchy.labelled import Candidates, Membership, build_labelled_level
 from ase_nbody.hierarchy.neighbours import Edges, find_edges, still_valid
 from ase_nbody.hierarchy.tables import Hierarchy, Level, row_positions
 from ase_nbody.structure import Structure
 
 Selection = str | tuple[int, ...]
+LABELS = "labels"  # the parts that the structure's labels name, in place of a selection of atoms
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,23 @@ class LevelLayout:
 
     Attributes:
         parts: which atoms are centres of parts: ``"all"``, ``"heavy"`` (all but hydrogen), or atomic numbers. Each of
-            these atoms must be the centre of a part of the level below as well.
+            these atoms must be the centre of a part of the level below as well. ``"labels"``: one part for each label
+            of the structure. Only labelled levels stand above such a level, and it is not the lowest.
         children: which parts of the level below may be children, chosen by their central atoms in the same notation.
         radius: distance in Angstrom at which the weight of a child has faded to zero.
+        member_weights: of a labelled level, the weights of the members in the position of their part: ``"mass"`` or
+            ``"equal"``; None for other levels.
     """
 
     parts: Selection
     children: Selection
     radius: float
+    member_weights: str | None = None
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether labels name the parts."""
+        return self.parts == LABELS
 
 
 def select(numbers: NDArray[np.int64], selection: Selection) -> NDArray[np.bool_]:
@@ -66,13 +77,17 @@ def members(numbers: NDArray[np.int64], layout: Sequence[LevelLayout]) -> Iterat
 
     Args:
         numbers: atomic numbers (N,); the choice of parts depends on nothing else.
-        layout: the levels, the lowest first.
+        layout: the levels, the lowest first. Labelled ones are left out.
     """
     below = np.ones(len(numbers), dtype=np.bool_)
-    for level in layout:
+    for level in _around_atoms(layout):
         above = select(numbers, level.parts)
         yield Members(above, below, children=below & select(numbers, level.children))
         below = above
+
+
+def _around_atoms(layout: Sequence[LevelLayout]) -> list[LevelLayout]:
+    return [level for level in layout if not level.is_labelled]
 
 
 def build_level(edges: Edges, above: Tensor, below: Tensor, children: Tensor) -> Level:
@@ -116,15 +131,43 @@ def build_hierarchy(
         device: where to search for pairs and to keep the hierarchy.
 
     Raises:
-        StructureError: see ``find_pairs``.
+        StructureError: see ``find_pairs``, and with labelled levels ``Membership.of``.
     """
-    edges = find_edges(structure, max(level.radius for level in layout) + skin, device)
+    around_atoms = _around_atoms(layout)
+    labelled = layout[len(around_atoms) :]
+    membership = Membership.of(structure) if labelled else None
+    edges = find_edges(structure, max(level.radius for level in around_atoms) + skin, device)
     levels = []
-    for level, chosen in zip(layout, members(structure.numbers, layout), strict=True):
+    for level, chosen in zip(around_atoms, members(structure.numbers, layout), strict=True):
         masks = (torch.from_numpy(mask).to(device) for mask in (chosen.above, chosen.below, chosen.children))
         levels.append(build_level(edges.within(level.radius + skin), *masks))
+    if membership is not None:
+        below = select(structure.numbers, around_atoms[-1].parts)
+        levels += _labelled_levels(structure, membership, labelled, below, skin, device)
     numbers = torch.tensor(structure.numbers, device=device)
     return Hierarchy(numbers, torch.zeros_like(numbers), 1, tuple(levels))
+
+
+def _labelled_levels(
+    structure: Structure,
+    membership: Membership,
+    layout: Sequence[LevelLayout],
+    below: NDArray[np.bool_],
+    skin: float,
+    device: torch.device | str,
+) -> list[Level]:
+    """The labelled levels of a layout, above parts around the atoms of the mask ``below`` (N,)."""
+    children = below & select(structure.numbers, layout[0].children)
+    candidates = Candidates.around_atoms(structure, membership, below, children)
+    levels = []
+    for level in layout:
+        weights = level.member_weights or "mass"
+        radius = level.radius + skin
+        levels.append(
+            build_labelled_level(structure, membership, candidates, weights=weights, radius=radius, device=device)
+        )
+        candidates = Candidates.labelled(structure, membership, weights)
+    return levels
 
 
 class VerletHierarchy:
@@ -132,6 +175,8 @@ class VerletHierarchy:
 
     It is built anew only if a child that is not listed may have come within a radius. To decide this, it compares the
     structure with its own copy of the one that it was built for, and does not rely on what a caller says has changed.
+    With labelled levels it also compares the members and images that the labels give; a part moves no farther than the
+    farthest of its members, so the criterion for atoms holds for parts.
 
     Args:
         layout: the levels, the lowest first.
@@ -142,7 +187,9 @@ class VerletHierarchy:
     def __init__(self, layout: Sequence[LevelLayout], skin: float, device: torch.device | str = "cpu") -> None:
         self.layout, self.skin, self.device = tuple(layout), skin, torch.device(device)
         self.builds = 0
+        self._is_labelled = any(level.is_labelled for level in self.layout)
         self._built_for: Structure | None = None
+        self._membership: Membership | None = None
         self._hierarchy: Hierarchy | None = None
 
     @property
@@ -158,17 +205,19 @@ class VerletHierarchy:
 
     def forget(self) -> None:
         """Drop the hierarchy, so that the next update builds one anew."""
-        self._hierarchy = self._built_for = None
+        self._hierarchy = self._built_for = self._membership = None
 
     def update(self, structure: Structure) -> Hierarchy:
         """Return the hierarchy of ``structure``. The last one is reused if it still lists all children."""
         cutoff = max(level.radius for level in self.layout)
+        membership = Membership.of(structure) if self._is_labelled else None
         if (
             self._hierarchy is None
             or self._built_for is None
+            or (membership is not None and not membership.same_as(self._membership))
             or not still_valid(self._built_for, structure, cutoff, self.skin)
         ):
             self._hierarchy = build_hierarchy(structure, self.layout, self.skin, self.device)
-            self._built_for = structure
+            self._built_for, self._membership = structure, membership
             self.builds += 1
         return self._hierarchy

@@ -91,7 +91,7 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
         found = _search(structure.positions, np.zeros((3, 3)), cutoff, torch.device(device), periodic=False)
         return _sorted(*found, len(structure)).within(cutoff)
     positions, wraps, box = compact(structure, 1.5 * cutoff)
-    extents = _heights(box)
+    extents = cell_heights(box)
     _refuse_crowds(structure, box, cutoff)
     found = _search(positions, box, _search_radius(extents, cutoff), torch.device(device), periodic=True)
     edges = _sorted(*found, len(structure))
@@ -110,7 +110,7 @@ def coincident_atoms(structure: Structure, distance: float) -> tuple[int, int] |
     coordinates = np.linalg.solve(box.T, structure.positions.T).T
     on_torus = np.where(structure.pbc, coordinates % 1.0 % 1.0, coordinates)  # once more: -1e-17 % 1.0 is 1.0
     tree = cKDTree(on_torus, boxsize=np.where(structure.pbc, 1.0, 0.0))
-    pairs = tree.query_pairs(distance / _heights(box).min(), output_type="ndarray")
+    pairs = tree.query_pairs(distance / cell_heights(box).min(), output_type="ndarray")
     apart = coordinates[pairs[:, 1]] - coordinates[pairs[:, 0]]
     apart -= np.where(structure.pbc, np.round(apart), 0.0)
     close = pairs[np.linalg.norm(apart @ box, axis=1) < distance]
@@ -178,7 +178,7 @@ def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDAr
     wraps = np.where(structure.pbc[:, None], np.floor(coordinates), 0.0)
     coordinates -= wraps
     moved = bool(wraps.any())
-    cell, longest = box.copy(), gap / _heights(box)
+    cell, longest = box.copy(), gap / cell_heights(box)
     for axis, periodic in enumerate(structure.pbc):
         order = np.argsort(coordinates[axis])
         ahead = coordinates[axis, order[0]] + 1.0 if periodic else np.inf  # the image of the first atom
@@ -201,19 +201,19 @@ def _less_skewed(structure: Structure) -> tuple[Structure, NDArray[np.int64]] | 
     if not structure.pbc.any():
         return None
     cell = complete_cell(structure)
-    if abs(np.linalg.det(cell)) < MAX_SKEW * math.prod(_heights(cell).tolist()):
+    if abs(np.linalg.det(cell)) < MAX_SKEW * math.prod(cell_heights(cell).tolist()):
         return None
     return structure.with_short_lattice_vectors()
 
 
-def _heights(cell: NDArray[np.float64]) -> NDArray[np.float64]:
+def cell_heights(cell: NDArray[np.float64]) -> NDArray[np.float64]:
     """The distances in Angstrom between opposite faces of a cell (3,)."""
     return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
 
 
 def _refuse_crowds(structure: Structure, box: NDArray[np.float64], cutoff: float) -> None:
     """Refuse a structure whose pairs would fill the memory. The estimate assumes that the atoms fill the box (3, 3)."""
-    heights = _heights(box)
+    heights = cell_heights(box)
     # The box is larger than the atoms along directions that are not periodic.
     shares = np.where(structure.pbc, 1.0, np.maximum(heights - 1.5 * cutoff, 2.0 * cutoff) / heights)
     # A skewed box has a larger volume than the product of its heights.

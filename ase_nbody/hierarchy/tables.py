@@ -7,11 +7,82 @@ edges are real. Dense tables let a gate treat all parts of a level in one operat
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The members of labelled parts, with their weights in the parts' positions (see ``hierarchy.labelled``).
+
+    Attributes:
+        atom: the members of each part (P, M); shorter rows are padded with 0.
+        shift: lattice translation of each member that makes its part whole (3, P, M).
+        weight: weight of each member in the position of its part (P, M), float64; 0 where padded. Rows sum to 1.
+        mask: True where a member is real (P, M).
+    """
+
+    atom: Tensor
+    shift: Tensor
+    weight: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> "Groups":
+        """The same groups on a device."""
+        return Groups(*(getattr(self, each.name).to(device) for each in fields(self)))
+
+    def take(self, rows: Tensor) -> "Groups":
+        """Some of the groups, by their rows."""
+        return Groups(
+            self.atom.index_select(0, rows),
+            self.shift.index_select(1, rows),
+            self.weight.index_select(0, rows),
+            self.mask.index_select(0, rows),
+        )
+
+    @property
+    def shares(self) -> Tensor:
+        """Equal weights (P, M), float64: the share of each member in what its part gives; 0 where padded."""
+        return self.mask.double() / self.mask.sum(1, keepdim=True)
+
+    @staticmethod
+    def concatenate(several: "Sequence[Groups]", first_atoms: Sequence[int]) -> "Groups":
+        """The groups of several structures below each other; ``first_atoms`` tells where the atoms of each begin."""
+        firsts = list(zip(several, first_atoms, strict=False))
+        return Groups(
+            _stack_rows([(groups.atom + first) * groups.mask for groups, first in firsts], 1),
+            _stack_rows([groups.shift.movedim(0, -1) for groups, _ in firsts], 1).movedim(-1, 0).contiguous(),
+            _stack_rows([groups.weight for groups, _ in firsts], 1),
+            _stack_rows([groups.mask for groups, _ in firsts], 1),
+        )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a level of labelled parts knows beyond the tables of ``Level``.
+
+    Attributes:
+        groups: the members of its P parts.
+        is_member: True where an edge leads to a member of the part (P, K); False where padded.
+        below: members of the parts of the level below; None where these are around atoms.
+    """
+
+    groups: Groups
+    is_member: Tensor
+    below: Groups | None
+
+    def to(self, device: torch.device | str) -> "Labelled":
+        """The same on a device."""
+        below = None if self.below is None else self.below.to(device)
+        return Labelled(self.groups.to(device), self.is_member.to(device), below)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors."""
+        tables = [self.groups] if self.below is None else [self.groups, self.below]
+        return [self.is_member, *(getattr(groups, each.name) for groups in tables for each in fields(groups))]
 
 
 @dataclass(frozen=True)
@@ -22,8 +93,9 @@ class Level:
     end at each of them.
 
     Attributes:
-        centre: the atom at the centre of each part (P,).
-        own: the part of the level below that has the same centre (P,).
+        centre: the atom at the centre of each part (P,); of a labelled part the first member.
+        own: the part of the level below that has the same centre (P,); of a labelled part that with the same label, or
+            0 where the level below has none.
         children: the parts of the level below that may be children (C,), ascending.
         child: index into ``children`` of the child at the end of each edge (P, K).
         atom: the atom at the centre of that child (P, K).
@@ -33,6 +105,8 @@ class Level:
             table, derivatives that flow from edges to children are gathered, not scattered, so they are
             deterministic on every device.
         parents_mask: True where an entry of ``parents`` is real (M, C); ``parents`` is 0 elsewhere.
+        labelled: members of the parts, where labels name them; None where the parts are around atoms. It is not among
+            the ``tensors``.
     """
 
     centre: Tensor
@@ -44,6 +118,7 @@ class Level:
     mask: Tensor
     parents: Tensor
     parents_mask: Tensor
+    labelled: Labelled | None = None
 
     @classmethod
     def from_edges(
@@ -85,7 +160,19 @@ class Level:
 
     def tensors(self) -> list[Tensor]:
         """All tables in the order of the attributes."""
-        return [getattr(self, name) for name in Level.__dataclass_fields__]
+        return [getattr(self, name) for name in _TABLES]
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor]) -> "Level":
+        """Make the level around atoms whose ``tensors`` these are."""
+        return cls(**dict(zip(_TABLES, tensors, strict=True)))  # type: ignore[arg-type]  # none of them is ``labelled``
+
+    def with_labels(self, labelled: Labelled | None) -> "Level":
+        """The same level as one of labelled parts."""
+        return self if labelled is None else replace(self, labelled=labelled)
+
+
+_TABLES = tuple(each.name for each in fields(Level) if each.name != "labelled")
 
 
 @dataclass(frozen=True)
@@ -113,18 +200,27 @@ class Hierarchy:
         """The same hierarchy on a device; ``self`` if it is there already."""
         if self.numbers.device == device:
             return self
-        return Hierarchy.from_tensors([table.to(device) for table in self.tensors()], self.n_structures)
+        moved = Hierarchy.from_tensors([table.to(device) for table in self.tensors()], self.n_structures)
+        if not self.is_labelled:
+            return moved
+        levels = zip(moved.levels, (level.labelled for level in self.levels), strict=True)
+        return replace(moved, levels=tuple(level.with_labels(one and one.to(device)) for level, one in levels))
+
+    @functools.cached_property
+    def is_labelled(self) -> bool:
+        """Whether labels name the parts of a level."""
+        return any(level.labelled is not None for level in self.levels)
 
     def tensors(self) -> list[Tensor]:
-        """All tables in a fixed order; ``from_tensors`` makes the same hierarchy from them."""
+        """All tables in a fixed order; ``from_tensors`` makes the same hierarchy from them, if it is not labelled."""
         return [self.numbers, self.structure, *(table for level in self.levels for table in level.tensors())]
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor], n_structures: int) -> "Hierarchy":
         """Make the hierarchy whose ``tensors`` these are."""
         numbers, structure, *tables = tensors
-        width = len(Level.__dataclass_fields__)
-        levels = tuple(Level(*tables[start : start + width]) for start in range(0, len(tables), width))
+        width = len(_TABLES)
+        levels = tuple(Level.from_tensors(tables[start : start + width]) for start in range(0, len(tables), width))
         return cls(numbers, structure, n_structures, levels)
 
 
@@ -183,7 +279,7 @@ def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarch
         above, children = (
             np.cumsum([0] + [len(getattr(level, name)) for level in parallel]) for name in ("centre", "children")
         )
-        fields: dict[str, list[Tensor]] = {name: [] for name in Level.__dataclass_fields__}
+        fields: dict[str, list[Tensor]] = {name: [] for name in _TABLES}
         firsts = zip(parallel, atoms, below, above, children, strict=False)
         for level, first_atom, first_below, first_part, first_child in firsts:
             part = level.parents.div(max(level.mask.shape[1], 1), rounding_mode="floor")
@@ -200,13 +296,28 @@ def concatenate(hierarchies: Sequence[Hierarchy], multiple: int = 1) -> Hierarch
         tables = {name: _stack_rows(rows, multiple) for name, rows in fields.items()}
         turned = {name: tables[name].T.contiguous() for name in ("parents", "parents_mask")}
         turned["shift"] = tables["shift"].movedim(-1, 0).contiguous()
-        levels.append(Level(**{**tables, **turned}))
+        joined = Level.from_tensors([{**tables, **turned}[name] for name in _TABLES])
+        levels.append(joined.with_labels(_labels_together(parallel, atoms.tolist(), width)))
         below = above
     return Hierarchy(
         numbers=torch.cat([hierarchy.numbers for hierarchy in hierarchies]),
         structure=torch.cat([hierarchy.structure + index for index, hierarchy in enumerate(hierarchies)]),
         n_structures=len(hierarchies),
         levels=tuple(levels),
+    )
+
+
+def _labels_together(levels: Sequence[Level], first_atoms: Sequence[int], width: int) -> Labelled | None:
+    """What one level of several hierarchies knows of its labels; ``width`` is the new length of the rows."""
+    labelled = [level.labelled for level in levels if level.labelled is not None]
+    if not labelled:
+        return None
+    below = [one.below for one in labelled if one.below is not None]
+    rows = [torch.nn.functional.pad(one.is_member, (0, width - one.is_member.shape[1])) for one in labelled]
+    return Labelled(
+        Groups.concatenate([one.groups for one in labelled], first_atoms),
+        torch.cat(rows),
+        Groups.concatenate(below, first_atoms) if below else None,
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic import SerializerFunctionWrapHandler as Handler
 
-from ase_nbody.hierarchy.build import LevelLayout, Selection
+from ase_nbody.hierarchy.build import LABELS, LevelLayout, Selection
 from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.forms import Products, check_product, one_for_both, with_type
 from ase_nbody.network.outputs import known_outputs
@@ -24,7 +24,8 @@ from ase_nbody.so3.fragments import Type
 from ase_nbody.so3.powers import power_couplings
 
 MAX_LEVELS = 8  # a level takes some hundredths of a second to build, even if it has few weights
-Parts = Literal["all", "heavy"] | tuple[str, ...]
+Children = Literal["all", "heavy"] | tuple[str, ...]
+Parts = Literal["all", "heavy", "labels"] | tuple[str, ...]
 # What a network gives beside the energy: names of ``OUTPUTS``, sorted, each once.
 Outputs = Annotated[tuple[str, ...], AfterValidator(known_outputs)]
 
@@ -54,8 +55,10 @@ class LevelConfig(_Compact):
     """One level of the hierarchy.
 
     Attributes:
-        parts: where the parts are: ``"all"`` atoms, ``"heavy"`` (all but hydrogen) or a list of chemical symbols.
-        children: which parts of the level below may be children, in the same notation.
+        parts: where the parts are: ``"all"`` atoms, ``"heavy"`` (all but hydrogen) or a list of chemical symbols; or
+            ``"labels"``, one part for each label of the structure (see ``hierarchy.labelled``).
+        children: which parts of the level below may be children, by their central atoms: ``"all"``, ``"heavy"`` or a
+            list of symbols.
         radius: distance in Angstrom at which a child's weight has faded to zero.
         channels: fragments of each degree in a part's state; or the type of the aggregated state, such as
             ``64x0 + 32x1 + 16x2``, which takes the place of ``l_max``.
@@ -65,14 +68,15 @@ class LevelConfig(_Compact):
             from it.
         body_order: 1 + number of factors in the zeroth-order gate; 4 means triple products.
         product_decay: factor by which each further factor makes a product smaller in the zeroth-order gate.
-        n_basis: size of the radial basis.
+        n_basis: size of the radial basis; in a labelled level for members and for other children each.
         radial_decay: power of 1/n by which the norm of the n-th function of the radial basis falls.
         n_radial: learned radial functions of the first-order gate; used where children have states with l > 0.
         message_channels: fragments of each degree that a child shows to its parents; used in the same case. Of children
             whose type falls with l it is the number for l = 0, and the others are in proportion.
         hidden: width of the hidden layer of the read-out.
         mean_children: typical number of children, by which sums over them are scaled. Training measures it.
-        read_out: whether this level contributes to the energy and to other outputs.
+        read_out: whether this level contributes to the energy and to other outputs. Labelled levels give the energy
+            alone.
         product: how the gates multiply: ``gaunt`` or ``clebsch_gordan``, or one for each gate (see ``Products``).
         channel_pairs: whether the zeroth-order gate pairs ``equal`` channels or ``all``. The latter needs
             ``clebsch_gordan``.
@@ -80,12 +84,14 @@ class LevelConfig(_Compact):
             stays invariant under inversion.
         children_gate: whether powers of the sum of the children's own states, without directions, are taken too.
         species_gains: whether the species at a part's centre scales the fragments of its states.
+        member_weights: of a labelled level, how members are weighted in the position of their part: by ``"mass"``, the
+            default, or ``"equal"``.
     """
 
-    newer = frozenset({"tau", "product", "channel_pairs", "parity", "children_gate", "species_gains"})
+    newer = frozenset({"tau", "product", "channel_pairs", "parity", "children_gate", "species_gains", "member_weights"})
 
     parts: Parts = "all"
-    children: Parts = "all"
+    children: Children = "all"
     radius: float = Field(5.0, gt=0.0, le=100.0)
     channels: int = Field(64, ge=1)
     l_max: int = Field(3, ge=0, le=8)
@@ -105,11 +111,21 @@ class LevelConfig(_Compact):
     parity: Literal["natural", "both"] = "natural"
     children_gate: bool = False
     species_gains: bool = True
+    member_weights: Literal["mass", "equal"] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _type_of_state(cls, given: Any) -> Any:
         return with_type(given) if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _weights_of_members(self) -> "LevelConfig":
+        """A labelled level says how its members are weighted: files with such levels are known by this entry."""
+        if self.is_labelled and self.member_weights is None:
+            object.__setattr__(self, "member_weights", "mass")  # the model is frozen for others
+        if self.member_weights is not None and not self.is_labelled:
+            raise ValueError("member_weights is for parts: labels; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _possible_form(self) -> "LevelConfig":
@@ -129,9 +145,14 @@ class LevelConfig(_Compact):
         return parts
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether labels name the parts."""
+        return self.parts == LABELS
+
+    @property
     def layout(self) -> LevelLayout:
         """What the hierarchy needs to know of this level."""
-        return LevelLayout(_selection(self.parts), _selection(self.children), self.radius)
+        return LevelLayout(_selection(self.parts), _selection(self.children), self.radius, self.member_weights)
 
 
 class NBodyConfig(_Compact):
@@ -183,7 +204,8 @@ class NBodyConfig(_Compact):
         if foreign := set(self.closest_distances) - pairs:
             raise ValueError(f"closest_distances names {sorted(foreign)}; allowed are {', '.join(sorted(pairs))}")
         below = set(self.species)
-        for number, level in enumerate(self.levels, start=1):
+        around_atoms = self._check_labelled_levels()
+        for number, level in enumerate(self.levels[: around_atoms + 1], start=1):
             centres = self._centres(level.parts)
             # "all" and "heavy" take whatever the level below has; a symbol must name some of its parts.
             named = set() if isinstance(level.children, str) else set(level.children)
@@ -195,10 +217,10 @@ class NBodyConfig(_Compact):
                     )
             below = centres
         first, contact = self.levels[0], 2 * max(covalent_radii[atomic_numbers[symbol]] for symbol in self.species)
-        if self.outputs and not any(level.read_out for level in self.levels):
+        if self.outputs and not any(level.read_out for level in self.levels[:around_atoms]):
             raise ValueError(
-                f"outputs {', '.join(self.outputs)} come from levels that are read out, and here is none: "
-                "set read_out: true for a level, or leave out outputs"
+                f"outputs {', '.join(self.outputs)} come from levels that are read out, and here is none"
+                f"{' around atoms' if self.is_labelled else ''}: set read_out: true for a level, or leave out outputs"
             )
         if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
             raise ValueError(
@@ -207,8 +229,35 @@ class NBodyConfig(_Compact):
             )
         return self
 
+    def _check_labelled_levels(self) -> int:
+        """Refuse labelled levels in the wrong place; return the number of levels around atoms, which are below."""
+        labelled = [level.is_labelled for level in self.levels]
+        first = labelled.index(True) if any(labelled) else len(labelled)
+        if first == 0:
+            raise ValueError(
+                "level 1 has parts: labels, but the lowest level must have parts around atoms: "
+                "put a level with parts: all below it"
+            )
+        if not all(labelled[first:]):
+            number = first + labelled[first:].index(False) + 1
+            raise ValueError(
+                f"level {number} has parts around atoms, which the labelled level below it does not have: "
+                "move it below the levels with parts: labels"
+            )
+        for number, level in enumerate(self.levels[first + 1 :], start=first + 2):
+            if level.children != "all":
+                raise ValueError(f"level {number} stands on a labelled level, all of whose parts are children: all")
+        return first
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the network has levels of labelled parts, and so needs the labels of a structure."""
+        return any(level.is_labelled for level in self.levels)
+
     def _centres(self, parts: Parts) -> set[str]:
-        """Species of the atoms at the centres of a level's parts."""
+        """Species of the atoms at the centres of a level's parts; none, if labels name them."""
+        if parts == LABELS:
+            return set()
         if isinstance(parts, str):
             return set(self.species) - ({"H"} if parts == "heavy" else set())
         return set(parts)
@@ -225,7 +274,10 @@ class NBodyConfig(_Compact):
 
     @property
     def reach(self) -> float:
-        """Distance in Angstrom beyond which atoms do not influence each other's energies: the sum of the radii."""
+        """Distance in Angstrom beyond which atoms do not influence each other's energies: the sum of the radii.
+
+        In a network with labelled levels the extent of the parts comes on top.
+        """
         return sum(level.radius for level in self.levels)
 
 

@@ -2,14 +2,15 @@
 
 from torch import Tensor, nn
 
+from ase_nbody.hierarchy.build import LABELS
 from ase_nbody.hierarchy.tables import Level
 from ase_nbody.network.config import LevelConfig
-from ase_nbody.network.types import ChildrenTypes, LevelTypes, first_order_gate, zeroth_order_gate
+from ase_nbody.network.types import ChildrenTypes, LevelTypes, first_order_gate, n_functions, zeroth_order_gate
 from ase_nbody.nn.closest_approach import held_distance
 from ase_nbody.nn.heads import ReadOut
 from ase_nbody.nn.mixing import mixing
 from ase_nbody.nn.path_gates import ChildrenSum
-from ase_nbody.nn.radial import RadialBasis
+from ase_nbody.nn.radial import LabelledRadialBasis, RadialBasis
 from ase_nbody.nn.species import species_gain
 from ase_nbody.nn.weights import Plan, Weight, declared_by
 from ase_nbody.so3 import State, Type, added
@@ -24,6 +25,9 @@ class NBodyLevel(nn.Module):
         psi'_i = W' g'(z_i) * [A_i, d A_i ⊗ A_i, d^2 A_i ⊗ A_i ⊗ A_i, ...]   zeroth-order gate
         epsilon_i = read-out of the degree-0 fragments of psi'_i
 
+    A part that labels name has no species and nothing to inherit, because its members are among its children. Then z_i
+    stands for its composition, and R and Y for those of ``LabelledRadialBasis``.
+
     The configuration may leave out the gains, and may add the zeroth-order gate of the children to psi'_i (see
     ``ChildrenGate``).
 
@@ -31,7 +35,7 @@ class NBodyLevel(nn.Module):
         message: V; None where the children have only l = 0.
         first_order: the sum over the children, with R.
         aggregate: W.
-        inherit: U; None where the level below has only l = 0.
+        inherit: U; None where the level below has only l = 0, and in a labelled level.
         state_gain: g; None without gains.
         zeroth_order: the products of A_i.
         product_gain: g'; None without gains.
@@ -60,7 +64,8 @@ class NBodyLevel(nn.Module):
         self.types = LevelTypes.of(below, config)
         self.tau_out = self.types.handed_up
         self.all_children = config.children == "all"
-        self.basis = RadialBasis(config.radius, config.n_basis, config.radial_decay, config.mean_children**-0.5)
+        radial = LabelledRadialBasis if config.parts == LABELS else RadialBasis
+        self.basis = radial(config.radius, config.n_basis, config.radial_decay, config.mean_children**-0.5)
         for name, layer in self._layers(below, n_species, config).items():
             setattr(self, name, None if layer is None else layer.build())
         self.zeroth_order = zeroth_order_gate(self.types.state, config).build()
@@ -75,11 +80,12 @@ class NBodyLevel(nn.Module):
         """The layers that have weights, in the order in which these are drawn; None for layers that are missing."""
         types = LevelTypes.of(below, config)
         has_directions = below.l_max > 0
+        inherits = has_directions and config.parts != LABELS
         return {
             "message": mixing(below, types.message) if has_directions else None,
             "first_order": first_order_gate(types.message, config),
             "aggregate": mixing(types.gathered, types.state),
-            "inherit": mixing(below, types.state.within(below)) if has_directions else None,
+            "inherit": mixing(below, types.state.within(below)) if inherits else None,
             "state_gain": species_gain(n_species, types.state) if config.species_gains else None,
             "product_gain": species_gain(n_species, types.products) if config.species_gains else None,
             "hand_up": mixing(types.products, types.handed_up),
@@ -103,11 +109,14 @@ class NBodyLevel(nn.Module):
             vectors: pair vectors ``(3, P, K)`` in Angstrom.
             distance: their lengths ``(P, K)``.
             level: the edges.
-            one_hot: one-hot rows of the atoms at the centres ``(P, species)``.
+            one_hot: one-hot rows of the atoms at the centres ``(P, species)``; of labelled parts, their composition.
             closest: distances ``(P, K)`` in Angstrom below which the radial functions hold still.
         """
-        basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (n_basis, P, K)
-        unit = vectors / distance
+        if level.labelled is not None and isinstance(self.basis, LabelledRadialBasis):
+            basis, unit = self.basis.of_vectors(vectors, level.labelled.is_member)
+        else:
+            basis = self.basis(distance if closest is None else held_distance(distance, closest))  # (n_basis, P, K)
+            unit = vectors / distance
         children = state if self.all_children else state.index_select(1, level.children)
         message = self.types.message.dense(children if self.message is None else self.message(children))
         aggregated: State = self.aggregate(self.first_order(message, basis, unit, level))
@@ -154,7 +163,7 @@ class ChildrenGate(nn.Module):
         super().__init__()
         types = ChildrenTypes.of(below, config)
         self.tau_out = types.handed_up
-        self.total = ChildrenSum(types.message, config.n_basis)
+        self.total = ChildrenSum(types.message, n_functions(config))
         for name, layer in self._layers(below, n_species, config).items():
             setattr(self, name, None if layer is None else layer.build())
         self.zeroth_order = zeroth_order_gate(types.state, config).build()

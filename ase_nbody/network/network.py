@@ -7,7 +7,8 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor, nn
 
-from ase_nbody.hierarchy.tables import Hierarchy, Level
+from ase_nbody.hierarchy.build import LABELS
+from ase_nbody.hierarchy.tables import Hierarchy, Labelled, Level
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.level import NBodyLevel
 from ase_nbody.network.types import LevelTypes
@@ -133,8 +134,11 @@ class NBodyNetwork(nn.Module):
             numbers.index_select(0, level.centre),
             numbers.take(level.atom),
         )
-        one_hot_centres = one_hot.index_select(0, level.centre)
-        closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
+        if level.labelled is None:
+            one_hot_centres = one_hot.index_select(0, level.centre)
+            closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
+        else:
+            one_hot_centres, closest = _composition(level.labelled, one_hot), None
         distance = vectors.square().sum(0).sqrt()  # torch.linalg.vector_norm takes ten times as long
         state, energy = self.levels[number](state, vectors, distance, level, one_hot_centres, closest)
         energies = state.new_zeros(state.shape[1]) if energy is None else self.config.energy_scale * energy
@@ -149,11 +153,18 @@ class NBodyNetwork(nn.Module):
         return state, outputs
 
 
+def _composition(labelled: Labelled, one_hot: Tensor) -> Tensor:
+    """The mean of the one-hot rows of the members of each part ``(P, species)``."""
+    groups = labelled.groups
+    rows = one_hot.index_select(0, groups.atom.flatten()).unflatten(0, groups.atom.shape)
+    return (rows * groups.shares.to(one_hot.dtype).unsqueeze(-1)).sum(1)
+
+
 def _heads(config: NBodyConfig, number: int) -> dict[str, Plan]:
     """Heads of the optional outputs of a level by the names of the outputs, in order."""
     level, tau = config.levels[number], NBodyNetwork.taus_of(config)[number + 1]
     heads = {}
-    if "charges" in config.outputs and level.read_out:
+    if "charges" in config.outputs and level.read_out and level.parts != LABELS:
         heads["charge"] = Plan(ReadOut, len(config.species), tau.tau[0], level.hidden)
         if tau.l_max > 0:
             heads["dipole"] = Plan(VectorHead, len(config.species), tau.tau[1])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ase_nbody.hierarchy.build import LABELS
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
 from ase_nbody.nn.path_gates import ChildrenSum, FirstOrderPathGate, ZerothOrderPathGate
@@ -65,17 +66,22 @@ class ChildrenTypes:
     def of(cls, below: Type, config: LevelConfig) -> "ChildrenTypes":
         """The types in a level above states of the type ``below``."""
         types = LevelTypes.of(below, config)
-        gathered = ChildrenSum.result_type(types.message, config.n_basis)
+        gathered = ChildrenSum.result_type(types.message, n_functions(config))
         state = _state(gathered, config)
         products = zeroth_order_gate(state, config).result_type()
         return cls(types.message, gathered, state, products, types.handed_up.within(products))
 
 
+def n_functions(config: LevelConfig) -> int:
+    """Number of functions in the radial basis of a level; see ``LabelledRadialBasis`` for those of labelled parts."""
+    return 2 * config.n_basis if config.parts == LABELS else config.n_basis
+
+
 def first_order_gate(message: Type, config: LevelConfig) -> Plan:
     """The first-order gate over children of type ``message``. Scalars are multiplied in one way only."""
     if message.l_max == 0:
-        return Plan(FirstOrderGate, message, config.l_max, config.n_basis, None)
-    sizes = (message, config.l_max, config.n_basis, config.n_radial)
+        return Plan(FirstOrderGate, message, config.l_max, n_functions(config), None)
+    sizes = (message, config.l_max, n_functions(config), config.n_radial)
     if config.product.first_order == "gaunt":
         return Plan(FirstOrderGate, *sizes)
     return Plan(FirstOrderPathGate, *sizes, config.parity == "both")

@@ -26,7 +26,13 @@ BLOCK_PARTS = {"cpu": (192, 64), "cuda": (16384, 16384)}
 
 
 def split_level(level: Level, n_parts: int) -> list[Block]:
-    """Blocks of ``n_parts`` parts each; the last one is smaller. There is at least one."""
+    """Blocks of ``n_parts`` parts each; the last one is smaller. There is at least one.
+
+    Raises:
+        ValueError: labels name the parts; a block has no room for their members.
+    """
+    if level.labelled is not None:
+        raise ValueError("a level of labelled parts is evaluated whole, not in blocks")
     return [_block(level, slice(first, first + n_parts)) for first in range(0, max(len(level.centre), 1), n_parts)]
 
 

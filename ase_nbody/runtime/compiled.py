@@ -35,8 +35,8 @@ class CompiledWhole:
 
     @staticmethod
     def fits(hierarchy: Hierarchy) -> bool:
-        """Whether the code can evaluate a hierarchy: one structure, and tables with sizes of at least two."""
-        return hierarchy.n_structures == 1 and smallest(hierarchy.tensors()) >= 2
+        """Whether the code can evaluate a hierarchy: one structure without labels, and sizes of at least two."""
+        return hierarchy.n_structures == 1 and not hierarchy.is_labelled and smallest(hierarchy.tensors()) >= 2
 
     def __call__(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
         """See ``potential.evaluate``."""
@@ -140,12 +140,12 @@ def trace_step(network: NBodyNetwork, name: str) -> Traceable:
 
     def up(network: NBodyNetwork, tensors: list[Tensor]) -> tuple[Tensor, ...]:
         rows, *rest = tensors[width:]
-        return (Steps(network).up(number, Level(*tensors[:width]), rows, System(*rest)),)
+        return (Steps(network).up(number, Level.from_tensors(tensors[:width]), rows, System(*rest)),)
 
     def down(network: NBodyNetwork, tensors: list[Tensor]) -> tuple[Tensor, ...]:
         rows, *rest = tensors[width:]
         slope = rest.pop() if len(rest) > len(System._fields) else None
-        found = _named(Steps(network).down(number, Level(*tensors[:width]), rows, slope, System(*rest)))
+        found = _named(Steps(network).down(number, Level.from_tensors(tensors[:width]), rows, slope, System(*rest)))
         return tuple(found[name] for name in _descent_names(network, number))
 
     tensors = [*level.tensors(), _state(network, network.taus[number], n_rows), *system]

@@ -28,7 +28,7 @@ class PartEnergies(NamedTuple):
     """Energies of the parts of one level.
 
     Attributes:
-        centres: atom at the centre of each part (P,).
+        centres: atom at the centre of each part (P,); of a labelled part its first member.
         energies: energy of each part in eV (P,), without isolated-atom energies.
     """
 

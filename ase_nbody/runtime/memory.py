@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ase_nbody.hierarchy.tables import Hierarchy
-from ase_nbody.network.level import LevelTypes, NBodyLevel
+from ase_nbody.network.level import LevelTypes, NBodyLevel, n_functions
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
 from ase_nbody.nn.heads import ReadOut
@@ -103,10 +103,11 @@ def most_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
             numbers += _UNKNOWN_NUMBERS * (tables.child.numel() + tables.child.shape[0])
             continue
         types, harmonics, n_degrees = LevelTypes.of(below, config), (config.l_max + 1) ** 2, config.l_max + 1
-        n = types.n_radial or config.n_basis
+        n_basis = n_functions(config)
+        n = types.n_radial or n_basis
         points = max((one.points for one in level.modules() if isinstance(one, SphereQuadrature)), default=0)
         message = types.message.components * types.message.channels
-        edge = 100 + 8 * config.n_basis + 12 * harmonics + 4 * message
+        edge = 100 + 8 * n_basis + 12 * harmonics + 4 * message
         part = 6 * types.gathered.components * types.gathered.channels
         if types.n_radial is None:
             edge += 6 * n * message

@@ -4,6 +4,7 @@
     small                                      whole                          one call of native code
     small, on a GPU                            recorded as a CUDA graph       the same, recorded
     large (see ``WHOLE_ATOMS``)                block by block                 block by block, each step native code
+    with labelled levels, of any size          whole                          whole, eagerly
 
 Native code is not trusted: its first result, and every thousandth, is compared with eager evaluation. If they differ,
 or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on.
@@ -41,12 +42,14 @@ class Runner:
         network: the network, in its final dtype and place. Its weights may change in place; they get no
             gradients.
         compile: evaluate single structures with native code, which is loaded or compiled at the first call. Structures
-            with fewer than two atoms, parts, children or neighbours are evaluated eagerly.
+            with fewer than two atoms, parts, children or neighbours are evaluated eagerly, and so are all of a network
+            that has levels of labelled parts.
     """
 
     def __init__(self, network: NBodyNetwork, *, compile: bool = False) -> None:
         network = for_eager(network)
         self.network, self.compile = network, compile
+        self._is_labelled = network.config.is_labelled
         self.compiled_calls = 0
         self._split = SplitHierarchy(network.one_hot.device)
         self._eager_steps, self._eager_whole = Steps(network), CudaGraphs(self._evaluate_whole)
@@ -59,7 +62,7 @@ class Runner:
     ) -> Prediction:
         """See ``potential.evaluate``."""
         given = (hierarchy, positions, cells, total_charges)
-        if not self.compile or self._fallback.active or not CompiledWhole.fits(hierarchy):
+        if not self.compile or self._is_labelled or self._fallback.active or not CompiledWhole.fits(hierarchy):
             return self.eagerly(*given)
         try:
             found = self.compiled(*given)
@@ -77,7 +80,9 @@ class Runner:
         return self._split.n_parts
 
     def in_blocks(self, hierarchy: Hierarchy, *, compiled: bool) -> bool:
-        """Whether a hierarchy is so large that it is evaluated block by block."""
+        """Whether a hierarchy is so large that it is evaluated block by block; never with levels of labelled parts."""
+        if self._is_labelled:
+            return False
         kind = self.network.one_hot.device.type
         largest = WHOLE_ATOMS.get(kind, WHOLE_ATOMS["cuda"])
         if compiled and kind == "cpu":
@@ -98,6 +103,8 @@ class Runner:
         geometry = self._geometry(positions, cells, total_charges)
         if self.in_blocks(hierarchy, compiled=False) if blocks is None else blocks:
             return self._evaluate_blocks(self._eager_steps, hierarchy, *geometry)
+        if self._is_labelled:
+            return self._evaluate_whole(hierarchy, *geometry)
         return self._eager_whole(hierarchy, *geometry)
 
     def compiled(
@@ -112,8 +119,11 @@ class Runner:
         """Evaluate by native code, without a comparison. ``blocks``: see ``eagerly``.
 
         Raises:
+            ValueError: the network has levels of labelled parts.
             Exception: whatever the compiler raises.
         """
+        if self._is_labelled:
+            raise ValueError("networks with levels of labelled parts have no native code")
         warm_up_vector_functions()
         geometry = self._geometry(positions, cells, total_charges)
         if self.in_blocks(hierarchy, compiled=True) if blocks is None else blocks:

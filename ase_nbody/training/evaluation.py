@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from ase_nbody.data import LABELS, Batch, LabelledStructure, collate, prepare
+from ase_nbody.data import LABELS, Batch, LabelledStructure, collate, prepare, require_parts
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import evaluate
 from ase_nbody.prediction import Prediction
@@ -40,7 +40,7 @@ def evaluate_model(
         ``{quantity: {"mae": ..., "rmse": ...}}`` in the units of ``loss.unit_of``; see ``loss.errors``.
 
     Raises:
-        DataError: the data contain species that the network does not know.
+        DataError: the data contain species that the network does not know, or lack labels that it needs.
         EvaluationError: a batch of structures does not fit into memory.
     """
     batches = _batches(network, data, dtype)
@@ -89,6 +89,7 @@ def _batches(
     """Yield each batch of the data with the prediction of the network, or with the mean prediction of a committee."""
     warm_up_vector_functions()
     networks = [network] if isinstance(network, NBodyNetwork) else network
+    require_parts(data, networks[0].config.layout)
     copies = [for_eager(copy.deepcopy(member).to(dtype).requires_grad_(False)) for member in networks]
     guard = MemoryGuard()
     largest = max((len(frame.structure) for frame in data), default=1)

@@ -39,7 +39,7 @@ def model_card(
         "validation errors": with_units(validation),
         "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
         "training": config.training.model_dump(mode="json"),
-        "example": _example(frames["training"]),
+        "example": _example(frames["training"], with_labels=any(level.is_labelled for level in config.network.levels)),
     }
     start = config.network.start_from
     if start is not None:
@@ -62,11 +62,12 @@ def with_units(errors: Errors) -> dict[str, dict[str, Any]]:
     }
 
 
-def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:
+def _example(training: Sequence[LabelledStructure], *, with_labels: bool) -> dict[str, Any] | None:
     """A structure that shows what the model is for, as JSON, or None if all structures are too large for a card.
 
     It is the training structure with the most species and, among those, the one whose largest force is smallest; an
-    isolated atom only if there is nothing else.
+    isolated atom only if there is nothing else. Its labels are there if the network needs them: earlier releases do not
+    know them.
     """
 
     def rank(frame: LabelledStructure) -> tuple[bool, int, float]:
@@ -79,9 +80,14 @@ def _example(training: Sequence[LabelledStructure]) -> dict[str, Any] | None:
         return None
     structure = chosen.structure
     charge = {"charge": structure.charge} if structure.charge else {}
-    return charge | {
-        "numbers": structure.numbers.tolist(),
-        "positions": structure.positions.round(6).tolist(),
-        "cell": structure.cell.tolist(),
-        "pbc": structure.pbc.tolist(),
-    }
+    labels = {"labels": structure.labels.tolist()} if with_labels and structure.labels is not None else {}
+    return (
+        charge
+        | labels
+        | {
+            "numbers": structure.numbers.tolist(),
+            "positions": structure.positions.round(6).tolist(),
+            "cell": structure.cell.tolist(),
+            "pbc": structure.pbc.tolist(),
+        }
+    )

@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, CalculatorError
 from ase.data import chemical_symbols
 
 from ase_nbody.data import DataError, LabelledStructure
-from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
+from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, LABEL_ARRAYS, Structure
 
 _LAST_ELEMENT = 86  # radon: GFN1-xTB and GFN2-xTB have parameters up to it
 _MAX_FRAMES_FOR_SHIFT = 200  # about this number of frames of the data determine the shift of the energies
@@ -72,6 +72,8 @@ def free_molecule(structure: Structure) -> Atoms:
     tblite takes the number of electrons from the sum of the initial charges, and makes an odd number a doublet.
     """
     atoms = Atoms(structure.numbers, structure.positions)
+    if structure.labels is not None:
+        atoms.set_array(LABEL_ARRAYS[0], structure.labels)
     if structure.charge:
         atoms.info["charge"] = int(structure.charge)
         atoms.set_initial_charges([structure.charge, *[0.0] * (len(structure) - 1)])

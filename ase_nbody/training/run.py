@@ -9,7 +9,7 @@ import lightning
 import numpy as np
 from rich.console import Console
 
-from ase_nbody.data import Found, LabelledStructure
+from ase_nbody.data import Found, LabelledStructure, require_parts
 from ase_nbody.files.archive import save_model
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.terminal import plain
@@ -112,6 +112,8 @@ def train_in_own_folder(
     _require_epochs_to_come(config, checkpoint)
     network = build_network(config, frames["training"], members)
     require_known_species(config, network.config.species, frames)
+    for name in ("validation", "test"):
+        require_parts(frames[name], network.config.layout, f"{name} data")
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames))

@@ -21,7 +21,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
 from ase_nbody.files.writing import write_whole
-from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM
+from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, LABEL_ARRAYS
 from ase_nbody.training.config import ConfigError, PretrainingConfig
 from ase_nbody.training.molecules import EnergyShift, describe_ions, energy_shift, find_molecules, free_molecule
 from ase_nbody.training.splits import take
@@ -149,6 +149,8 @@ def _isolated_atoms(data: Sequence[LabelledStructure], reach: float) -> list[Ato
     found = []
     for symbol, energy in energies_of_isolated_atoms(data, reach).items():
         atoms = Atoms(symbol)
+        if data[0].structure.labels is not None:
+            atoms.set_array(LABEL_ARRAYS[0], np.zeros(1, dtype=np.int64))
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)))
         found.append(atoms)
     return found
@@ -192,5 +194,7 @@ def _frames_of_run(
         if not np.abs(forces).max() < _LARGEST_FORCE_EV_PER_ANGSTROM:
             return
         frame = Atoms(atoms.numbers, atoms.positions, info=atoms.info)
+        if start.structure.labels is not None:
+            frame.set_array(LABEL_ARRAYS[0], start.structure.labels)
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
         yield frame

@@ -179,7 +179,7 @@ def test_weights_are_float64_until_they_are_changed(make_config):
         ({"species": ["h"]}, "'h' is not a chemical symbol"),
         ({"species": ["X"]}, "'X' is not a chemical symbol"),
         ({"species": ["O"], "levels": [{"parts": ["Ox"]}]}, "'Ox' is not a chemical symbol"),
-        ({"species": ["O"], "levels": [{"parts": "light"}]}, "'all' or 'heavy'"),
+        ({"species": ["O"], "levels": [{"parts": "light"}]}, "'all', 'heavy' or 'labels'"),
         ({"species": ["H", "O"], "levels": [{"parts": "heavy"}, {"parts": "all"}]}, "level 2 has parts at ['H']"),
         ({"species": ["H", "O"], "levels": [{}, {"parts": ["C"]}]}, "level 2 has parts at ['C']"),
         ({"species": ["O"], "levels": [{"children": ["Fe"]}]}, "level 1 has children at ['Fe']"),

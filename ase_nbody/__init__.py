@@ -4,6 +4,7 @@ Each name below is imported from its module when it is first used, so that ``nbo
 """
 
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,16 +51,18 @@ __path__.append(str(Path(__file__).parent / "earlier"))
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module (PEP 562).
+    """Import a public name from its module, or a module of the package (PEP 562).
 
     Raises:
         AttributeError: the package offers no such name.
     """
     if name == "__version__":
         return metadata.version("ase-nbody")
-    if name not in _MODULE_OF:
+    if name in _MODULE_OF:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    if name.startswith("_") or find_spec(f"{__name__}.{name}") is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:

@@ -287,3 +287,15 @@ def test_no_file_runs_a_torch_operation_at_import(more, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr
     assert bool(result.stdout.strip()) == bool(more), result.stdout
+
+
+def test_modules_are_attributes_of_the_package(tmp_path):
+    """As they are after ``import ase_nbody`` alone; what is no module is no attribute."""
+    source = """
+import ase_nbody
+assert ase_nbody.archive.load_members is ase_nbody.files.archive.load_members
+assert ase_nbody.engines.calculator.NBodyCalculator is ase_nbody.NBodyCalculator
+assert not hasattr(ase_nbody, "nothing") and not hasattr(ase_nbody, "__wrapped__")
+"""
+    result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr

@@ -152,7 +152,7 @@ def test_unusable_charges_and_dipoles_are_named(tmp_path, info, charges, culprit
 def test_every_label_has_its_attribute_its_weights_and_its_keys():
     """A new row of the table needs these too."""
     others = set(BY_NAME) - {"forces"}
-    assert {field.name for field in fields(LabelledStructure)} - {"structure", "weights"} == set(BY_NAME)
+    assert {field.name for field in fields(LabelledStructure)} - {"structure", "weights", "source"} == set(BY_NAME)
     assert Weights._fields == tuple(BY_NAME)
     assert set(KeysConfig.model_fields) == set(USUAL_KEYS)
     assert {f"{name}_key" for name in USUAL_KEYS} < set(SourceConfig.model_fields)

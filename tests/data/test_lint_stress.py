@@ -218,7 +218,7 @@ def test_the_training_report_says_what_the_model_finds(strained):
     from ase_nbody.training.report import Part, advice
 
     for frames, expected in ((strained, False), (reordered(strained, EXCHANGED), True)):
-        part = Part("training", list(range(len(frames))), frames, imperfect(strained))
+        part = Part("training", frames, imperfect(strained))
         assert any("yz" in sentence for sentence in advice([part], [])) == expected
 
 

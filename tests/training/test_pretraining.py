@@ -340,7 +340,6 @@ def test_what_the_training_would_refuse_is_refused_before_the_pretraining(data, 
         (1000.0, None, "frame 2 of the data has the charge 1000 e"),
         (-1e300, None, "frame 2 of the data has the charge -1e"),
         (0.0, [92, 1], "frame 2 of the data has the elements UH, but tight binding knows only H to Rn"),
-        (0.0, [0, 1], "frame 2 of the data has the elements XH"),
     ],
 )
 def test_what_tight_binding_cannot_do_is_refused(charge, numbers, reason, water, tmp_path):

@@ -67,7 +67,7 @@ def _remarks_by_model(model: str, frames: "Frames") -> "list[Remark]":
 
     members = load_members(model)
     if chosen := frames_with_stress(frames):
-        return list(remarks_by_model(chosen, predict(members, chosen)))
+        return list(remarks_by_model(chosen, predict(members, chosen), frames))
     return [note("stress", "There are no stresses that the model could be compared with.")]
 
 

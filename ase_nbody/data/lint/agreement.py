@@ -56,7 +56,7 @@ def _units(alpha: Slope, stiffness: Slope) -> Remark:
     if stiffness.is_right:
         known.append(f"Bonds are as stiff as they should be ({stiffness.value:.2f}), so forces are in eV/Angstrom.")
     unknown = {
-        (True, False): "Cannot tell whether they are eV and eV/Angstrom: no bonds of known stiffness vibrate here.",
+        (True, False): "Cannot tell whether they are eV and eV/Angstrom: the data have no bonds whose stiffness is known.",
         (False, True): "Cannot tell the unit of the energies: too few frames of the same atoms are alike.",
         (False, False): "Cannot tell units and signs: too few frames of the same atoms are alike.",
     }
@@ -73,12 +73,12 @@ def _stress(beta: Slope, order: Order | None, *, energies_wrong: bool) -> Remark
             "Convert to eV/Angstrom^3, positive under tension.",
         )
     if order is not None and not order.is_ase:
-        return wrong_order(order, "By which stress answers which strain,")
+        return wrong_order(order, "The strains show that the stresses are")
     known = []
     if beta.is_right:
         known.append(f"Stresses match the energies (the slope is {beta.value:.2f}).")
     if order is not None:
-        known.append("Each component answers its own strain.")
+        known.append("Their components are in ASE's order.")
     unknown = {
         (True, False): "Cannot tell the order of their components: not all six strains occur in enough frames.",
         (False, True): "Cannot tell their unit: too few frames differ by a small strain.",
@@ -89,4 +89,4 @@ def _stress(beta: Slope, order: Order | None, *, energies_wrong: bool) -> Remark
 
 def wrong_order(order: Order, evidence: str) -> Remark:
     """The remark on stresses in a wrong order or with wrong signs."""
-    return error("stress", f"{evidence} the stresses come as {order}. {_ASE_ORDER}: reorder them.")
+    return error("stress", f"{evidence} in the order {order}. {_ASE_ORDER}: reorder them.")

@@ -2,7 +2,8 @@
 
 Such labels teach a network nonsense without a sign of it. What is refused is impossible for labels of a calculation:
 forces that are zero in every frame though symmetry does not ask for it, and one energy in most frames though they are
-different structures. Single frames whose forces vanish by symmetry, and energies that are rounded, are right.
+different structures. Single frames whose forces vanish by symmetry, and energies that are rounded, are right. Zeros in a
+part of the frames are the matter of ``partly_zero.py``.
 """
 
 from collections import Counter
@@ -21,7 +22,7 @@ _ASYMMETRY = 1e-4  # a sum of forces of this fraction of the sum of their sizes 
 _MIN_FRAMES, _MIN_FRAMES_OF_COMPOSITION = 3, 10  # below these numbers, rounded energies may agree by chance
 _MAX_ENERGIES_KEPT = 200_000
 _MAX_COMPARED = 300  # structures of one energy
-_OVERRIDE = "Or name the right entry with data.keys or --key {}=NAME; what is named there is taken as it is."
+OVERRIDE = "Or name the right entry with data.keys or --key {}=NAME; what is named there is taken as it is."
 
 Group = tuple[tuple[int, ...], float]  # a composition, or an empty tuple for all frames, and an energy
 
@@ -51,7 +52,7 @@ class Invented:
         for name in self._judged_arrays:
             self._look_for_zeros(name, getattr(frame, name), structure)
         if self._judges_energies and np.isfinite(frame.energy):
-            composition = _composition(structure)
+            composition = composition_of(structure)
             for group in ((), composition):
                 self._frames[group] += 1
                 key = (group, frame.energy)
@@ -64,7 +65,7 @@ class Invented:
         if values.any():
             self._nonzero.add(name)
         elif name not in self._zero and not (
-            forces_vanish_by_symmetry(structure) if name == "forces" else _is_unbound(structure)
+            forces_vanish_by_symmetry(structure) if name == "forces" else is_unbound(structure)
         ):
             self._zero.add(name)
 
@@ -81,17 +82,17 @@ class Invented:
         for name in sorted(self._zero - self._nonzero):
             raise DataError(
                 f"{path}: the {name} {'are' if name == 'forces' else 'is'} zero in every frame, though symmetry does "
-                f"not ask for it: a tool wrote zeros where it had nothing. Remove them. {_OVERRIDE.format(name)}"
+                f"not ask for it: a tool wrote zeros where it had nothing. Remove them. {OVERRIDE.format(name)}"
             )
         frequent = [group for group, count in self._energies.most_common() if self._is_frequent(group, count)]
         structures = _bound_structures(frames_again(), frequent) if frequent else {}
         for composition, energy in frequent:
             count, total = self._energies[composition, energy], self._frames[composition]
-            if _count_distinct(structures[composition, energy], count) > max(1.0, total - count):
+            if count_distinct(structures[composition, energy], count) > max(1.0, total - count):
                 raise DataError(
                     f"{path}: {count} of {total} frames{' of one composition' if composition else ''} have the same "
                     f"energy, {energy:.10g} eV, though they are different structures: a tool wrote it where it had "
-                    f"none. Remove it. {_OVERRIDE.format('energy')}"
+                    f"none. Remove it. {OVERRIDE.format('energy')}"
                 )
 
     def _is_frequent(self, group: Group, count: int) -> bool:
@@ -106,7 +107,7 @@ def forces_vanish_by_symmetry(structure: Structure) -> bool:
     A force on atom i is sum_j f(r_ij) r_ij/|r_ij|. Some functions f of different range are tried, with weights by
     species. If all these sums vanish, the neighbours of each atom are arranged so that no force is left.
     """
-    if _is_unbound(structure):
+    if is_unbound(structure):
         return True
     pairs = find_pairs(structure, _RANGE_ANGSTROM)
     positions, numbers = structure.positions, structure.numbers
@@ -122,7 +123,7 @@ def forces_vanish_by_symmetry(structure: Structure) -> bool:
     return True
 
 
-def _is_unbound(structure: Structure) -> bool:
+def is_unbound(structure: Structure) -> bool:
     """Whether no atom has a neighbour. A structure that is too crowded to look for them is not judged either."""
     try:
         return not len(find_pairs(structure, _RANGE_ANGSTROM))
@@ -130,7 +131,8 @@ def _is_unbound(structure: Structure) -> bool:
         return True
 
 
-def _composition(structure: Structure) -> tuple[int, ...]:
+def composition_of(structure: Structure) -> tuple[int, ...]:
+    """The atomic numbers of a structure in ascending order, then how many atoms each has."""
     numbers, counts = np.unique(structure.numbers, return_counts=True)
     return (*numbers.tolist(), *counts.tolist())
 
@@ -139,14 +141,14 @@ def _bound_structures(frames: Iterable[LabelledStructure], groups: Sequence[Grou
     """The first structures of each group that have any bond."""
     found: dict[Group, list[Structure]] = {group: [] for group in groups}
     for frame in frames:
-        for composition in ((), _composition(frame.structure)):
+        for composition in ((), composition_of(frame.structure)):
             structures = found.get((composition, frame.energy))
-            if structures is not None and len(structures) < _MAX_COMPARED and not _is_unbound(frame.structure):
+            if structures is not None and len(structures) < _MAX_COMPARED and not is_unbound(frame.structure):
                 structures.append(frame.structure)
     return found
 
 
-def _count_distinct(structures: Sequence[Structure], count: int) -> float:
+def count_distinct(structures: Sequence[Structure], count: int) -> float:
     """How many different structures there are among ``count``, of which the first ones are given.
 
     If most of these differ, so do most of the others. Otherwise the others may all be copies.

@@ -17,6 +17,7 @@ from ase_nbody.data.frames import info_of, names_in_file, read_frames, results_o
 from ase_nbody.data.invented import Invented
 from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Source, Weights
 from ase_nbody.data.names import all_usual_names, choose_names
+from ase_nbody.data.partly_zero import PartlyZero
 from ase_nbody.data.xyz import UnreadableFrame
 from ase_nbody.hierarchy.neighbours import coincident_atoms
 from ase_nbody.structure import Structure
@@ -50,7 +51,8 @@ def read_labelled(
         FileNotFoundError: there is no such file.
         IsADirectoryError: the path is that of a folder.
         DataError: the file holds no frames or cannot be parsed, no frame has a name that ``keys`` gives, a frame has
-            unusable labels, weights, positions or charge, or nobody computed the labels (see ``data/invented.py``).
+            unusable labels, weights, positions or charge, or nobody computed the labels (see ``data/invented.py``
+            and ``data/partly_zero.py``).
     """
     return list(iterate_labelled(path, index, keys=keys, weight=weight, tell=tell))
 
@@ -68,15 +70,17 @@ def iterate_labelled(
     keys, chosen = keys or {}, _slice(index)
     _require_file(path)
     found = Found(path, choose_names(names_in_file(path, all_usual_names() | set(keys.values())), keys))
-    invented = Invented(keys)
+    judges = Invented(keys), PartlyZero(keys)
     for frame in _frames(found, chosen, index, weight):
-        invented.add(frame)
+        for judge in judges:
+            judge.add(frame)
         yield frame
         del frame  # a large set is never in memory as a whole
     if not found.frames:
         raise DataError(f"{printable(path)} holds no frames for the index {index!r}")
     _require_names(found, keys)
-    invented.refuse(printable(path), lambda: _frames(Found(path, found.names), chosen, index, weight))
+    for judge in judges:
+        judge.refuse(printable(path), lambda: _frames(Found(path, found.names), chosen, index, weight))
     if tell is not None:
         tell(found)
 

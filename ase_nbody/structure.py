@@ -16,7 +16,7 @@ LARGEST_COORDINATE_ANGSTROM = 1e9
 SHORTEST_LATTICE_VECTOR_ANGSTROM = 1e-3
 # Names of the array that tells which part each atom belongs to, in the order in which they are tried.
 LABEL_ARRAYS = ("parts", "residuenumbers", "mol-id")
-# An atom whose periodic images are farther away than this is isolated, where no network says how far it looks.
+# An atom whose periodic images are at least as far away as this is isolated, where no network says how far it looks.
 ISOLATED_ATOM_ANGSTROM = 10.0
 SMALLEST_SINE = 1e-6  # of the angles between lattice vectors; below, they count as linearly dependent
 
@@ -74,7 +74,7 @@ class Structure:
         return np.asarray(atomic_masses[self.numbers], dtype=np.float64)
 
     def is_isolated_atom(self, reach: float = ISOLATED_ATOM_ANGSTROM) -> bool:
-        """Whether this is one atom without an image within ``reach``: plane-wave codes compute free atoms in a box.
+        """Whether this is one atom without an image nearer than ``reach``: plane-wave codes compute free atoms in a box.
 
         Args:
             reach: distance in Angstrom; where a network is known, the sum of the radii of its levels.
@@ -82,7 +82,7 @@ class Structure:
         if len(self) != 1 or not self.pbc.any():
             return len(self) == 1
         reduced, _ = minkowski_reduce(self.cell, self.pbc)  # has the shortest lattice vectors
-        return bool(np.linalg.norm(reduced[self.pbc], axis=1).min() > reach)
+        return bool(np.linalg.norm(reduced[self.pbc], axis=1).min() >= reach - 1e-6)  # cells in files are rounded
 
     @property
     def has_volume(self) -> bool:

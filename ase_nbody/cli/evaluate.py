@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ase_nbody.data import LabelledStructure
 
 _SUSPICIOUS_MEV_PER_ATOM = 5.0
+# Errors below this, in meV/Angstrom, of forces of which some are larger than that, in eV/Angstrom, are round-off.
+_ROUND_OFF_MEV, _FORCES_EV = 0.005, 0.01
 
 
 def evaluate(
@@ -49,6 +51,13 @@ def evaluate(
         predicted = predict(members, frames)
         _require_finite(predicted, model, data)
         zero = find_energy_zero(frames, predicted)
+    if _are_its_own(table, frames):
+        console = Console(stderr=as_json)
+        console.print(
+            "The forces agree to round-off: these labels were computed by this model. To compare with a reference, "
+            "name its labels with --key.",
+            soft_wrap=True,
+        )
     spread = spread_calibration(members, frames) if len(members) > 1 else {}
     if as_json:
         found = {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in table.items()}
@@ -65,6 +74,14 @@ def evaluate(
         console.print(spread_table(spread, title))
     if zero:
         console.print(str(zero), highlight=False, soft_wrap=True)
+
+
+def _are_its_own(table: "Mapping[str, Mapping[str, float]]", frames: "Sequence[LabelledStructure]") -> bool:
+    """Whether the forces of the frames are those of the model, and not all zero."""
+    import numpy as np
+
+    largest = max((float(np.nan_to_num(np.abs(frame.forces)).max(initial=0.0)) for frame in frames), default=0.0)
+    return "forces" in table and table["forces"]["mae"] < _ROUND_OFF_MEV and largest > _FORCES_EV
 
 
 def _is_unsuspicious(table: "Mapping[str, Mapping[str, float]]") -> bool:

@@ -13,6 +13,7 @@ from ase_nbody.terminal import plain
 
 if TYPE_CHECKING:
     from ase_nbody.data.lint.remark import Frames, Remark
+    from ase_nbody.network.network import NBodyNetwork
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _MAX_FRAME_NUMBERS = 8  # shown in a line; --json shows all
@@ -36,36 +37,39 @@ def lint(
     from ase_nbody.data import Found, read_labelled
     from ase_nbody.data.lint import in_order
     from ase_nbody.data.lint import lint as find_remarks
+    from ase_nbody.files.archive import load_members
 
     keys = parse_keys(key)
+    members = load_members(model) if model is not None else []
+    uses_charge = bool(members and members[0].config.outputs)
 
     def tell(found: Found) -> None:
-        Console(stderr=as_json).print(plain(found), soft_wrap=True)
+        for sentence in filter(None, (str(found), found.ignored(uses_charge=uses_charge))):
+            Console(stderr=as_json).print(plain(sentence), soft_wrap=True)
 
     frames, test_frames = (read_labelled(path, keys=keys, tell=tell) if path else [] for path in (data, test))
     remarks = find_remarks(frames, test_frames)
-    if model is not None:
-        remarks = in_order([*remarks, *_remarks_by_model(model, frames)])
+    if members:
+        remarks = in_order([*remarks, *_remarks_by_model(members, frames)])
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(remark) for remark in remarks], indent=2))
     else:
-        table = Table("", "subject", "what was found", title=data, show_lines=True)
+        table = Table("", "subject", "what was found", title=plain(data), show_lines=True)
         for remark in remarks:
             colour = _COLOURS[remark.severity]
-            table.add_row(f"[{colour}]{remark.severity}[/]", remark.subject, remark.text + _frames(remark.frames))
+            text = plain(remark.text + _frames(remark.frames))
+            table.add_row(f"[{colour}]{remark.severity}[/]", remark.subject, text)
         Console().print(table)
     if any(remark.severity == "error" for remark in remarks):
         raise typer.Exit(1)
 
 
-def _remarks_by_model(model: str, frames: "Frames") -> "list[Remark]":
+def _remarks_by_model(members: "list[NBodyNetwork]", frames: "Frames") -> "list[Remark]":
     """What a model says of the stresses."""
     from ase_nbody.data.lint import frames_with_stress, remarks_by_model
     from ase_nbody.data.lint.remark import note
-    from ase_nbody.files.archive import load_members
     from ase_nbody.training import predict
 
-    members = load_members(model)
     if chosen := frames_with_stress(frames):
         return list(remarks_by_model(chosen, predict(members, chosen), frames))
     return [note("stress", "There are no stresses that the model could be compared with.")]

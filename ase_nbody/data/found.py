@@ -19,9 +19,13 @@ _CANNOT_HAVE = {
 }
 # Names that tell of labels which are not read. They are only mentioned.
 _LIKE = {
-    "energy": re.compile(r"(?<!config_)energ(?!ies)|^e$|^e_|_e$|toten|^u0?$", re.I),
-    "forces": re.compile(r"(?<!config_)forc|^f$|^f_|_f$|grad", re.I),
+    "energy": re.compile(r"energ(?!ies)|^e$|^e_|_e$|toten|^u0?$", re.I),
+    "forces": re.compile(r"forc|^f$|^f_|_f$|grad", re.I),
+    "stress": re.compile(r"stress(?!es)|virial(?!s$)", re.I),
 }
+_NO_LABEL = re.compile(r"weight|_spread$|^kinetic", re.I)
+_MOST_NAMES = 5
+_SAME_ENERGY_EV = 1e-5  # files round energies to about 1e-8 eV
 _OTHER_CHARGES = re.compile(r"^(total|net|tot|q)_?charge$|^q_?tot(al)?$", re.I)
 _SPINS = re.compile(r"^(total_|initial_)?(spin|magmom|magnetization)s?$|^(n_?)?unpaired(_electrons)?$", re.I)
 _MULTIPLICITIES = re.compile(r"multiplicity$|^mult$", re.I)
@@ -40,6 +44,7 @@ class Found:
         charged: number of frames with a total charge that is not zero.
         not_read: number of frames with a value under each name that says something of charge or spin and is not read.
         present: all names of values that the frames have.
+        free_energies: number of frames whose ``free_energy`` is not their ``energy``.
     """
 
     path: str
@@ -50,6 +55,7 @@ class Found:
     charged: int = 0
     not_read: Counter[str] = field(default_factory=Counter)
     present: set[str] = field(default_factory=set)
+    free_energies: int = 0
 
     def add(self, frame: LabelledStructure, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Count a frame.
@@ -66,6 +72,7 @@ class Found:
                 self.labels[label.name] += 1
             elif given[label.name] is not None and not label.is_defined(frame.structure):
                 self.dropped[label.name] += 1
+        self.free_energies += _have_other_free_energy(values)
         self.charged += frame.structure.charge != 0.0
         for name, value in values.items():
             if name != "charge" and _says_something(name, value):
@@ -75,21 +82,19 @@ class Found:
         """In words: the labels and their names, then what is not used."""
         shown = [label for label in LABELS if self.labels[label.name] or label.name in _ALWAYS_SAID]
         sentences = [f"{printable(self.path)}: {_frames(self.frames)}: {', '.join(map(self._count, shown))}."]
-        if self.names.unused:
+        unused = [name for name in self.names.unused if name != "free_energy" or self._has_another_energy()]
+        if unused:
+            sentences.append(f"Not read, because labels of different names are never mixed: {_list(unused)}.")
+        if self.free_energies and self.names.used.get("energy") == "energy":
             sentences.append(
-                f"Not read, because labels of different names are never mixed: {_list(self.names.unused)}."
+                f"The free energy is not the energy in {_frames(self.free_energies)}. Forces belong to the free "
+                "energy: read it with data.keys or --key energy=free_energy."
             )
         for label in LABELS:
             if self.dropped[label.name]:
                 count, reason = self.dropped[label.name], _CANNOT_HAVE[label.needs]
                 sentences.append(f"Left out: the {label.name} of {_frames(count)}, because {reason}.")
-        for label_name, pattern in _LIKE.items():
-            like = [] if self.labels[label_name] else self._like(pattern)
-            if like:
-                sentences.append(
-                    f"Is one of these the {label_name}: {_list(like)}? Then name it, with data.keys or "
-                    f"--key {label_name}={printable(like[0])}."
-                )
+        sentences += filter(None, (self._mention(label_name) for label_name in _LIKE))
         return " ".join(sentences)
 
     def ignored(self, *, uses_charge: bool) -> str:
@@ -114,9 +119,20 @@ class Found:
         shown = f" (named {_list(names)})" if names and self.labels[label.name] else ""
         return f"{self.labels[label.name]} with {label.name}{shown}"
 
-    def _like(self, pattern: re.Pattern[str]) -> list[str]:
+    def _mention(self, label: str) -> str:
+        """In words: the names that may mean this label and are not read, or an empty string."""
         read = {*self.names.used.values(), *self.names.unused}
-        return sorted(name for name in self.present - read if pattern.search(name))[:5]
+        like = sorted(name for name in self.present - read if _LIKE[label].search(name) and not _NO_LABEL.search(name))
+        if not like:
+            return ""
+        names, option = _list(like[:_MOST_NAMES]), f"data.keys or --key {label}={printable(like[0])}"
+        if not self.labels[label]:
+            return f"Is one of these the {label}: {names}? Then name it, with {option}."
+        return f"Not read: {names}. If this is the {label} of the reference, name it, with {option}."
+
+    def _has_another_energy(self) -> bool:
+        """Whether a file has only the free energy, or one that differs from an energy that is not read either."""
+        return "energy" not in self.present or bool(self.free_energies and self.names.used.get("energy") != "energy")
 
 
 def _stands_for(label: str) -> tuple[str, ...]:
@@ -132,8 +148,21 @@ def _says_something(name: str, value: Any) -> bool:
     return array.dtype.kind in "iuf" and bool((array != nothing).any())
 
 
+def _have_other_free_energy(values: Mapping[str, Any]) -> bool:
+    """Whether a frame has an energy and another free energy."""
+    pair = [np.asarray(values.get(name)) for name in ("energy", "free_energy")]
+    if any(value.shape != () or value.dtype.kind not in "iuf" for value in pair):
+        return False
+    return bool(abs(pair[0] - pair[1]) > _SAME_ENERGY_EV)
+
+
+def count_of(count: int, noun: str) -> str:
+    """A number with its noun, in the plural where it belongs."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _frames(count: int) -> str:
-    return f"{count} frame" if count == 1 else f"{count} frames"
+    return count_of(count, "frame")
 
 
 def _list(names: Any) -> str:

@@ -2,8 +2,8 @@
 
 Such labels teach a network nonsense without a sign of it. What is refused is impossible for labels of a calculation:
 forces that are zero in every frame though symmetry does not ask for it, and one energy in most frames though they are
-different structures. Single frames whose forces vanish by symmetry, and energies that are rounded, are right. Zeros in a
-part of the frames are the matter of ``partly_zero.py``.
+different structures. Single frames whose forces vanish by symmetry, and energies that are rounded, are right.
+``partly_zero.py`` looks for zeros in a part of the frames.
 """
 
 from collections import Counter

@@ -141,7 +141,7 @@ USUAL_KEYS: Mapping[str, tuple[str, ...]] = {label.name: label.keys for label in
 }
 # Names with one prefix come from one calculation and are a set. The sets, in the order in which they are tried: the
 # names of a reference come before ASE's own, which a model may have written over.
-PREFIXES = ("REF_", "dft_", "")
+PREFIXES = ("REF_", "ref_", "Ref_", "dft_", "DFT_", "Dft_", "")
 
 
 class Weights(NamedTuple):

@@ -1,13 +1,13 @@
 """Labels that are exactly zero in a part of the frames, where a tool had nothing to write.
 
-A frame may have such labels for good reasons: symmetry asks for them, the structure is at rest, or the label is relative
-to this frame. So zeros count as invented only where none of this can be true:
+A frame may have such labels for good reasons: symmetry asks for them, the structure is at rest, or its energy is the
+zero of all energies. So zeros count as invented only where none of this can be true:
 
 - forces: symmetry does not ask for zero, and the energy is higher than that of frames of the same composition that have
   forces. Where no such frame tells, one frame of a composition is taken for one at rest, if few compositions have one.
 - stress: forces act in the frame, so that it is not at rest, or more than a few frames have it.
-- energy: those of the other frames of the composition are all far away, or more than a few structures have it and hardly
-  any has a small energy.
+- energy: those of the other frames of the composition are all far away, or more than a few structures have it and
+  hardly any has a small energy.
 """
 
 from array import array
@@ -71,10 +71,9 @@ class PartlyZero:
                     self._energies[composition].append(frame.energy)
             elif len(self._without_forces[composition]) < _MAX_ZEROS_KEPT and not forces_vanish_by_symmetry(structure):
                 self._without_forces[composition].append(_AtRest(number, frame.energy))
-        if "stress" in self._judged and np.isfinite(frame.stress).all() and not frame.stress.any():
-            if not is_unbound(structure):
-                largest = float(np.abs(frame.forces).max())
-                self._without_stress[np.isfinite(largest) and largest > _AT_REST].append(number)
+        if "stress" in self._judged and (frame.stress == 0.0).all() and not is_unbound(structure):
+            moves = float(np.abs(frame.forces).max()) > _AT_REST  # false without forces
+            self._without_stress[moves].append(number)
 
     def refuse(self, path: str, frames_again: Callable[[], Iterable[LabelledStructure]]) -> None:
         """Refuse the file if labels of some of its frames are invented.

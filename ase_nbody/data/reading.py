@@ -12,7 +12,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from ase_nbody.data.file_names import data_file
-from ase_nbody.data.found import Found
+from ase_nbody.data.found import Found, count_of
 from ase_nbody.data.frames import info_of, names_in_file, read_frames, results_of
 from ase_nbody.data.invented import Invented
 from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Source, Weights
@@ -159,6 +159,7 @@ def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> Labe
     info = info_of(atoms)
     try:
         structure = Structure.from_atoms(atoms)
+        _require_possible_charge(structure)
         given = _given(atoms, info, structure, found.names.used)
         values = {
             label.name: _numbers(
@@ -183,6 +184,16 @@ def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> Labe
         raise DataError(f"{where}: atoms {pair[0]} and {pair[1]} are at one place. Remove one of them, or the frame.")
     found.add(labelled, {**atoms.arrays, **info, **results_of(atoms)}, given)
     return labelled
+
+
+def _require_possible_charge(structure: Structure) -> None:
+    """Refuse a charge of more than one e for each atom, which is a mistake; single ions may have lost all electrons."""
+    largest = int(structure.numbers[0]) if len(structure) == 1 else len(structure)
+    if abs(structure.charge) > largest:
+        raise ValueError(
+            f"the total charge is {structure.charge:g} e, but a structure of {count_of(len(structure), 'atom')} cannot "
+            f"have more than {largest} e. Correct the entry charge"
+        )
 
 
 def _given(atoms: ase.Atoms, info: Mapping[str, Any], structure: Structure, names: Mapping[str, str]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 
 import ase
+import numpy as np
+from ase.calculators.calculator import all_properties
 from ase.io.extxyz import REV_PROPERTY_NAME_MAP, key_val_str_to_dict, read_xyz
 from ase.io.formats import open_with_compression
 
@@ -27,6 +29,8 @@ MOST_BLANK_LINES = 1_000_000  # between two frames
 _QUOTED = re.compile(
     r"""\\.|"(?:[^"\\]++|\\.)*+"?|'(?:[^'\\]++|\\.)*+'?|\{(?:[^}\\]++|\\.)*+\}?|\[(?:[^]\\]++|\\.)*+\]?""", re.DOTALL
 )
+# Where results of a calculation may be logical values.
+_LOGICAL = re.compile(rf""":L:|(?<!\w)({"|".join(all_properties)})\s*=["'{{\[\s]*[TF]""")
 
 
 class UnreadableFrame(ValueError):
@@ -68,6 +72,7 @@ def parse_xyz(number: int, text: list[str]) -> ase.Atoms:
     """
     try:
         _require_parsable(text[1])
+        _require_numbers(text[1])
         (atoms,) = read_xyz(io.StringIO("".join(text)), index=slice(0, 1))
     except MemoryError:
         raise
@@ -86,6 +91,19 @@ def _require_parsable(header: str) -> None:
                 raise ValueError(
                     f"{printable(columns, 20)} columns of a property (allowed: {LARGEST_NUMBER_OF_COLUMNS})"
                 )
+
+
+def _require_numbers(header: str) -> None:
+    """Refuse results of a calculation that are logical values. ASE would make zeros and ones of them."""
+    if not _LOGICAL.search(header):
+        return
+    entries = key_val_str_to_dict(header)
+    properties = str(entries.get("Properties", "")).split(":")
+    logical = [name for name, kind in zip(properties[::3], properties[1::3], strict=False) if kind == "L"]
+    logical += [name for name, value in entries.items() if np.asarray(value).dtype.kind == "b"]
+    for name in logical:
+        if REV_PROPERTY_NAME_MAP.get(name, name) in all_properties:
+            raise ValueError(f"the {printable(name)} should be numbers, found True or False (T or F)")
 
 
 def names_in_headers(path: str, wanted: set[str]) -> Iterator[str]:

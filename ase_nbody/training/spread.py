@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
-from rich.text import Text
 from scipy.stats import spearmanr
 
 from ase_nbody.data import LabelledStructure
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.terminal import plain
 from ase_nbody.training.evaluation import predict
 from ase_nbody.training.loss import unit_of
 
@@ -92,7 +92,7 @@ SPREAD_HEAD = ("quantity", "RMS error", "RMS spread", "ratio", "correlation", "u
 
 def spread_table(found: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """A table to print, with what ``spread_calibration`` returned."""
-    shown = Table(*SPREAD_HEAD, title=Text(f"Spread of the committee, {title}"))
+    shown = Table(*SPREAD_HEAD, title=plain(f"Spread of the committee, {title}"))
     for row in spread_rows(found):
         shown.add_row(*row)
     return shown
@@ -104,7 +104,7 @@ def members_table(
     """A table to print: the mean absolute errors of each member and of their mean, as ``evaluate_model`` gives them."""
     quantities = [quantity for quantity in mean if not quantity.startswith("forces_")]
     names = [f"{quantity.replace('_', ' ')} ({unit_of(quantity)})" for quantity in quantities]
-    shown = Table("MAE of", *names, title=Text(title))
+    shown = Table("MAE of", *names, title=plain(title))
     rows = [(f"member {number}", errors) for number, errors in enumerate(members, start=1)]
     for name, errors in (*rows, ("their mean", mean)):
         shown.add_row(name, *(f"{errors[quantity]['mae']:.3f}" for quantity in quantities))

@@ -48,6 +48,7 @@ BROKEN = {
     "word for an energy": (swap("energy=-1.0", "energy=many"), "frame 0: the energy should be numbers, found 'many'"),
     "comma in an energy": (swap("=-1.0", "=-1,5"), r"frame 0: one number expected as energy, found \[-1, 5\]"),
     "logical energy": (swap("energy=-1.0", "energy=T"), "the energy should be numbers, found True"),
+    "logical forces": (swap("forces:R:3", "forces:L:3"), "the forces should be numbers, found True or False"),
     "nan energy": (swap("energy=-1.0", "energy=nan"), "frame 0: the energy is nan. Remove"),
     "infinite energy": (swap("energy=-1.0", "energy=-inf"), "frame 0: the energy is -inf"),
     "nan force": (swap("0.25000000", "nan", 1), "frame 0: the force on atom 0 is not finite"),

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ase_nbody.data import Found, read_labelled
+from ase_nbody.data import DataError, Found, read_labelled
 from ase_nbody.data.names import choose_names
 
 MODEL, REFERENCE = -1.0, -2.0
@@ -89,6 +89,8 @@ def test_a_key_that_is_given_decides_and_brings_its_set(said):
         ("E F energy forces stress", {"energy": "E", "forces": "F"}, {"energy": "E", "forces": "F"}),
         ("energy forces stress V", {"virial": "V"}, {"energy": "energy", "forces": "forces", "virial": "V"}),
         ("REF_energy energy stress", {"energy": "energy"}, {"energy": "energy", "stress": "stress"}),
+        ("DFT_energy DFT_forces energy forces", {}, {"energy": "DFT_energy", "forces": "DFT_forces"}),
+        ("ref_energy ref_forces energy", {}, {"energy": "ref_energy", "forces": "ref_forces"}),
         ("", {}, {}),
     ],
 )
@@ -106,6 +108,51 @@ def test_names_that_are_not_usual_are_said_and_can_be_given(energy, forces, said
     (frame,), found = said([atoms], energy=energy, forces=forces)
     assert frame.energy == -3.0
     assert f"1 frame: 1 with energy (named {energy}), 1 with forces (named {forces})" in str(found)
+
+
+@pytest.mark.parametrize(("energy", "forces"), [("energy_dft", "forces_dft"), ("E_dft", "F_dft"), ("Energy", "Forces")])
+def test_names_that_lose_to_those_of_a_model_are_said(energy, forces, said):
+    atoms = ethanol(names=())
+    atoms.info[energy], atoms.arrays[forces] = REFERENCE, np.full((9, 3), REFERENCE)
+    (frame,), found = said([atoms])
+    assert frame.energy == MODEL
+    assert f"Not read: {energy}. If this is the energy of the reference, name it" in str(found)
+    assert f"--key forces={forces}." in str(found)
+
+
+@pytest.mark.parametrize("prefix", ["DFT_", "Dft_", "ref_", "Ref_"])
+def test_prefixes_in_any_case_name_the_reference(prefix, said):
+    ((frame,), _) = said([ethanol(prefix=prefix)])
+    assert (frame.energy, frame.forces[0, 0]) == (REFERENCE, REFERENCE)
+
+
+def test_a_free_energy_is_said_only_if_it_is_another(said):
+    atoms = molecule("CH3CH2OH")
+    results = {"energy": MODEL, "forces": np.ones((9, 3))}
+    atoms.calc = SinglePointCalculator(atoms, **results, free_energy=MODEL)
+    assert "free energy" not in str(said([atoms])[1])
+    assert "never mixed" not in str(said([atoms])[1])
+    atoms.calc = SinglePointCalculator(atoms, **results, free_energy=MODEL - 0.1)
+    (frame,), found = said([atoms])
+    assert frame.energy == MODEL
+    assert "The free energy is not the energy in 1 frame. Forces belong to the free energy" in str(found)
+    assert "never mixed" not in str(found)
+
+
+@pytest.mark.parametrize(("charge", "right"), [(9, True), (-9, True), (12, False), (-10, False)])
+def test_a_charge_of_more_than_one_e_for_each_atom_is_refused(charge, right, said):
+    atoms = ethanol()
+    atoms.info["charge"] = charge
+    if right:
+        assert said([atoms])[0][0].structure.charge == charge
+    else:
+        with pytest.raises(DataError, match=f"the total charge is {charge} e, but a structure of 9 atoms"):
+            said([atoms])
+
+
+def test_an_ion_may_have_lost_all_electrons(said):
+    ion = Atoms("Al", info={"charge": 3, "energy": 1.0})
+    assert said([ion, ethanol()])[0][0].structure.charge == 3.0
 
 
 def system(pbc, cell=None):

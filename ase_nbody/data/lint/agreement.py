@@ -56,7 +56,10 @@ def _units(alpha: Slope, stiffness: Slope) -> Remark:
     if stiffness.is_right:
         known.append(f"Bonds are as stiff as they should be ({stiffness.value:.2f}), so forces are in eV/Angstrom.")
     unknown = {
-        (True, False): "Cannot tell whether they are eV and eV/Angstrom: the data have no bonds whose stiffness is known.",
+        (
+            True,
+            False,
+        ): "Cannot tell whether they are eV and eV/Angstrom: the data have no bonds of known stiffness.",
         (False, True): "Cannot tell the unit of the energies: too few frames of the same atoms are alike.",
         (False, False): "Cannot tell units and signs: too few frames of the same atoms are alike.",
     }

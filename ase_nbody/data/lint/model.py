@@ -76,8 +76,8 @@ def remarks(frames: Frames, predicted: Sequence[LabelledStructure], evidence: Fr
     elif _are_right(frames if evidence is None else evidence, order):
         yield note(
             "stress",
-            "The model's stresses do not agree with the labels, but energies and strains say that the labels are right.",
-            "Do not trust the stresses of this model.",
+            "The model's stresses do not agree with the labels, but energies and strains say that the labels are",
+            "right. Do not trust the stresses of this model.",
         )
     elif not order.is_ase:
         yield wrong_order(order, "Compared with the model's stresses, those of the data are")
@@ -90,7 +90,7 @@ def remarks(frames: Frames, predicted: Sequence[LabelledStructure], evidence: Fr
 
 
 def _are_right(frames: Frames, order: Order) -> bool:
-    """Whether energies and strains say that the order of the labels, or their unit where the order is ASE's, is right."""
+    """Whether energies and strains say that the labels are right: in unit if the order is ASE's, otherwise in order."""
     changes = similar_pairs(frames)
     if order.is_ase:
         return slopes(changes)[1].is_right

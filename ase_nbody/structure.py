@@ -74,7 +74,7 @@ class Structure:
         return np.asarray(atomic_masses[self.numbers], dtype=np.float64)
 
     def is_isolated_atom(self, reach: float = ISOLATED_ATOM_ANGSTROM) -> bool:
-        """Whether this is one atom without an image nearer than ``reach``: plane-wave codes compute free atoms in a box.
+        """Whether this is one atom without an image nearer than ``reach``: plane-wave codes put free atoms in a box.
 
         Args:
             reach: distance in Angstrom; where a network is known, the sum of the radii of its levels.

@@ -18,3 +18,9 @@ def printable(text: object, longest: int = _LONGEST_SHOWN) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in shown
     )
+
+
+def count_of(count: int, noun: str, singular: str = "", plural: str = "") -> str:
+    """A number with its noun and, if given, a verb, in the singular or in the plural."""
+    words = (noun, singular) if count == 1 else (f"{noun}s", plural)
+    return " ".join(filter(None, (str(count), *words)))

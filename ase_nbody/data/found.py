@@ -1,5 +1,6 @@
 """What a data file was found to hold: labels and their names, labels that structures cannot have, charges and spins."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -7,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ase.data import covalent_radii, vdw_radii
 
 from ase_nbody.data.labels import LABELS, LabelledStructure
 from ase_nbody.data.names import Names
-from ase_nbody.text import printable
+from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
+from ase_nbody.text import count_of, printable
 
 _ALWAYS_SAID = ("energy", "forces", "stress")
 _CANNOT_HAVE = {
@@ -25,6 +28,7 @@ _LIKE = {
 }
 _NO_LABEL = re.compile(r"weight|_spread$|^kinetic", re.I)
 _MOST_NAMES = 5
+_LONGEST_BOND, _LONGEST_CONTACT = 1.5, 1.2  # in units of the sum of the covalent and of the van der Waals radii
 _SAME_ENERGY_EV = 1e-5  # files round energies to about 1e-8 eV
 _OTHER_CHARGES = re.compile(r"^(total|net|tot|q)_?charge$|^q_?tot(al)?$", re.I)
 _SPINS = re.compile(r"^(total_|initial_)?(spin|magmom|magnetization)s?$|^(n_?)?unpaired(_electrons)?$", re.I)
@@ -45,6 +49,8 @@ class Found:
         not_read: number of frames with a value under each name that says something of charge or spin and is not read.
         present: all names of values that the frames have.
         free_energies: number of frames whose ``free_energy`` is not their ``energy``.
+        lone: number of frames of one atom whose images are too far away for a bond and too near for an isolated atom.
+        nearest_image: smallest distance of an atom to its images in these frames, in Angstrom.
     """
 
     path: str
@@ -56,6 +62,8 @@ class Found:
     not_read: Counter[str] = field(default_factory=Counter)
     present: set[str] = field(default_factory=set)
     free_energies: int = 0
+    lone: int = 0
+    nearest_image: float = math.inf
 
     def add(self, frame: LabelledStructure, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Count a frame.
@@ -74,6 +82,9 @@ class Found:
                 self.dropped[label.name] += 1
         self.free_energies += _have_other_free_energy(values)
         self.charged += frame.structure.charge != 0.0
+        if (distance := _lone_atom(frame.structure)) is not None:
+            self.lone += 1
+            self.nearest_image = min(self.nearest_image, distance)
         for name, value in values.items():
             if name != "charge" and _says_something(name, value):
                 self.not_read[name] += 1
@@ -94,6 +105,12 @@ class Found:
             if self.dropped[label.name]:
                 count, reason = self.dropped[label.name], _CANNOT_HAVE[label.needs]
                 sentences.append(f"Left out: the {label.name} of {_frames(count)}, because {reason}.")
+        if self.lone:
+            sentences.append(
+                f"{_frames(self.lone)} of one atom in a box (nearest image: {self.nearest_image:.3g} Angstrom): taken "
+                f"for a crystal, because a free atom has no image within {ISOLATED_ATOM_ANGSTROM:g} Angstrom. If it is "
+                "a free atom, set its pbc to False."
+            )
         sentences += filter(None, (self._mention(label_name) for label_name in _LIKE))
         return " ".join(sentences)
 
@@ -148,17 +165,23 @@ def _says_something(name: str, value: Any) -> bool:
     return array.dtype.kind in "iuf" and bool((array != nothing).any())
 
 
+def _lone_atom(structure: Structure) -> float | None:
+    """The distance in Angstrom of one atom to its images, if it is neither that of a bond nor that of a free atom."""
+    if len(structure) != 1 or structure.is_isolated_atom():
+        return None
+    number, short = int(structure.numbers[0]), structure.with_short_lattice_vectors()[0]
+    distance = float(np.linalg.norm(short.cell[short.pbc], axis=1).min())
+    # Atoms of noble gases touch each other without a bond.
+    contact = np.fmax(_LONGEST_BOND * covalent_radii[number], _LONGEST_CONTACT * vdw_radii[number])
+    return distance if distance > 2.0 * contact else None
+
+
 def _have_other_free_energy(values: Mapping[str, Any]) -> bool:
     """Whether a frame has an energy and another free energy."""
     pair = [np.asarray(values.get(name)) for name in ("energy", "free_energy")]
     if any(value.shape != () or value.dtype.kind not in "iuf" for value in pair):
         return False
     return bool(abs(pair[0] - pair[1]) > _SAME_ENERGY_EV)
-
-
-def count_of(count: int, noun: str) -> str:
-    """A number with its noun, in the plural where it belongs."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _frames(count: int) -> str:

@@ -12,7 +12,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from ase_nbody.data.file_names import data_file
-from ase_nbody.data.found import Found, count_of
+from ase_nbody.data.found import Found
 from ase_nbody.data.frames import info_of, names_in_file, read_frames, results_of
 from ase_nbody.data.invented import Invented
 from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Source, Weights
@@ -21,7 +21,7 @@ from ase_nbody.data.partly_zero import PartlyZero
 from ase_nbody.data.xyz import UnreadableFrame
 from ase_nbody.hierarchy.neighbours import coincident_atoms
 from ase_nbody.structure import Structure
-from ase_nbody.text import printable
+from ase_nbody.text import count_of, printable
 
 _LONGEST_REASON = 400  # characters of what a parser says
 LARGEST_LABEL = 1e15  # in the units of each label; the squares of larger numbers overflow in float32

@@ -156,6 +156,40 @@ def test_positions_in_other_units_are_found(molecules):
     assert "no two atoms" in remarks(large, "warning")["distances"].text
 
 
+def test_energies_per_atom_are_named(molecules):
+    frames = [changed(frame, energy=frame.energy / 6) for frame in molecules]
+    assert "energies per atom in eV" in remarks(frames, "error")["units"].text
+
+
+def test_positions_in_bohr_are_found(molecules):
+    bohr = [moved(frame, frame.structure.positions / units.Bohr) for frame in molecules]
+    assert "Are positions in Bohr?" in remarks(bohr, "warning")["distances"].text
+    argon = [labelled_by(ase.build.bulk("Ar", cubic=True)) for _ in range(4)]
+    assert "distances" not in remarks(argon, "warning")
+
+
+def labelled_by(atoms: ase.Atoms) -> LabelledStructure:
+    return LabelledStructure(Structure.from_atoms(atoms), 0.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)))
+
+
+def test_crystals_without_pbc_are_found(crystals):
+    open_ends = [
+        changed(frame, structure=dataclasses.replace(frame.structure, pbc=np.zeros(3, bool))) for frame in crystals
+    ]
+    found = remarks(open_ends, "warning")["distances"]
+    assert "40 frames have a cell that the atoms fill, but no periodic direction. Is pbc set?" in found.text
+    boxed = ase.build.molecule("CH3OH", vacuum=3.0)
+    assert "distances" not in remarks([labelled_by(boxed)] * 3, "warning")
+
+
+def test_one_frame_is_said_in_the_singular(molecules):
+    texts = [remark.text for remark in lint(molecules[:1])]
+    assert any(text.startswith("1 frame of 6 atoms:") for text in texts)
+    assert any(text.startswith("1 composition does not determine the energies of 3 elements") for text in texts)
+    assert not any(words in text for text in texts for words in ("1 frames", "1 compositions", "1 molecules"))
+    assert "40 frames of 6 atoms:" in remarks(molecules, "note")["labels"].text
+
+
 def test_outliers_are_found(molecules):
     frames = [*molecules[:20], changed(molecules[20], energy=molecules[20].energy + 60.0), *molecules[21:]]
     found = remarks(frames, "warning")["outliers"]
@@ -244,6 +278,21 @@ def write(path, frames, sign=1.0):
         images.append(atoms)
     ase.io.write(path, images)
     return str(path)
+
+
+def test_names_are_no_markup_and_charges_are_said(molecules, tmp_path, nbody):
+    path = tmp_path / "o[/run]\x1b[31m.extxyz"
+    path.parent.mkdir()
+    images = ase.io.read(write(tmp_path / "a.extxyz", molecules[:3]), ":")
+    for atoms in images:
+        atoms.info |= {"charge": 1, "spin": 2}
+    ase.io.write(path, images)
+    code, out, err = nbody("lint", path)
+    assert code == 0, err
+    assert "\x1b" not in out
+    assert "o[/run]" in out
+    assert "3 frames with a total charge (charge): the model ignores it" in " ".join(out.split())
+    assert "3 frames with spin: it is ignored" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(("sign", "code"), [(1.0, 0), (-1.0, 1)])

@@ -178,6 +178,25 @@ def test_only_what_is_periodic_in_three_directions_has_a_stress(pbc, name, value
     assert "Left out: the stress of 1 frame, because structures that are not periodic in three" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("length", "isolated", "said_so"), [(10.0, True, False), (9.0, False, True), (3.0, False, False)]
+)
+def test_an_atom_in_a_small_box_is_said_to_be_a_crystal(length, isolated, said_so, said):
+    atoms = Atoms("Cu", cell=[length, 20.0, 20.0], pbc=True, info={"energy": -1.0})
+    (frame,), found = said([atoms])
+    assert frame.structure.is_isolated_atom() == isolated
+    assert (
+        f"1 frame of one atom in a box (nearest image: {length:g} Angstrom): taken for a crystal" in str(found)
+    ) == (said_so)
+
+
+def test_crystals_of_one_atom_are_not_said_to_be_atoms_in_boxes(said):
+    crystals = [bulk(name) for name in ("Cu", "Na", "Cs", "Al", "W", "Ar", "Xe", "Po")]
+    for number, atoms in enumerate(crystals):
+        atoms.info["energy"] = -1.0 - number
+    assert "in a box" not in str(said(crystals)[1])
+
+
 def test_charges_and_dipoles_that_are_left_out_are_said(said):
     atoms = system(True)
     atoms.info["dipole"] = np.ones(3)

@@ -21,7 +21,8 @@ def remarks(frames: Frames) -> Iterator[Remark]:
     changes = similar_pairs(frames)
     alpha, beta = slopes(changes)
     stiffness = bond_stiffness(frames)
-    yield _units(alpha, stiffness)
+    sizes = [len(frame.structure) for frame in frames if np.isfinite(frame.energy)]
+    yield _units(alpha, stiffness, float(np.median(sizes)) if sizes else 1.0)
     if any(has_stress(frame) for frame in frames):
         yield _stress(beta, order_of_components(changes), energies_wrong=alpha.is_wrong)
 
@@ -31,7 +32,7 @@ def has_stress(frame: LabelledStructure) -> bool:
     return bool(frame.structure.pbc.all() and np.isfinite(frame.stress).all())
 
 
-def _units(alpha: Slope, stiffness: Slope) -> Remark:
+def _units(alpha: Slope, stiffness: Slope, n_atoms: float) -> Remark:
     """What the energies say of the forces, and what the bonds say of them."""
     if alpha.is_wrong or stiffness.is_wrong:
         found = []
@@ -41,8 +42,10 @@ def _units(alpha: Slope, stiffness: Slope) -> Remark:
             found.append(
                 f"By their forces, bonds are {stiffness.value:.3g} times as stiff as bonds of their length are."
             )
-        values = (slope.value if slope.is_clear else None for slope in (alpha, stiffness))
-        found.append(f"This would fit {explain_energy(*values)}. Convert to eV and eV/Angstrom.")
+        measured = [slope.value if slope.is_clear else None for slope in (alpha, stiffness)]
+        found.append(
+            f"This would fit {explain_energy(measured[0], measured[1], n_atoms)}. Convert to eV and eV/Angstrom."
+        )
         return error("units", *found)
     if alpha.is_right and stiffness.is_right:
         return note(

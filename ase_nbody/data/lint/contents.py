@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 from ase_nbody.data.labels import LABELS, LabelledStructure
 from ase_nbody.data.lint.fingerprint import equal_structures
 from ase_nbody.data.lint.remark import Frames, Remark, error, is_atom, note, warning, where
+from ase_nbody.text import count_of
 
 MIN_FRAMES_OF_ELEMENT = 10  # from fewer frames, a network learns little about an element
 # Labels of equal structures that differ by more than these contradict each other.
@@ -34,7 +35,7 @@ def _labels(frames: Frames) -> Iterator[Remark]:
     atoms = [len(frame.structure) for frame in frames]
     yield note(
         "labels",
-        f"{len(frames)} frames of {min(atoms)} to {max(atoms)} atoms:",
+        f"{count_of(len(frames), 'frame')} of {_range(atoms)}:",
         ", ".join(f"{counts[name]} with {name}" for name in shown) + ".",
     )
     if not forces.any():
@@ -46,16 +47,22 @@ def _labels(frames: Frames) -> Iterator[Remark]:
     for name, present in (("energy", energies), ("forces", forces)):
         if present.any() and not present.all():
             missing = where(~present)
-            yield warning(
-                "labels", f"{len(missing)} frames have no {name}; the loss leaves that label out.", frames=missing
-            )
+            lack = count_of(len(missing), "frame", "has", "have")
+            yield warning("labels", f"{lack} no {name}; the loss leaves that label out.", frames=missing)
+
+
+def _range(sizes: list[int]) -> str:
+    """How many atoms the frames have, in words."""
+    smallest, largest = min(sizes), max(sizes)
+    return f"{smallest} to {largest} atoms" if smallest < largest else count_of(largest, "atom")
 
 
 def _elements(frames: Frames) -> Iterator[Remark]:
     """How many frames contain each element."""
     counts = Counter(number for frame in frames for number in set(frame.structure.numbers.tolist()))
     by_symbol = {chemical_symbols[number]: counts[number] for number in sorted(counts)}
-    yield note("elements", ", ".join(f"{symbol} in {count}" for symbol, count in by_symbol.items()), "frames.")
+    frames_of = ", ".join(f"{symbol} in {count}" for symbol, count in by_symbol.items())
+    yield note("elements", frames_of, "frame." if frames_of.endswith(" in 1") else "frames.")
     rare = [symbol for symbol, count in by_symbol.items() if count < min(MIN_FRAMES_OF_ELEMENT, len(frames))]
     if rare:
         yield warning(
@@ -78,8 +85,9 @@ def _isolated_atoms(frames: Frames) -> Iterator[Remark]:
     else:
         yield warning(
             "isolated atoms",
-            f"{len(compositions)} compositions do not determine the energies of {len(species)} elements:",
-            "fitted energies will be right for these compositions, but not for dissociation.",
+            f"{count_of(len(compositions), 'composition', 'does', 'do')} not determine the energies of",
+            f"{count_of(len(species), 'element')}: fitted energies will be right for such compositions, but not for",
+            "dissociation.",
             "Give data.isolated_atom_energies or single-atom frames if you have them.",
         )
 
@@ -92,8 +100,9 @@ def _duplicates(frames: Frames) -> Iterator[Remark]:
         i, j = contradicting[0]
         yield error(
             "contradictions",
-            f"{len(contradicting)} pairs of frames are the same structure with different labels: frames {i} and {j}",
-            f"have {frames[i].energy:.4f} and {frames[j].energy:.4f} eV. Did the settings of the calculation change?",
+            f"{count_of(len(contradicting), 'pair')} of frames with the same structure and different labels:",
+            f"frames {i} and {j} have {frames[i].energy:.4f} and {frames[j].energy:.4f} eV.",
+            "Did the settings of the calculation change?",
             "Keep one frame of each pair.",
             frames=sorted({index for pair in contradicting for index in pair}),
         )
@@ -101,8 +110,9 @@ def _duplicates(frames: Frames) -> Iterator[Remark]:
     if repeated:
         yield warning(
             "duplicates",
-            f"{len(repeated)} frames repeat an earlier frame up to rotation, order of the atoms and choice of the",
-            "cell. They count twice in the loss, and a random split puts copies into both training and validation.",
+            f"{count_of(len(repeated), 'frame', 'repeats', 'repeat')} an earlier frame up to rotation, order of the",
+            "atoms and choice of the cell. Copies count twice in the loss, and a random split puts them into both",
+            "training and validation.",
             frames=repeated,
         )
 
@@ -114,8 +124,9 @@ def leakage(frames: Frames, test: Frames) -> Iterator[Remark]:
     if leaked:
         yield error(
             "leakage",
-            f"{len(leaked)} of {len(test)} test frames are in the training data: the test errors would be too low.",
-            "Remove them from one of the two.",
+            f"Of {count_of(len(test), 'test frame')}, {len(leaked)} {'is' if len(leaked) == 1 else 'are'} in the",
+            "training data: the test errors would be too low.",
+            "Remove what they share from one of the two.",
             frames=leaked,
         )
 

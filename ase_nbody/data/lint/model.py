@@ -22,6 +22,7 @@ from ase_nbody.data.lint.similar import COLUMNS, ROWS, similar_pairs
 from ase_nbody.data.lint.slopes import STRESS_BOUNDS, slope_of, slopes
 from ase_nbody.data.lint.strain import order_of_components
 from ase_nbody.data.lint.units import STRESS_UNITS, explain_stress
+from ase_nbody.text import count_of
 
 Array = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ def remarks(frames: Frames, predicted: Sequence[LabelledStructure], evidence: Fr
     if not both:
         return
     if len(both) < MIN_FRAMES:
-        yield note("stress", f"{_CANNOT_TELL}: only {len(both)} frames have a stress.")
+        yield note("stress", f"{_CANNOT_TELL}: only {count_of(len(both), 'frame', 'has', 'have')} a stress.")
         return
     labels, predictions = (
         np.stack([pair[which].stress[ROWS, COLUMNS] for pair in both]) for which in (0, 1)

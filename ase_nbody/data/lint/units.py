@@ -19,13 +19,14 @@ STRESS_UNITS |= {"Hartree/Bohr^3": units.Bohr**3 / units.Hartree, "Rydberg/Bohr^
 _SLOPE_TOLERANCE, _STIFFNESS_TOLERANCE, _STRESS_TOLERANCE = 0.33, 1.1, 0.7
 
 
-def explain_energy(alpha: float | None, stiffness: float | None = None) -> str:
+def explain_energy(alpha: float | None, stiffness: float | None = None, n_atoms: float = 1.0) -> str:
     """The units and signs that would give this slope of the energies and this stiffness of the bonds, in words.
 
     Args:
         alpha: slope of the energies against the work of the forces; None if unknown.
         stiffness: how much stiffer the bonds are than they should be; negative if the forces push atoms out of their
             bonds; None if unknown.
+        n_atoms: number of atoms of a frame, for energies per atom; 1 if this is no explanation.
     """
     kinds = {"forces": 1.0, "gradients (the negative of forces)": -1.0}
     candidates = {}
@@ -41,6 +42,9 @@ def explain_energy(alpha: float | None, stiffness: float | None = None) -> str:
         energies = f"energies in {energy} and " if alpha is not None else ""
         if (name := f"{energies}{kind} in {force}") not in candidates:
             candidates[name] = max(misfits)
+    if alpha is not None and n_atoms > 1.0:
+        misfit = max(_misfit(alpha, 1.0 / n_atoms, _SLOPE_TOLERANCE), _misfit(stiffness, 1.0, _STIFFNESS_TOLERANCE))
+        candidates["energies per atom in eV (multiply them by the number of atoms) and forces in eV/Angstrom"] = misfit
     return _fitting(candidates)
 
 

@@ -105,6 +105,18 @@ def test_another_zero_of_energy_is_found(options, nbody, model, data, tmp_path):
     assert "another zero" not in out, "1 meV is no other zero"
 
 
+def test_evaluate_says_that_labels_are_the_model_s_own(nbody, model, network, data, tmp_path):
+    atoms = molecule("CH3OH")
+    atoms.calc = NBodyCalculator(network)
+    atoms.get_forces()
+    ase.io.write(tmp_path / "own.extxyz", atoms)
+    assert "these labels were computed by this model" in " ".join(
+        nbody("evaluate", model, tmp_path / "own.extxyz")[1].split()
+    )
+    assert "computed by this model" in nbody("evaluate", model, tmp_path / "own.extxyz", "--json")[2]
+    assert "computed by this model" not in nbody("evaluate", model, data)[1]
+
+
 def test_evaluate_prints_no_nan(nbody, network, data, tmp_path):
     broken = copy.deepcopy(network)
     with torch.no_grad():
@@ -132,8 +144,12 @@ def test_evaluate_compares_the_spread_of_a_committee_with_its_errors(nbody, netw
     assert found["ratio"] == pytest.approx(2.0, rel=1e-4)
     assert found["correlation"] > 0.9, "not 1: equal hydrogens tie"
     assert found["rms_spread"] == pytest.approx(1e3 * np.sqrt(np.mean(spread**2)), rel=1e-4)
-    _, out, _ = nbody("evaluate", model, tmp_path / "data.extxyz")
+    shown = tmp_path / "o[bold]\x1b[31m.extxyz"
+    (tmp_path / "data.extxyz").rename(shown)
+    _, out, _ = nbody("evaluate", model, shown)
     assert "Spread of the committee" in out
+    assert "\x1b" not in out
+    assert r"o[bold]\x1b[31m.extxyz" in out.replace("\n", "")
 
 
 def test_labels_may_have_other_names(nbody, model, data, tmp_path):

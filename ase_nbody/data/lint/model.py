@@ -109,8 +109,10 @@ def _order(labels: Array, predictions: Array) -> Order | None:
     if order.gain(_strength(correlations)) < max(MIN_GAIN, CERTAIN * spread(gains)):
         order = Order()
     own = np.stack([table[range(6), order.holds] for table in (correlations, *without)])  # (1 + blocks, 6)
-    always = (own > MIN_CORRELATION).all(axis=0) | (own < -MIN_CORRELATION).all(axis=0)
-    if not always.all():
+    known = np.abs(own[0]) > MIN_CORRELATION
+    always = known & (np.sign(own[0]) * own > MIN_CORRELATION).all(axis=0)
+    claimed = (own[0] < 0) | (np.array(order.holds) != np.arange(6))  # what would be called wrong
+    if not (known.all() and always[claimed].all()):
         return None
     signs = np.sign(own[0])
     if (signs < 0).all():  # a matter of convention, which the unit's remark names

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ase_nbody.data import LabelledStructure
 
+
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
     data: Annotated[str, typer.Argument(help="File with reference values (extxyz, ...).")],

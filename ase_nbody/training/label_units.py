@@ -41,7 +41,7 @@ class LabelUnit:
         relative = " relative to each other" if self.label == "energy" else ""
         return (
             f"The {self.label} labels are{relative} {self.factor:.4g} times the predictions, as if they were in "
-            f"{self.unit}. Convert them to {BY_NAME[self.label].unit}: their errors mean nothing before."
+            f"{self.unit}. Convert them to {BY_NAME[self.label].unit}: until then their errors mean nothing."
         )
 
 

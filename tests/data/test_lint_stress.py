@@ -215,7 +215,8 @@ def test_a_model_that_knows_nothing_says_so(strained):
 
 
 def test_the_training_report_says_what_the_model_finds(strained):
-    from ase_nbody.training.report import Part, advice
+    from ase_nbody.training.compared import Part
+    from ase_nbody.training.report import advice
 
     for frames, expected in ((strained, False), (reordered(strained, EXCHANGED), True)):
         part = Part("training", frames, imperfect(strained))

@@ -105,7 +105,8 @@ def _is_member_list(value: Any) -> bool:
 
 def _members(title: str, members: list[dict[str, Any]]) -> Table:
     """A row for each member of a committee: the beginning of its checksum, and its errors on the validation set."""
-    found = [errors if _is_error_table(errors := one.get("validation errors")) else {} for one in members]
+    listed: list[Any] = [one.get("validation errors") for one in members]
+    found: list[dict[str, Any]] = [errors if _is_error_table(errors) else {} for errors in listed]
     columns = {name: row.get("unit") for name, row in found[0].items() if not name.startswith(_BY_ELEMENT)}
     names = [_text(f"{name.replace('_', ' ')} ({unit})") for name, unit in columns.items()]
     caption = "Errors are MAE on the validation set; --json shows the rest." if names else None

@@ -133,10 +133,11 @@ def _require_trainable(config: TrainingConfig) -> None:
 
 def _said_of(molecules: Sequence[LabelledStructure]) -> str:
     """What the user should know of the charges and spins that tight binding assumes."""
-        ions, radicals = describe_ions(molecules), count_radicals(molecules)
+    ions, radicals = describe_ions(molecules), count_radicals(molecules)
     said = f" The {len(molecules)} molecules of the data include ions: {ions}." if ions else ""
     if radicals:
-        said += f" Tight binding treats the {radicals} with an odd number of electrons as doublets, all others as singlets."
+        spins = f"{radicals} with an odd number of electrons as doublets and all others as singlets"
+        said += f" Tight binding treats the {spins}."
     return f".{said}" if said else ""
 
 

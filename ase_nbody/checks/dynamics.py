@@ -121,7 +121,7 @@ def hot_run(case: Case) -> Iterator[Finding]:
     mean = float(np.mean(temperatures[len(temperatures) // 2 :])) / target
     low, high = TEMPERATURE_RANGE
     yield Finding(
-        "hot NVT", "mean temperature, divided by the thermostat's", mean, lower=low, upper=high, note=note, plot=plot
+        "hot NVT", "mean temperature, divided by the target", mean, lower=low, upper=high, note=note, plot=plot
     )
     measured = "fragments that flew off"
     if atoms.pbc.any():

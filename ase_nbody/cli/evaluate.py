@@ -1,7 +1,6 @@
 """``nbody evaluate``: errors of a model on labelled structures."""
 
 import json
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from ase_nbody.data import LabelledStructure
 
-_SUSPICIOUS_MEV_PER_ATOM = 5.0
 # Errors below this, in meV/Angstrom, of forces of which some are larger than that, in eV/Angstrom, are round-off.
 _ROUND_OFF_MEV, _FORCES_EV = 0.005, 0.01
 
@@ -33,9 +31,12 @@ def evaluate(
     For a committee, the errors of its mean, and how its spread compares with them.
     """
     from ase_nbody.data import DataError, Found, read_labelled
-    from ase_nbody.training import errors_table, evaluate_model, predict, unit_of
     from ase_nbody.training.energy_zero import find_energy_zero
+    from ase_nbody.training.evaluation import errors_table, evaluate_and_predict
+    from ase_nbody.training.label_units import find_label_units
+    from ase_nbody.training.loss import unit_of
     from ase_nbody.training.spread import spread_calibration, spread_table
+    from ase_nbody.training.unlike import find_unlike
 
     members = load_members(model)
     contents: list[Found] = []
@@ -43,27 +44,27 @@ def evaluate(
     (content,) = contents
     for sentence in filter(None, (str(content), content.ignored(uses_charge=bool(members[0].config.outputs)))):
         Console(stderr=as_json).print(plain(sentence), soft_wrap=True)
-    table = evaluate_model(members, frames)
+    table, predicted = evaluate_and_predict(members, frames)
     if not table:
         raise DataError(f"{data} has no labels to compare with, such as energies; see docs/training.md for their names")
-    zero = None
-    if not _is_unsuspicious(table):  # otherwise one pass over the data is enough
-        predicted = predict(members, frames)
-        _require_finite(predicted, model, data)
-        zero = find_energy_zero(frames, predicted)
+    _require_finite(predicted, model, data)
     if _are_its_own(table, frames):
-        console = Console(stderr=as_json)
-        console.print(
+        Console(stderr=as_json).print(
             "The forces agree to round-off: these labels were computed by this model. To compare with a reference, "
             "name its labels with --key.",
             soft_wrap=True,
         )
+    unlike, units = find_unlike(members, frames), find_label_units(frames, predicted)
+    in_electronvolts = all(one.label != "energy" for one in units)  # otherwise a zero of energy means nothing
+    zero = find_energy_zero(frames, predicted) if in_electronvolts else None
     spread = spread_calibration(members, frames) if len(members) > 1 else {}
     if as_json:
         found = {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in table.items()}
         about: dict[str, Any] = {"model": model, "data": data, "frames": len(frames)}
         about |= {"labels": dict(content.labels), "names": dict(content.names.used), "left_out": dict(content.dropped)}
         about |= {"errors": found}
+        about |= {"unlike_training_data": unlike.as_json()} if unlike else {}
+        about |= {"units": {one.label: {"unit": one.unit, "factor": one.factor} for one in units}} if units else {}
         about |= {"energy_zero": zero.as_json()} if zero else {}
         about |= {"spread": spread} if spread else {}
         typer.echo(json.dumps(about, indent=2, allow_nan=False))
@@ -72,8 +73,8 @@ def evaluate(
     console.print(errors_table(table, title))
     if spread:
         console.print(spread_table(spread, title))
-    if zero:
-        console.print(str(zero), highlight=False, soft_wrap=True)
+    for finding in filter(None, (unlike, *units, zero)):
+        console.print(plain(str(finding)), highlight=False, soft_wrap=True)
 
 
 def _are_its_own(table: "Mapping[str, Mapping[str, float]]", frames: "Sequence[LabelledStructure]") -> bool:
@@ -82,12 +83,6 @@ def _are_its_own(table: "Mapping[str, Mapping[str, float]]", frames: "Sequence[L
 
     largest = max((float(np.nan_to_num(np.abs(frame.forces)).max(initial=0.0)) for frame in frames), default=0.0)
     return "forces" in table and table["forces"]["mae"] < _ROUND_OFF_MEV and largest > _FORCES_EV
-
-
-def _is_unsuspicious(table: "Mapping[str, Mapping[str, float]]") -> bool:
-    """Whether all errors are finite, and those of the energies too small for another zero of energy."""
-    finite = all(math.isfinite(value) for measures in table.values() for value in measures.values())
-    return finite and table.get("energy_per_atom", {"mae": 0.0})["mae"] < _SUSPICIOUS_MEV_PER_ATOM
 
 
 def _require_finite(predicted: "Sequence[LabelledStructure]", model: str, data: str) -> None:

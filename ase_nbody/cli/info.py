@@ -14,8 +14,11 @@ from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.text import printable
 
-_MAX_ENTRIES = 12  # a longer list is shown as its length; --json shows all
+_MAX_ENTRIES = 12  # a list of more is shown as its length; --json shows all
+_MAX_LINES = 40  # a mapping of more entries is shown as their number
 _MAX_CHARACTERS = 2000  # of a text
+_SHORT_CHECKSUM = 16  # characters of a checksum in the table of members
+_BY_ELEMENT = ("forces_", "charges_")  # errors for each element, which the table of members leaves out
 
 
 def info(
@@ -29,11 +32,14 @@ def info(
         return
     card: dict[str, Any] = content["card"]
     errors = {key: value for key, value in card.items() if _is_error_table(value)}
+    lists = {key: value for key, value in card.items() if _is_member_list(value)}
     console = Console()
     console.print(_pairs(model, _overview(members, content)))
-    console.print(_pairs("card", {key: value for key, value in card.items() if key not in errors}))
+    console.print(_pairs("card", {key: value for key, value in card.items() if key not in (*errors, *lists)}))
     for title, table in errors.items():
         console.print(_errors(title, table))
+    for title, listed in lists.items():
+        console.print(_members(title, listed))
     console.print(_levels(content["config"]["levels"], list(map(str, members[0].taus[1:]))))
 
 
@@ -70,8 +76,17 @@ def _pairs(title: str, entries: Mapping[str, Any]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in entries.items():
-        table.add_row(_text(key), _text(value))
+        table.add_row(_text(key), _lines(value))
     return table
+
+
+def _lines(value: Any) -> Text:
+    """A value as ``_text`` gives it, but a mapping with a line for each entry."""
+    if not isinstance(value, dict):
+        return _text(value)
+    if len(value) > _MAX_LINES:
+        return Text(f"({len(value)} entries)")
+    return Text("\n").join(Text(": ").join((_text(key), _text(entry))) for key, entry in value.items())
 
 
 def _is_error_table(value: Any) -> bool:
@@ -81,6 +96,27 @@ def _is_error_table(value: Any) -> bool:
         and bool(value)
         and all(isinstance(row, dict) and "mae" in row for row in value.values())
     )
+
+
+def _is_member_list(value: Any) -> bool:
+    """Whether an entry of the card describes the members of a committee, in the form that the training writes."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "checksum" in one for one in value)
+
+
+def _members(title: str, members: list[dict[str, Any]]) -> Table:
+    """A row for each member of a committee: the beginning of its checksum, and its errors on the validation set."""
+    listed: list[Any] = [one.get("validation errors") for one in members]
+    found: list[dict[str, Any]] = [errors if _is_error_table(errors) else {} for errors in listed]
+    columns = {name: row.get("unit") for name, row in found[0].items() if not name.startswith(_BY_ELEMENT)}
+    names = [_text(f"{name.replace('_', ' ')} ({unit})") for name, unit in columns.items()]
+    caption = "Errors are MAE on the validation set; --json shows the rest." if names else None
+    table = Table("", "checksum", title=_text(title), title_justify="left", caption=caption, caption_justify="left")
+    for name in names:
+        table.add_column(name)
+    for number, (one, errors) in enumerate(zip(members, found, strict=True), start=1):
+        shown = [_text(errors.get(name, {}).get("mae", "-")) for name in columns]
+        table.add_row(str(number), _text(f"{str(one['checksum'])[:_SHORT_CHECKSUM]}..."), *shown)
+    return table
 
 
 def _errors(title: str, errors: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -99,12 +135,17 @@ def _levels(levels: list[dict[str, Any]], types: list[str]) -> Table:
     return table
 
 
+def _count(value: Any) -> int:
+    """The number of entries of a list, those of lists within it included."""
+    return sum(map(_count, value)) if isinstance(value, list | tuple) else 1
+
+
 def _text(value: Any) -> Text:
     """A value in a form for people: text from a file must not control the terminal."""
     if isinstance(value, dict):
         return Text(", ").join(Text(" ").join((_text(key), _text(member))) for key, member in value.items())
     if isinstance(value, list | tuple):
-        if len(value) > _MAX_ENTRIES:
+        if _count(value) > _MAX_ENTRIES:
             return Text(f"({len(value)} entries)")
         return Text(", ").join(map(_text, value))
     return Text(printable(f"{value:.6g}" if isinstance(value, float) else str(value), _MAX_CHARACTERS))

@@ -200,7 +200,9 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
         typer.echo(json.dumps(report, indent=2))
         return
     if report["stopped"]:
-        kept = f"All is kept up to step {report['last frame']}; the same command with --resume continues from there."
+        kept = (
+            f"Frames are kept up to step {report['last frame']}; the same command with --resume continues from there."
+        )
         for line, style in ((report["stopped"], "bold red"), (kept, None)):
             console.print(plain(line), style=style, soft_wrap=True)
     typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K", nl=False)

@@ -49,15 +49,22 @@ class CoverageWatch:
             return
         if self._seen is not None and still_valid(self._seen, structure, self._radius, _SKIN_ANGSTROM):
             return
+        if (found := self.first_unlike(structure)) is not None:
+            atom, sentence = found
+            warnings.warn(f"{sentence}: {_trust(evaluation, atom)}", ExtrapolationWarning, 2)
+            self._limits = []  # reached only if the warning is not an error
+        self._seen = structure
+
+    def first_unlike(self, structure: Structure) -> tuple[int, str] | None:
+        """The first atom that is outside and a sentence about it; None if all atoms are covered."""
+        if not self._limits or not len(structure):
+            return None
         pairs = find_pairs(structure, max(self._radius, bond_reach(np.unique(structure.numbers), SURELY_FREE)))
         for limits in self._limits:
             found = limits.bonded_unlike(structure.numbers, pairs) or limits.packed_unlike(structure.numbers, pairs)
             if found is not None:
-                atom, sentence = found
-                warnings.warn(f"{sentence}: {_trust(evaluation, atom)}", ExtrapolationWarning, 2)
-                self._limits = []  # reached only if the warning is not an error
-                break
-        self._seen = structure
+                return found
+        return None
 
 
 class _Limits:

@@ -66,21 +66,41 @@ def predict(
     """Label structures with the network's predictions; arguments and errors are the same as in ``evaluate_model``."""
     labelled: list[LabelledStructure] = []
     for batch, prediction in _batches(network, data, dtype):
-        predicted, sizes = predicted_labels(prediction, batch), batch.atoms_per_structure.tolist()
-        pieces = {
-            label.name: predicted[label.name].detach().double().split(sizes if label.per_atom else 1)
-            for label in LABELS
-            if label.name in predicted
-        }
-        for index, frame in enumerate(data[len(labelled) : len(labelled) + len(sizes)]):
-            values: dict[str, Any] = {
-                label.name: pieces[label.name][index].numpy().reshape(label.full_shape(len(frame.structure)))
-                if label.name in pieces
-                else label.missing(len(frame.structure))
-                for label in LABELS
-            }
-            labelled.append(LabelledStructure(frame.structure, **values | {"energy": float(values["energy"])}))
+        labelled += _labelled(data[len(labelled) :], batch, prediction)
     return labelled
+
+
+@undisturbed()
+def evaluate_and_predict(
+    network: NBodyNetwork | Sequence[NBodyNetwork],
+    data: Sequence[LabelledStructure],
+    dtype: torch.dtype = torch.float64,
+) -> tuple[dict[str, dict[str, float]], list[LabelledStructure]]:
+    """What ``evaluate_model`` and ``predict`` return, from one pass over the data."""
+    residuals: list[Residuals] = []
+    labelled: list[LabelledStructure] = []
+    for batch, prediction in _batches(network, data, dtype):
+        residuals.append(Residuals.of(prediction, batch))
+        labelled += _labelled(data[len(labelled) :], batch, prediction)
+    return errors(residuals), labelled
+
+
+def _labelled(frames: Sequence[LabelledStructure], batch: Batch, prediction: Prediction) -> Iterator[LabelledStructure]:
+    """The frames of a batch, which come first in ``frames``, with the predicted labels."""
+    predicted, sizes = predicted_labels(prediction, batch), batch.atoms_per_structure.tolist()
+    pieces = {
+        label.name: predicted[label.name].detach().double().split(sizes if label.per_atom else 1)
+        for label in LABELS
+        if label.name in predicted
+    }
+    for index, frame in enumerate(frames[: len(sizes)]):
+        values: dict[str, Any] = {
+            label.name: pieces[label.name][index].numpy().reshape(label.full_shape(len(frame.structure)))
+            if label.name in pieces
+            else label.missing(len(frame.structure))
+            for label in LABELS
+        }
+        yield LabelledStructure(frame.structure, **values | {"energy": float(values["energy"])})
 
 
 def _batches(

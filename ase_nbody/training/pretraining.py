@@ -134,9 +134,11 @@ def _require_trainable(config: TrainingConfig) -> None:
 def _said_of(molecules: Sequence[LabelledStructure]) -> str:
     """What the user should know of the charges and spins that tight binding assumes."""
     ions, radicals = describe_ions(molecules), count_radicals(molecules)
-    spins = f"{radicals} with an odd number of electrons as doublets, and all others as singlets" if radicals else ""
-    said = ", ".join(filter(None, (ions, spins)))
-    return f". Of the {len(molecules)} molecules of the data, tight binding takes {said}." if said else ""
+    said = f" The {len(molecules)} molecules of the data include ions: {ions}." if ions else ""
+    if radicals:
+        spins = f"{radicals} with an odd number of electrons as doublets and all others as singlets"
+        said += f" Tight binding treats the {spins}."
+    return f".{said}" if said else ""
 
 
 def _structures_folder(config: TrainingConfig, options: PretrainingConfig) -> Path:

@@ -1,23 +1,20 @@
 """``report.html``: how a training went, on which structures the model errs, and what to do next."""
 
 import csv
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from ase.data import chemical_symbols
-from numpy.typing import NDArray
 
-from ase_nbody.data import LABELS, Label, LabelledStructure
+from ase_nbody.data import LABELS, LabelledStructure
 from ase_nbody.data.labels import BY_NAME
 from ase_nbody.data.lint import remarks_by_model
-from ase_nbody.files.page import bullets, heading, page, paragraph, picture, png, require_plots, table
+from ase_nbody.files.page import bullets, heading, page, paragraph, picture, require_plots, table
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.training.compared import Part, mean_absolute_error, per_atom
 from ase_nbody.training.evaluation import predict
+from ase_nbody.training.figures import figures
 from ase_nbody.training.spread import SPREAD_HEAD, spread_calibration, spread_rows
 from ase_nbody.training.worst import as_extxyz, worst_frames
 
@@ -25,46 +22,6 @@ LARGEST_SAMPLE = 1000  # from a larger set, this number of frames or fewer are c
 WORST_NAME = "worst.extxyz"
 _OVERFITTED = 1.5  # times the training error is less than the validation error
 _LEAST_EPOCHS_TO_JUDGE = 10
-
-
-class Part(NamedTuple):
-    """One set of structures with the reference labels and the network's labels.
-
-    Attributes:
-        name: training, validation or test.
-        frames: the frames with the reference labels.
-        predicted: the same frames with the network's labels.
-    """
-
-    name: str
-    frames: list[LabelledStructure]
-    predicted: list[LabelledStructure]
-
-    def pairs(self, label: Label) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """References and predictions (n, components) of a label where both are known; energies are in eV/atom."""
-        reference, predicted = (
-            np.concatenate([_rows(label, frame) for frame in frames]) for frames in (self.frames, self.predicted)
-        )
-        known = np.isfinite(reference).all(axis=1) & np.isfinite(predicted).all(axis=1)
-        return reference[known], predicted[known]
-
-    def element_errors(self) -> dict[str, NDArray[np.float64]]:
-        """Force errors (n, 3) in eV/Angstrom by element; without reference forces, none."""
-        numbers = np.concatenate([frame.structure.numbers for frame in self.frames])
-        reference, predicted = (
-            np.concatenate([frame.forces for frame in labels]) for labels in (self.frames, self.predicted)
-        )
-        error = predicted - reference
-        known = np.isfinite(error).all(axis=1)
-        return {chemical_symbols[z]: error[known & (numbers == z)] for z in np.unique(numbers[known])}
-
-
-def _rows(label: Label, frame: LabelledStructure) -> NDArray[np.float64]:
-    """The values of a label (n, components): a row for the structure or for each atom; energies are in eV/atom."""
-    values = np.asarray(getattr(frame, label.name))
-    if label.name == "energy":
-        values = values / len(frame.structure)
-    return values.reshape(-1, math.prod(label.shape))
 
 
 def write_report(
@@ -91,8 +48,7 @@ def write_report(
     parts = [_evaluate(network, name, frames) for name, frames in sets.items() if frames]
     history = _mean_history([metrics] if isinstance(metrics, Path) else metrics)
     pictures = []
-    for name, caption, draw in _figures(parts, history):
-        image = _draw(draw)
+    for name, caption, image in figures(parts, history):
         (output / "figures").mkdir(exist_ok=True)
         write_whole(output / "figures" / f"{name}.png", image)
         pictures.append(picture(image, caption))
@@ -133,7 +89,7 @@ def _committee(network: NBodyNetwork | Sequence[NBodyNetwork], part: Part) -> It
     yield heading(f"Spread of the committee of {len(network)}, {part.name} set")
     yield table(SPREAD_HEAD, spread_rows(spread_calibration(network, part.frames)))
     yield paragraph(
-        "The spread is the standard deviation over the members. Times error / spread, it is a typical error."
+        "The spread is the standard deviation over the members. Multiply it by the ratio to get a typical error."
     )
 
 
@@ -165,7 +121,7 @@ def _evaluate(network: NBodyNetwork | Sequence[NBodyNetwork], name: str, frames:
 def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> list[str]:
     """Sentences that say what to do next, as the errors suggest. ``history`` has a row of errors for each epoch."""
     with_forces = [part for part in parts if part.element_errors()]
-    mae = {part.name: _mae(*part.pairs(BY_NAME["forces"])) for part in with_forces}
+    mae = {part.name: mean_absolute_error(*part.pairs(BY_NAME["forces"])) for part in with_forces}
     found = _fit_advice(mae.get("training"), mae.get("validation"), _still_fell(history))
     by_element: dict[str, float] = {}
     if with_forces:
@@ -211,72 +167,11 @@ def _error_rows(parts: Sequence[Part]) -> Iterator[tuple[object, ...]]:
             reference, predicted = part.pairs(label)
             if reference.size:
                 rmse = float(np.sqrt(np.mean((predicted - reference) ** 2)))
-                shown = f"{1e3 * _mae(reference, predicted):.3g}", f"{1e3 * rmse:.3g}"
-                yield part.name, len(part.frames), label.name, *shown, _per_atom(label, label.error_unit)
-
-
-def _per_atom(label: Label, unit: str) -> str:
-    """The unit of a label in ``Part.pairs``: per atom for energies, otherwise ``unit`` itself."""
-    return f"{unit}/atom" if label.name == "energy" else unit
+                shown = f"{1e3 * mean_absolute_error(reference, predicted):.3g}", f"{1e3 * rmse:.3g}"
+                yield part.name, len(part.frames), label.name, *shown, per_atom(label, label.error_unit)
 
 
 def _element_rows(part: Part) -> Iterator[tuple[object, ...]]:
     for symbol, error in part.element_errors().items():
         rmse = float(np.sqrt(np.mean(error**2)))
         yield symbol, len(error), f"{1e3 * np.abs(error).mean():.3g}", f"{1e3 * rmse:.3g}"
-
-
-def _mae(reference: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
-    return float(np.abs(predicted - reference).mean()) if reference.size else 0.0
-
-
-Draw = Callable[[Any], None]
-
-
-def _figures(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str, Draw]]:
-    """Yield the name and caption of each figure, and the function that draws it on axes."""
-    if history:
-        yield "learning", "Validation errors over the epochs", partial(_draw_history, history)
-    for label in LABELS:
-        if any(part.pairs(label)[0].size for part in parts):
-            caption = f"{label.name} in {_per_atom(label, label.unit)}: prediction against reference"
-            yield f"parity_{label.name}", caption, partial(_draw_parity, parts, label)
-    part = next((part for part in reversed(parts) if part.element_errors()), None)
-    if part is not None:
-        yield "force_errors", f"Force errors by element, {part.name} set", partial(_draw_histogram, part)
-
-
-def _draw(draw: Draw) -> bytes:
-    """The figure as a PNG image."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    draw(axes)
-    axes.legend(frameon=False)
-    return png(figure)
-
-
-def _draw_history(history: Sequence[Mapping[str, float]], axes: Any) -> None:
-    epochs = [row["epoch"] for row in history]
-    for name in history[0]:
-        if " mae " in name:
-            axes.plot(epochs, [row[name] for row in history], lw=1, label=name.replace(" mae", ""))
-    axes.set(yscale="log", xlabel="epoch", ylabel="mean absolute error")
-
-
-def _draw_parity(parts: Sequence[Part], label: Label, axes: Any) -> None:
-    unit = _per_atom(label, label.unit)
-    for part in parts:
-        reference, predicted = part.pairs(label)
-        axes.plot(reference.ravel(), predicted.ravel(), ".", ms=3, alpha=0.5, label=part.name)
-    axes.axline((axes.get_xlim()[0],) * 2, slope=1.0, color="black", lw=0.5)
-    axes.set(xlabel=f"reference / {unit}", ylabel=f"prediction / {unit}")
-
-
-def _draw_histogram(part: Part, axes: Any) -> None:
-    errors = {symbol: 1e3 * error.ravel() for symbol, error in part.element_errors().items()}
-    widest = float(np.percentile(np.abs(np.concatenate(list(errors.values()))), 99.5))
-    for symbol, error in errors.items():
-        axes.hist(error, bins=80, range=(-widest, widest), density=True, histtype="step", label=symbol)
-    axes.set(xlabel="force error / (meV/Angstrom)", ylabel="density")

@@ -8,11 +8,13 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import NBodyCalculator, save_model
 from ase_nbody.cli import main
+from ase_nbody.network.coverage import Coverage
+from ase_nbody.structure import Structure
 
 
 @pytest.fixture
@@ -168,3 +170,62 @@ def test_labels_may_have_other_names(nbody, model, data, tmp_path):
     assert nbody("evaluate", model, tmp_path / "named.extxyz", "--key", "forces=other")[0] == 1
     _, _, err = nbody("evaluate", model, data, "--key", "enrgy=a")
     assert "write LABEL=NAME, where LABEL is one of energy, forces, stress, charges, dipole, virial" in err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_evaluate_counts_the_frames_unlike_the_training_data(options, nbody, make_network, tmp_path):
+    """Carbons of benzene and dimethyl ether have surroundings that ethanol's have not."""
+    ethanol = [rattled(molecule("CH3CH2OH"), seed) for seed in range(5)]
+    coverage = Coverage.of([Structure.from_atoms(atoms) for atoms in ethanol], 4.0)
+    model = save_model(make_network(coverage=coverage), tmp_path / "ethanol.nbody")
+    for name, frames in (("known", ethanol[:2]), ("mixed", [ethanol[0], molecule("C6H6"), molecule("CH3OCH3")])):
+        for number, atoms in enumerate(frames):
+            forces = np.full((len(atoms), 3), 0.1)
+            atoms.calc = SinglePointCalculator(atoms, energy=-1.0 - number, forces=forces)
+        ase.io.write(tmp_path / f"{name}.extxyz", frames)
+    code, out, _ = nbody("evaluate", model, tmp_path / "known.extxyz", *options)
+    assert code == 0
+    assert "unlike" not in out
+    code, out, _ = nbody("evaluate", model, tmp_path / "mixed.extxyz", *options)
+    assert code == 0
+    if options:
+        found = json.loads(out)["unlike_training_data"]
+        assert (found["frames"], found["of"], found["first_frame"], found["atom"]) == (2, 3, 1, 0)
+    else:
+        assert "2 of 3 frames hold atoms unlike the training data; the first: frame 1, atom 0 (C) is bonded to" in out
+
+
+def rattled(atoms, seed):
+    atoms.rattle(0.03, seed=seed)
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"stress": 160.218}, "stress labels are 160.2 times the predictions, as if they were in GPa."),
+        ({"stress": -1602.18}, "in kbar with the opposite sign (positive under pressure)."),
+        ({"forces": 23.06}, "in kcal/mol/Angstrom."),
+        ({"forces": -1.0}, "in eV/Angstrom with the opposite sign (gradients, not forces)."),
+        ({"energy": 1.0 / 27.2114}, "in Hartree. Convert them to eV"),
+        ({}, ""),
+        ({"forces": 1.08, "stress": 3.0}, ""),
+    ],
+)
+def test_evaluate_names_the_unit_of_labels_that_are_a_multiple(changed, said, nbody, network, tmp_path):
+    frames = [rattled(bulk("NaCl", "rocksalt", a=5.6, cubic=True), seed) for seed in range(6)]
+    for number, atoms in enumerate(frames):
+        atoms.set_cell(atoms.cell * (1.0 + 0.01 * number), scale_atoms=True)
+        atoms.calc = NBodyCalculator(network)
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        results = {name: value * changed.get(name, 1.0) for name, value in results.items()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    ase.io.write(tmp_path / "data.extxyz", frames)
+    model = save_model(network, tmp_path / "salt.nbody")
+    code, out, _ = nbody("evaluate", model, tmp_path / "data.extxyz")
+    assert code == 0
+    assert said in out
+    assert ("times the predictions" in out) == bool(said)
+    assert "another zero" not in out
+    units = json.loads(nbody("evaluate", model, tmp_path / "data.extxyz", "--json")[1]).get("units", {})
+    assert set(units) == ({next(iter(changed))} if said else set())

@@ -58,6 +58,7 @@ def test_models(monkeypatch, capsys) -> None:
         assert row["weights"] == sum(weight.numel() for weight in members[0].parameters())
         assert row["networks"] == len(members)
         assert row["valid_for"]
+    assert "the dialdehyde OHC-CH2-CHO (not the enol)" in rows["malonaldehyde"]["system"]
     monkeypatch.setattr(sys, "argv", ["nbody", "models"])
     with pytest.raises(SystemExit, match="0"):
         main()

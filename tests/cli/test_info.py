@@ -44,7 +44,8 @@ def test_for_people(model, network):
         "40.5",
         "meV/Angstrom",
         "7.5 Angstrom",
-        "seed 1, rates 0.1, 2",
+        "seed: 1 ",
+        "rates: 0.1, 2 ",
         "body order",
         "heavy",
     ):
@@ -59,6 +60,31 @@ def test_forms_of_the_levels(tmp_path, make_form, make_network):
     for words in ("children gate", "parity", "both", "first_order clebsch_gordan", "4, 2, 1", "3x0 + 3x1 + 3x2"):
         assert words in out
     assert str(mixed.taus[-1]) in out
+
+
+def test_members_are_a_short_table_and_long_entries_a_count(tmp_path, network):
+    """A member's entry holds its settings and all its errors, some 25 lines if it were a cell."""
+    errors = {"energy": {"unit": "meV", "mae": 0.377, "rmse": 0.7}, "forces_H": {"unit": "meV/Angstrom", "mae": 1.69}}
+    members = [
+        {"checksum": digit * 64, "validation errors": errors, "training": {"epochs": 160}, "note": "\x1b[2J"}
+        for digit in "ab"
+    ]
+    card = {"members": members, "example": {"numbers": [1, 1], "positions": [[0.0, 0.5, 1.0]] * 9}}
+    out = shown(str(save_model(network, tmp_path / "model.nbody", card)))
+    assert "energy (meV)" in out
+    assert "epochs" not in out
+    assert "forces H" not in out
+    rows = [line for line in out.splitlines() if "0.377" in line]
+    assert [row.split("│")[2].strip() for row in rows] == ["a" * 16 + "...", "b" * 16 + "..."]
+    assert "positions: (9 entries)" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    "members", [[{"checksum": 1}], [{"checksum": "a", "validation errors": [3]}, {"checksum": None}], ["a"], {"a": {}}]
+)
+def test_members_of_another_form_are_shown_too(members, tmp_path, network):
+    assert "members" in shown(str(save_model(network, tmp_path / "model.nbody", {"members": members})))
 
 
 def test_a_card_does_not_control_the_terminal(model):

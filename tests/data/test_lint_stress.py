@@ -254,7 +254,8 @@ def test_energies_and_strains_overrule_a_model(strained):
 
 
 def test_the_training_report_says_what_the_model_finds(strained):
-    from ase_nbody.training.report import Part, advice
+    from ase_nbody.training.compared import Part
+    from ase_nbody.training.report import advice
 
     for frames, expected in ((strained, False), (reordered(strained, EXCHANGED), True)):
         part = Part("training", frames, imperfect(strained))

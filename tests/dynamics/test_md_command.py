@@ -87,7 +87,7 @@ def test_a_run_that_goes_wrong_ends_and_keeps_its_frames(md):
     code, out, err = md("a.nbody", "methanol.extxyz", "--steps", 100, "--timestep", 30, "--interval", 1)
     assert code == 1
     assert "stopped at step" in err
-    assert "All is kept up to step" in err
+    assert "Frames are kept up to step" in err
     assert "Traceback" not in out + err
     frames = ase.io.read("md/trajectory.extxyz", ":")
     assert f"kept up to step {len(frames) - 1}" in err

@@ -313,7 +313,7 @@ def test_charges_and_spins_are_said(configure, ions, monkeypatch):
     config = configure(data={"train": ions.name, "validation": 1})
     assert config.pretraining is not None
     pretrain(config, config.pretraining, False, console)
-    said = "Of the 6 molecules of the data, tight binding takes 1 of charge -1, 1 of charge +1, 1 with an odd number of"
+    said = "The 6 molecules of the data include ions: 1 of charge -1, 1 of charge +1. Tight binding treats the 1 with"
     assert said in console.file.getvalue()
 
 

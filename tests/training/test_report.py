@@ -10,10 +10,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import load_model
 from ase_nbody.data import DataError, read_labelled
+from ase_nbody.data.labels import BY_NAME
 from ase_nbody.files.archive import read_card
+from ase_nbody.training.compared import Part
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model, predict
-from ase_nbody.training.report import Part, advice, write_report
+from ase_nbody.training.figures import learning_curves, parity_plot
+from ase_nbody.training.report import advice, write_report
 from ase_nbody.training.run import train
 
 
@@ -45,6 +48,39 @@ def test_the_report_shows_the_errors_of_the_model(run, configuration, tmp_path):
         row = re.search(rf"<td>{quantity}</td><td>([^<]+)</td><td>([^<]+)</td>", page)
         assert float(row[1]) == pytest.approx(expected[name]["mae"], rel=5e-3)
         assert float(row[2]) == pytest.approx(expected[name]["rmse"], rel=5e-3)
+
+
+def test_learning_curves_have_a_panel_for_each_unit_and_whole_epochs():
+    columns = ["energy mae (meV)", "energy_per_atom mae (meV/atom)", "forces mae (meV/Angstrom)"]
+    columns += ["forces_H mae (meV/Angstrom)", "stress mae (meV/Angstrom^3)", "stress rmse (meV/Angstrom^3)"]
+    figure = learning_curves([{"epoch": float(k)} | dict.fromkeys(columns, 2.0 / k) for k in (1, 2, 3)])
+    figure.draw_without_rendering()
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        f"MAE ({unit})" for unit in ("meV", "meV/atom", "meV/Angstrom", "meV/Angstrom³")
+    ]
+    names = [[line.get_label() for line in axes.lines] for axes in figure.axes]
+    assert names == [["energy"], ["energy per atom"], ["forces", "forces on H"], ["stress"]]
+    assert all(float(tick).is_integer() for tick in figure.axes[-1].get_xticks())
+    for axes in figure.axes:
+        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1, "beside the data"
+
+
+@pytest.mark.parametrize("name", ["energy", "forces", "stress"])
+def test_parity_plots_are_square_and_say_the_errors(name, network, frames, tmp_path):
+    ase.io.write(tmp_path / "data.extxyz", frames[:3])
+    reference = read_labelled(tmp_path / "data.extxyz")
+    predicted = predict(network, reference)
+    figure = parity_plot(
+        [Part("training", reference, predicted), Part("test", reference[:1], predicted[:1])], BY_NAME[name]
+    )
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    box = axes.get_window_extent()
+    assert box.width == pytest.approx(box.height, abs=1.0)
+    assert axes.get_xlim() == axes.get_ylim()
+    expected = evaluate_model(network, reference)["energy_per_atom" if name == "energy" else name]
+    assert f"training: MAE {expected['mae']:.3g}, RMSE {expected['rmse']:.3g} meV" in axes.texts[0].get_text()
+    assert axes.texts[1].get_text().startswith("test: MAE")
 
 
 def test_predictions_do_not_depend_on_the_batch(run, tmp_path):

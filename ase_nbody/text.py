@@ -18,3 +18,8 @@ def printable(text: object, longest: int = _LONGEST_SHOWN) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in shown
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, such as ``1 frame`` and ``2,000 frames``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

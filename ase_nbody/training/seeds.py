@@ -134,8 +134,8 @@ def _require_different_members(config: TrainingConfig, members: Sequence[Trainin
     if one_batch and not drawn and len(members) > len(networks):
         raise ConfigError(
             f"the members of this committee would be equal: {start} has {counted(len(networks), 'member')} to start "
-            f"from, and one batch holds all {len(frames)} training frames. Lower training.batch_size, add frames, or train "
-            f"{'one network without --seeds' if len(networks) == 1 else f'at most {len(networks)} members'}."
+            f"from, and one batch holds all {len(frames)} training frames. Lower training.batch_size, add frames, or "
+            f"train {'one network without --seeds' if len(networks) == 1 else f'at most {len(networks)} members'}."
         )
 
 

@@ -41,6 +41,8 @@ class SourceConfig(create_model("Keys", __base__=Strict, **_named(f"{label}_key"
 
 def _as_sources(given: Any) -> Any:
     """A path, a source, or a list of such, turned into a list of sources."""
+    if not isinstance(given, str | list | tuple | dict | SourceConfig):
+        raise ValueError("should be a file or a list of files")
     entries = given if isinstance(given, list | tuple) else [given]
     return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 

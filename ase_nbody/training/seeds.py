@@ -69,10 +69,11 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
 def _train_members(config: TrainingConfig, size: int, resume: bool, console: Console) -> Path:
     """Train the members, pack them, and write the table and the report of the whole."""
     output, begun = Path(config.output), "committee" in runs_in(Path(config.output))
+    planned = [_member_config(config, config.training.seed + number) for number in range(size)]
+    _require_same_data(config, planned)
+    _require_different_members(config, planned)
     config = claim_folder(output, config, begun=begun, resume=resume, own=("committee",))
     members = [_member_config(config, config.training.seed + number) for number in range(size)]
-    _require_same_data(config, members)
-    _require_different_members(config, members)
     for number, member in enumerate(members, start=1):
         if not _is_finished(member):
             console.print(f"Member {number} of {size}, seed {member.training.seed}")

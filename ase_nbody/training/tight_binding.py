@@ -101,11 +101,8 @@ def write_frames(
     path, origin_file, runs = folder / FRAMES_NAME, folder / _ORIGIN_NAME, folder / _RUNS_NAME
     molecules = take(data, find_molecules(data, reach))
     origin = _origin(data, config, molecules, reach)
-    without_digest = origin.rpartition(_BEFORE_DIGEST)[0] + "\n"  # as earlier releases wrote it
-    if origin_file.is_file() and origin_file.read_text() not in (origin, without_digest):
-        raise ConfigError(
-            f"{folder} holds {origin_file.read_text().strip()}, not {origin.strip()}: choose another folder"
-        )
+    if origin_file.is_file():
+        _require_same_origin(origin_file.read_text(), origin, folder)
     require_own_structures(folder)
     if path.is_file():
         return path
@@ -147,6 +144,19 @@ def _origin(
     isolated = energies_of_isolated_atoms(data, reach)
     said = ", ".join(parts + ([f"with isolated {' and '.join(isolated)}"] if isolated else []))
     return f"{said}{_BEFORE_DIGEST}{_digest(data)}\n"
+
+
+def _require_same_origin(found: str, origin: str, folder: Path) -> None:
+    """Refuse structures of other data or another configuration. Earlier releases kept no digest."""
+    before, _, digest = found.strip().partition(_BEFORE_DIGEST)
+    now, _, own_digest = origin.strip().partition(_BEFORE_DIGEST)
+    if before != now:
+        raise ConfigError(f"{folder} holds {before}, not {now}: choose another folder")
+    if digest not in ("", own_digest):
+        raise ConfigError(
+            f"{folder} holds structures that were made from other data of the same size, with the SHA-256 {digest}: "
+            "put these data back, or choose another folder"
+        )
 
 
 def _digest(data: Sequence[LabelledStructure]) -> str:

@@ -9,6 +9,7 @@ from ase_nbody import NBodyCalculator, load_model
 from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
+from ase_nbody.training.folder import write_config
 from ase_nbody.training.origin import digests_of_run
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
@@ -97,10 +98,11 @@ def test_a_killed_committee_resumes_bit_for_bit(read, killed, monkeypatch):
     assert yaml.safe_load((path.parent / "config.yaml").read_text())["training"]["seed"] == 0
 
 
-def test_a_committee_is_not_resumed_with_other_data(read, killed, tmp_path, frames, monkeypatch):
+def test_a_committee_is_not_resumed_with_other_data(read, tmp_path, frames):
     """Nothing is trained: the finished member and the new ones would have learnt from different data."""
     config = read(epochs=1)
     train(read(epochs=1, output="run/seed_0"))
+    write_config(config)
     ase.io.write(tmp_path / "data.extxyz", frames[::-1])
     with pytest.raises(
         ConfigError, match=r"data.train \(data.extxyz\) has other contents than when the run in .*seed_0"

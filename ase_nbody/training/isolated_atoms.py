@@ -18,7 +18,7 @@ from ase_nbody.training.evaluation import predict
 from ase_nbody.training.splits import species_of, take
 
 _MAX_COHESION_EV_PER_ATOM = 15.0  # tungsten has 9
-_MAX_OFFSET_EV_PER_ATOM = 0.5  # of the data from the predictions of the model; most other theories differ by more
+_MAX_OFFSET_EV_PER_ATOM = 0.2  # of the data from the predictions of the model; most other theories differ by more
 _MAX_OFFSET_IF_GIVEN_EV_PER_ATOM = 2.0  # if the user gave the isolated-atom energies
 _LEAST_OFFSET_IN_DEVIATIONS = 3.0  # smaller offsets may be errors of the model
 _MAX_FRAMES = 1000  # are evaluated to find the zero

@@ -207,8 +207,8 @@ def _require_epochs_to_come(config: TrainingConfig, checkpoint: Mapping[str, Any
     waited = max((state.get("wait_count", 0) for state in checkpoint.get("callbacks", {}).values()), default=0)
     if (Path(config.output) / MODEL_NAME).exists() and patience is not None and waited >= patience:
         raise ConfigError(
-            f"the run in {config.output} stopped because the validation loss had not fallen for {waited} epochs: "
-            "give a larger training.patience too, or training.patience=null"
+            f"the run in {config.output} stopped because the validation loss had not fallen for "
+            f"{counted(waited, 'epoch')}: give a larger training.patience too, or training.patience=null"
         )
 
 

@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 from ase_nbody.data import LABELS, DataError, Found, FrameStore, LabelledStructure, iterate_labelled
 from ase_nbody.data.file_names import data_file
+from ase_nbody.text import counted
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.processes import Processes
 
@@ -165,8 +166,8 @@ def _draw(
         last = sorted({symbol for index in order if index not in drawn for symbol in species[index] or ()})
         fewer = f"set data.validation = {len(drawn)}, " if drawn else ""
         raise ConfigError(
-            f"{file_names(config.data.train)}: {n_validation} frames are to be held out for validation, but only "
-            f"{len(drawn)} of {len(frames)} can be: isolated atoms and the last frame with {', '.join(last)} stay in "
+            f"{file_names(config.data.train)}: {counted(n_validation, 'frame')} should be held out for validation, "
+            f"but only {len(drawn)} of {len(frames)} can be: isolated atoms and the last frame with {', '.join(last)} stay in "
             f"training. Add frames, {fewer}or name a file in data.validation."
         )
     return drawn

@@ -167,8 +167,8 @@ def _draw(
         fewer = f"set data.validation = {len(drawn)}, " if drawn else ""
         raise ConfigError(
             f"{file_names(config.data.train)}: {counted(n_validation, 'frame')} should be held out for validation, "
-            f"but only {len(drawn)} of {len(frames)} can be: isolated atoms and the last frame with {', '.join(last)} stay in "
-            f"training. Add frames, {fewer}or name a file in data.validation."
+            f"but only {len(drawn)} of {len(frames)} can be: isolated atoms and the last frame with {', '.join(last)} "
+            f"stay in training. Add frames, {fewer}or name a file in data.validation."
         )
     return drawn
 

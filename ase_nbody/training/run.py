@@ -110,9 +110,10 @@ def train_in_own_folder(
     for file in found:
         _say(console, str(file))
     origin.require_same(checkpoint.get("digests", {}), config)
-    _refuse_earlier_fit(config, checkpoint)
     if not begun and origin.in_training_and_validation():
         _say(console, _said_of_shared_frames(frames))
+    fitted = species_with_fitted_energies(config, frames["training"])
+    _refuse_earlier_fit(config, fitted, checkpoint)
     config = _with_default_epochs(config, frames["training"])
     _require_epochs_to_come(config, checkpoint)
     network = build_network(config, frames["training"], members)
@@ -121,7 +122,6 @@ def train_in_own_folder(
         require_parts(frames[name], network.config.layout, f"{name} data")
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
         _say(console, ignored)
-    fitted = species_with_fitted_energies(config, frames["training"])
     _say(console, _summary(network, frames, fitted))
     if fitted and len(fitted) < len(network.config.species):
         _say(
@@ -180,9 +180,9 @@ def _fingerprint(frame: LabelledStructure) -> int:
     return hash((structure.numbers.tobytes(), structure.positions.tobytes(), structure.cell.tobytes()))
 
 
-def _refuse_earlier_fit(config: TrainingConfig, checkpoint: Mapping[str, Any]) -> None:
+def _refuse_earlier_fit(config: TrainingConfig, fitted: Sequence[str], checkpoint: Mapping[str, Any]) -> None:
     """Refuse to resume a fine-tuning whose isolated-atom energies an earlier release fitted to the whole energies."""
-    fits = config.network.start_from is not None and config.data.isolated_atom_energies == "fit"
+    fits = config.network.start_from is not None and fitted
     if fits and checkpoint and "data.train.0" not in checkpoint.get("digests", {}):
         raise ConfigError(
             f"the run in {config.output} began with a release that fitted the isolated-atom energies without the "

@@ -16,7 +16,7 @@ from ase_nbody.files.archive import load_members, read_card, save_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.initial import build_network
-from ase_nbody.training.run import train
+from ase_nbody.training.run import _refuse_earlier_fit, train
 from ase_nbody.training.splits import read_splits
 
 
@@ -165,6 +165,16 @@ def test_a_fit_shifts_the_model_to_the_zero_of_the_data_and_keeps_its_cohesion(c
     errors = [np.abs(force - atoms.get_forces()).mean() for force in forces]
     assert np.abs(forces[1] - forces[0]).mean() < 0.1 * np.abs(forces[0]).mean(), errors
     assert errors[1] < 1.1 * errors[0] + 0.01, errors
+
+
+def test_a_run_that_an_earlier_release_fitted_is_not_resumed(config):
+    """Its isolated-atom energies would jump. Checkpoints of that release have no digest of each file."""
+    settings = config([labelled(molecule("CH3OH"), 0)], data={"isolated_atom_energies": "fit"})
+    with pytest.raises(ConfigError, match="began with a release that fitted the isolated-atom energies"):
+        _refuse_earlier_fit(settings, ["C"], {"digests": {"data.train": "0"}})
+    _refuse_earlier_fit(settings, ["C"], {"digests": {"data.train.0": "0"}})
+    _refuse_earlier_fit(settings, [], {"digests": {}})
+    _refuse_earlier_fit(settings, ["C"], {})
 
 
 def test_a_model_that_knows_no_species_of_the_data_is_refused(config):

@@ -21,6 +21,6 @@ def printable(text: object, longest: int = _LONGEST_SHOWN) -> str:
 
 
 def count_of(count: int, noun: str, singular: str = "", plural: str = "") -> str:
-    """A number with its noun and, if given, a verb, in the singular or in the plural."""
+    """A number with its noun and, if given, a verb, in the singular or in the plural: ``2,000 frames have``."""
     words = (noun, singular) if count == 1 else (f"{noun}s", plural)
-    return " ".join(filter(None, (str(count), *words)))
+    return " ".join(filter(None, (f"{count:,}", *words)))

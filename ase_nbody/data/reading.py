@@ -99,7 +99,8 @@ def _require_file(path: str) -> None:
     if os.path.isdir(path):
         raise IsADirectoryError(f"{printable(path)} is a directory, not a data file; give the file in it")
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"no data file {path!r} (looked in {os.getcwd()})")
+        looked = "" if os.path.isabs(path) else f" (looked in {os.getcwd()})"
+        raise FileNotFoundError(f"no data file {path!r}{looked}")
 
 
 def _require_names(found: Found, keys: Mapping[str, str]) -> None:

@@ -204,10 +204,11 @@ def set_model_aside(output: Path) -> Path | None:
     if not model.exists():
         return None
     epochs = TrainingConfig.as_written(output / CONFIG_NAME).training.epochs or _epochs_of(model)
-    aside, number = output / f"model_after_{epochs}_epochs.nbody", 1
+    stem, number = f"model_after_{epochs}_epoch{'' if epochs == 1 else 's'}", 1
+    aside = output / f"{stem}.nbody"
     while aside.exists():
         number += 1
-        aside = output / f"model_after_{epochs}_epochs_{number}.nbody"
+        aside = output / f"{stem}_{number}.nbody"
     os.replace(model, aside)
     return aside
 
@@ -239,16 +240,21 @@ def at_its_place(config: TrainingConfig, path: Path) -> TrainingConfig:
         path: a configuration file; only the ``config.yaml`` of a run is treated specially.
     """
     here = path.parent.resolve()
-    if path.name != CONFIG_NAME or config.output == str(here) or not runs_in(here):
+    if path.name != CONFIG_NAME or config.output == str(here) or not _is_of_a_run(path):
         return config
-    written = TrainingConfig.as_written(path).to_yaml() == path.read_text(encoding="utf-8")
-    return config.model_copy(update={"output": str(here)}) if written else config
+    return config.model_copy(update={"output": str(here)})
 
 
 def _is_of_a_run(config: Path) -> bool:
-    """Whether a run in the folder wrote this file: it is to the letter what ``claim_folder`` writes."""
+    """Whether a run wrote this file into its folder: it is to the letter what ``claim_folder`` writes.
+
+    The run may have been moved since, and killed before its first checkpoint. Its lock, which stays in the folder,
+    then tells its configuration from a copy that the user made.
+    """
     try:
-        found = TrainingConfig.from_yaml(config)
-        return Path(found.output) == config.parent.resolve() and found.to_yaml() == config.read_text(encoding="utf-8")
+        found, folder = TrainingConfig.as_written(config), config.parent.resolve()
+        if found.to_yaml() != config.read_text(encoding="utf-8"):
+            return False
+        return Path(found.output) == folder or bool(runs_in(folder)) or (folder / ".lock").is_file()
     except (ValueError, OSError):  # the user's file may hold anything
         return False

@@ -1,27 +1,34 @@
 """The network that a training begins with: a new one, or a trained one that is to learn from other data.
 
 A trained network keeps its function: its architecture, scale and weights stay as they are, and so do its isolated-atom
-energies unless the configuration sets others. A species that it does not know gets a row of its own in each table of
-species: the mean of the rows that are there. Its embedding also gets a random deviation, so that several new species
-differ. The closest distance of each pair is the smaller one of the old and the new data, and the network covers the
-surroundings of both. Outputs that the network lacks get new heads.
+energies, unless the configuration gives others or lets them be fitted to the data. A species that it does not know gets
+a row of its own in each table of species: the mean of the rows that are there. Its embedding also gets a random
+deviation, so that several new species differ. The closest distance of each pair is the smaller one of the old and the
+new data, and the network covers the surroundings of both. Outputs that the network lacks get new heads.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from pydantic import ValidationError
 
-from ase_nbody.data import DataError, DataStatistics, LabelledStructure, fit_isolated_energies, measure
+from ase_nbody.data import DataStatistics, LabelledStructure, energies_of_isolated_atoms, measure
 from ase_nbody.files.archive import ModelFileError, load_members
 from ase_nbody.files.room import require_room
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
+from ase_nbody.training.folder import pretraining_folder
+from ase_nbody.training.isolated_atoms import (
+    fitted_species,
+    refuse_impossible_cohesion,
+    refuse_other_zero,
+    shift_to_data,
+)
+from ase_nbody.training.splits import species_of
 
-_MAX_COHESION_EV_PER_ATOM = 15.0  # tungsten has 9
 _EMBEDDING_DEVIATION = 0.3  # of new species from the mean, relative to the size of the embeddings of a new network
 
 
@@ -36,7 +43,8 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure],
     Raises:
         ConfigError: the model could not be written (see ``require_room``), the model to start from cannot take the
             species of the data, ``network.freeze`` names a level that does not exist, or it leaves nothing to train.
-        DataError: the data lack forces, or their energies are not those of the model to start from.
+        DataError: the data lack forces, or their energies have another zero than the isolated atoms, or than the model
+            to start from.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
@@ -69,6 +77,7 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], 
     except ValidationError as error:
         raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
     _require_room(config, found, members)
+    refuse_impossible_cohesion(found.isolated_atom_energies, training, given=isinstance(given, dict))
     return NBodyNetwork(found)
 
 
@@ -86,15 +95,16 @@ def _network_from_model(
     """The model to start from, with the species of the data added. The seed selects the member of a committee."""
     members = load_members(str(config.network.start_from))
     before = members[config.training.seed % len(members)]
-    given = config.data.isolated_atom_energies
-    isolated = _isolated_energies(before.config, given, training)
-    statistics = measure(training, before.config.levels, isolated)
-    _refuse_other_energies(isolated, training, str(config.network.start_from))
+    _require_shared_species(config, before.config, training)
+    given, reach = config.data.isolated_atom_energies, before.config.reach
+    known = energies_of_isolated_atoms(training, reach) | before.config.isolated_atom_energies
+    known |= given if isinstance(given, dict) else {}
+    statistics = measure(training, before.config.levels, dict.fromkeys(species_of(training), 0.0))
     species = {*before.config.species, *statistics.species}
     content = before.config.model_dump() | {
         "species": tuple(species),
         "embedding": before.embedding.tau_out.channels,
-        "isolated_atom_energies": {symbol: energy for symbol, energy in isolated.items() if symbol in species},
+        "isolated_atom_energies": {symbol: energy for symbol, energy in known.items() if symbol in species},
         "closest_distances": _closest_distances(before.config, statistics),
         "outputs": (*before.config.outputs, *config.network.outputs),
         "coverage": before.config.coverage and before.config.coverage | statistics.coverage,
@@ -108,44 +118,43 @@ def _network_from_model(
     _require_room(config, found, number_of_members)
     after = NBodyNetwork(found)
     transfer(before, after)
+    shift_to_data(after, training, fitted_species(training, before.config.isolated_atom_energies, given, reach))
+    if isinstance(given, dict):
+        refuse_impossible_cohesion(after.config.isolated_atom_energies, training, given=True)
+    if not starts_from_pretraining(config):
+        name = str(config.network.start_from)
+        refuse_other_zero(after, training, name, given if isinstance(given, dict) else None)
     return after
+
+
+def _require_shared_species(config: TrainingConfig, before: NBodyConfig, training: Sequence[LabelledStructure]) -> None:
+    """Refuse a model that knows no species of the data: nothing that it has learnt would serve them."""
+    if not species_of(training) & {*before.species}:
+        raise ConfigError(
+            f"{config.network.start_from} knows {', '.join(before.species)}, and none of them is in the data: choose "
+            "another network.start_from, or leave it out"
+        )
+
+
+def species_with_fitted_energies(config: TrainingConfig, training: Sequence[LabelledStructure]) -> list[str]:
+    """Symbols of the species whose isolated-atom energies are fitted to the training frames."""
+    if config.network.start_from is None:
+        known, reach = None, sum(level.radius for level in config.network.levels)
+    else:
+        before = load_members(config.network.start_from)[0].config
+        known, reach = before.isolated_atom_energies, before.reach
+    return fitted_species(training, known, config.data.isolated_atom_energies, reach)
+
+
+def starts_from_pretraining(config: TrainingConfig) -> bool:
+    """Whether the network starts from the pretraining of the same run."""
+    start = config.network.start_from
+    return start is not None and Path(start).parent == pretraining_folder(Path(config.output))
 
 
 def _reason(error: ValidationError) -> str:
     """What is wrong, as a configuration of a network says it."""
     return error.errors()[0]["msg"].removeprefix("Value error, ")
-
-
-def _isolated_energies(
-    before: NBodyConfig, given: dict[str, float] | str | None, training: Sequence[LabelledStructure]
-) -> dict[str, float]:
-    """The isolated-atom energies in eV of all species of the model and of the data.
-
-    A ``given`` energy takes precedence over that of the model, and that of the model over a fit to the data. If
-    ``given`` is ``"fit"``, all species of the data are fitted.
-    """
-    reach = before.reach
-    if given == "fit":
-        return before.isolated_atom_energies | fit_isolated_energies(training, reach=reach)
-    known = before.isolated_atom_energies | (given if isinstance(given, dict) else {})
-    return known | fit_isolated_energies(training, known, reach=reach)
-
-
-def _refuse_other_energies(isolated: dict[str, float], training: Sequence[LabelledStructure], name: str) -> None:
-    """Refuse data whose energies have another zero than the model's: they would wipe out what it has learnt."""
-    cohesion = [
-        (frame.energy - sum(isolated[chemical_symbols[number]] for number in frame.structure.numbers))
-        / len(frame.structure)
-        for frame in training
-        if np.isfinite(frame.energy)
-    ]
-    typical = float(np.median(cohesion)) if cohesion else 0.0
-    if abs(typical) > _MAX_COHESION_EV_PER_ATOM:
-        raise DataError(
-            f"the energies of the data differ by {typical:.4g} eV per atom from those of isolated atoms in {name} "
-            f"(allowed: {_MAX_COHESION_EV_PER_ATOM:g}): they come from another theory or have another unit. "
-            "Set data.isolated_atom_energies: fit, or give them."
-        )
 
 
 def _closest_distances(before: NBodyConfig, statistics: DataStatistics) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ase_nbody.data import LabelledStructure
+from ase_nbody.text import count_of
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.loss import unit_of
 from ase_nbody.training.origin import Origin
@@ -34,7 +35,7 @@ def model_card(
     """
     card: dict[str, Any] = {
         **config.card,
-        "training data": f"{len(frames['training'])} frames of {file_names(config.data.train)}",
+        "training data": f"{count_of(len(frames['training']), 'frame')} of {file_names(config.data.train)}",
         "training data sha256": origin.digests["data.train"],
         "validation errors": with_units(validation),
         "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
@@ -49,7 +50,7 @@ def model_card(
 
 def with_test_errors(card: Mapping[str, Any], config: TrainingConfig, n_frames: int, errors: Errors) -> dict[str, Any]:
     """The card with the errors on ``n_frames`` frames of ``data.test``."""
-    data = f"{n_frames} frames of {file_names(config.data.test or ())}"
+    data = f"{count_of(n_frames, 'frame')} of {file_names(config.data.test or ())}"
     return {**card, "test data": data, "test errors": with_units(errors)}
 
 

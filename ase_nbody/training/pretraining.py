@@ -6,6 +6,7 @@ then begins with the weights that this first stage has found. The model file is 
 without tight binding.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,12 +35,14 @@ from ase_nbody.training.folder import (
 )
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.molecules import count_radicals, describe_ions, find_molecules
+from ase_nbody.training.origin import Origin
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.run import train, train_in_own_folder
 from ase_nbody.training.splits import read_sources, read_splits, require_known_species, species_of, take
 from ase_nbody.training.tight_binding import FRAMES_NAME, require_own_structures, write_frames
 from ase_nbody.undisturbed import undisturbed
 
+_DIGESTS_NAME = "data_sha256.json"  # in the folder of the pretraining
 _N_VALIDATION = 50  # structures of the cheap method that are held out for validation
 
 
@@ -102,6 +105,7 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     stage = _first_stage(config, options)
     if begun:
         require_same(stage, TrainingConfig.as_written(folder / CONFIG_NAME), folder)
+        _require_same_data(config, folder)
     if (folder / MODEL_NAME).is_file():
         return
     if Processes.launched().count > 1:
@@ -112,6 +116,8 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     molecules = take(data, find_molecules(data, reach))
     _require_trainable(config)
     folder.mkdir(parents=True, exist_ok=True)
+    if not begun:
+        write_whole(folder / _DIGESTS_NAME, json.dumps(Origin.of(config).digests).encode())
     write_whole(folder / CONFIG_NAME, stage.to_yaml().encode())
     console.print(plain(f"Pretraining on {options}{_said_of(molecules)}"), soft_wrap=True)
     structures = _structures_folder(config, options)
@@ -122,6 +128,18 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
         with only_run_in(structures, wait=lambda: console.print(plain(say), soft_wrap=True)):
             write_frames(data, options, structures, reach=reach)
     train(stage, resume=last_checkpoint(folder).is_file(), console=console)
+
+
+def _require_same_data(config: TrainingConfig, folder: Path) -> None:
+    """Refuse to go on with other data than those of which the pretraining learnt. Earlier releases kept no digests."""
+    path = folder / _DIGESTS_NAME
+    if not path.is_file():
+        return
+    try:
+        digests = {str(entry): str(digest) for entry, digest in json.loads(path.read_bytes()).items()}
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged, so the run cannot be resumed: choose another 'output'") from error
+    Origin.of(config).require_same(digests, config)
 
 
 def _require_trainable(config: TrainingConfig) -> None:

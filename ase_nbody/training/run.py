@@ -13,6 +13,7 @@ from ase_nbody.data import Found, LabelledStructure, require_parts
 from ase_nbody.files.archive import save_model
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.terminal import plain
+from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import errors_table, evaluate_model
@@ -26,13 +27,14 @@ from ase_nbody.training.folder import (
     with_epochs,
     write_config,
 )
-from ase_nbody.training.initial import build_network
+from ase_nbody.training.initial import build_network, species_with_fitted_energies
 from ase_nbody.training.loaders import Done, make_loader
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.model_card import model_card, with_test_errors
 from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.origin import Origin, require_unchanged, stamps
 from ase_nbody.training.processes import Processes
+from ase_nbody.training.recovery import TrainingDiverged
 from ase_nbody.training.report import write_report
 from ase_nbody.training.splits import (
     file_names,
@@ -108,6 +110,10 @@ def train_in_own_folder(
     for file in found:
         _say(console, str(file))
     origin.require_same(checkpoint.get("digests", {}), config)
+    if not begun and origin.in_training_and_validation():
+        _say(console, _said_of_shared_frames(frames))
+    fitted = species_with_fitted_energies(config, frames["training"])
+    _refuse_earlier_fit(config, fitted, checkpoint)
     config = _with_default_epochs(config, frames["training"])
     _require_epochs_to_come(config, checkpoint)
     network = build_network(config, frames["training"], members)
@@ -116,7 +122,13 @@ def train_in_own_folder(
         require_parts(frames[name], network.config.layout, f"{name} data")
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
         _say(console, ignored)
-    _say(console, _summary(network, frames))
+    _say(console, _summary(network, frames, fitted))
+    if fitted and len(fitted) < len(network.config.species):
+        _say(
+            console,
+            f"Warning: the isolated-atom energies of {', '.join(fitted)} are fitted, and the others are known. "
+            "Fitted ones are no energies of atoms: give all in data.isolated_atom_energies.",
+        )
     if not processes.rank:
         if (aside := set_model_aside(output)) is not None:
             _say(console, f"The model of the finished run is {aside.name} now")
@@ -127,11 +139,15 @@ def train_in_own_folder(
         module = _fit(trainer, network, frames, config, processes, checkpoint)
     if processes.rank:
         return output / MODEL_NAME  # the first process writes it
-    epoch = _take_averages(
-        module, output / "checkpoints" / ("best.ckpt" if config.training.keeps_best else "last.ckpt")
-    )
+    path = output / "checkpoints" / ("best.ckpt" if config.training.keeps_best else "last.ckpt")
+    if not path.is_file():
+        raise TrainingDiverged(
+            f"the run in {output} ended without a checkpoint: the validation loss was not finite in any epoch. Lower "
+            "training.muon_rate and training.adam_rate, and look at the data with 'nbody lint'"
+        )
+    epoch = _take_averages(module, path)
     n_validation = len(frames["validation"])
-    console.print(errors_table(module.errors, f"{n_validation} validation frames, epoch {epoch}"))
+    console.print(errors_table(module.errors, f"{count_of(n_validation, 'validation frame')}, epoch {epoch}"))
     return _write_model(network, module.errors, frames, origin, config, console)
 
 
@@ -143,6 +159,35 @@ def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> t
     origin = Origin.of(config)
     require_unchanged(before, config)
     return {"training": training, "validation": validation, "test": test}, origin
+
+
+def _said_of_shared_frames(frames: Frames) -> str:
+    """What to say if one file serves the training and the validation."""
+    training = {_fingerprint(frame) for frame in frames["training"]}
+    n_shared = sum(_fingerprint(frame) in training for frame in frames["validation"])
+    if not n_shared:
+        return "One file serves the training and the validation, with different frames."
+    return (
+        f"Warning: {count_of(n_shared, 'validation frame')} of {len(frames['validation'])} "
+        f"{'is' if n_shared == 1 else 'are'} among the training frames, so the validation errors are too small. Name "
+        "another file in data.validation, or leave it out."
+    )
+
+
+def _fingerprint(frame: LabelledStructure) -> int:
+    """Equal for equal structures."""
+    structure = frame.structure
+    return hash((structure.numbers.tobytes(), structure.positions.tobytes(), structure.cell.tobytes()))
+
+
+def _refuse_earlier_fit(config: TrainingConfig, fitted: Sequence[str], checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to resume a fine-tuning whose isolated-atom energies an earlier release fitted to the whole energies."""
+    fits = config.network.start_from is not None and fitted
+    if fits and checkpoint and "data.train.0" not in checkpoint.get("digests", {}):
+        raise ConfigError(
+            f"the run in {config.output} began with a release that fitted the isolated-atom energies without the "
+            "cohesive energy of the model: start anew in another 'output'"
+        )
 
 
 def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStructure]) -> TrainingConfig:
@@ -162,18 +207,22 @@ def _require_epochs_to_come(config: TrainingConfig, checkpoint: Mapping[str, Any
     waited = max((state.get("wait_count", 0) for state in checkpoint.get("callbacks", {}).values()), default=0)
     if (Path(config.output) / MODEL_NAME).exists() and patience is not None and waited >= patience:
         raise ConfigError(
-            f"the run in {config.output} stopped because the validation loss had not fallen for {waited} epochs: "
-            "give a larger training.patience too, or training.patience=null"
+            f"the run in {config.output} stopped because the validation loss had not fallen for "
+            f"{count_of(waited, 'epoch')}: give a larger training.patience too, or training.patience=null"
         )
 
 
-def _summary(network: NBodyNetwork, frames: Frames) -> str:
-    """One line on the data and the network, printed before the first epoch."""
+def _summary(network: NBodyNetwork, frames: Frames, fitted: Sequence[str]) -> str:
+    """One line on the data and the network, printed before the first epoch; ``fitted`` isolated energies are marked."""
     size = sum(weight.numel() for weight in network.parameters())
     frozen = sum(weight.numel() for weight in network.parameters() if not weight.requires_grad)
-    isolated = ", ".join(f"{name} {energy:.3f} eV" for name, energy in network.config.isolated_atom_energies.items())
+    isolated = ", ".join(
+        f"{name} {energy:.3f} eV{' (fitted)' if name in fitted else ''}"
+        for name, energy in network.config.isolated_atom_energies.items()
+    )
     return (
-        f"{len(frames['training'])} training and {len(frames['validation'])} validation structures of "
+        f"{count_of(len(frames['training']), 'training structure')} and "
+        f"{count_of(len(frames['validation']), 'validation structure')} of "
         f"{', '.join(network.config.species)}; {size:,} weights"
         f"{f', {frozen:,} of them frozen' if frozen else ''}; isolated atoms {isolated}"
     )
@@ -248,7 +297,7 @@ def _write_model(
     if frames["test"]:
         with said_if_it_fails("are no errors on the test frames", console):
             test_errors = evaluate_model(network, frames["test"])
-            console.print(errors_table(test_errors, f"{len(frames['test'])} test frames"))
+            console.print(errors_table(test_errors, count_of(len(frames["test"]), "test frame")))
             save_model(network, path, with_test_errors(card, config, len(frames["test"]), test_errors))
     if config.report:
         with said_if_it_fails("is no report", console):

@@ -3,13 +3,15 @@
 Each member is a training of its own in a folder of its own, so a committee resumes as any single run does.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from ase_nbody.files.archive import load_model
+from ase_nbody.files.archive import load_members, load_model
 from ase_nbody.files.committee import pack_models
 from ase_nbody.terminal import plain
+from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
@@ -27,11 +29,12 @@ from ase_nbody.training.folder import (
     write_config,
 )
 from ase_nbody.training.model_card import with_units
+from ase_nbody.training.origin import Origin, digests_of_run
 from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.report import write_report
 from ase_nbody.training.run import said_if_it_fails
-from ase_nbody.training.splits import read_sources, read_splits, remove_frames
+from ase_nbody.training.splits import read_sources, read_splits, remove_frames, species_of
 from ase_nbody.training.spread import members_table, spread_calibration, spread_table
 from ase_nbody.undisturbed import undisturbed
 
@@ -66,6 +69,9 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
 def _train_members(config: TrainingConfig, size: int, resume: bool, console: Console) -> Path:
     """Train the members, pack them, and write the table and the report of the whole."""
     output, begun = Path(config.output), "committee" in runs_in(Path(config.output))
+    planned = [_member_config(config, config.training.seed + number) for number in range(size)]
+    _require_same_data(config, planned)
+    _require_different_members(config, planned)
     config = claim_folder(output, config, begun=begun, resume=resume, own=("committee",))
     members = [_member_config(config, config.training.seed + number) for number in range(size)]
     for number, member in enumerate(members, start=1):
@@ -86,7 +92,7 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
     path = pack_models([folder / MODEL_NAME for folder in folders], output / MODEL_NAME, card)
     console.print(plain(f"Wrote {path}, a committee of {size}"), soft_wrap=True)
     for name in judged:
-        title = f"{len(frames[name])} {name} frames"
+        title = count_of(len(frames[name]), f"{name} frame")
         console.print(members_table([evaluate_model(one, frames[name]) for one in networks], errors[name], title))
         console.print(spread_table(spread_calibration(networks, frames[name]), title))
     if config.report:
@@ -96,6 +102,42 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
             console.print(plain(f"Wrote {report}"), soft_wrap=True)
     remove_frames(config)
     return path
+
+
+def _require_same_data(config: TrainingConfig, members: Sequence[TrainingConfig]) -> None:
+    """Refuse to go on with other data than those of a member that is finished or has begun.
+
+    Raises:
+        ConfigError: the contents of a file differ.
+    """
+    begun = [(member, digests) for member in members if (digests := digests_of_run(Path(member.output)))]
+    if begun:
+        origin = Origin.of(config)
+        for member, digests in begun:
+            origin.require_same(digests, member)
+
+
+def _require_different_members(config: TrainingConfig, members: Sequence[TrainingConfig]) -> None:
+    """Refuse a committee whose members would come out equal: one start, and one batch that holds all frames.
+
+    Raises:
+        ConfigError: two members would be equal; the message says what makes them differ.
+    """
+    start = config.network.start_from
+    if start is None:
+        return
+    networks = load_members(start)
+    frames = read_splits(config)[0]
+    options, species = config.training, species_of(frames)
+    n_atoms = sum(len(frame.structure) for frame in frames)
+    one_batch = len(frames) <= options.batch_size if options.batch_atoms is None else n_atoms <= options.batch_atoms
+    drawn = species - {*networks[0].config.species} or {*config.network.outputs} - {*networks[0].config.outputs}
+    if one_batch and not drawn and len(members) > len(networks):
+        raise ConfigError(
+            f"the members of this committee would be equal: {start} has {count_of(len(networks), 'member')} to start "
+            f"from, and one batch holds all {len(frames)} training frames. Lower training.batch_size, add frames, or "
+            f"train {'one network without --seeds' if len(networks) == 1 else f'at most {len(networks)} members'}."
+        )
 
 
 def _member_config(config: TrainingConfig, seed: int) -> TrainingConfig:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_nbody.data import LABELS, DataError, Found, FrameStore, LabelledStructure, iterate_labelled
 from ase_nbody.data.file_names import data_file
+from ase_nbody.text import count_of
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.processes import Processes
 
@@ -21,6 +23,7 @@ from ase_nbody.training.processes import Processes
 _FRACTION_OF_MEMORY_FOR_FILES = 0.25
 _STORE_NAME = re.compile(r"(train|validation|test)_\d+")  # which set, and the number of the process that reads it
 _LARGEST_DEFAULT_VALIDATION = 50  # frames
+_LEAST_WEIGHT, _LARGEST_WEIGHT = 1e-6, 1e6  # of a label in the loss; smaller ones underflow, larger ones swamp the rest
 
 # How validation frames are drawn. A run keeps its rule for life: its weights belong to its training frames.
 PLAIN_SPLIT = 1  # any frame may be drawn; runs of earlier releases
@@ -163,9 +166,9 @@ def _draw(
         last = sorted({symbol for index in order if index not in drawn for symbol in species[index] or ()})
         fewer = f"set data.validation = {len(drawn)}, " if drawn else ""
         raise ConfigError(
-            f"{file_names(config.data.train)}: {n_validation} frames are to be held out for validation, but only "
-            f"{len(drawn)} of {len(frames)} can be: isolated atoms and the last frame with {', '.join(last)} stay in "
-            f"training. Add frames, {fewer}or name a file in data.validation."
+            f"{file_names(config.data.train)}: {count_of(n_validation, 'frame')} should be held out for validation, "
+            f"but only {len(drawn)} of {len(frames)} can be: isolated atoms and the last frame with {', '.join(last)} "
+            f"stay in training. Add frames, {fewer}or name a file in data.validation."
         )
     return drawn
 
@@ -176,10 +179,18 @@ def species_of(frames: Iterable[LabelledStructure]) -> set[str]:
 
 
 def _require_weights(training: Sequence[LabelledStructure], validation: Sequence[LabelledStructure]) -> None:
-    """Refuse frames that teach nothing, or whose validation loss is always zero, because all their weights are 0.
+    """Refuse weights that single precision loses, frames that teach nothing, and a validation loss that is always 0.
 
     Frames without labels are not refused here.
     """
+    for frame in (*training, *validation):
+        for name, weight in _weights_of_labels(frame).items():
+            if 0.0 < weight < _LEAST_WEIGHT or weight > _LARGEST_WEIGHT:
+                raise DataError(
+                    f"a frame of {_formula(frame)} has the weight {weight:g} for {name}: it must be 0, or between "
+                    f"{_LEAST_WEIGHT:g} and {_LARGEST_WEIGHT:g}. It is the product of 'weight' in the configuration "
+                    "and of config_weight and the like in the file."
+                )
     forces = [weights["forces"] for weights in map(_weights_of_labels, training) if "forces" in weights]
     if forces and not any(forces):
         raise DataError(
@@ -192,6 +203,10 @@ def _require_weights(training: Sequence[LabelledStructure], validation: Sequence
             "all labels of the validation frames have the weight 0, so the validation loss would always be 0: set "
             "'weight' in data.validation, and config_weight in the files, above 0"
         )
+
+
+def _formula(frame: LabelledStructure) -> str:
+    return str(Atoms(frame.structure.numbers).get_chemical_formula())
 
 
 def _weights_of_labels(frame: LabelledStructure) -> dict[str, float]:
@@ -235,11 +250,14 @@ def file_names(sources: Sequence[SourceConfig]) -> str:
     return ", ".join(Path(source.path).name for source in sources)
 
 
-def sha256_of_files(sources: Sequence[SourceConfig]) -> str:
-    """SHA-256 of the contents of all files, joined in their order."""
-    total = hashlib.sha256()
+def sha256_of_files(sources: Sequence[SourceConfig]) -> tuple[str, list[str]]:
+    """SHA-256 of the contents of all files, joined in their order, and that of each file."""
+    total, single = hashlib.sha256(), []
     for source in sources:
+        one = hashlib.sha256()
         with open(data_file(source.path, source.index)[0], "rb") as file:
             while block := file.read(2**20):
                 total.update(block)
-    return total.hexdigest()
+                one.update(block)
+        single.append(one.hexdigest())
+    return total.hexdigest(), single

@@ -7,6 +7,7 @@ the structures spread around the frames and beyond.
 """
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ FRAMES_NAME = "frames.extxyz"  # the file that ``write_frames`` writes
 
 _RUNS_NAME = "nbody_pretraining_runs"  # the folder of the runs' own files, which are removed at the end
 _ORIGIN_NAME = "frames.txt"  # says where the frames come from; it is written before them
+
+_BEFORE_DIGEST = ", SHA-256 of the data "
 
 _FRAMES_PER_RUN = 40
 _TIME_STEP = 1.0 * units.fs
@@ -98,10 +101,8 @@ def write_frames(
     path, origin_file, runs = folder / FRAMES_NAME, folder / _ORIGIN_NAME, folder / _RUNS_NAME
     molecules = take(data, find_molecules(data, reach))
     origin = _origin(data, config, molecules, reach)
-    if origin_file.is_file() and origin_file.read_text() != origin:
-        raise ConfigError(
-            f"{folder} holds {origin_file.read_text().strip()}, not {origin.strip()}: choose another folder"
-        )
+    if origin_file.is_file():
+        _require_same_origin(origin_file.read_text(), origin, folder)
     require_own_structures(folder)
     if path.is_file():
         return path
@@ -141,7 +142,32 @@ def _origin(
     ]
     parts += [describe_ions(molecules)] if describe_ions(molecules) else []
     isolated = energies_of_isolated_atoms(data, reach)
-    return ", ".join(parts + ([f"with isolated {' and '.join(isolated)}"] if isolated else [])) + "\n"
+    said = ", ".join(parts + ([f"with isolated {' and '.join(isolated)}"] if isolated else []))
+    return f"{said}{_BEFORE_DIGEST}{_digest(data)}\n"
+
+
+def _require_same_origin(found: str, origin: str, folder: Path) -> None:
+    """Refuse structures of other data or another configuration. Earlier releases kept no digest."""
+    before, _, digest = found.strip().partition(_BEFORE_DIGEST)
+    now, _, own_digest = origin.strip().partition(_BEFORE_DIGEST)
+    if before != now:
+        raise ConfigError(f"{folder} holds {before}, not {now}: choose another folder")
+    if digest not in ("", own_digest):
+        raise ConfigError(
+            f"{folder} holds structures that were made from other data of the same size, with the SHA-256 {digest}: "
+            "put these data back, or choose another folder"
+        )
+
+
+def _digest(data: Sequence[LabelledStructure]) -> str:
+    """SHA-256 of the structures, their charges, energies and forces."""
+    total = hashlib.sha256()
+    for frame in data:
+        structure = frame.structure
+        numbers = (structure.positions, structure.cell, structure.charge or 0.0, frame.energy, frame.forces)
+        for values in (structure.numbers, structure.pbc, *numbers):
+            total.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+    return total.hexdigest()
 
 
 def _isolated_atoms(data: Sequence[LabelledStructure], reach: float) -> list[Atoms]:

@@ -161,12 +161,12 @@ def test_all_faults_of_a_configuration_are_listed_with_the_nearest_key(tmp_path,
         "data.trian is not an entry; did you mean 'train'?",
         "trainning is not an entry; did you mean 'training'?",
         "network.levels.0.radus is not an entry; did you mean 'radius'?",
-        "network.levels.1.l_max: Input should be a valid integer, unable to parse string as an integer, got 'three'",
-        "network.levels.1.radius: Input should be greater than 0, got -1.0",
+        "network.levels.1.l_max: should be a whole number, got 'three'",
+        "network.levels.1.radius: should be greater than 0, got -1.0",
         "network.zzz is not an entry; allowed are levels, embedding,",
         "training.epoch is not an entry; did you mean 'epochs'?",
-        "training.dtype: Input should be 'float32' or 'float64', got 'float16'",
-        "card.pages: Input should be a valid string, got 3",
+        "training.dtype: should be 'float32' or 'float64', got 'float16'",
+        "card.pages: should be text, got 3",
     ):
         assert sentence in line
 

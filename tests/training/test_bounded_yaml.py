@@ -72,12 +72,12 @@ def test_a_configuration_and_an_override_refuse_them(name, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data: &a [b, b, b, b]\ncard: {x: [*a, *a, *a]}", "card.x: Input should be a valid string$"),
+        ("data: &a [b, b, b, b]\ncard: {x: [*a, *a, *a]}", "card.x: should be text$"),
         ("data: {train: a}\ntraining: {device: 1, seed: '\x85" + "x" * 10**5 + "'}", r"training.seed: .*x\.\.\.$"),
         ('data: {train: a}\n"\\e[2J": 1', r"\\x1b\[2J is not an entry"),
         ("data: {train: a}\n1: 2", "1"),
-        ("data: {train: a}\npreset: ../presets/small", "preset: Input should be 'small', 'medium' or 'large'"),
-        ("data: {train: a}\npreset: " + "x" * 5000, "preset: Input should be 'small', 'medium' or 'large'"),
+        ("data: {train: a}\npreset: ../presets/small", "preset: should be 'small', 'medium', 'large' or 'kondor'"),
+        ("data: {train: a}\npreset: " + "x" * 5000, "preset: should be 'small', 'medium', 'large' or 'kondor'"),
         ("data: {train: a}\ncard: {" + ", ".join(f"k{i}: 1" for i in range(1000)) + "}", "; and 980 more$"),
     ],
 )

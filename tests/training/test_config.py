@@ -1,11 +1,13 @@
 """The configuration is checked strictly, and its errors name the entry."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from ase_nbody.training.config import ConfigError, TrainingConfig, differences
 from ase_nbody.training.origin import Origin
+from ase_nbody.training.splits import read_sources
 
 
 def load(tmp_path, text):
@@ -39,7 +41,7 @@ def test_data_paths_are_relative_to_the_file(tmp_path):
         ("data: {train: a}\nnetwork: {levels: [{parts: [Xx]}]}", "'Xx' is not a chemical symbol"),
         ("data: [", "not valid YAML"),
         ("just text", "must hold entries"),
-        ("data: {train: a}\nnetwork: {levels: []}", "network.levels: Tuple should have at least 1 item"),
+        ("data: {train: a}\nnetwork: {levels: []}", "network.levels: should have at least 1 item, and has 0"),
         (
             "data: {train: a}\nnetwork: {levels: [{}, {}, {}, {}, {}, {}, {}, {}, {}]}",
             "network.levels: .* at most 8 items",
@@ -280,3 +282,57 @@ def test_a_folder_that_is_a_file_and_a_name_that_is_no_text_are_refused_at_once(
     for arguments in ((name, []), ("../sub/c.yaml", [f"data.test={name}"])):
         with pytest.raises(ConfigError, match=r"m\\udcff.extxyz' is not UTF-8: rename"):
             TrainingConfig.from_yaml(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("entries", "culprit"),
+    [
+        ({"epochs": 3}, "epochs is not an entry; did you mean 'training.epochs' or 'pretraining.epochs'?"),
+        ({"radius": 3}, "radius is not an entry; did you mean 'network.levels.0.radius'?"),
+        ({"training": {"epochs": 2.5}}, "training.epochs: should be a whole number, got 2.5"),
+        ({"training": {"compile": "a"}}, "training.compile: should be true or false, got 'a'"),
+        (
+            {"training": {"device": "gpu"}},
+            "training.device: should be 'auto', 'cpu', 'cuda', 'mps', or one GPU such as",
+        ),
+        ({"network": {"freeze": ["a"]}}, "network.freeze.levels.0: should be a whole number, got 'a'"),
+        (
+            {"network": {"freeze": "a"}},
+            "network.freeze: should be a list of the numbers of levels, such as [1], got 'a'",
+        ),
+        ({"data": {"train": "a", "test": []}}, "data.test: should have at least 1 item, and has 0"),
+        ({"data": {"train": "a", "validation": 2.5}}, "data.validation: should be a whole number, or should be a file"),
+        (
+            {"data": {"train": "a", "isolated_atom_energies": {"H": 1e308}}},
+            "data.isolated_atom_energies.H: should be less than 1e+15, got 1e+308",
+        ),
+        (
+            {"data": {"train": "a", "isolated_atom_energies": "no"}},
+            "data.isolated_atom_energies: should be a mapping of names to values, or should be 'fit', got 'no'",
+        ),
+    ],
+)
+def test_faults_are_told_in_sentences(entries, culprit):
+    with pytest.raises(ConfigError) as error:
+        TrainingConfig.from_dict({"data": {"train": "a"}} | entries, Path("config.yaml"))
+    assert str(error.value).startswith(f"config.yaml: {culprit}")
+    assert ";" not in str(error.value).replace(culprit, "").replace("; a GPU is called", "")
+
+
+def test_a_level_of_the_default_network_can_be_changed(tmp_path):
+    (tmp_path / "x.extxyz").write_text("")
+    config = TrainingConfig.from_yaml(tmp_path / "x.extxyz", ["network.levels.0.radius=4"])
+    assert config.network.levels[0].radius == 4.0
+    assert config.network.levels[1:] == TrainingConfig.from_yaml(tmp_path / "x.extxyz").network.levels[1:]
+
+
+def test_a_missing_data_file_is_called_one():
+    with pytest.raises(FileNotFoundError, match=r"no data file '~/nothere.extxyz'"):
+        TrainingConfig.from_yaml("~/nothere.extxyz")
+
+
+def test_a_missing_file_of_a_configuration_is_looked_for_beside_it(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: {train: nowhere.extxyz}")
+    with pytest.raises(FileNotFoundError) as error:
+        read_sources(TrainingConfig.from_yaml(tmp_path / "a.yaml"), "train")
+    assert str(error.value) == f"no data file {str(tmp_path / 'nowhere.extxyz')!r}"

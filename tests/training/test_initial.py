@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -15,7 +16,7 @@ from ase_nbody.files.archive import load_members, read_card, save_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.initial import build_network
-from ase_nbody.training.run import train
+from ase_nbody.training.run import _refuse_earlier_fit, train
 from ase_nbody.training.splits import read_splits
 
 
@@ -133,13 +134,66 @@ def test_isolated_energies_are_kept_or_given_or_fitted(config, alloys, model):
     assert fitted["H"] == old["H"]
 
 
-def test_energies_with_another_zero_are_refused(config):
-    shifted = [labelled(bulk("Cu", cubic=True), seed, shift=-500.0) for seed in range(5)]
-    settings = config(shifted)
-    with pytest.raises(DataError, match=r"differ by -500 eV per atom from .*isolated_atom_energies: fit, or give them"):
+def test_energies_with_another_zero_are_refused(config, model):
+    """Also a difference that is smaller than a cohesive energy: the model's own predictions are the measure."""
+    for shift in (-500.0, 2.0):
+        shifted = [labelled(bulk("Cu", cubic=True), seed, shift=shift) for seed in range(5)]
+        settings = config(shifted)
+        with pytest.raises(
+            DataError, match=r"differ by .* eV per atom from those that .*model.nbody predicts .*: fit,"
+        ):
+            build_network(settings, read_splits(settings)[0])
+        settings = config(shifted, data={"isolated_atom_energies": "fit"})
+        before = load_model(model).config.isolated_atom_energies["Cu"]
+        found = build_network(settings, read_splits(settings)[0]).config.isolated_atom_energies["Cu"]
+        assert found - before == pytest.approx(shift, abs=0.2)
+    wrong = {"isolated_atom_energies": {"Cu": -9.0}}
+    settings = config([labelled(bulk("Cu", cubic=True), seed) for seed in range(5)], data=wrong)
+    with pytest.raises(DataError, match=r"Correct data\.isolated_atom_energies or set it to fit"):
         build_network(settings, read_splits(settings)[0])
-    settings = config(shifted, data={"isolated_atom_energies": "fit"})
-    assert build_network(settings, read_splits(settings)[0]).config.isolated_atom_energies["Cu"] < -490.0
+
+
+def test_a_fit_shifts_the_model_to_the_zero_of_the_data_and_keeps_its_cohesion(config):
+    """After a few steps the forces are those of a fine-tuning on the same data without the shift."""
+    plain = [labelled(molecule("CH3OH"), seed) for seed in range(6)]
+    shifted = [labelled(molecule("CH3OH"), seed, shift=100.0 / 6.0) for seed in range(6)]
+    steps = {"epochs": 2, "dtype": "float64"}
+    kept = load_model(train(config(plain, output="kept", training=steps)))
+    fitted = load_model(train(config(shifted, "fitted", {"isolated_atom_energies": "fit"}, steps)))
+    atoms = labelled(molecule("CH3OH"), 20)
+    forces = [NBodyCalculator(network).get_property("forces", atoms) for network in (kept, fitted)]
+    errors = [np.abs(force - atoms.get_forces()).mean() for force in forces]
+    assert np.abs(forces[1] - forces[0]).mean() < 0.1 * np.abs(forces[0]).mean(), errors
+    assert errors[1] < 1.1 * errors[0] + 0.01, errors
+
+
+def test_a_run_that_an_earlier_release_fitted_is_not_resumed(config):
+    """Its isolated-atom energies would jump. Checkpoints of that release have no digest of each file."""
+    settings = config([labelled(molecule("CH3OH"), 0)], data={"isolated_atom_energies": "fit"})
+    with pytest.raises(ConfigError, match="began with a release that fitted the isolated-atom energies"):
+        _refuse_earlier_fit(settings, ["C"], {"digests": {"data.train": "0"}})
+    _refuse_earlier_fit(settings, ["C"], {"digests": {"data.train.0": "0"}})
+    _refuse_earlier_fit(settings, [], {"digests": {}})
+    _refuse_earlier_fit(settings, ["C"], {})
+
+
+def test_a_model_that_knows_no_species_of_the_data_is_refused(config):
+    settings = config([labelled(bulk("Al", cubic=True), seed) for seed in range(3)])
+    with pytest.raises(ConfigError, match="knows H, C, O, Cu, and none of them is in the data"):
+        build_network(settings, read_splits(settings)[0])
+
+
+@pytest.mark.parametrize(("data", "culprit"), [({}, "isolated atoms in the data"), ({"Al": 0.0}, "isolated_atom_ener")])
+def test_isolated_atoms_of_another_program_are_refused(data, culprit, config, tiny):
+    """Energies of 0 beside total energies of hundreds of eV, for a new network too."""
+    frames = [labelled(bulk("Al", cubic=True), seed, shift=-500.0) for seed in range(3)]
+    alone = Atoms("Al")
+    alone.calc = SinglePointCalculator(alone, energy=0.0, forces=np.zeros((1, 3)))
+    levels = [{**tiny}, {**tiny, "parts": "heavy", "l_out": 0}]
+    entries = {"isolated_atom_energies": data} if data else {}
+    settings = config(frames if data else [alone, *frames], data=entries, start_from=None, levels=levels)
+    with pytest.raises(DataError, match=rf"differ by -.* eV per atom from those of .*{culprit}"):
+        build_network(settings, read_splits(settings)[0])
 
 
 def test_fine_tuning_on_few_frames_beats_training_from_scratch(config, tmp_path, tiny):
@@ -201,7 +255,7 @@ def test_the_seed_chooses_the_member_of_a_committee(config, model, tmp_path):
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     one, other = load_model(model), load_model(model)
     for weight in other.parameters():
-        weight.mul_(1.1)
+        weight.mul_(1.01)
     committee = save_model([one, other], tmp_path / "committee.nbody")
     for seed, member in ((0, one), (1, other), (2, one), (7, other)):
         settings = config(few, start_from=committee.name, training={"seed": seed})

@@ -139,6 +139,17 @@ def test_a_killed_process_continues_with_the_same_structures(water, tmp_path, mo
     assert write_frames(data, options, tmp_path / "killed").read_bytes() == whole
 
 
+def test_structures_of_other_data_are_not_shared(water, tmp_path):
+    """Also if the data have as many structures and the same first formula. Folders of earlier releases say no more."""
+    data, options = read_labelled(water, ":2"), PretrainingConfig(frames=100, temperatures=(300.0, 300.0))
+    path = write_frames(data, options, tmp_path / "pre")
+    with pytest.raises(ConfigError, match=r"made from other data of the same size.*choose another folder"):
+        write_frames(read_labelled(water, "2:4"), options, tmp_path / "pre")
+    origin = tmp_path / "pre" / "frames.txt"
+    origin.write_text(origin.read_text().partition(", SHA-256")[0] + "\n")
+    assert write_frames(data, options, tmp_path / "pre") == path
+
+
 def test_only_files_of_the_pretraining_are_removed(water, tmp_path):
     data, options = read_labelled(water), PretrainingConfig(frames=100)
     for name in ("runs", "frames"):
@@ -220,6 +231,12 @@ def test_a_killed_training_resumes_in_its_stage(configure, stage, monkeypatch):
         train_in_stages(config)
     with pytest.raises(ConfigError, match=r"differs from that of the run in .*pretraining: card\.source"):
         train_in_stages(configure("killed", steps_apart=3), resume=True)
+    data, config = Path(config.data.train[0].path), configure("killed")
+    before = data.read_bytes()
+    ase.io.write(data, ase.io.read(data, ":")[::-1])
+    with pytest.raises(ConfigError, match=r"data.train \(molecules.extxyz\) has other contents than when the run"):
+        train_in_stages(config, resume=True)
+    data.write_bytes(before)
     assert same(load_model(train_in_stages(config, resume=True)), whole)
 
 

@@ -15,6 +15,7 @@ from ase_nbody.files.archive import read_card
 from ase_nbody.training import ConfigError, TrainingConfig, train, train_committee
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError
 from ase_nbody.training.folder import only_run_in
+from ase_nbody.training.origin import Origin
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.splits import read_splits
 
@@ -61,6 +62,43 @@ def test_other_data_are_refused(killed, tmp_path, frames):
             run(path, resume=True)
     (tmp_path / "data.extxyz").write_bytes(before)
     assert run(path, resume=True).is_file()
+
+
+def test_frames_that_move_between_files_are_noticed(configuration, tmp_path, frames):
+    """The files joined are the same; but a file may have a weight and keys of its own."""
+    path = configuration(epochs=1)
+    ase.io.write(tmp_path / "data.extxyz", frames[:10])
+    ase.io.write(tmp_path / "more.extxyz", frames[10:])
+    content = yaml.safe_load(path.read_text())
+    content["data"]["train"] = ["data.extxyz", {"path": "more.extxyz", "weight": 2.0}]
+    path.write_text(yaml.safe_dump(content))
+    begun = Origin.of(TrainingConfig.from_yaml(path)).digests
+    first, second = (tmp_path / name for name in ("data.extxyz", "more.extxyz"))
+    joined = first.read_bytes() + second.read_bytes()
+    first.write_bytes(joined[:1000])
+    second.write_bytes(joined[1000:])
+    config = TrainingConfig.from_yaml(path)
+    with pytest.raises(ConfigError, match=r"data.train.0 \(data.extxyz\) has other contents"):
+        Origin.of(config).require_same(begun, config)
+    Origin.of(config).require_same({"data.train": begun["data.train"]}, config)  # an earlier release
+
+
+@pytest.mark.parametrize("start", ["data", "config"])
+def test_a_moved_run_that_was_killed_before_its_first_checkpoint_starts_anew(start, configuration, tmp_path, nbody):
+    def killed(*arguments):
+        raise RuntimeError("killed")
+
+    path = configuration(epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ase_nbody.training.run.read_splits", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(path)
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    given = [path, f"output={tmp_path / 'moved'}"] if start == "data" else [tmp_path / "moved" / "config.yaml"]
+    code, _, err = nbody("train", *given, "--resume")
+    assert code == 0, err
+    assert (tmp_path / "moved" / "model.nbody").is_file()
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_start_is_refused(configuration, killed, tmp_path):

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import load_model
 from ase_nbody.data import DataError
 from ase_nbody.files.archive import read_card
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.progress import Progress
+from ase_nbody.training.recovery import TrainingDiverged
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_splits
 
@@ -141,3 +144,36 @@ def test_batches_by_atoms_resume_bit_for_bit(entries, monkeypatch):
 def test_a_structure_too_large_for_a_batch_is_named(entries):
     with pytest.raises(ValueError, match=r"has 6 atoms, but training\.batch_atoms = 5"):
         train(entries(epochs=1, batch_atoms=5))
+
+
+@pytest.mark.parametrize("weight", [1e-300, 1e-40, 1e30])
+def test_weights_that_single_precision_loses_are_refused(weight, entries):
+    with pytest.raises(DataError, match=r"has the weight 1e.* for .*must be 0, or between 1e-06 and 1e\+06"):
+        read_splits(entries({"train": {"path": "data.extxyz", "weight": weight}}))
+
+
+def test_validation_on_the_training_frames_is_said(entries, capsys):
+    part = {"path": "data.extxyz"}
+    train(entries({"train": part, "validation": {**part, "index": "-3:"}}, epochs=1))
+    assert "Warning: 3 validation frames of 3 are among the training frames" in capsys.readouterr().out
+    train(entries({"train": {**part, "index": ":22"}, "validation": {**part, "index": "-1:"}}, output="b", epochs=1))
+    out = capsys.readouterr().out
+    assert "with different frames" in out
+    assert "22 training structures and 1 validation structure of" in out
+
+
+def test_fitted_isolated_energies_are_marked(entries, capsys, frames, tmp_path):
+    alone = Atoms("H")
+    alone.calc = SinglePointCalculator(alone, energy=-1.0, forces=np.zeros((1, 3)))
+    ase.io.write(tmp_path / "atom.extxyz", alone)
+    train(entries({"train": ["data.extxyz", "atom.extxyz"]}, epochs=1))
+    out = capsys.readouterr().out
+    assert "H -1.000 eV, C " in out
+    assert "Warning: the isolated-atom energies of C, O, Cu are fitted, and the others are known" in out
+    assert out.count("eV (fitted)") == 3
+
+
+def test_a_run_without_a_finite_validation_loss_ends_with_a_sentence(entries, monkeypatch):
+    monkeypatch.setattr("ase_nbody.training.run._fit", lambda *_: None)
+    with pytest.raises(TrainingDiverged, match=r"the validation loss was not finite in any epoch"):
+        train(entries(epochs=1))

@@ -1,5 +1,6 @@
 """Committees from several seeds: each member equals a single run with its seed, and a killed committee resumes."""
 
+import ase.io
 import pytest
 import torch
 import yaml
@@ -8,6 +9,8 @@ from ase_nbody import NBodyCalculator, load_model
 from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
+from ase_nbody.training.folder import write_config
+from ase_nbody.training.origin import digests_of_run
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 from ase_nbody.training.seeds import train_committee
@@ -73,7 +76,7 @@ def test_a_committee_has_one_table_and_one_report_and_can_be_trained_for_longer(
     assert {member["training"]["epochs"] for member in read_card(path)["card"]["members"]} == {2} or (
         read_card(path)["card"]["training"]["epochs"] == 2
     )
-    assert len(load_members(tmp_path / "run" / "model_after_1_epochs.nbody")) == 2
+    assert len(load_members(tmp_path / "run" / "model_after_1_epoch.nbody")) == 2
 
 
 def test_a_killed_committee_resumes_bit_for_bit(read, killed, monkeypatch):
@@ -93,3 +96,31 @@ def test_a_killed_committee_resumes_bit_for_bit(read, killed, monkeypatch):
     with pytest.raises(ConfigError, match="finished run"):
         train_committee(config, 2, resume=True)
     assert yaml.safe_load((path.parent / "config.yaml").read_text())["training"]["seed"] == 0
+
+
+def test_a_committee_is_not_resumed_with_other_data(read, tmp_path, frames):
+    """Nothing is trained: the finished member and the new ones would have learnt from different data."""
+    config = read(epochs=1)
+    train(read(epochs=1, output="run/seed_0"))
+    write_config(config)
+    ase.io.write(tmp_path / "data.extxyz", frames[::-1])
+    with pytest.raises(
+        ConfigError, match=r"data.train \(data.extxyz\) has other contents than when the run in .*seed_0"
+    ):
+        train_committee(config, 2, resume=True)
+    assert not (tmp_path / "run" / "seed_1").exists()
+    (tmp_path / "run" / "seed_0" / "checkpoints" / "last.ckpt").unlink()  # the card tells it too
+    assert digests_of_run(tmp_path / "run" / "seed_0").keys() == {"data.train"}
+
+
+def test_members_that_would_be_equal_are_refused_before_they_are_trained(read, tmp_path, frames):
+    start = train(read(output="start", epochs=1))
+    ase.io.write(tmp_path / "few.extxyz", frames[:3])
+    content = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    content["data"] = {"train": "few.extxyz", "validation": 1}
+    content["network"] = {"start_from": str(start)}
+    content["output"] = "tuned"
+    (tmp_path / "tuned.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=r"would be equal: .* has 1 member to start .* one network without --seeds"):
+        train_committee(TrainingConfig.from_yaml(tmp_path / "tuned.yaml"), 2)
+    assert not (tmp_path / "tuned" / "seed_0").exists()

@@ -26,6 +26,8 @@ class FreezeConfig(Strict):
 
 def _list_as_levels(given: Any) -> Any:
     """``[1, 2]`` is short for ``{levels: [1, 2]}``."""
+    if not isinstance(given, list | tuple | dict | FreezeConfig):
+        raise ValueError("should be a list of the numbers of levels, such as [1]")
     return {"levels": given} if isinstance(given, list | tuple) else given
 
 

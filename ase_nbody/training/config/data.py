@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, create_model, field_serializer
 
 from ase_nbody.data.labels import USUAL_KEYS
+from ase_nbody.data.reading import LARGEST_LABEL
 from ase_nbody.training.config.strict import Strict
 
 
@@ -40,9 +41,14 @@ class SourceConfig(create_model("Keys", __base__=Strict, **_named(f"{label}_key"
 
 def _as_sources(given: Any) -> Any:
     """A path, a source, or a list of such, turned into a list of sources."""
+    if not isinstance(given, str | list | tuple | dict | SourceConfig):
+        raise ValueError("should be a file or a list of files")
     entries = given if isinstance(given, list | tuple) else [given]
     return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 
+
+# Without bounds, an energy of 1e308 would overflow in the loss.
+Energy = Annotated[float, Field(gt=-LARGEST_LABEL, lt=LARGEST_LABEL)]
 
 Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_as_sources), Field(min_length=1)]
 
@@ -68,7 +74,7 @@ class DataConfig(Strict):
     validation: Annotated[int, Field(strict=True)] | Sources | None = None
     test: Sources | None = None
     keys: KeysConfig = KeysConfig()
-    isolated_atom_energies: dict[str, float] | Literal["fit"] | None = None
+    isolated_atom_energies: dict[str, Energy] | Literal["fit"] | None = None
     seed: int = 0
     workers: int = Field(0, ge=0)
     memory: float = Field(4.0, ge=0.0)

@@ -1,8 +1,9 @@
 """How the weights are optimised on the data, and before that on structures of a cheap method."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ase_nbody.training.config.strict import Strict
 from ase_nbody.training.loss import LossKind
@@ -24,6 +25,14 @@ class SecondStage(Strict):
     stress_weight: float | None = Field(None, ge=0.0)
     charges_weight: float | None = Field(None, ge=0.0)
     dipole_weight: float | None = Field(None, ge=0.0)
+
+
+def _known_device(name: str) -> str:
+    """Refuse names that are no device of ours, before torch lists all of its own."""
+    if not re.fullmatch(r"auto|(cpu|cuda|mps)(:\d+)?", name):
+        meant = "; a GPU is called 'cuda'" if name.lower().startswith(("gpu", "nvidia")) else ""
+        raise ValueError(f"should be 'auto', 'cpu', 'cuda', 'mps', or one GPU such as 'cuda:1'{meant}")
+    return name
 
 
 class OptimisationConfig(Strict):
@@ -90,7 +99,7 @@ class OptimisationConfig(Strict):
     averaging: float = Field(0.995, ge=0.0, lt=1.0)
     compile: bool = True
     dtype: Literal["float32", "float64"] = "float32"
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_known_device)] = "auto"
     seed: int = 0
 
     @property

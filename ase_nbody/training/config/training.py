@@ -13,9 +13,10 @@ from ase_nbody.text import printable
 from ase_nbody.training.config.architecture import ArchitectureConfig, with_shape_of_start
 from ase_nbody.training.config.bounded_yaml import MAX_CHARACTERS, YamlError, parse_yaml
 from ase_nbody.training.config.data import DataConfig, SourceConfig
+from ase_nbody.training.config.faults import sentences
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig
 from ase_nbody.training.config.paths import absolute_file, absolute_folder, value_of
-from ase_nbody.training.config.strict import ConfigError, Strict, override, sentence, with_preset
+from ase_nbody.training.config.strict import ConfigError, Strict, override, with_preset
 
 _YAML = (".yaml", ".yml")  # endings of configurations; all other files are data
 _MAX_FAULTS = 20  # that an error shows
@@ -70,7 +71,8 @@ class TrainingConfig(Strict):
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a directory, not a configuration; give the YAML file in it")
         if not path.is_file() or (path.suffix in _YAML and index != ":"):
-            raise FileNotFoundError(f"no configuration file {given!r}")
+            kind = "configuration" if path.suffix in (*_YAML, "") else "data"
+            raise FileNotFoundError(f"no {kind} file {given!r}")
 
         def value(entry: str, text: str) -> Any:
             return value_of(entry, text, here)
@@ -78,7 +80,7 @@ class TrainingConfig(Strict):
         if path.suffix not in _YAML:
             train = {"path": absolute_file(name, here), "index": index}
             content: Any = {"data": {"train": train}, "output": absolute_folder(f"runs/{path.stem}", here)}
-            return cls.from_dict(override(content, overrides, value), path)
+            return cls.from_dict(override(content, overrides, value, _default_levels()), path)
         try:
             with open(path, encoding="utf-8") as file:
                 content = parse_yaml(file.read(MAX_CHARACTERS + 1))
@@ -87,7 +89,7 @@ class TrainingConfig(Strict):
         if not isinstance(content, dict):
             found = printable(repr(content), 100)
             raise ConfigError(f"{path} must hold entries such as 'data:' and 'output:', found {found}")
-        return cls.from_dict(override(content, overrides, value), path)
+        return cls.from_dict(override(content, overrides, value, _default_levels()), path)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], path: Path) -> "TrainingConfig":
@@ -99,8 +101,8 @@ class TrainingConfig(Strict):
         try:
             config = cls.model_validate(with_preset(content))
         except ValidationError as error:
-            found = error.errors()
-            faults = "; ".join(sentence(cls, dict(fault)) for fault in found[:_MAX_FAULTS])
+            found = sentences(cls, [dict(fault) for fault in error.errors()])
+            faults = "; ".join(found[:_MAX_FAULTS])
             faults += f"; and {len(found) - _MAX_FAULTS} more" if len(found) > _MAX_FAULTS else ""
             raise ConfigError(f"{path}: {faults}") from error
         folder = path.parent.resolve()
@@ -140,6 +142,11 @@ class TrainingConfig(Strict):
     def to_yaml(self) -> str:
         """The whole configuration as YAML, including all defaults."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _default_levels() -> list[dict[str, Any]]:
+    """The levels of a configuration that names none, as entries."""
+    return [level.model_dump(mode="json", exclude_unset=True) for level in ArchitectureConfig().levels]
 
 
 def _absolute_source(source: SourceConfig, folder: Path) -> SourceConfig:

@@ -1,0 +1,152 @@
+"""The isolated-atom energies of a network that starts from a trained one, and checks of the data's zero of energy.
+
+A trained network predicts E = sum_i E0(z_i) + E_interaction, and E_interaction holds the cohesive energy already. On
+data of another theory, the constants E0 are therefore fitted to E_data - E_interaction. Fitted to E_data alone, they
+would hold the cohesive energy too, and the training would have to unlearn that of the network.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.nn.species import IsolatedAtoms
+from ase_nbody.training.evaluation import predict
+from ase_nbody.training.splits import species_of, take
+
+_MAX_COHESION_EV_PER_ATOM = 15.0  # tungsten has 9
+_MAX_OFFSET_EV_PER_ATOM = 0.2  # of the data from the predictions of the model; most other theories differ by more
+_MAX_OFFSET_IF_GIVEN_EV_PER_ATOM = 2.0  # if the user gave the isolated-atom energies
+_LEAST_OFFSET_IN_DEVIATIONS = 3.0  # smaller offsets may be errors of the model
+_MAX_FRAMES = 1000  # are evaluated to find the zero
+
+
+def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], free: Sequence[str]) -> None:
+    """Fit isolated-atom energies of a trained network to the data: E0 + correction of least norm, in place.
+
+    Args:
+        network: the network, with all species of the data.
+        training: the training frames.
+        free: symbols of the species whose energies are fitted.
+    """
+    frames = _frames_that_tell(training)
+    if not (free and frames):
+        return
+    correction = np.linalg.lstsq(_counts(frames, free), _differences(network, frames), rcond=None)[0]
+    energies = dict(network.config.isolated_atom_energies)
+    for symbol, value in zip(free, correction, strict=True):
+        energies[symbol] = energies.get(symbol, 0.0) + float(value)
+    network.config = network.config.model_copy(update={"isolated_atom_energies": energies})
+    network.isolated_atoms = IsolatedAtoms(network.config.species, energies)
+
+
+def refuse_other_zero(
+    network: NBodyNetwork, training: Sequence[LabelledStructure], name: str, given: Mapping[str, float] | None
+) -> None:
+    """Refuse data whose energies have another zero than a trained network's: they would wipe out what it has learnt.
+
+    Args:
+        network: the network before its training.
+        training: the training frames.
+        name: name of the model that it starts from.
+        given: isolated-atom energies in eV that the user gave; a larger difference is allowed then.
+
+    Raises:
+        DataError: the data differ from the predictions by the same energy per atom in most frames.
+    """
+    frames = [frame for frame in _frames_that_tell(training) if len(frame.structure) > 1]
+    if not frames:
+        return
+    per_atom = _differences(network, frames) / np.array([len(frame.structure) for frame in frames])
+    offset = float(np.median(per_atom))
+    deviation = float(np.median(np.abs(per_atom - offset)))
+    allowed = _MAX_OFFSET_IF_GIVEN_EV_PER_ATOM if given else _MAX_OFFSET_EV_PER_ATOM
+    if abs(offset) > max(allowed, min(_LEAST_OFFSET_IN_DEVIATIONS * deviation, _MAX_COHESION_EV_PER_ATOM)):
+        remedy = (
+            "Correct data.isolated_atom_energies or set it to fit."
+            if given
+            else ("Set data.isolated_atom_energies: fit, or give them.")
+        )
+        raise DataError(
+            f"the energies of the data differ by {offset:.4g} eV per atom from those that {name} predicts (allowed: "
+            f"{allowed:g}): they come from another theory or have another unit. {remedy}"
+        )
+
+
+def refuse_impossible_cohesion(
+    isolated: Mapping[str, float], training: Sequence[LabelledStructure], *, given: bool
+) -> None:
+    """Refuse isolated-atom energies in eV that cannot belong to the energies of the training frames.
+
+    Args:
+        isolated: energies by symbol, for all species.
+        training: the training frames.
+        given: whether the configuration gives the energies; otherwise they come from isolated atoms in the data.
+
+    Raises:
+        DataError: the typical frame of several atoms is bound, or unbound, by more than any matter is.
+    """
+    frames = [frame for frame in training if np.isfinite(frame.energy) and len(frame.structure) > 1]
+    if not frames:
+        return
+    cohesion = [
+        (frame.energy - sum(isolated.get(chemical_symbols[number], 0.0) for number in frame.structure.numbers))
+        / len(frame.structure)
+        for frame in frames
+    ]
+    typical = float(np.median(cohesion))
+    if abs(typical) > _MAX_COHESION_EV_PER_ATOM:
+        where = "data.isolated_atom_energies" if given else "the isolated atoms in the data"
+        remedy = "Correct them, or leave them out." if given else "Correct their energies, or remove them."
+        raise DataError(
+            f"the energies of the data differ by {typical:.4g} eV per atom from those of {where} (allowed: "
+            f"{_MAX_COHESION_EV_PER_ATOM:g}): the atoms come from another program, or have no energy. {remedy}"
+        )
+
+
+def fitted_species(
+    training: Sequence[LabelledStructure],
+    known: Mapping[str, float] | None,
+    given: Mapping[str, float] | str | None,
+    reach: float,
+) -> list[str]:
+    """Symbols of the species of the data whose isolated-atom energies are fitted, in the order of atomic numbers.
+
+    Args:
+        training: the training frames.
+        known: isolated-atom energies of the model to start from; None for a new network.
+        given: ``data.isolated_atom_energies``.
+        reach: distance in Angstrom beyond which images of an atom do not count (see ``Structure.is_isolated_atom``).
+    """
+    there: set[str] = set()
+    if known is None or given != "fit":
+        there = {*(known or ()), *energies_of_isolated_atoms(training, reach)}
+        there |= {*given} if isinstance(given, Mapping) else set()
+    return sorted(species_of(training) - there, key=chemical_symbols.index)
+
+
+def _frames_that_tell(training: Sequence[LabelledStructure]) -> Sequence[LabelledStructure]:
+    """Frames with energies: evenly spaced ones, at most about a thousand, and the first of each species."""
+    known = [index for index, frame in enumerate(training) if np.isfinite(frame.energy)]
+    chosen, seen = set(known[:: max(1, len(known) // _MAX_FRAMES)]), set[int]()
+    for index in known:
+        numbers = set(training[index].structure.numbers.tolist())
+        if not numbers <= seen:
+            chosen.add(index)
+            seen |= numbers
+    return take(training, sorted(chosen))
+
+
+def _counts(frames: Sequence[LabelledStructure], species: Sequence[str]) -> NDArray[np.float64]:
+    """Number of atoms of each species in each frame."""
+    numbers = [chemical_symbols.index(symbol) for symbol in species]
+    return np.array([(frame.structure.numbers[:, None] == numbers).sum(0) for frame in frames], dtype=np.float64)
+
+
+def _differences(network: NBodyNetwork, frames: Sequence[LabelledStructure]) -> NDArray[np.float64]:
+    """Energies of the frames minus those that the network predicts, in eV."""
+    predicted = predict(network, frames)
+    return np.array([frame.energy - model.energy for frame, model in zip(frames, predicted, strict=True)])

@@ -21,7 +21,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The cutoff of every neighbour search from now on."""
     done: list[float] = []
 
-    def count_of(structure, cutoff, device):
+    def counted(structure, cutoff, device):
         done.append(cutoff)
         return find_edges(structure, cutoff, device)
 

@@ -44,7 +44,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[NBodyNetwork]:
     """The network of every evaluation from now on."""
     done: list[NBodyNetwork] = []
 
-    def count_of(network: NBodyNetwork, *arguments: Any, **keywords: Any) -> Any:
+    def counted(network: NBodyNetwork, *arguments: Any, **keywords: Any) -> Any:
         done.append(network)
         return evaluate(network, *arguments, **keywords)
 

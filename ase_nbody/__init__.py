@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from ase_nbody.engines import NBodyCalculator, label_molecules
     from ase_nbody.files.archive import load_model, save_model
     from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
-    from ase_nbody.runtime.evaluator import Evaluator
     from ase_nbody.runtime.charge_watch import ChargeWarning
+    from ase_nbody.runtime.evaluator import Evaluator
     from ase_nbody.runtime.extrapolation import ExtrapolationWarning
 
 __all__ = [
-    "Evaluator",
     "ChargeWarning",
+    "Evaluator",
     "ExtrapolationWarning",
     "LevelConfig",
     "NBodyCalculator",

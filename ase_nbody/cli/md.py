@@ -194,9 +194,9 @@ def _way_on(run: ResumableRun, code: int) -> str:
     if not run.dynamics.nsteps:
         return ". The same command would stop again: change what the sentence above names, and repeat it"
     return (
-        ". The same command with --resume would make the same steps and stop again. To go on from there, raise the bound "
-        "(--max-force, --max-temperature, --max-spread) with --resume; otherwise change what the sentence above names, "
-        "and start a new run in another folder (--output)"
+        ". The same command with --resume would make the same steps and stop again. To go on from there, raise the "
+        "bound (--max-force, --max-temperature, --max-spread) with --resume; otherwise change what the sentence "
+        "above names, and start a new run in another folder (--output)"
     )
 
 

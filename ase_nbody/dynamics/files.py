@@ -170,7 +170,7 @@ def remove_leftovers(target: Path) -> None:
 
 
 def require_ordinary(path: Path) -> None:
-    """Refuse a folder, a pipe or a device in the place of a file, before it is opened: to open a pipe can take for ever.
+    """Refuse a folder, a pipe or a device in the place of a file, before it is opened: opening a pipe may never end.
 
     Raises:
         ResumeError: names the path.

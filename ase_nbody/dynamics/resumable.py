@@ -218,7 +218,8 @@ class ResumableRun:
             return None
         if not resume:
             raise ResumeError(
-                f"{self.folder} holds a run of {saved['step']} steps: continue it with resume=True (--resume), or choose another folder"
+                f"{self.folder} holds a run of {saved['step']} steps: continue it with resume=True (--resume), or "
+                "choose another folder"
             )
         self._restore(saved)
         return int(saved["step"])

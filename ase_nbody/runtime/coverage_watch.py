@@ -53,7 +53,7 @@ class CoverageWatch:
         for limits in self._limits:
             found = limits.bonded_unlike(structure.numbers, pairs) or limits.packed_unlike(structure.numbers, pairs)
             if found is not None:
-                atom, sentence = found
+                _, sentence = found
                 warnings.warn(f"{sentence}: {_trust(evaluation)}", ExtrapolationWarning, 2)
                 self._limits = []  # reached only if the warning is not an error
                 break

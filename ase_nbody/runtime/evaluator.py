@@ -108,9 +108,9 @@ class Evaluator:
         return f"{type(self).__name__}({', '.join(self.species)}; {several}; {self.device}, {self.settings.dtype})"
 
     @property
-    def follows_charge(self) -> bool:
-        """Whether a change of the total charge changes a result, or would cause the first warning that it does not."""
-        return any(output.name == "charges" for output in self.outputs) or not self._charge.quiet
+    def warns_of_charge(self) -> bool:
+        """Whether a total charge would cause the warning that no network looks at it."""
+        return not self._charge.quiet
 
     def forget(self) -> None:
         """Search neighbours anew at the next call of ``follow``, which then depends on nothing but its structure.

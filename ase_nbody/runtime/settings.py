@@ -12,7 +12,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 @dataclass(frozen=True)
 class Settings:
-    """The keywords of an ``Evaluator``, which documents them. Numbers of numpy, devices and dtypes of torch become plain.
+    """The keywords of an ``Evaluator``, which documents them. They are plain: ``torch.float32`` becomes ``"float32"``.
 
     Raises:
         ValueError: one of the values is not allowed.

@@ -107,7 +107,7 @@ def test_files_of_the_user_stay(dynamics_of, tmp_path, run):
     mine = [tmp_path / name for name in (".checkpoint.json.bak", ".run.png.xcf", ".run.png.0123456789")]
     for path in (*mine, tmp_path / "run.png"):
         path.write_text("mine")
-    with pytest.raises(ResumeError, match="run.png exists, but no checkpoint"):
+    with pytest.raises(ResumeError, match=r"run\.png exists, but no checkpoint"):
         ResumableRun(dynamics_of("verlet"), tmp_path)
     (tmp_path / "run.png").unlink()
     with ResumableRun(dynamics_of("verlet"), tmp_path, interval=5) as running:
@@ -166,7 +166,7 @@ def test_a_forged_checkpoint_is_refused(change, dynamics_of, tmp_path, run):
     del state["format"]
     change(state)
     path.write_text(encode({"format": 1, **state}))
-    with pytest.raises(ResumeError, match="checkpoint.json is damaged"):
+    with pytest.raises(ResumeError, match=r"checkpoint\.json is damaged"):
         ResumableRun(dynamics_of("langevin"), tmp_path, interval=5, resume=True)
 
 

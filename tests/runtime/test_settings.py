@@ -28,5 +28,6 @@ def test_what_calculators_and_evaluators_call_themselves(network, make_network) 
     species = ", ".join(network.config.species)
     assert repr(NBodyCalculator(network)) == f"NBodyCalculator({species}; 1 network; cpu, float64)"
     several = [network, make_network(seed=1)]
-    assert repr(NBodyCalculator(several, dtype=torch.float32)) == f"NBodyCalculator({species}; 2 networks; cpu, float32)"
+    single = NBodyCalculator(several, dtype=torch.float32)
+    assert repr(single) == f"NBodyCalculator({species}; 2 networks; cpu, float32)"
     assert repr(Evaluator(several)) == f"Evaluator({species}; 2 networks; cpu, float64)"

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from ase_nbody.engines import NBodyCalculator, label_molecules
     from ase_nbody.files.archive import load_model, save_model
     from ase_nbody.network import LevelConfig, NBodyConfig, NBodyNetwork
+    from ase_nbody.runtime.charge_watch import ChargeWarning
     from ase_nbody.runtime.evaluator import Evaluator
     from ase_nbody.runtime.extrapolation import ExtrapolationWarning
 
 __all__ = [
+    "ChargeWarning",
     "Evaluator",
     "ExtrapolationWarning",
     "LevelConfig",
@@ -35,6 +37,7 @@ __all__ = [
 # The module that defines each name above.
 _MODULE_OF = {
     "Evaluator": "runtime.evaluator",
+    "ChargeWarning": "runtime.charge_watch",
     "ExtrapolationWarning": "runtime.extrapolation",
     "LevelConfig": "network",
     "NBodyCalculator": "engines",

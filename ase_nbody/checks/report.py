@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ase_nbody.checks.finding import Finding, Plot
-from ase_nbody.files.page import page, paragraph, picture, png, require_plots, table
+from ase_nbody.files.page import page, paragraph, picture, png, require_plots, require_replaceable, table
 from ase_nbody.files.writing import write_whole
 from ase_nbody.terminal import plain
 
@@ -43,14 +43,16 @@ def write_html(findings: Sequence[Finding], path: str | os.PathLike[str], title:
 
     Raises:
         ImportError: matplotlib is not installed.
+        FileExistsError: there is a file of this name that is not a report.
     """
     require_plots()
+    path = Path(path)
+    require_replaceable(path)
     rows = [_row(finding) for finding in findings]
     figures = [
         picture(_draw(finding.plot), f"{finding.check}: {finding.measured}") for finding in findings if finding.plot
     ]
     kinds = [finding.outcome.replace("not applicable", "dim") for finding in findings]
-    path = Path(path)
     write_whole(path, page(title, paragraph(summary(findings)), table(_HEAD, rows, kinds), *figures))
     return path
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ase_nbody.files.archive import load_members
+from ase_nbody.text import printable
 
 
 def compile(
@@ -30,4 +31,4 @@ def compile(
     for name in dtype or ["float64"]:
         network = NBodyCalculator(first, dtype=name, device=device).networks[0]
         for program, trace in programs(network, large=large).items():
-            typer.echo(f"{name}: {kept_library(network, program, trace, anew=force)}")
+            typer.echo(f"{name}: {printable(kept_library(network, program, trace, anew=force), 4000)}")

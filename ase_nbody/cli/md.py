@@ -26,12 +26,13 @@ from ase_nbody.cli.md_plan import (
 from ase_nbody.cli.md_progress import NS_PER_DAY, Bar, stopped_by_signals
 from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun, TemperatureRamp
 from ase_nbody.dynamics.constraints import check_constraints
-from ase_nbody.dynamics.ensembles import make_dynamics
+from ase_nbody.dynamics.ensembles import make_dynamics, named_ensemble
 from ase_nbody.dynamics.integrators import temperature as present_temperature
 from ase_nbody.dynamics.monitor import MAX_TEMPERATURE_K
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.files.archive import read_card
 from ase_nbody.terminal import plain
+from ase_nbody.text import printable
 
 _MAX_MONITOR_INTERVAL = 10  # steps between calls of the monitor; fewer where it would otherwise miss a frame
 
@@ -89,6 +90,7 @@ def md(
     To continue a killed run, repeat the command with --resume. A larger --ps or --steps prolongs a finished run.
     """
     bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
+    ensemble = named_ensemble(ensemble)
     check_options(ensemble, timestep, temperature, pressure, velocities, ramp_to, ramp_ps, threads, bounds)
     output = output.expanduser()
     length, every = plan_length(ps, steps, timestep, interval, output if resume else None)
@@ -181,11 +183,24 @@ def _follow(run: ResumableRun, steps: int, timestep: float, as_json: bool) -> in
     made = run.dynamics.nsteps - first
     speed = made * timestep * NS_PER_DAY / (time.monotonic() - began)
     report = {"steps": run.dynamics.nsteps, "resumed at": run.resumed_at, "ns per day": speed, "stopped": reason}
-    _report(console, run, report, as_json)
+    _report(console, run, report, as_json, code)
     return code
 
 
-def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json: bool) -> None:
+def _way_on(run: ResumableRun, code: int) -> str:
+    """How to go on after the end of a run. What stopped a run would stop it again: the steps to it are the same."""
+    if code != 1:
+        return "; the same command with --resume continues from there"
+    if not run.dynamics.nsteps:
+        return ". The same command would stop again: change what the sentence above names, and repeat it"
+    return (
+        ". The same command with --resume would make the same steps and stop again. To go on from there, raise the "
+        "bound (--max-force, --max-temperature, --max-spread) with --resume; otherwise change what the sentence "
+        "above names, and start a new run in another folder (--output)"
+    )
+
+
+def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json: bool, code: int) -> None:
     table = run.read_table()
     report["mean temperature (K)"] = float(table["temperature_K"].mean())
     report["last frame"] = int(table["step"][-1])
@@ -200,11 +215,10 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
         typer.echo(json.dumps(report, indent=2))
         return
     if report["stopped"]:
-        kept = (
-            f"Frames are kept up to step {report['last frame']}; the same command with --resume continues from there."
-        )
+        kept = f"Frames are kept up to step {report['last frame']}{_way_on(run, code)}."
         for line, style in ((report["stopped"], "bold red"), (kept, None)):
             console.print(plain(line), style=style, soft_wrap=True)
     typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K", nl=False)
     typer.echo(f", {report['ns per day']:.2f} ns/day")
-    typer.echo("\n".join(report["files"]))
+    for path in report["files"]:
+        typer.echo(printable(path, 4000))

@@ -71,9 +71,12 @@ def plan_length(
     """
     if ps is not None and steps is not None:
         raise ValueError("--ps and --steps both set the length of the run: give one of them")
-    saved = None if folder is None else Checkpoint(folder / "checkpoint.json").read()
-    if interval is None and saved is not None:
-        interval = int(saved["settings"]["steps between frames"])
+    checkpoint = None if folder is None else Checkpoint(folder / "checkpoint.json")
+    saved = checkpoint and checkpoint.read()
+    if checkpoint and saved and interval is None:
+        interval = saved["settings"].get("steps between frames")
+        if type(interval) is not int or interval < 1:
+            raise checkpoint.damaged(f"it says that its frames are {interval!r} steps apart")
     if steps is None:
         picoseconds = 1.0 if ps is None else ps
         exact = 1000 * picoseconds / timestep

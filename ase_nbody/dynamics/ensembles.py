@@ -53,6 +53,7 @@ def make_dynamics(
     Raises:
         ValueError: the ensemble is unknown, a number is out of range, or these atoms cannot be in the ensemble.
     """
+    ensemble = named_ensemble(ensemble)
     check_conditions(ensemble, timestep, temperature, pressure)
     _check_masses(atoms)
     check_constraints(atoms)
@@ -94,6 +95,11 @@ def draw_velocities(atoms: ase.Atoms, temperature: float, rng: np.random.Generat
         Stationary(atoms, preserve_temperature=False)
         if not atoms.pbc.any():
             ZeroRotation(atoms, preserve_temperature=False)
+
+
+def named_ensemble(name: str) -> str:
+    """The ensemble of this name, in capitals or not; an unknown name as it is."""
+    return name.lower() if name.lower() in ENSEMBLES else name
 
 
 def check_conditions(ensemble: str, timestep: float, temperature: float, pressure: float = 0.0) -> None:

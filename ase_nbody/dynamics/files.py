@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase.io.jsonio import decode, encode
 
-from ase_nbody.files.writing import write_whole
+from ase_nbody.files.writing import leftovers_of, write_whole
 
 try:
     import fcntl
@@ -20,6 +21,10 @@ except ImportError:  # on Windows, two runs in one folder go unnoticed
 
 class ResumeError(ValueError):
     """A run cannot start or continue in its folder; the message says why and what to do."""
+
+
+class FolderInUse(ResumeError):
+    """Another run is using the folder. It may end, so waiting helps."""
 
 
 class GrowingFile:
@@ -58,6 +63,7 @@ class GrowingFile:
         self.length, self.checksum = state["length"], state["crc32"]
         if not self.length:
             return
+        require_ordinary(self.path)
         found, checksum = 0, 0
         if self.path.exists():
             with open(self.path, "rb") as file:
@@ -96,6 +102,7 @@ class Checkpoint:
         Raises:
             ResumeError: the file is not a checkpoint, or somebody changed it.
         """
+        require_ordinary(self.path)
         if not self.path.exists():
             return None
         payload = self.path.read_bytes()
@@ -122,27 +129,70 @@ class Checkpoint:
                 f"{self.path} is incomplete: its checksum or an entry is missing, so something changed it. "
                 "Put the original back, or start the run in another folder."
             )
+        self._check(state)
         return state
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Refuse entries of other types or shapes than a run writes. Format 1 has no checksum that would tell."""
+        positions = state["positions"]
+        arrays = [state[name] for name in ("positions", "momenta", "cell")]
+        shapes = [getattr(positions, "shape", None)] * 2 + [(3, 3)]
+        files = state["files"].values() if isinstance(state["files"], dict) else [None]
+        counts = [state["step"], *(count for file in files for count in _counts(file))]
+        sound = (
+            all(isinstance(state[name], dict) for name in ("settings", "files", "variables", "results"))
+            and all(type(count) is int and count >= 0 for count in counts)
+            and all(isinstance(array, np.ndarray) and array.dtype == np.float64 for array in arrays)
+            and [array.shape for array in arrays] == shapes
+            and positions.shape[1:] == (3,)
+            and state["files"].keys() >= {"trajectory.extxyz", "table.csv"}
+            and (not state["results"] or getattr(state["results"].get("forces"), "shape", None) == positions.shape)
+        )
+        if not sound:
+            raise self.damaged("an entry has another type or shape than a run writes")
+
+    def damaged(self, what: str) -> ResumeError:
+        """The error that says what is wrong with the contents."""
+        return ResumeError(
+            f"{self.path} is damaged: {what}. Put the original back, or start the run in another folder."
+        )
+
+
+def _counts(file: Any) -> tuple[Any, Any]:
+    """Length and checksum of a growing file, or None where they are missing."""
+    return (file.get("length"), file.get("crc32")) if isinstance(file, dict) else (None, None)
 
 
 def remove_leftovers(target: Path) -> None:
     """Remove the temporary files that kills during ``write_whole(target, ...)`` left beside it."""
-    for path in target.parent.glob(f".{target.name}.*"):
-        if path.is_file():
-            path.unlink()
+    for path in leftovers_of(target):
+        path.unlink()
+
+
+def require_ordinary(path: Path) -> None:
+    """Refuse a folder, a pipe or a device in the place of a file, before it is opened: opening a pipe may never end.
+
+    Raises:
+        ResumeError: names the path.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ResumeError(f"{path} is {kind}, but must be a file: move it away, or choose another folder for the run")
 
 
 class FolderLock:
     """A lock that lets only one run at a time use a folder. It ends with its process, however the process ends.
 
     Raises:
-        ResumeError: another process uses the folder.
+        FolderInUse: another process uses the folder.
+        ResumeError: there is no such folder and none can be made, or its lock is no file.
     """
 
     def __init__(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise ResumeError(f"{folder} is a file: name another folder for the run")
         folder.mkdir(parents=True, exist_ok=True)
+        require_ordinary(folder / ".lock")
         self._file = open(folder / ".lock", "a")  # noqa: SIM115 (stays open as long as the lock is held)
         if fcntl is None:
             return
@@ -150,7 +200,7 @@ class FolderLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            raise ResumeError(f"another run is using {folder}: wait until it ends, or choose another folder") from error
+            raise FolderInUse(f"another run is using {folder}: wait until it ends, or choose another folder") from error
 
     @property
     def held(self) -> bool:

@@ -55,7 +55,8 @@ def frame(dynamics: MolecularDynamics, foreign: Sequence[str] = ()) -> str:
 
     It has positions, momenta, forces and energy as the calculator gives them, without the constraints' part, stress,
     time, the total charge if the structure has one, and which atoms are fixed (``move_mask``, from ``FixAtoms`` and
-    ``FixCartesian``; ASE makes the constraints from it again). ``foreign`` names the atoms' other arrays to write.
+    ``FixCartesian``; ASE makes the constraints from it again). Frames of a committee have ``energy_spread`` (eV) and
+    ``forces_spread`` (N, 3; eV/Angstrom), its standard deviations. ``foreign`` names the atoms' other arrays to write.
     """
     atoms = dynamics.atoms
     results = {
@@ -66,11 +67,17 @@ def frame(dynamics: MolecularDynamics, foreign: Sequence[str] = ()) -> str:
         results["stress"] = atoms.get_stress(apply_constraint=False)
     image = _image(atoms, foreign)
     image.info = {"step": dynamics.nsteps, "time_fs": time_fs(dynamics)}
+    further = list(foreign)
+    if has_spread(atoms.calc):
+        image.arrays["forces_spread"] = np.array(atoms.calc.forces_spread)
+        further.append("forces_spread")
+        if hasattr(atoms.calc, "energy_spread"):
+            image.info["energy_spread"] = float(atoms.calc.energy_spread)
     charge = atoms.info.get("charge")
     if isinstance(charge, Real) and charge:
         image.info["charge"] = float(charge)
     image.calc = SinglePointCalculator(image, **results)
-    return _text(image, foreign)
+    return _text(image, further)
 
 
 def row(dynamics: MolecularDynamics) -> dict[str, float]:

@@ -12,6 +12,8 @@ from ase_nbody.files.writing import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SOFTWARE = "ase-nbody"  # marks our pictures, so that no other is overwritten
+
 
 def draw_run(table: NDArray[np.void], target: NDArray[np.float64] | float | None = None) -> "Figure":
     """Draw the table of a run, as ``ResumableRun.read_table`` gives it.
@@ -52,10 +54,24 @@ def draw_run(table: NDArray[np.void], target: NDArray[np.float64] | float | None
 
 
 def write_picture(path: Path, table: NDArray[np.void], target: NDArray[np.float64] | float | None) -> None:
-    """Draw the table into a PNG file, which appears whole (see ``draw_run``)."""
+    """Draw the table into a PNG file, which appears whole (see ``draw_run``).
+
+    Raises:
+        FileExistsError: there is a file of this name that no run made.
+    """
+    if path.exists() and not is_picture_of_a_run(path):
+        raise FileExistsError(f"{path} is not a picture of a run: move it away")
     payload = io.BytesIO()
-    draw_run(table, target).savefig(payload, format="png", dpi=150)
+    draw_run(table, target).savefig(payload, format="png", dpi=150, metadata={"Software": _SOFTWARE})
     write_whole(path, payload.getvalue())
+
+
+def is_picture_of_a_run(path: Path) -> bool:
+    """Whether ``write_picture`` made this file."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return b"Software\0" + _SOFTWARE.encode() in file.read(4096)  # a text chunk before the pixels
 
 
 def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

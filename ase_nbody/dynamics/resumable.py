@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile, ResumeError, remove_leftovers
 from ase_nbody.dynamics.frames import csv_line, foreign_columns, frame, row
 from ase_nbody.dynamics.integrators import get_variables, set_variables, target_temperature
-from ase_nbody.dynamics.picture import write_picture
+from ase_nbody.dynamics.picture import is_picture_of_a_run, write_picture
 from ase_nbody.dynamics.ramp import TemperatureRamp
-from ase_nbody.dynamics.same_run import describe, refuse_differences, refuse_other_forces
+from ase_nbody.dynamics.same_run import LastFrame, describe, refuse_differences, refuse_moved, refuse_other_forces
 
 _RESULTS = ("energy", "free_energy", "forces", "stress")  # what integrators and frames ask a calculator for
 
@@ -98,7 +98,7 @@ class ResumableRun:
         self._checkpoint = Checkpoint(self.folder / "checkpoint.json")
         self._unsaved = _Unsaved()
         self._stopping, self._interrupted = False, False
-        self._last_step: int | None = None
+        self._last: LastFrame | None = None
         self._lock = FolderLock(self.folder)
         try:
             self.resumed_at = self._start_or_resume(resume)
@@ -124,11 +124,7 @@ class ResumableRun:
             raise ResumeError(f"the run in {self.folder} was closed: make another ResumableRun with resume=True")
         if self._interrupted:
             self._go_back()
-        if self._last_step not in (None, self.dynamics.nsteps):
-            raise ResumeError(
-                f"the integrator is at step {self.dynamics.nsteps}, but the last frame of the run in {self.folder} is "
-                f"of step {self._last_step}: let run_to alone make the steps, or resume the run from its checkpoint"
-            )
+        refuse_moved(self.folder, self._last, self.dynamics)
         if (steps - self.dynamics.nsteps) % self.interval:
             near = steps // self.interval * self.interval
             raise ValueError(
@@ -182,6 +178,7 @@ class ResumableRun:
 
         Raises:
             ImportError: matplotlib is not installed.
+            FileExistsError: ``run.png`` is there already, and no run made it.
         """
         table = self.read_table()
         if self._ramp is None:
@@ -209,17 +206,20 @@ class ResumableRun:
             remove_leftovers(path)
         saved = self._checkpoint.read()
         if saved is None:
-            for file in (self.trajectory, self.table):
-                if file.path.exists():
-                    raise ResumeError(f"{file.path} exists, but no checkpoint to resume from: choose another folder")
+            for path in (self.trajectory.path, self.table.path, self.picture):
+                if path.exists():
+                    raise ResumeError(f"{path} exists, but no checkpoint to resume from: choose another folder")
             return None
+        if not saved["step"] and self.picture.exists() and not is_picture_of_a_run(self.picture):
+            raise ResumeError(f"{self.picture} is not the picture of a run: move it away, or choose another folder")
         if not resume and not saved["step"]:  # nothing is lost: it was refused or killed before its first checkpoint
             for path in (self.trajectory.path, self.table.path, self._checkpoint.path):
                 path.unlink(missing_ok=True)
             return None
         if not resume:
             raise ResumeError(
-                f"{self.folder} holds a run of {saved['step']} steps: continue it with resume, or choose another folder"
+                f"{self.folder} holds a run of {saved['step']} steps: continue it with resume=True (--resume), or "
+                "choose another folder"
             )
         self._restore(saved)
         return int(saved["step"])
@@ -230,7 +230,7 @@ class ResumableRun:
         header = "" if self.table.length or self._unsaved.rows else csv_line(list(values))
         rows = self._unsaved.rows + header + csv_line(list(values.values()))
         self._unsaved = _Unsaved(self._unsaved.frames + frame(self.dynamics, self._foreign), rows, self._state())
-        self._last_step = self.dynamics.nsteps
+        self._last = LastFrame.of(self.dynamics)
 
     def _state(self) -> dict[str, Any]:
         """A copy of everything that the rest of the run depends on."""
@@ -262,10 +262,13 @@ class ResumableRun:
         """Put atoms, integrator, calculator and files into the saved state."""
         refuse_differences(self.folder, saved["settings"], self.settings, self._given)
         atoms = self.dynamics.atoms
-        atoms.set_cell(saved["cell"], apply_constraint=False)
-        atoms.set_positions(saved["positions"], apply_constraint=False)
-        atoms.set_momenta(saved["momenta"], apply_constraint=False)
-        set_variables(self.dynamics, saved["variables"])
+        try:
+            atoms.set_cell(saved["cell"], apply_constraint=False)
+            atoms.set_positions(saved["positions"], apply_constraint=False)
+            atoms.set_momenta(saved["momenta"], apply_constraint=False)
+            set_variables(self.dynamics, saved["variables"])
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            raise self._checkpoint.damaged(f"its state does not fit the integrator ({error})") from error
         self.dynamics.nsteps = int(saved["step"])
         forces = atoms.get_forces(apply_constraint=False)
         if saved["results"]:
@@ -273,7 +276,7 @@ class ResumableRun:
         _results(atoms.calc).update(saved["results"])  # equal to round-off; they came from a list of another age
         for file in (self.trajectory, self.table):
             file.cut_back(saved["files"][file.path.name])
-        self._last_step = self.dynamics.nsteps
+        self._last = LastFrame.of(self.dynamics)
 
     def _forget_lists(self) -> None:
         forget = getattr(self.dynamics.atoms.calc, "forget", None)

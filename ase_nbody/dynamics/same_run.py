@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase.io.jsonio import encode
@@ -12,6 +12,43 @@ from numpy.typing import NDArray
 from ase_nbody.dynamics.files import ResumeError
 from ase_nbody.dynamics.integrators import settings_of
 from ase_nbody.structure import labels_of
+
+
+class LastFrame(NamedTuple):
+    """The state of a run at its last frame."""
+
+    step: int
+    positions: NDArray[np.float64]
+    momenta: NDArray[np.float64]
+    cell: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, dynamics: MolecularDynamics) -> "LastFrame":
+        """A copy of the present state."""
+        atoms = dynamics.atoms
+        return cls(dynamics.nsteps, atoms.get_positions(), atoms.get_momenta(), atoms.cell.array.copy())
+
+
+def refuse_moved(folder: Path, last: LastFrame | None, dynamics: MolecularDynamics) -> None:
+    """Refuse to go on from another state than the last frame: the files of the run would not show what moved it.
+
+    Raises:
+        ResumeError: names what has changed.
+    """
+    if last is None:
+        return
+    now = LastFrame.of(dynamics)
+    if now.step != last.step:
+        raise ResumeError(
+            f"the integrator is at step {now.step}, but the last frame of the run in {folder} is of step {last.step}: "
+            "let run_to alone make the steps, or resume the run from its checkpoint"
+        )
+    for name, before, after in zip(LastFrame._fields[1:], last[1:], now[1:], strict=True):
+        if not np.array_equal(before, after, equal_nan=True):
+            raise ResumeError(
+                f"something changed the {name} of the atoms since the last frame of the run in {folder} (step "
+                f"{now.step}): let run_to alone move them, or start a run in another folder with them"
+            )
 
 
 def describe(dynamics: MolecularDynamics) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class NBodyCalculator(Calculator):
 
     Warns, once:
         ExtrapolationWarning: atoms are closer together, or surrounded otherwise, than in the training data.
+        ChargeWarning: ``atoms.info["charge"]`` is not zero, and the model does not predict charges.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]  # noqa: RUF012
@@ -115,6 +116,9 @@ class NBodyCalculator(Calculator):
         )
         self._evaluation: Evaluation | None = None
         self._spreads: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return type(self).__name__ + repr(self.evaluator).removeprefix(type(self.evaluator).__name__)
 
     def _get_name(self) -> str:
         return "nbody"
@@ -165,7 +169,8 @@ class NBodyCalculator(Calculator):
         """What has changed since the last calculation (ASE's interface).
 
         If the atoms have moved, nothing else is compared; in dynamics they move at every step. A change of the total
-        charge counts only if the model gives charges, and one of the labels only if it has labelled parts.
+        charge counts only if the model gives charges or if it is the first that it ignores, and one of the labels only
+        if it has labelled parts.
         """
         before = self.atoms
         if before is not None and len(before) == len(atoms):
@@ -173,7 +178,8 @@ class NBodyCalculator(Calculator):
                 moved = not np.abs(atoms.positions - before.positions).max(initial=0.0) <= tol
             if moved:
                 return ["positions"]
-        return super().check_state(atoms, tol) + changed_charge(self, atoms) + changed_labels(self, atoms)
+        charge = changed_charge(self, atoms, self.evaluator.warns_of_charge)
+        return super().check_state(atoms, tol) + charge + changed_labels(self, atoms)
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A result by its name, calculated if the atoms have changed (ASE's interface)."""

@@ -53,10 +53,10 @@ def attach_spreads(atoms: ase.Atoms, spreads: dict[str, Any]) -> None:
         atoms.arrays["forces_spread"] = spreads["forces_spread"].copy()
 
 
-def changed_charge(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
-    """``["charge"]`` if the total charge of the atoms has changed and the calculator's model gives charges."""
+def changed_charge(calculator: Calculator, atoms: ase.Atoms, watched: bool = False) -> list[str]:
+    """``["charge"]`` if the total charge has changed and is ``watched``, or the calculator's model gives charges."""
     before = calculator.atoms
-    if before is None or "charges" not in calculator.implemented_properties:
+    if before is None or not (watched or "charges" in calculator.implemented_properties):
         return []
     same = np.array_equal(before.info.get("charge", 0), atoms.info.get("charge", 0))  # whatever stands there
     return [] if same else ["charge"]

@@ -5,11 +5,14 @@ import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_GENERATOR = '<meta name="generator" content="ase-nbody">'  # marks our reports, so that no other file is overwritten
+_BEGINNING = f'<!doctype html><html lang="en"><head><meta charset="utf-8">{_GENERATOR}'
 _STYLE = """
 body { font: 15px/1.4 sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; } td, th { text-align: left; padding: .25em .8em; vertical-align: top; }
@@ -25,14 +28,34 @@ def require_plots() -> None:
         ImportError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise ImportError("the report needs matplotlib: pip install matplotlib")
+        raise ImportError('the report needs matplotlib: pip install "ase-nbody[plot]"')
 
 
 def page(title: str, *parts: str) -> bytes:
     """A complete HTML file. Each part is HTML already."""
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    head = f"<title>{escape(title)}</title><style>{_STYLE}</style>"
     body = f"<h1>{escape(title)}</h1>{''.join(parts)}"
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
+    return f"{_BEGINNING}{head}</head><body>{body}</body></html>\n".encode()
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to write a report over anything but a report. Call this before the long work whose results it shows.
+
+    Raises:
+        FileExistsError: there is a file or folder of this name that is not a report of this package.
+        FileNotFoundError: the folder of the report does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} for the report {path.name}: make it first")
+    if path.exists() and not _is_page(path):
+        raise FileExistsError(f"{path} exists and is not a report: choose another name for the report")
+
+
+def _is_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(_BEGINNING)) == _BEGINNING.encode()
 
 
 def heading(text: str) -> str:

@@ -1,6 +1,7 @@
 """Write files that appear complete or not at all."""
 
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -34,3 +35,9 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def leftovers_of(path: Path) -> list[Path]:
+    """The temporary files that kills during ``write_whole(path, ...)`` left. Other dot files beside it are not ours."""
+    pattern = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
+    return [other for other in path.parent.glob(".*") if pattern.fullmatch(other.name) and other.is_file()]

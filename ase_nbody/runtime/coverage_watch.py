@@ -39,7 +39,7 @@ class CoverageWatch:
         self._seen: Structure | None = None
 
     def check(self, evaluation: Evaluation) -> None:
-        """Warn if an atom of the evaluated structure is outside. The sentence has the committee's spread there.
+        """Warn if an atom of the evaluated structure is outside. The sentence has the committee's spread.
 
         Warns:
             ExtrapolationWarning: an atom is outside, and there has been no such warning before.
@@ -50,8 +50,8 @@ class CoverageWatch:
         if self._seen is not None and still_valid(self._seen, structure, self._radius, _SKIN_ANGSTROM):
             return
         if (found := self.first_unlike(structure)) is not None:
-            atom, sentence = found
-            warnings.warn(f"{sentence}: {_trust(evaluation, atom)}", ExtrapolationWarning, 2)
+            _, sentence = found
+            warnings.warn(f"{sentence}: {_trust(evaluation)}", ExtrapolationWarning, 2)
             self._limits = []  # reached only if the warning is not an error
         self._seen = structure
 
@@ -139,10 +139,10 @@ def _some(formulas: Sequence[str]) -> str:
     return ", ".join(found) + (f" and {len(formulas) - 4} others" if len(formulas) > 4 else "")
 
 
-def _trust(evaluation: Evaluation, atom: int) -> str:
+def _trust(evaluation: Evaluation) -> str:
     """What follows from it, with the committee's opinion where there is one."""
     known = ""
     if len(evaluation.predictions) > 1:
-        spread = float(np.linalg.norm(evaluation.spread("forces")[atom]))
-        known = f" The networks' forces on it have a standard deviation of {spread:.2g} eV/Angstrom."
+        spread = float(evaluation.spread("energy")) / len(evaluation.structure)  # symmetry can make forces vanish
+        known = f" The networks' energies have a standard deviation of {spread:.2g} eV per atom."
     return f"energies and forces are guesses there.{known} Train on such structures. This warning comes only once."

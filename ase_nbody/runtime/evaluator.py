@@ -16,6 +16,7 @@ from ase_nbody.hierarchy.tables import Hierarchy, concatenate
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.network.outputs import Output, outputs_of
 from ase_nbody.prediction import Prediction
+from ase_nbody.runtime.charge_watch import ChargeWatch
 from ase_nbody.runtime.coverage_watch import CoverageWatch
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, require_finite, split_batch
 from ase_nbody.runtime.extrapolation import ProximityWatch
@@ -55,6 +56,7 @@ class Evaluator:
     Warns, once:
         ExtrapolationWarning: atoms are closer together than in the training data (see ``ProximityWatch``), or their
             surroundings are unlike all of these (see ``CoverageWatch``).
+        ChargeWarning: a structure has a total charge, and not all networks predict charges.
     """
 
     @undisturbed()
@@ -86,6 +88,7 @@ class Evaluator:
         self.followed = [VerletHierarchy(layout, self.settings.skin, self.device) for layout in self.layouts]
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
         self._coverage = CoverageWatch([network.config.coverage for network in self.networks])
+        self._charge = ChargeWatch(used=any(output.name == "charges" for output in self.outputs))
         self._memory = MemoryGuard()
 
     @property
@@ -99,6 +102,15 @@ class Evaluator:
         """What every network gives beside energies, forces and virials."""
         first, *others = [outputs_of(network.config.outputs) for network in self.networks]
         return tuple(output for output in first if all(output in of_other for of_other in others))
+
+    def __repr__(self) -> str:
+        several = f"{len(self.networks)} network{'s' * (len(self.networks) > 1)}"
+        return f"{type(self).__name__}({', '.join(self.species)}; {several}; {self.device}, {self.settings.dtype})"
+
+    @property
+    def warns_of_charge(self) -> bool:
+        """Whether a total charge would cause the warning that no network looks at it."""
+        return not self._charge.quiet
 
     def forget(self) -> None:
         """Search neighbours anew at the next call of ``follow``, which then depends on nothing but its structure.
@@ -172,6 +184,7 @@ class Evaluator:
         self._refuse_unknown_species(structure)
         hierarchies = [make(layout) for layout in range(len(self.layouts))]
         self._proximity.check(structure)
+        self._charge.check(structure.charge)
         return hierarchies
 
     def _trusted(self, evaluation: Evaluation) -> Evaluation:

@@ -12,7 +12,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 @dataclass(frozen=True)
 class Settings:
-    """The keywords of an ``Evaluator``, which documents them. Numbers of numpy and devices of torch become plain ones.
+    """The keywords of an ``Evaluator``, which documents them. They are plain: ``torch.float32`` becomes ``"float32"``.
 
     Raises:
         ValueError: one of the values is not allowed.
@@ -58,9 +58,10 @@ def _device(given: Any) -> str:
 
 
 def _dtype(given: Any) -> str:
-    if not isinstance(given, str) or given not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {given!r}")
-    return str(given)
+    for name, dtype in DTYPES.items():
+        if (isinstance(given, str) and given == name) or (isinstance(given, torch.dtype) and given == dtype):
+            return name
+    raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {given!r}")
 
 
 def _compile(given: Any) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ase_nbody.dynamics.files import FolderLock, ResumeError
+from ase_nbody.dynamics.files import FolderInUse, FolderLock, ResumeError
 from ase_nbody.files.archive import ModelFileError, read_card
 from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import ConfigError, TrainingConfig, differences
@@ -53,13 +53,15 @@ def only_run_in(folder: Path, wait: Callable[[], None] | None = None) -> Iterato
     while lock is None:
         try:
             lock = FolderLock(folder)
-        except ResumeError as error:
+        except FolderInUse as error:
             if wait is None:
                 raise ConfigError(
                     f"another training is running in {folder}: wait until it ends, or choose another 'output'"
                 ) from error
             wait, _ = (lambda: None), wait()
             time.sleep(_SECONDS_BETWEEN_TRIALS)
+        except ResumeError as error:
+            raise ConfigError(str(error)) from error
     multiprocessing.util.register_after_fork(lock, FolderLock.release)  # workers that outlive a kill must not hold it
     try:
         _sweep(folder)

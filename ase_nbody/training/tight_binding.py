@@ -21,7 +21,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
-from ase_nbody.files.writing import write_whole
+from ase_nbody.files.writing import leftovers_of, write_whole
 from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, LABEL_ARRAYS
 from ase_nbody.training.config import ConfigError, PretrainingConfig
 from ase_nbody.training.molecules import EnergyShift, describe_ions, energy_shift, find_molecules, free_molecule
@@ -191,7 +191,7 @@ def _as_extxyz(frames: Sequence[Atoms]) -> bytes:
 def _remove_runs(folder: Path, files: Sequence[Path]) -> None:
     """Remove the files of the runs and what kills left of them, and the folder if nothing else is in it."""
     for file in files:
-        for own in (file, *folder.glob(f".{file.name}.*")):
+        for own in (file, *leftovers_of(file)):
             own.unlink()
     with contextlib.suppress(OSError):
         folder.rmdir()

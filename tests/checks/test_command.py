@@ -52,6 +52,17 @@ def test_names_with_an_at_and_an_index(check, model, structure, tmp_path):
     assert {row["system"] for row in json.loads(out)["findings"]} == {"CH4O", "H2O"}
 
 
+def test_a_report_overwrites_nothing_but_a_report(check, model, structure, tmp_path):
+    before = model.read_bytes()
+    code, _, err = check(model, structure, *QUICK, "--html", model)
+    assert (code, "exists and is not a report" in " ".join(err.split())) == (1, True)
+    assert model.read_bytes() == before
+    code, _, err = check(model, structure, *QUICK, "--html", tmp_path / "missing" / "report.html")
+    assert (code, "there is no folder" in " ".join(err.split())) == (1, True)
+    for _ in range(2):
+        assert check(model, structure, *QUICK, "--html", tmp_path / "report.html")[0] == 0
+
+
 def test_a_failed_check_is_exit_code_one(check, model, structure, tmp_path, monkeypatch):
     monkeypatch.setattr("ase_nbody.checks.symmetry.ROUND_OFF", 1e-30)
     code, out, _ = check(model, structure, *QUICK, "--json", "--html", tmp_path / "report.html")

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from ase import units
 from ase.constraints import FixAtoms
+from ase.io.jsonio import encode
 from ase.md.andersen import Andersen
 from ase.md.verlet import VelocityVerlet
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.dynamics import ResumableRun, ResumeError
+from ase_nbody.dynamics.files import Checkpoint
 
 
 def test_a_run_is_never_overwritten(dynamics_of, tmp_path, run):
@@ -100,6 +102,93 @@ sys.stdin.read()
 """
 
 
+def test_files_of_the_user_stay(dynamics_of, tmp_path, run):
+    """A run removes only temporary files that it may have written, and draws over no picture but its own."""
+    mine = [tmp_path / name for name in (".checkpoint.json.bak", ".run.png.xcf", ".run.png.0123456789")]
+    for path in (*mine, tmp_path / "run.png"):
+        path.write_text("mine")
+    with pytest.raises(ResumeError, match=r"run\.png exists, but no checkpoint"):
+        ResumableRun(dynamics_of("verlet"), tmp_path)
+    (tmp_path / "run.png").unlink()
+    with ResumableRun(dynamics_of("verlet"), tmp_path, interval=5) as running:
+        running.run_to(5)
+        running.draw()
+        running.draw()  # over its own
+        (tmp_path / "run.png").write_text("mine")
+        with pytest.raises(FileExistsError, match="not a picture of a run"):
+            running.draw()
+    assert all(path.read_text() == "mine" for path in (*mine, tmp_path / "run.png"))
+
+
+def test_a_picture_of_the_user_in_the_way_of_a_run_without_steps(dynamics_of, tmp_path, run):
+    run(dynamics_of("verlet"), tmp_path, 0)
+    (tmp_path / "run.png").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(ResumeError, match="not the picture of a run"):
+            ResumableRun(dynamics_of("verlet"), tmp_path, resume=resume)
+    assert (tmp_path / "run.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+@pytest.mark.parametrize("name", [".lock", "checkpoint.json", "trajectory.extxyz", "table.csv"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_is_refused_at_once(name, kind, dynamics_of, tmp_path, run):
+    run(dynamics_of("verlet"), tmp_path, 5)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name) if kind == "pipe" else (tmp_path / name).mkdir()
+    with pytest.raises(ResumeError, match=rf"{name} is a {kind}.*, but must be a file"):
+        ResumableRun(dynamics_of("verlet"), tmp_path, interval=5, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(step="12a"),
+        lambda state: state.update(step=-1),
+        lambda state: state.update(settings=[]),
+        lambda state: state.update(positions=state["momenta"][:1]),
+        lambda state: state.update(momenta=3),
+        lambda state: state.update(cell=None),
+        lambda state: state["files"].pop("table.csv"),
+        lambda state: state["files"].update({"table.csv": {"length": "long", "crc32": 0}}),
+        lambda state: state.update(files={"table.csv": 3}),
+        lambda state: state.update(variables={}),
+        lambda state: state["variables"].update(rng={"bit_generator": "PCG64"}),
+        lambda state: state["variables"].update(rng=5),
+        lambda state: state["results"].pop("forces"),
+    ],
+)
+def test_a_forged_checkpoint_is_refused(change, dynamics_of, tmp_path, run):
+    """Format 1 has no checksum, so anything can stand there."""
+    run(dynamics_of("langevin"), tmp_path, 5)
+    path = tmp_path / "checkpoint.json"
+    state = Checkpoint(path).read()
+    del state["format"]
+    change(state)
+    path.write_text(encode({"format": 1, **state}))
+    with pytest.raises(ResumeError, match=r"checkpoint\.json is damaged"):
+        ResumableRun(dynamics_of("langevin"), tmp_path, interval=5, resume=True)
+
+
+def test_atoms_that_others_move_between_two_calls(dynamics_of, tmp_path):
+    """A run that went on would have a jump in its trajectory that nothing explains."""
+    with ResumableRun(dynamics_of("verlet"), tmp_path, interval=5) as running:
+        running.run_to(5)
+        atoms = running.dynamics.atoms
+        for name, change in (
+            ("positions", lambda: atoms.positions.__setitem__((0, 0), atoms.positions[0, 0] + 1e-6)),
+            ("momenta", lambda: atoms.set_momenta(1.001 * atoms.get_momenta())),
+            ("cell", lambda: atoms.set_cell(1.001 * atoms.cell)),
+        ):
+            before = atoms.positions.copy(), atoms.get_momenta(), atoms.cell.array.copy()
+            change()
+            with pytest.raises(ResumeError, match=f"something changed the {name} of the atoms"):
+                running.run_to(10)
+            atoms.positions, atoms.cell = before[0], before[2]
+            atoms.set_momenta(before[1])
+        assert running.run_to(10)
+
+
 def test_one_run_at_a_time(dynamics_of, tmp_path, run):
     """A lock that another process holds keeps a run out; a killed process leaves no lock behind."""
     command = [sys.executable, "-c", LOCKING, tmp_path]
@@ -129,7 +218,7 @@ def test_garbage_is_cut_off_and_damage_is_refused(dynamics_of, tmp_path, run):
             with pytest.raises(ResumeError, match=rf"{name} was \d+ bytes long at the checkpoint"):
                 ResumableRun(dynamics_of("langevin"), folder, interval=5, resume=True)
         (folder / name).write_bytes(half[name] + half[name][:200] + b"\xff\x00 garbage")
-    for name in (".checkpoint.json.x1y2z3", ".run.png.01234567"):  # as kills in the middle of writing leave them
+    for name in (".checkpoint.json.0a1b2c3d", ".run.png.01234567"):  # as kills in the middle of writing leave them
         (folder / name).write_bytes(b"{")
     assert run(dynamics_of("langevin"), folder, 20, resume=True) == unbroken
     assert sorted(os.listdir(folder)) == sorted([".lock", "trajectory.extxyz", "table.csv", "checkpoint.json"])

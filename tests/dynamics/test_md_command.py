@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.constraints import FixAtoms
+from ase.io.jsonio import decode, encode
 
 from ase_nbody import save_model
 from ase_nbody.files.archive import shipped_models
@@ -74,6 +75,10 @@ def test_a_committee_and_its_bound(md):
     assert md(*command, "--max-temperature", 1e9, "--max-spread", 1e6)[0] == 0
     spread = np.genfromtxt("md/table.csv", delimiter=",", names=True)["spread_eV_per_A"]
     assert (spread > 0).all()
+    frames = ase.io.read("md/trajectory.extxyz", ":")
+    largest = [np.linalg.norm(frame.arrays["forces_spread"], axis=1).max() for frame in frames]
+    np.testing.assert_allclose(largest, spread, rtol=1e-6)
+    assert all(frame.info["energy_spread"] > 0 for frame in frames)
     code, out, err = md(*command, "--max-spread", spread[0] / 2, "--output", "stopped", "--json")
     assert code == 1
     assert "the committee's force spread on atom" in json.loads(out)["stopped"]
@@ -189,6 +194,59 @@ def test_lengths_are_kept_to_the_step(md, contents):
 
 
 @pytest.mark.usefixtures("inputs")
+def test_the_way_on_after_the_monitor(md):
+    """The same command would stop again."""
+    command = ("a.nbody", "methanol.extxyz", "--steps", 10, "--interval", 1, "--output")
+    assert md(*command, "free")[0] == 0
+    forces = [np.linalg.norm(f.get_forces(), axis=1).max() for f in ase.io.read("free/trajectory.extxyz", ":")]
+    code, _, err = md(*command, "start", "--max-force", forces[0] / 2)
+    assert (code, "--resume" in err, "The same command would stop again: change" in err) == (1, False, True)
+    later = next(f for f in forces if f > forces[0])
+    code, _, err = md(*command, "later", "--max-force", (later + forces[0]) / 2)
+    assert code == 1
+    assert "would make the same steps and stop again. To go on from there, raise the bound (--max-force" in err
+    assert md(*command, "later", "--max-force", 1e6, "--resume")[0] == 0
+
+
+@pytest.mark.usefixtures("inputs")
+def test_escapes_in_the_name_of_the_folder_are_shown(md):
+    code, out, _ = md("a.nbody", "methanol.extxyz", "--steps", 0, "--output", "a\x1b[31mb")
+    assert (code, "\x1b" in out, "a\\x1b[31mb/table.csv" in out) == (0, False, True)
+
+
+@pytest.mark.usefixtures("inputs")
+def test_names_of_ensembles_in_capitals(md):
+    assert md("a.nbody", "methanol.extxyz", "--steps", 10, "--ensemble", "NVT")[0] == 0
+    assert md("a.nbody", "methanol.extxyz", "--steps", 20, "--ensemble", "nvt", "--resume", "--interval", 10)[0] == 0
+
+
+@pytest.mark.usefixtures("inputs")
+def test_the_folder_of_other_work(md):
+    """A run in the user's own folder leaves what is there, and refuses a picture in the way of its own."""
+    mine = [Path(name) for name in ("run.png", ".checkpoint.json.bak", ".run.png.xcf")]
+    for path in mine:
+        path.write_text("mine")
+    command = ("a.nbody", "methanol.extxyz", "--steps", 5, "--output", ".")
+    code, _, err = md(*command)
+    assert (code, "run.png exists, but no checkpoint" in err) == (1, True)
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize("interval", [None, "12a", 0, [20]])
+def test_a_forged_distance_of_frames(interval, md):
+    command = ("a.nbody", "methanol.extxyz", "--steps", 10)
+    assert md(*command)[0] == 0
+    state = decode(Path("md/checkpoint.json").read_text(), always_array=False)
+    del state["sha256"]
+    state["settings"].pop("steps between frames")
+    state["settings"] |= {} if interval is None else {"steps between frames": interval}
+    Path("md/checkpoint.json").write_text(encode({**state, "format": 1}))
+    code, _, err = md(*command, "--resume")
+    assert (code, "checkpoint.json is damaged" in err) == (1, True), err
+
+
+@pytest.mark.usefixtures("inputs")
 def test_a_refused_command_is_not_in_the_way(md):
     command = ("a.nbody", "methanol.extxyz", "--steps", 10)
     ase.io.write("foreign.xyz", ase.Atoms("Xe"))
@@ -286,7 +344,7 @@ def test_refusals(md, contents):
     assert md(*command)[0] == 0
     before = contents("md")
     for arguments, culprit in (
-        ((), "md holds a run of 20 steps: continue it with resume"),
+        ((), "md holds a run of 20 steps: continue it with resume=True (--resume)"),
         (("--resume", "--temperature", 310), "temperature was 300.0 and is 310.0"),
         (("--resume", "--seed", 3), "seed was 0 and is 3"),
         (("--resume", "--ensemble", "nve"), "integrator was Langevin and is VelocityVerlet"),

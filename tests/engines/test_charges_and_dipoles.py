@@ -1,13 +1,14 @@
 """Partial charges and dipole moments through the calculator, in ASE's names and units."""
 
 import copy
+import warnings
 
 import ase.build
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 
-from ase_nbody import NBodyCalculator, NBodyNetwork, load_model, save_model
+from ase_nbody import ChargeWarning, NBodyCalculator, NBodyNetwork, load_model, save_model
 from ase_nbody.engines import evaluate_together
 from ase_nbody.runtime import blocks, runner
 
@@ -138,3 +139,23 @@ def test_in_blocks_too(charged, systems, monkeypatch):
     monkeypatch.setitem(runner.WHOLE_ATOMS, "cpu", 1)
     for found, other in zip(calculated(charged, atoms), expected, strict=True):
         np.testing.assert_allclose(found, other, atol=1e-11)
+
+
+def test_a_charge_that_the_model_ignores_is_told_once(network, systems):
+    atoms = systems["molecule"]()
+    atoms.calc = NBodyCalculator(network)
+    neutral = atoms.get_potential_energy()
+    atoms.info["charge"] = 1
+    with pytest.warns(ChargeWarning, match=r"total charge of \+1 e .*which this model does not look at"):
+        assert atoms.get_potential_energy() == neutral
+    atoms.info["charge"] = -1
+    atoms.rattle(0.01)
+    atoms.get_potential_energy()  # warnings are errors in these tests
+    with pytest.warns(ChargeWarning):
+        NBodyCalculator(network).evaluate([atoms])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strict = NBodyCalculator(network)
+        for _ in range(2):
+            with pytest.raises(ChargeWarning):
+                strict.get_property("energy", atoms)

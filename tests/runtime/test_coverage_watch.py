@@ -94,13 +94,21 @@ def test_free_atoms_cause_none_if_the_data_have_them(make_network) -> None:
     assert len(sentences(evaluator, ase.Atoms("C"))) == 1
 
 
-def test_a_committee_tells_how_far_its_forces_differ(make_network) -> None:
+def test_a_committee_tells_how_far_its_energies_differ(make_network) -> None:
     known = coverage_of(molecule("CH3CH2OH"))
     evaluator = Evaluator([make_network(seed=seed, coverage=known) for seed in (1, 2)])
     (sentence,) = sentences(evaluator, molecule("C6H6"))
     (evaluation,) = evaluator.evaluate([Structure.from_atoms(molecule("C6H6"))])
-    spread = np.linalg.norm(evaluation.spread("forces")[0])
-    assert f"standard deviation of {spread:.2g} eV/Angstrom" in sentence
+    spread = np.std(evaluation.members("energy")) / 12
+    assert f"energies have a standard deviation of {spread:.2g} eV per atom" in sentence
+
+
+def test_forces_that_vanish_by_symmetry_are_not_taken_for_certainty(make_network) -> None:
+    known = coverage_of(molecule("CH3CH2OH"))
+    evaluator = Evaluator([make_network(seed=seed, coverage=known) for seed in (1, 2)])
+    (sentence,) = sentences(evaluator, bulk("C"))
+    assert "e-" not in sentence
+    assert "eV per atom" in sentence
 
 
 def test_without_the_entry_nothing_is_said(make_network) -> None:

@@ -183,7 +183,10 @@ def test_new_folders_and_files_are_private(umask, mode, home, small_network):
     lock = path.with_suffix(".lock")
     if lock.exists():
         assert modes.pop(f"deep/cache/{lock.name}") == 0o600
-    assert modes == {"deep": 0o700, "deep/cache": 0o700, f"deep/cache/{path.name}": mode}
+    assert modes == {
+        **dict.fromkeys(("deep", "deep/cache", "deep/cache/torch"), 0o700),
+        f"deep/cache/{path.name}": mode,
+    }
 
 
 @pytest.mark.usefixtures("keep")
@@ -226,10 +229,12 @@ except OSError as error:
 
 def test_a_full_disk_does_not_end_the_process(tmp_path):
     """A limit for the size of files stands for the disk. Torch's writer of files aborts the process (-6)."""
-    result = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "NBODY_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == os.strerror(errno.EFBIG)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
 # --- damaged files ---------------------------------------------------------------------------------------------------

@@ -22,7 +22,10 @@ class UntrustedCodeError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """The folder that ``NBODY_CACHE`` of the environment names (``~`` is the home folder), or the user's cache folder."""
+    """The folder that ``NBODY_CACHE`` of the environment names, or the user's cache folder.
+
+    ``~`` in the variable is the home folder.
+    """
     named = os.environ.get("NBODY_CACHE")
     return Path(named).expanduser().absolute() if named else platformdirs.user_cache_path("ase-nbody")
 

@@ -37,9 +37,12 @@ def private_torch_cache() -> Iterator[Path]:
         folder = _folder()
         places = {_TORCH: str(folder), _TRITON: str(folder / "triton")}
         # Some parts of torch ignore the environment and take a folder below that for temporary files.
-        with mock.patch.object(tempfile, "tempdir", str(folder)), mock.patch.dict(os.environ, places):
-            with config.patch({name: False for name in _HEADERS if _known(config, name)}):
-                yield folder
+        with (
+            mock.patch.object(tempfile, "tempdir", str(folder)),
+            mock.patch.dict(os.environ, places),
+            config.patch({name: False for name in _HEADERS if _known(config, name)}),
+        ):
+            yield folder
 
 
 def _known(config: ModuleType, name: str) -> bool:

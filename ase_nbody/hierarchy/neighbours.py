@@ -72,7 +72,8 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
     """All ordered pairs within ``cutoff`` Angstrom. In a small cell, a neighbour may occur as several images.
 
     Raises:
-        StructureError: the atoms have far more neighbours than in any material, or share a place. It is raised before memory is spent.
+        StructureError: the atoms have far more neighbours than in any material, or share a place. It is raised
+            before memory is spent.
     """
     return Pairs(*(tensor.numpy() for tensor in find_edges(structure, cutoff).tensors()))
 

@@ -8,6 +8,7 @@ folder (see ``aot_cache``) and never beside a model: a model from a stranger can
 
 import io
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.aot_cache import cache_folder, read_trusted, trusted_place
 from ase_nbody.runtime.aot_key import library_key
-from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
+from ase_nbody.runtime.aot_loader import is_full, load_code, torch_is_tested
 from ase_nbody.runtime.aot_package import DamagedCodeError, packed, signature, unpacked
 from ase_nbody.runtime.fallback import first_line
 from ase_nbody.runtime.torch_cache import private_torch_cache
@@ -61,6 +62,9 @@ def load_library(network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork
     try:
         code = load_code(str(path), network.one_hot.device, _taken(network, traceable))
     except Exception as error:
+        if is_full(error):
+            place = tempfile.gettempdir()
+            raise RuntimeError(f"{path} cannot be loaded, because {place} is full: make room there") from error
         raise RuntimeError(
             f"{path} cannot be loaded ({first_line(error)}): remove it, and it is compiled anew"
         ) from error

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -310,3 +311,22 @@ def test_code_that_no_loader_reads_is_named_with_a_remedy(home, small_network, s
     atoms.calc, other.calc = NBodyCalculator(small_network, compile=True), NBodyCalculator(small_network)
     with pytest.warns(RuntimeWarning, match=r"-whole.code cannot be loaded .*: remove it, and it is compiled anew"):
         assert atoms.get_potential_energy() == other.get_potential_energy()
+
+
+@pytest.mark.usefixtures("keep")
+def test_a_full_folder_of_temporary_files_is_named(home, small_network, systems, monkeypatch):
+    """The code is good, so nobody is told to remove it. Torch's own loader is not tried: it leaves files behind."""
+
+    def full(path, device):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(aot_loader, "torch_is_tested", lambda: True)
+    monkeypatch.setattr(aot_loader, "_load_privately", full)
+    monkeypatch.setattr(aot_loader, "_load_publicly", lambda *_: pytest.fail("tried"))
+    (home / "tmp").mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(home / "tmp"))
+    atoms = systems["triclinic"]()
+    atoms.calc = NBodyCalculator(small_network, compile=True)
+    with pytest.warns(RuntimeWarning, match=r"-whole.code cannot be loaded, because .*tmp is full: make room there"):
+        atoms.get_potential_energy()
+    assert not list((home / "tmp").iterdir())

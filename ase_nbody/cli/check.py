@@ -48,6 +48,7 @@ def check(
         require_replaceable(html)
     card = read_card(model)["card"]
     kelvin = temperature if temperature is not None else example_temperature(card)
+    frames = _structures(card, structures or [], index, model)
     with Progress(
         TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:
@@ -55,7 +56,7 @@ def check(
         findings = list(
             run_checks(
                 NBodyCalculator(model),
-                _structures(card, structures or [], index, model),
+                frames,
                 only=only or (),
                 without=() if compiled else COMPILED,
                 large=large,
@@ -77,24 +78,12 @@ def check(
         raise typer.Exit(1)
 
 
-def _as_slice(index: str) -> str:
-    """The slice of the one frame that a number chooses; a slice is returned as it is."""
-    return index if ":" in index else f"{index}:{int(index) + 1 or ''}"
-
-
 def _structures(card: dict[str, object], paths: list[Path], index: str, model: str) -> "list[ase.Atoms]":
     """The structures in the given files, or the example in the model file."""
-    import ase.io
-
-    from ase_nbody.data.file_names import data_file
+    from ase_nbody.data.structures import read_structures
 
     if paths:
-        named = [data_file(path, index, default="0") for path in paths]
-        return [
-            atoms
-            for path, chosen in named
-            for atoms in ase.io.read(path, index=_as_slice(chosen), do_not_split_by_at_sign=True)
-        ]
+        return [atoms for path in paths for atoms in read_structures(path, index, default="0")]
     example = example_structure(card)
     if example is None:
         raise ValueError(

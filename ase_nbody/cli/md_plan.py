@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import ase
-import ase.io
 import numpy as np
 
+from ase_nbody.data.structures import read_structures
 from ase_nbody.dynamics.ensembles import check_conditions, check_temperature, draw_velocities
 from ase_nbody.dynamics.files import Checkpoint
 from ase_nbody.files.archive import read_card
@@ -117,23 +117,19 @@ def read_structure(structure: str | None, model: str) -> ase.Atoms:
     """The last frame of a structure file, or without a file the example in the model's card.
 
     Raises:
-        ValueError: there is no such file, ASE reads no atoms from it, or the model has no example.
+        ValueError: there is no such file, no atoms can be read from it, or the model has no example.
     """
     if structure is None:
         example = example_structure(read_card(model)["card"])
         if example is None:
             raise ValueError(f"the model {model} has no example structure: name a file, nbody md {model} STRUCTURE")
         return example.to_atoms()
-    path = Path(structure).expanduser()
     try:
-        atoms = ase.io.read(str(path), do_not_split_by_at_sign=path.exists())
+        atoms = read_structures(structure, "-1", default="-1")[0]
     except FileNotFoundError:
         raise ValueError(f"there is no structure file {structure}") from None
-    except Exception as error:  # ASE's many readers raise errors of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"ASE cannot read a structure from {structure} ({reason})") from error
-    if not isinstance(atoms, ase.Atoms) or not len(atoms):
-        raise ValueError(f"{structure} must hold a structure, but ASE reads {'no atoms' if atoms else 'none'} from it")
+    if not len(atoms):
+        raise ValueError(f"{structure} must hold a structure, but its last frame has no atoms")
     if not np.isfinite(atoms.get_momenta()).all():
         raise ValueError(f"the velocities in {structure} are not all finite: correct the file")
     return atoms

@@ -19,6 +19,7 @@ from ase.io.formats import (
     open_with_compression,
 )
 
+from ase_nbody.data.arrays import next_in_bounds
 from ase_nbody.data.labels import DataError
 from ase_nbody.data.xyz import names_in_headers, parse_xyz, xyz_texts
 from ase_nbody.text import printable
@@ -27,6 +28,7 @@ _LONGEST_LINE_BYTES = 2**26  # in text of other formats than xyz
 _BLOCK_BYTES = 2**20
 _XYZ, _DATABASES = "extxyz", ("db", "json")
 _LAMMPS = "lammps-dump-text"
+_TEXT = ("cif",)  # text that ASE opens as binary
 # Where the number of atoms stands in formats whose parsers believe any number.
 _CLAIMS = {
     _LAMMPS: re.compile(rb"ITEM: NUMBER OF ATOMS\s+(\d+)"),
@@ -63,7 +65,7 @@ def read_frames(path: str, index: slice) -> Iterator[ase.Atoms]:
         frames = _chosen(iread(path, format=kind, do_not_split_by_at_sign=True), index, lambda: 1)
     else:
         frames = iread(path, index, format=kind, do_not_split_by_at_sign=True)
-    for atoms in frames:
+    while (atoms := next_in_bounds(frames)) is not None:
         if kind.startswith("lammps-dump") and atoms.calc is not None:
             atoms.calc.results.pop("energy", None)  # ASE's reader puts 0.0 there; a dump has no energies
         yield atoms
@@ -106,19 +108,39 @@ def file_format(path: str) -> str:
     """ASE's name for the format of a file.
 
     Raises:
-        DataError: the file is empty.
+        DataError: the file is empty, or neither its name nor its content is that of a format.
     """
     if os.path.getsize(path) == 0:
         raise DataError(f"{printable(path)} cannot be read as structures: Empty file. Write it anew.")
     root, _ = get_compression(path)
     if not root.lower().endswith((".xyz", ".extxyz")):
-        return filetype(os.path.abspath(path))
+        return _format_by_name(path)
     with open_with_compression(path, "rb") as file:
         start = file.read(PEEK_BYTES)
     try:
         return str(match_magic(start).name)
     except UnknownFileTypeError:
         return _XYZ
+
+
+def _format_by_name(path: str) -> str:
+    """ASE's name for the format of a file that is not named as xyz. What is not as its name says may still be xyz."""
+    kind = filetype(os.path.abspath(path))
+    known = ioformats.get(kind)
+    if known is not None and not known.magic:
+        return kind
+    with open_with_compression(path, "rb") as file:
+        start = file.read(PEEK_BYTES)
+    if known is not None and known.match_magic(start):
+        return kind
+    if start.split(b"\n")[0].strip().isdigit():
+        return _XYZ
+    if known is None:
+        raise DataError(
+            f"{printable(path)} cannot be read as structures: ASE knows no format {printable(kind, 50)!r}. "
+            "Give it the ending of its format (.extxyz, .traj, ...)."
+        )
+    return kind
 
 
 def _chosen(items: Iterator[T], index: slice, count: Callable[[], int]) -> Iterator[T]:
@@ -146,7 +168,7 @@ def _count_rows(path: str) -> int:
 
 def _refuse_what_no_parser_can_read(path: str, kind: str) -> None:
     """Refuse what would fill the memory or be lost: endless lines, impossible numbers of atoms, joined trajectories."""
-    if kind != "traj" and (ioformats[kind].isbinary or kind == "db"):
+    if kind != "traj" and ((ioformats[kind].isbinary and kind not in _TEXT) or kind == "db"):
         return
     shown, claim, size = printable(path), _CLAIMS.get(kind), 0
     length, claimed, before = 0, 0, b""  # bytes since the last line break; atoms; the end of the previous block

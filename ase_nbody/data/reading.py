@@ -1,7 +1,6 @@
 """Labelled structures from any file that ASE reads. A label that a frame lacks is NaN, never zero."""
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,12 +17,12 @@ from ase_nbody.data.invented import Invented
 from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Source, Weights
 from ase_nbody.data.names import all_usual_names, choose_names
 from ase_nbody.data.partly_zero import PartlyZero
-from ase_nbody.data.xyz import UnreadableFrame
+from ase_nbody.data.structures import next_frame, require_file, slice_of
 from ase_nbody.hierarchy.neighbours import coincident_atoms
 from ase_nbody.structure import Structure
 from ase_nbody.text import count_of, printable
 
-_LONGEST_REASON = 400  # characters of what a parser says
+_LONGEST_REASON = 400  # characters
 LARGEST_LABEL = 1e15  # in the units of each label; the squares of larger numbers overflow in float32
 SHORTEST_DISTANCE_ANGSTROM = 1e-3  # of two atoms; closer ones are one atom that a file has twice
 
@@ -67,8 +66,8 @@ def iterate_labelled(
 ) -> Iterator[LabelledStructure]:
     """Yield the frames of ``read_labelled`` one at a time; the arguments and errors are the same."""
     path, index = data_file(path, index)
-    keys, chosen = keys or {}, _slice(index)
-    _require_file(path)
+    keys, chosen = keys or {}, slice_of(index)
+    require_file(path)
     found = Found(path, choose_names(names_in_file(path, all_usual_names() | set(keys.values())), keys))
     judges = Invented(keys), PartlyZero(keys)
     for frame in _frames(found, chosen, index, weight):
@@ -85,24 +84,6 @@ def iterate_labelled(
         tell(found)
 
 
-def _slice(index: str) -> slice:
-    if not re.fullmatch(r"-?\d+|(-?\d+)?(:(-?\d+)?){1,2}", index) or re.fullmatch(r".*:.*:-?0+", index):
-        raise DataError(f"the index {index!r} is not a slice; write it like ':', '5', '-50:' or '::10'")
-    bounds = [int(bound) if bound else None for bound in index.split(":")]
-    if len(bounds) == 1:
-        (only,) = bounds
-        return slice(only, None if only == -1 else int(only or 0) + 1)
-    return slice(*bounds)
-
-
-def _require_file(path: str) -> None:
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{printable(path)} is a directory, not a data file; give the file in it")
-    if not os.path.isfile(path):
-        looked = "" if os.path.isabs(path) else f" (looked in {os.getcwd()})"
-        raise FileNotFoundError(f"no data file {path!r}{looked}")
-
-
 def _require_names(found: Found, keys: Mapping[str, str]) -> None:
     for name, key in keys.items():
         if key not in found.present:
@@ -116,7 +97,7 @@ def _require_names(found: Found, keys: Mapping[str, str]) -> None:
 def _frames(found: Found, chosen: slice, index: str, weight: float) -> Iterator[LabelledStructure]:
     """The labelled frames of a file. They are counted in ``found``."""
     frames, of_those = read_frames(found.path, chosen), "" if index == ":" else f" of those chosen by {index!r}"
-    while (atoms := _next_frame(frames, found)) is not None:
+    while (atoms := next_frame(frames, found.path, found.frames)) is not None:
         source = _source(found.path, index, found.frames)
         labelled = _labelled(atoms, f"{printable(found.path)}, frame {found.frames}{of_those}", found, weight)
         yield replace(labelled, source=source)
@@ -131,27 +112,6 @@ def _source(path: str, index: str, count: int) -> Source:
     if start.startswith("-") or step.startswith("-"):
         return Source(f"{path}@{index}", count)
     return Source(path, int(start or 0) + count * int(step or 1))
-
-
-def _next_frame(frames: Iterator[ase.Atoms], found: Found) -> ase.Atoms | None:
-    """The next frame, or None after the last."""
-    path, good = printable(found.path), found.frames
-    try:
-        return next(frames, None)
-    except (MemoryError, DataError):
-        raise
-    except Exception as error:  # parsers fail with errors of every type
-        reason = printable(" ".join(str(error).split()).rstrip("."), _LONGEST_REASON)
-        kind = "" if isinstance(error, UnreadableFrame) else f"{type(error).__name__}: "
-        if isinstance(error, UnreadableFrame):
-            good = error.number
-        if good:
-            remedy = f"Good frames before it: {good}; the index ':{good}' reads them. Or mend the file."
-            raise DataError(f"{path}: frame {good} cannot be read: {reason}. {remedy}") from error
-        raise DataError(
-            f"{path} cannot be read as structures: {kind}{reason}. "
-            "Check that it is whole and that its ending tells its format (.extxyz, .traj, ...)."
-        ) from error
 
 
 def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> LabelledStructure:

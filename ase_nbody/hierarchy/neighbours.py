@@ -17,6 +17,8 @@ from ase_nbody.structure import Structure, StructureError
 # A sphere of 6 Angstrom has room for about 3,000 protons that are as close as those in H2. So 15,000 must be an error.
 MAX_NEIGHBOURS = 15_000
 MAX_SKEW = 1000.0  # volume of a cell over the product of its heights; an orthogonal cell has 1
+# A cube of 2 Angstrom has room for about 27 protons that are as close as those in H2.
+CUBE_ANGSTROM, MAX_ATOMS_IN_CUBE = 2.0, 100
 _MAX_EXTENT_IN_CUTOFFS = 10.0  # a molecule up to this long is searched as it is, without ``compact``
 _DTYPES = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
 
@@ -70,7 +72,8 @@ def find_pairs(structure: Structure, cutoff: float) -> Pairs:
     """All ordered pairs within ``cutoff`` Angstrom. In a small cell, a neighbour may occur as several images.
 
     Raises:
-        StructureError: the atoms have far more neighbours than in any material. It is raised before memory is spent.
+        StructureError: the atoms have far more neighbours than in any material, or share a place. It is raised
+            before memory is spent.
     """
     return Pairs(*(tensor.numpy() for tensor in find_edges(structure, cutoff).tensors()))
 
@@ -85,6 +88,7 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
         edges = find_edges(simpler, cutoff, device)
         shift = edges.shift @ torch.from_numpy(combinations).to(device)
         return _sorted(torch.stack([edges.first, edges.second], 1), shift, edges.distance, len(structure))
+    _refuse_clumps(structure)
     spread = np.ptp(structure.positions, axis=0)
     if not structure.pbc.any() and (spread < _MAX_EXTENT_IN_CUTOFFS * cutoff).all():
         _refuse_crowds(structure, np.diag(spread + 1.5 * cutoff), cutoff)
@@ -225,6 +229,24 @@ def _refuse_crowds(structure: Structure, box: NDArray[np.float64], cutoff: float
             f"each atom would have about {neighbours:.1g} neighbours within {cutoff:.3g} Angstrom (allowed: "
             f"{MAX_NEIGHBOURS}): {len(structure)} atoms in a cell with vectors of {lengths} Angstrom are too crowded. "
             "Check atoms.cell and atoms.positions, which are in Angstrom (1 nm = 10 Angstrom), and the skin."
+        )
+
+
+def _refuse_clumps(structure: Structure) -> None:
+    """Refuse a structure in which far too many atoms share a place, such as a molecule with positions in nm."""
+    if len(structure) <= MAX_ATOMS_IN_CUBE:
+        return
+    cubes = np.floor(structure.positions / CUBE_ANGSTROM).astype(np.int64)
+    order = np.lexsort(cubes.T)
+    ends = np.flatnonzero((np.diff(cubes[order], axis=0) != 0).any(axis=1))
+    starts = np.concatenate([[0], ends + 1])
+    counts = np.diff(starts, append=len(structure))
+    fullest = int(counts.argmax())
+    if counts[fullest] > MAX_ATOMS_IN_CUBE:
+        raise StructureError(
+            f"{counts[fullest]} atoms share a cube of {CUBE_ANGSTROM:g} Angstrom around atom "
+            f"{order[starts[fullest]]} (allowed: {MAX_ATOMS_IN_CUBE}): they are too crowded. Check atoms.positions, "
+            "which are in Angstrom (1 nm = 10 Angstrom)."
         )
 
 

@@ -203,6 +203,12 @@ class NBodyConfig(_Compact):
         pairs = {f"{lighter}-{heavier}" for i, lighter in enumerate(self.species) for heavier in self.species[i:]}
         if foreign := set(self.closest_distances) - pairs:
             raise ValueError(f"closest_distances names {sorted(foreign)}; allowed are {', '.join(sorted(pairs))}")
+        longest = max(self.closest_distances, key=self.closest_distances.__getitem__, default=None)
+        if longest is not None and not self.closest_distances[longest] <= self.cutoff:
+            raise ValueError(
+                f"closest_distances gives {self.closest_distances[longest]:g} Angstrom for {longest}; distances are "
+                f"measured up to the largest radius, {self.cutoff:g} Angstrom"
+            )
         below = set(self.species)
         around_atoms = self._check_labelled_levels()
         for number, level in enumerate(self.levels[: around_atoms + 1], start=1):

@@ -8,6 +8,7 @@ folder (see ``aot_cache``) and never beside a model: a model from a stranger can
 
 import io
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.aot_cache import cache_folder, read_trusted, trusted_place
 from ase_nbody.runtime.aot_key import library_key
-from ase_nbody.runtime.aot_loader import load_code, torch_is_tested
+from ase_nbody.runtime.aot_loader import is_full, load_code, torch_is_tested
 from ase_nbody.runtime.aot_package import DamagedCodeError, packed, signature, unpacked
 from ase_nbody.runtime.fallback import first_line
+from ase_nbody.runtime.torch_cache import private_torch_cache
 
 Library = Callable[[Sequence[Tensor]], list[Tensor]]  # from the tensors of a ``Traceable`` to what its function returns
 
@@ -60,6 +62,9 @@ def load_library(network: NBodyNetwork, name: str, trace: Callable[[NBodyNetwork
     try:
         code = load_code(str(path), network.one_hot.device, _taken(network, traceable))
     except Exception as error:
+        if is_full(error):
+            place = tempfile.gettempdir()
+            raise RuntimeError(f"{path} cannot be loaded, because {place} is full: make room there") from error
         raise RuntimeError(
             f"{path} cannot be loaded ({first_line(error)}): remove it, and it is compiled anew"
         ) from error
@@ -130,6 +135,8 @@ def library_path(network: NBodyNetwork, name: str) -> Path:
 def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> None:
     """Compile a function into ``path``, in a folder that exists. The file appears whole or not at all.
 
+    Torch's compiler works in a folder of this user alone (see ``torch_cache``).
+
     A line on stderr tells the user what the process is waiting for.
 
     Raises:
@@ -140,10 +147,18 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
     if network.one_hot.device.type == "cpu" and torch_is_tested():  # other versions of torch find out after tracing
         from torch._inductor.cpp_builder import get_cpp_compiler  # private, and heavy
 
-        get_cpp_compiler()  # raises, before minutes are spent, if there is none
+        with private_torch_cache():
+            get_cpp_compiler()  # raises, before minutes are spent, if there is none
     kind = f"{path.stem.partition('-')[2]}, {str(network.dtype).removeprefix('torch.')}, {network.one_hot.device}"
     notice = f"Compiling the network ({kind}): this takes one to three minutes, once. The code is kept in {path.parent}"
     print(notice, file=sys.stderr, flush=True)
+    with private_torch_cache():
+        package = _package(network, traceable)
+    write_whole(path, packed(package, path.stem, _taken(network, traceable)), private=True)
+
+
+def _package(network: NBodyNetwork, traceable: Traceable) -> bytes:
+    """The compiled function in torch's own form (``.pt2``)."""
     weights = [weight.detach() for weight in network.parameters()]
     sizes = ([_axes(weight, ()) for weight in weights], list(map(_axes, traceable.tensors, traceable.free)))
     with warnings.catch_warnings():
@@ -156,8 +171,7 @@ def compile_library(network: NBodyNetwork, traceable: Traceable, path: Path) -> 
         torch._inductor.aoti_compile_and_package(
             program, package_path=package, inductor_configs={"cpp.dynamic_threads": True}
         )
-    content = packed(package.getvalue(), path.stem, _taken(network, traceable))
-    write_whole(path, content, private=True)
+    return package.getvalue()
 
 
 def _axes(tensor: Tensor, free: Sequence[int]) -> dict[int, object]:

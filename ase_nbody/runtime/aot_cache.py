@@ -22,8 +22,12 @@ class UntrustedCodeError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """The folder that ``NBODY_CACHE`` of the environment names, or the user's cache folder."""
-    return Path(os.environ.get("NBODY_CACHE") or platformdirs.user_cache_path("ase-nbody"))
+    """The folder that ``NBODY_CACHE`` of the environment names, or the user's cache folder.
+
+    ``~`` in the variable is the home folder.
+    """
+    named = os.environ.get("NBODY_CACHE")
+    return Path(named).expanduser().absolute() if named else platformdirs.user_cache_path("ase-nbody")
 
 
 def trusted_place(path: Path) -> Path:
@@ -39,7 +43,7 @@ def trusted_place(path: Path) -> Path:
     reason = _distrust(path)
     if reason is None:
         return path
-    for folder in _own_folders():
+    for folder in _other_folders():
         other = folder / path.name
         with suppress(OSError):  # it cannot be created
             if _distrust(other) is None:
@@ -65,7 +69,13 @@ def read_trusted(path: Path) -> bytes:
         return file.read()
 
 
-def _own_folders() -> Iterator[Path]:
+def own_folders() -> Iterator[Path]:
+    """Where code may be kept, in order of preference."""
+    yield cache_folder()
+    yield from _other_folders()
+
+
+def _other_folders() -> Iterator[Path]:
     """Where code is kept if the folder of the environment cannot be trusted."""
     yield platformdirs.user_cache_path("ase-nbody")
     if os.name == "posix":
@@ -74,7 +84,7 @@ def _own_folders() -> Iterator[Path]:
 
 def _distrust(path: Path) -> str | None:
     """Why a file must not be loaded from its place or written there; None if it may be. Creates the folder."""
-    _make_private(path.parent)
+    make_private(path.parent)
     if os.name != "posix":
         return None
     try:
@@ -88,7 +98,7 @@ def _distrust(path: Path) -> str | None:
         return str(error)
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Create a folder and those above it that are missing, for this user alone."""
     for one in (*reversed(folder.parents), folder):
         if not one.is_dir():
@@ -100,13 +110,13 @@ def _opened(path: Path, folder: int | None = None) -> Iterator[int]:
     """The descriptor of a file or folder that is trusted; a file is looked up in the descriptor of its folder."""
     descriptor = os.open(path if folder is None else path.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        _refuse_foreign(path, os.fstat(descriptor))
+        refuse_foreign(path, os.fstat(descriptor))
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _refuse_foreign(path: Path, status: os.stat_result) -> None:
+def refuse_foreign(path: Path, status: os.stat_result) -> None:
     """Raise if others own a file or folder or may write to it."""
     if status.st_uid not in (0, os.geteuid()):
         raise UntrustedCodeError(f"{path} belongs to another user (number {status.st_uid})")

@@ -5,6 +5,7 @@ that threads wait for each other.
 """
 
 import ctypes
+import errno
 import functools
 import os
 import sys
@@ -47,6 +48,7 @@ def load_code(path: str, device: torch.device, taken: str | None = None) -> Code
     Raises:
         UntrustedCodeError: other users may have written the file (see ``read_trusted``).
         DamagedCodeError: the file is damaged, or its code takes something else.
+        OSError: the folder for temporary files is full.
         Exception: whatever torch's public loader raises.
     """
     content = unpacked(read_trusted(Path(path)), Path(path).stem, taken)
@@ -63,10 +65,17 @@ def _load_copy(path: str, device: torch.device) -> Code:
         try:
             return _load_privately(path, device)
         except Exception as error:  # whatever an interface that is missing or has changed leads to
+            if is_full(error):  # torch's loader would fail too, and leave its files behind
+                raise
             reason = f"fails with torch {torch.__version__} ({first_line(error)})"
     code = _load_publicly(path, device)
     _say_once(reason)
     return code
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk has no room left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.compiled import pure_evaluation
 from ase_nbody.runtime.fallback import Fallback
 from ase_nbody.runtime.formulas import for_eager
+from ase_nbody.runtime.torch_cache import private_torch_cache
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -84,7 +85,7 @@ class CompiledPotential:
             self._chosen.add(shapes)
         if shapes in self._chosen and shapes not in self._compiled and not self._fallback.active:
             try:
-                with contextlib.ExitStack() as stack:
+                with contextlib.ExitStack() as stack, private_torch_cache():
                     for manager in self.around:
                         stack.enter_context(manager())
                     self._compiled[shapes] = self._compile(tables, *geometry)
@@ -93,7 +94,8 @@ class CompiledPotential:
         if shapes not in self._compiled:
             return evaluate(for_eager(self.network), hierarchy, *geometry, create_graph=True, virials=self.virials)
         weights = list(self.network.parameters())
-        found = self._compiled[shapes](weights, tables, *geometry)
+        with private_torch_cache():  # torch compiles anew if, for instance, a weight no longer wants a gradient
+            found = self._compiled[shapes](weights, tables, *geometry)
         return Prediction.from_named(dict(zip(Prediction.names(self.network.config), found, strict=True)))
 
     def _compile(self, tables: list[Tensor], *geometry: Tensor) -> Callable[..., tuple[Tensor, ...]]:

@@ -1,10 +1,14 @@
 """Data files that would fill the memory, take for ever or send commands to the terminal are refused at once."""
 
+import contextlib
 import gzip
+import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import ase.db
 import pytest
 
 from ase_nbody.data import DataError, read_labelled
@@ -32,6 +36,7 @@ BOMBS = {
     "lines.xyz.gz": ("190000\nProperties=species:S:1:pos:R:3\n", b"H 0 0 0" + b" 0" * 1000 + b"\n", "1\n"),
     "gaussian.log.gz": ("Entering Gaussian System\n", b"x", "\n"),
     "vasprun.xml.gz": ("<xml>", b"x", "\n"),
+    "a.cif.gz": ("data_a\n", b"x", "\n"),
 }
 
 
@@ -63,6 +68,66 @@ def test_small_archives_of_large_text(tmp_path) -> None:
     paths = [tmp_path / name for name in BOMBS]
     run = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=False)
     assert run.stdout.count("refused: ") == len(BOMBS), run.stdout + run.stderr[-500:]
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "POSCAR"])
+@pytest.mark.parametrize("command", ["md", "check"])
+def test_commands_that_need_no_labels_refuse_claims_too(command, name, tmp_path, model, refused) -> None:
+    (tmp_path / name).write_text(CLAIMS[name])
+    options = ["--output", tmp_path / "md"] if command == "md" else []
+    assert "atoms" in refused(command, model, tmp_path / name, *options)
+
+
+NUMBERS = {"right": [[1], "int64", [1]], "positions": [[1, 3], "float64", [0, 0, 0]]}
+
+
+def database(path, numbers, positions=NUMBERS["positions"]) -> None:
+    row = {"numbers": {"__ndarray__": numbers}, "positions": {"__ndarray__": positions}}
+    times = {"ctime": 1.0, "mtime": 1.0, "user": "me", "unique_id": "1", "energy": -1.0}
+    path.write_text(json.dumps({"1": row | times, "ids": [1], "nextid": 2}))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [[1000000000], "int64", [1]],
+        [[10**30], "int64", [1]],
+        [[-1], "int64", [1]],
+        [[1], "S1000000000", ["a"]],
+        [[1], "V1000000000", [1]],
+        [["a"], "int64", [1]],
+    ],
+)
+def test_arrays_larger_than_their_numbers(numbers, tmp_path) -> None:
+    database(tmp_path / "a.json", numbers)
+    with pytest.raises(DataError, match=r"an array of .* cannot hold"):
+        read_labelled(tmp_path / "a.json")
+    database(tmp_path / "a.json", NUMBERS["right"])
+    assert read_labelled(tmp_path / "a.json")[0].energy == -1.0
+
+
+def test_arrays_in_a_database_of_sqlite(tmp_path) -> None:
+    path = tmp_path / "a.db"
+    with ase.db.connect(path) as rows:
+        rows.write(ase.Atoms("H"), data={"REF_energy": -1.0})
+    with contextlib.closing(sqlite3.connect(path)) as tables, tables:
+        text = json.dumps({"x": {"__ndarray__": [[1000000000], "int64", [1]]}})
+        tables.execute("UPDATE systems SET data = ?", [text])
+    with pytest.raises(DataError, match=r"an array of .* cannot hold"):
+        read_labelled(path)
+
+
+def test_endings_of_no_format_or_of_another_one(tmp_path) -> None:
+    """A frame of xyz is read under any ending that says nothing else."""
+    text = f"1\nenergy=-1.0 {HYDROGEN}"
+    (tmp_path / "a.extxyz").write_text(text)
+    (tmp_path / "link.dat").symlink_to(tmp_path / "a.extxyz")
+    (tmp_path / "a.mine").write_text(text)
+    for name in ("link.dat", "a.mine"):
+        assert read_labelled(tmp_path / name)[0].energy == -1.0
+    (tmp_path / "a.mine").write_text("no structure\n")
+    with pytest.raises(DataError, match=r"ASE knows no format 'mine'. Give it the ending"):
+        read_labelled(tmp_path / "a.mine")
 
 
 def test_headers_of_too_many_entries(tmp_path) -> None:

@@ -318,7 +318,8 @@ def test_options_out_of_range(md):
     for structure, culprit in (
         ("missing.xyz", "there is no structure file missing.xyz"),
         ("empty.xyz", "must hold a structure"),
-        ("words.xyz", "ASE cannot read a structure from words.xyz"),
+        ("words.xyz", "words.xyz cannot be read as structures"),
+        (".", ". is a directory"),
     ):
         code, _, err = md("a.nbody", structure)
         assert (code, culprit in " ".join(err.split())) == (1, True), err

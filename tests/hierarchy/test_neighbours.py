@@ -2,11 +2,13 @@ import subprocess
 import sys
 
 import ase
+import ase.build
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ase_nbody.hierarchy import neighbours
 from ase_nbody.hierarchy.neighbours import Edges, Pairs, find_edges, find_pairs, still_valid
 from ase_nbody.structure import Structure, StructureError
 
@@ -246,3 +248,21 @@ def test_another_system_is_never_valid(change, systems):
     before = Structure.from_atoms(atoms)
     change(atoms)
     assert not still_valid(before, Structure.from_atoms(atoms), 4.0, 100.0)
+
+
+@pytest.mark.parametrize("pbc", [False, True])
+def test_clumps_are_refused_before_memory_is_spent(pbc, monkeypatch):
+    """20,000 atoms within 5 Angstrom: nanometres that were taken for Angstrom. A cell may be wide, and others far."""
+    monkeypatch.setattr(neighbours, "_search", lambda *_, **__: pytest.fail("searched"))
+    positions = np.random.default_rng(0).uniform(-2.5, 2.5, (20_000, 3))
+    positions[0] = 900.0
+    atoms = ase.Atoms("H20000", positions, cell=[1000.0] * 3 if pbc else None, pbc=pbc)
+    with pytest.raises(StructureError, match=r"atoms share a cube of 2 Angstrom around atom \d+ .*1 nm = 10 Angstrom"):
+        find_pairs(Structure.from_atoms(atoms), 5.0)
+
+
+def test_hydrogen_as_dense_as_it_can_be_is_no_clump():
+    """Close-packed protons at the distance of those in H2."""
+    atoms = ase.build.bulk("H", "fcc", a=0.74 * np.sqrt(2.0), cubic=True) * (6, 6, 6)
+    atoms.pbc = False
+    assert len(find_pairs(Structure.from_atoms(atoms), 0.8)) > 8 * len(atoms)

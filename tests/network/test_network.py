@@ -200,6 +200,7 @@ def test_weights_are_float64_until_they_are_changed(make_config):
         ({"species": ["H"], "isolated_atom_energies": {"H": float("nan")}}, "isolated_atom_energies"),
         ({"species": ["H", "O"], "closest_distances": {"O-H": 1.0}}, "allowed are H-H, H-O, O-O"),
         ({"species": ["H", "O"], "closest_distances": {"H-O": 0.0}}, "closest_distances.H-O"),
+        ({"species": ["H", "O"], "closest_distances": {"H-O": 1e300}}, "1e+300 Angstrom for H-O"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

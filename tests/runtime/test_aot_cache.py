@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,10 @@ def test_new_folders_and_files_are_private(umask, mode, home, small_network):
     lock = path.with_suffix(".lock")
     if lock.exists():
         assert modes.pop(f"deep/cache/{lock.name}") == 0o600
-    assert modes == {"deep": 0o700, "deep/cache": 0o700, f"deep/cache/{path.name}": mode}
+    assert modes == {
+        **dict.fromkeys(("deep", "deep/cache", "deep/cache/torch"), 0o700),
+        f"deep/cache/{path.name}": mode,
+    }
 
 
 @pytest.mark.usefixtures("keep")
@@ -226,10 +230,12 @@ except OSError as error:
 
 def test_a_full_disk_does_not_end_the_process(tmp_path):
     """A limit for the size of files stands for the disk. Torch's writer of files aborts the process (-6)."""
-    result = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "NBODY_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == os.strerror(errno.EFBIG)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
 # --- damaged files ---------------------------------------------------------------------------------------------------
@@ -305,3 +311,22 @@ def test_code_that_no_loader_reads_is_named_with_a_remedy(home, small_network, s
     atoms.calc, other.calc = NBodyCalculator(small_network, compile=True), NBodyCalculator(small_network)
     with pytest.warns(RuntimeWarning, match=r"-whole.code cannot be loaded .*: remove it, and it is compiled anew"):
         assert atoms.get_potential_energy() == other.get_potential_energy()
+
+
+@pytest.mark.usefixtures("keep")
+def test_a_full_folder_of_temporary_files_is_named(home, small_network, systems, monkeypatch):
+    """The code is good, so nobody is told to remove it. Torch's own loader is not tried: it leaves files behind."""
+
+    def full(path, device):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(aot_loader, "torch_is_tested", lambda: True)
+    monkeypatch.setattr(aot_loader, "_load_privately", full)
+    monkeypatch.setattr(aot_loader, "_load_publicly", lambda *_: pytest.fail("tried"))
+    (home / "tmp").mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(home / "tmp"))
+    atoms = systems["triclinic"]()
+    atoms.calc = NBodyCalculator(small_network, compile=True)
+    with pytest.warns(RuntimeWarning, match=r"-whole.code cannot be loaded, because .*tmp is full: make room there"):
+        atoms.get_potential_energy()
+    assert not list((home / "tmp").iterdir())

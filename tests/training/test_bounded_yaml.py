@@ -30,6 +30,11 @@ BOMBS = {
     "digits": ("a: " + "1" * 5000, "line 1: a number has 5000 digits"),
     "hexadecimal": ("a: 0x" + "f" * 500_000, "a number has 500002 digits"),
     "sexagesimal": ("a: 1" + ":1" * 300_000, "a number has 600001 digits"),
+    "tagged sexagesimal": ('a: !!int "1' + ":1" * 300_000 + '"', "a number has 600001 digits"),
+    "tagged hexadecimal": ('a: !!int "0x' + "f" * 500_000 + '"', "a number has 500002 digits"),
+    "tagged float": ('a: !!float "1' + ":1" * 300_000 + '"', "a number has 600001 digits"),
+    "own tag": ("%TAG !y! tag:yaml.org,2002:\n---\na: !y!int 1" + ":1" * 300_000, "a number has 600001 digits"),
+    "spaces": ('a: !!int " 1' + ":1" * 300_000 + '"', "a number has 600002 digits"),
     "date": ("a: 2026-13-01", "has not the form of its type"),
     "boolean": ("a: !!bool 3", "has not the form of its type"),
     "timestamp": ("a: !!timestamp 3", "has not the form of its type"),
@@ -57,7 +62,7 @@ def test_bombs_are_refused_at_once(name):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
 
 
-@pytest.mark.parametrize("name", ["brackets", "aliases", "digits", "date"])
+@pytest.mark.parametrize("name", ["brackets", "aliases", "digits", "tagged hexadecimal", "date"])
 def test_a_configuration_and_an_override_refuse_them(name, tmp_path):
     path, (text, message) = tmp_path / "config.yaml", BOMBS[name]
     path.write_text(text)
@@ -67,6 +72,14 @@ def test_a_configuration_and_an_override_refuse_them(name, tmp_path):
     path.write_text("data: {train: a}\n")
     with pytest.raises(ConfigError, match=r"^card\.x=.*: the value is not YAML \("):
         TrainingConfig.from_yaml(path, [f"card.x={text}"])
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_configuration_that_a_run_wrote_is_bounded_too(name, tmp_path):
+    """It may have been exchanged before the run is resumed."""
+    (tmp_path / "config.yaml").write_bytes(BOMBS[name][0].encode("utf-8", "surrogatepass"))
+    with pytest.raises(ConfigError, match="is not the configuration that a run wrote there"):
+        TrainingConfig.as_written(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize(

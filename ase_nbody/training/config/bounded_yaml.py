@@ -12,6 +12,8 @@ MAX_CHARACTERS = 2**20
 MAX_DEPTH = 20  # levels of brackets or indentation; a configuration has six
 MAX_VALUES = 50_000  # with each alias counted as what it stands for
 _LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]{99,}")
+_MAX_DIGITS = 100  # also of what a tag such as !!int calls a number
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class YamlError(ValueError):
@@ -89,7 +91,8 @@ def _check_scalar(event: yaml.ScalarEvent, line: int, around: _Open) -> None:
         if event.value in around.keys:
             raise YamlError(f"line {line}: the entry {printable(event.value, 100)!r} occurs twice")
         around.keys.add(event.value)
-    if event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
+    tagged = event.tag in _NUMBERS and len(event.value) > _MAX_DIGITS
+    if tagged or (event.implicit[0] and _LONG_NUMBER.fullmatch(event.value)):
         raise YamlError(f"line {line}: a number has {len(event.value)} digits")
     if "\0" in event.value or any("\ud800" <= letter <= "\udfff" for letter in event.value):
         raise YamlError(f"line {line}: {printable(event.value, 50)!r} has a character that no file can hold")

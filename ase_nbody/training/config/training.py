@@ -132,8 +132,9 @@ class TrainingConfig(Strict):
             ConfigError: the file is missing or holds something else.
         """
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            with open(path, encoding="utf-8") as file:
+                return cls.model_validate(parse_yaml(file.read(MAX_CHARACTERS + 1)))
+        except (OSError, ValueError) as error:  # YamlError is a ValueError
             raise ConfigError(
                 f"{path} is not the configuration that a run wrote there, so the run cannot be resumed: put it back, "
                 "or choose another 'output'"

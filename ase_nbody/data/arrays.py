@@ -1,0 +1,43 @@
+"""Arrays in the JSON of ASE's databases and trajectories: none may be larger than the numbers that it is made of.
+
+ASE takes memory for the shape that a file claims before it looks at the numbers, and repeats a single one to fill it.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import ase
+import ase.io.jsonio
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_nbody.text import printable
+
+_create = ase.io.jsonio.create_ndarray
+_LONGEST_ITEM_BYTES = 4096
+
+
+def next_in_bounds(frames: Iterator[ase.Atoms]) -> ase.Atoms | None:
+    """The next frame, or None after the last one. While it is read, arrays are checked, whatever the format.
+
+    Raises:
+        ValueError: an array claims another size than its numbers have.
+        Exception: any error of ASE's parsers.
+    """
+    with mock.patch.object(ase.io.jsonio, "create_ndarray", _checked):
+        return next(frames, None)
+
+
+def _checked(shape: Any, dtype: Any, data: Any) -> NDArray[Any]:
+    """ASE's ``create_ndarray``, but for arrays that the data do not fill."""
+    try:
+        kind = np.dtype(dtype)
+        count = math.prod(int(size) for size in shape) * (2 if kind.kind == "c" else 1)
+        fits = len(data) == count and kind.itemsize <= _LONGEST_ITEM_BYTES and min(shape, default=0) >= 0
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"it has an array of {printable(f'{shape} {dtype}', 100)}, which its data cannot hold")
+    return _create(shape, dtype, data)

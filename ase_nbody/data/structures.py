@@ -1,0 +1,88 @@
+"""Structures from any file that ASE reads, without their labels; and what is wrong with a file that cannot be read."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import ase
+
+from ase_nbody.data.file_names import data_file
+from ase_nbody.data.frames import read_frames
+from ase_nbody.data.labels import DataError
+from ase_nbody.data.xyz import UnreadableFrame
+from ase_nbody.text import printable
+
+_LONGEST_REASON = 400  # characters of what a parser says
+
+
+def read_structures(path: str | os.PathLike[str], index: str = ":", default: str = ":") -> list[ase.Atoms]:
+    """The frames of a file as ``ase.Atoms``, in bounded time and memory.
+
+    Args:
+        path: the file; ``~`` is the home folder, and ``mine.extxyz@:50`` names a file and an index.
+        index: which frames, written as a slice or number of ASE.
+        default: the index that may be meant by giving none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: the path is that of a folder.
+        DataError: the file holds no frames for the index, or cannot be parsed.
+    """
+    path, index = data_file(path, index, default)
+    chosen = slice_of(index)
+    require_file(path)
+    frames, found = read_frames(path, chosen), list[ase.Atoms]()
+    while (atoms := next_frame(frames, path, len(found))) is not None:
+        found.append(atoms)
+    if not found:
+        raise DataError(f"{printable(path)} holds no frames for the index {index!r}")
+    return found
+
+
+def slice_of(index: str) -> slice:
+    """The slice that a text stands for; a number stands for one frame.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if not re.fullmatch(r"-?\d+|(-?\d+)?(:(-?\d+)?){1,2}", index) or re.fullmatch(r".*:.*:-?0+", index):
+        raise DataError(f"the index {index!r} is not a slice; write it like ':', '5', '-50:' or '::10'")
+    bounds = [int(bound) if bound else None for bound in index.split(":")]
+    if len(bounds) == 1:
+        (only,) = bounds
+        return slice(only, None if only == -1 else int(only or 0) + 1)
+    return slice(*bounds)
+
+
+def require_file(path: str) -> None:
+    """Raise if a path is not that of a file."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{printable(path)} is a directory, not a data file; give the file in it")
+    if not os.path.isfile(path):
+        looked = "" if os.path.isabs(path) else f" (looked in {os.getcwd()})"
+        raise FileNotFoundError(f"no data file {path!r}{looked}")
+
+
+def next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms | None:
+    """The next of the frames of a file, of which ``good`` have been read; None after the last.
+
+    Raises:
+        DataError: the frame cannot be read.
+    """
+    try:
+        return next(frames, None)
+    except (MemoryError, DataError):
+        raise
+    except Exception as error:  # parsers fail with errors of every type
+        path = printable(path)
+        reason = printable(" ".join(str(error).split()).rstrip("."), _LONGEST_REASON)
+        kind = "" if isinstance(error, UnreadableFrame) else f"{type(error).__name__}: "
+        if isinstance(error, UnreadableFrame):
+            good = error.number
+        if good:
+            remedy = f"Good frames before it: {good}; the index ':{good}' reads them. Or mend the file."
+            raise DataError(f"{path}: frame {good} cannot be read: {reason}. {remedy}") from error
+        raise DataError(
+            f"{path} cannot be read as structures: {kind}{reason}. "
+            "Check that it is whole and that its ending tells its format (.extxyz, .traj, ...)."
+        ) from error

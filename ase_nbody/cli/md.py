@@ -208,7 +208,7 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
     try:
         report["files"].append(str(run.draw()))
     except ImportError:
-        _say('There is no picture, because it needs matplotlib: pip install "ase-nbody[plot]".')
+        _say("There is no picture, because it needs matplotlib: pip install matplotlib.")
     except OSError as error:
         _say(f"There is no picture, because it cannot be written ({error}).")
     if as_json:

@@ -28,7 +28,7 @@ def require_plots() -> None:
         ImportError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise ImportError('the report needs matplotlib: pip install "ase-nbody[plot]"')
+        raise ImportError("the report needs matplotlib: pip install matplotlib")
 
 
 def page(title: str, *parts: str) -> bytes:

@@ -38,7 +38,7 @@ print(calc.get_property("energy", crystal(1)) == before)
 """
 DISK = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
 from ase_nbody.cli import main
 main()
 """

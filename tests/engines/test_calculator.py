@@ -336,7 +336,7 @@ no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is
     ("keywords", "culprit"),
     [
         ({"dtype": "float16"}, "float16"),
-        ({"dtype": torch.float64}, "torch.float64"),
+        ({"dtype": torch.float16}, "float16"),
         ({"skin": -0.1}, "-0.1"),
         ({"skin": float("nan")}, "nan"),
         ({"skin": float("inf")}, "inf"),

@@ -94,7 +94,9 @@ def _compiled(case: Case, name: str, measured: str, *, blocks: bool) -> Finding:
         given, runner = _arguments(case, network), Runner(network, compile=True)
         if not CompiledWhole.fits(given[0]):
             return not_applicable(
-                name, measured, "native code needs at least two atoms, parts, children and neighbours, and parts around atoms"
+                name,
+                measured,
+                "native code needs at least two atoms, parts, children and neighbours, and parts around atoms",
             )
         try:
             found = runner.compiled(*given, blocks=blocks)

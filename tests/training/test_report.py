@@ -185,4 +185,4 @@ def test_epochs_and_split_follow_from_the_data(configuration, tmp_path, capsys):
         f"output={tmp_path / 'alone'}", "training.epochs=1", "training.compile=false", "preset=small", "report=false"
     ]  # fmt: skip
     train(TrainingConfig.from_yaml(path, overrides))
-    assert "21 training and 3 validation" in capsys.readouterr().out
+    assert "21 training structures and 3 validation structures" in capsys.readouterr().out

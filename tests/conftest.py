@@ -10,6 +10,7 @@ import ase.build
 import numpy as np
 import pytest
 import torch
+from ase.calculators.emt import EMT
 
 from ase_nbody.cli import main
 from ase_nbody.hierarchy.build import build_hierarchy
@@ -379,3 +380,16 @@ def labelled_network() -> NBodyNetwork:
 @pytest.fixture(scope="session", name="make_labelled_network")
 def _make_labelled_network() -> Callable[..., NBodyNetwork]:
     return make_labelled_network
+
+
+@pytest.fixture
+def copper() -> list[ase.Atoms]:
+    """Four cubic cells of copper, displaced at random, with energies and forces of EMT."""
+    frames = []
+    for seed in range(4):
+        atoms = ase.build.bulk("Cu", cubic=True)
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        atoms.get_forces()
+        frames.append(atoms)
+    return frames

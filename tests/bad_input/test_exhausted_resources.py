@@ -10,8 +10,6 @@ from pathlib import Path
 import ase.io
 import pytest
 import yaml
-from ase.build import bulk
-from ase.calculators.emt import EMT
 
 LIMITED = """
 import resource, sys
@@ -65,16 +63,9 @@ def test_out_of_memory_says_what_would_fit(model) -> None:
 
 
 @pytest.fixture
-def training(tmp_path) -> Path:
+def training(tmp_path, copper) -> Path:
     """A configuration that trains in a few seconds."""
-    frames = []
-    for seed in range(4):
-        atoms = bulk("Cu", cubic=True)
-        atoms.rattle(0.05, seed=seed)
-        atoms.calc = EMT()
-        atoms.get_forces()
-        frames.append(atoms)
-    ase.io.write(tmp_path / "data.traj", frames)
+    ase.io.write(tmp_path / "data.traj", copper)
     content = {
         "data": {"train": "data.traj", "validation": 1},
         "network": {"levels": [{"radius": 3.0, "channels": 4, "l_max": 1, "l_out": 0}]},

@@ -11,8 +11,6 @@ import ase.io
 import pytest
 import torch
 import yaml
-from ase.build import bulk
-from ase.calculators.emt import EMT
 from ase.data import chemical_symbols
 
 from ase_nbody.files import tensor_file
@@ -91,20 +89,13 @@ def test_what_does_not_fit_is_refused_before_it_is_built(monkeypatch):
 
 
 @pytest.fixture
-def training(tmp_path):
+def training(tmp_path, copper):
     """Makes the configuration of a training of a few seconds, with changes."""
-    frames = []
-    for seed in range(4):
-        atoms = bulk("Cu", cubic=True)
-        atoms.rattle(0.05, seed=seed)
-        atoms.calc = EMT()
-        atoms.get_forces()
-        frames.append(atoms)
 
     def make(name="run", **changes):
         folder = tmp_path / "data"
         folder.mkdir(exist_ok=True)
-        ase.io.write(folder / "data.traj", frames)
+        ase.io.write(folder / "data.traj", copper)
         content = {
             "data": {"train": "data.traj", "validation": 1, "test": "data.traj"},
             "network": {"levels": [{**TINY, "radius": 3.0}]},

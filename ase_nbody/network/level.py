@@ -12,7 +12,7 @@ from ase_nbody.nn.mixing import mixing
 from ase_nbody.nn.path_gates import ChildrenSum
 from ase_nbody.nn.radial import LabelledRadialBasis, RadialBasis
 from ase_nbody.nn.species import species_gain
-from ase_nbody.nn.weights import Plan, Weight, declared_by
+from ase_nbody.nn.weights import Plan, Weight, build_into, declared_by
 from ase_nbody.so3 import State, Type, added
 
 
@@ -66,8 +66,7 @@ class NBodyLevel(nn.Module):
         self.all_children = config.children == "all"
         radial = LabelledRadialBasis if config.parts == LABELS else RadialBasis
         self.basis = radial(config.radius, config.n_basis, config.radial_decay, config.mean_children**-0.5)
-        for name, layer in self._layers(below, n_species, config).items():
-            setattr(self, name, None if layer is None else layer.build())
+        build_into(self, self._layers(below, n_species, config))
         self.zeroth_order = zeroth_order_gate(self.types.state, config).build()
 
     @classmethod
@@ -164,8 +163,7 @@ class ChildrenGate(nn.Module):
         types = ChildrenTypes.of(below, config)
         self.tau_out = types.handed_up
         self.total = ChildrenSum(types.message, n_functions(config))
-        for name, layer in self._layers(below, n_species, config).items():
-            setattr(self, name, None if layer is None else layer.build())
+        build_into(self, self._layers(below, n_species, config))
         self.zeroth_order = zeroth_order_gate(types.state, config).build()
 
     @classmethod

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _UNDRAWN = ContextVar("_UNDRAWN", default=False)
 
@@ -89,6 +89,12 @@ class Plan:
     def build(self) -> Any:
         """The layer, with new weights."""
         return self._layer(*self._arguments)
+
+
+def build_into(module: nn.Module, layers: Mapping[str, Plan | None]) -> None:
+    """Build the layers in their order, and give them to the module under their names; None for missing layers."""
+    for name, layer in layers.items():
+        setattr(module, name, None if layer is None else layer.build())
 
 
 def declared_by(layers: Mapping[str, Plan | None]) -> dict[str, Weight]:

@@ -3,12 +3,11 @@
 import contextlib
 import multiprocessing.util
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ase_nbody.dynamics.files import FolderInUse, FolderLock, ResumeError
+from ase_nbody.dynamics.files import FolderInUse, FolderLock, ResumeError, remove_leftovers
 from ase_nbody.files.archive import ModelFileError, read_card
 from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import ConfigError, TrainingConfig, differences
@@ -72,11 +71,9 @@ def only_run_in(folder: Path, wait: Callable[[], None] | None = None) -> Iterato
 
 def _sweep(folder: Path) -> None:
     """Remove the temporary files that killed runs left while they wrote files of ours."""
-    names = "|".join(re.escape(name) for name in _WRITTEN_WHOLE)
     for place in (folder, folder / "checkpoints"):
-        for path in place.glob(".*"):
-            if re.fullmatch(rf"\.({names})\.[0-9a-f]{{8}}", path.name) and path.is_file():
-                path.unlink()
+        for name in _WRITTEN_WHOLE:
+            remove_leftovers(place / name)
 
 
 def runs_in(output: Path) -> set[str]:

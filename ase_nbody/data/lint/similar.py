@@ -16,7 +16,6 @@ with the shortest such g. It is exact to second order, and right within a few pe
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +40,8 @@ STRAIN_IN_ANGSTROM = 2.0  # a strain of 1 counts as this displacement
 ROWS, COLUMNS = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
 
 
-class Motion(NamedTuple):
+@dataclass(frozen=True)
+class Motion:
     """How the atoms move between the two frames of P pairs, and what the forces say of it.
 
     Attributes:
@@ -62,8 +62,8 @@ class Motion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What differs between the two frames of P pairs: those of ``Motion``, and the labels.
+class Changes(Motion):
+    """What differs between the two frames of P pairs: how the atoms move, and the labels.
 
     Attributes:
         energy: E_b - E_a in eV (P,), NaN if unknown.
@@ -72,12 +72,6 @@ class Changes:
         volume_stress_change: V_b sigma_b - V_a sigma_a in eV (P, 6), as ``stress``.
     """
 
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    displacement: Array
-    strain: Array
-    force_work: Array
-    force_work_change: Array
     energy: Array
     volume_stress: Array
     stress: Array
@@ -136,9 +130,7 @@ def _within(frames: Sequence[LabelledStructure], group: list[int]) -> Changes | 
     a, b, index = motion.first, motion.second, np.array(group)
     energy, volume_stress = np.array([frame.energy for frame in chosen]), volumes[:, None] * stress
     return Changes(
-        index[a],
-        index[b],
-        *motion[2:],
+        **vars(motion) | {"first": index[a], "second": index[b]},
         energy=energy[b] - energy[a],
         volume_stress=0.5 * (volume_stress[a] + volume_stress[b]),
         stress=stress[b] - stress[a],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
+from numpy.typing import ArrayLike, NDArray
 
 from ase_nbody.data.labels import DataError, LabelledStructure
 from ase_nbody.data.parts import require_parts
@@ -111,13 +112,19 @@ def fit_isolated_energies(
     frames = [frame for frame in data if np.isfinite(frame.energy)]
     if not frames:
         return {symbol: known_energies.get(symbol, 0.0) for symbol in symbols}
-    counts = np.array([[np.sum(frame.structure.numbers == number) for number in numbers] for frame in frames], float)
+    counts = atom_counts(frames, numbers)
     energies = np.array([frame.energy for frame in frames])
     known = np.array([symbol in known_energies for symbol in symbols])
     fixed = np.array([known_energies.get(symbol, 0.0) for symbol in symbols])
     fitted = np.linalg.lstsq(counts[:, ~known], energies - counts @ fixed, rcond=None)[0]
     fixed[~known] = fitted
     return {symbol: float(energy) for symbol, energy in zip(symbols, fixed, strict=True)}
+
+
+def atom_counts(frames: Sequence[LabelledStructure], numbers: ArrayLike) -> NDArray[np.float64]:
+    """How many atoms of each of the atomic ``numbers`` (species,) each frame has (frames, species)."""
+    wanted = np.asarray(numbers)
+    return np.array([(frame.structure.numbers[:, None] == wanted).sum(0) for frame in frames], dtype=np.float64)
 
 
 def _measure_pairs(

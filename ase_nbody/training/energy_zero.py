@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_nbody.data import LabelledStructure
+from ase_nbody.data.statistics import atom_counts
 
 _LEAST_OFFSET_EV_PER_ATOM = 0.01  # smaller ones may be errors of the model
 _LEAST_REDUCTION = 5.0  # of the mean absolute error
@@ -64,7 +65,7 @@ def find_energy_zero(data: Sequence[LabelledStructure], predicted: Sequence[Labe
     if not known:
         return None
     elements = sorted({number for frame, _ in known for number in frame.structure.numbers.tolist()})
-    counts = np.array([(frame.structure.numbers[:, None] == elements).sum(0) for frame, _ in known], dtype=np.float64)
+    counts = atom_counts([frame for frame, _ in known], elements)
     differences = np.array([frame.energy - model.energy for frame, model in known])
     constants, _, rank, _ = np.linalg.lstsq(counts, differences, rcond=None)
     sizes, rest = counts.sum(1), differences - counts @ constants

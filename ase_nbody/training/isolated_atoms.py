@@ -8,10 +8,11 @@ would hold the cohesive energy too, and the training would have to unlearn that 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
+from ase_nbody.data.statistics import atom_counts
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.species import IsolatedAtoms
 from ase_nbody.training.evaluation import predict
@@ -35,7 +36,8 @@ def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], 
     frames = _frames_that_tell(training)
     if not (free and frames):
         return
-    correction = np.linalg.lstsq(_counts(frames, free), _differences(network, frames), rcond=None)[0]
+    counts = atom_counts(frames, [atomic_numbers[symbol] for symbol in free])
+    correction = np.linalg.lstsq(counts, _differences(network, frames), rcond=None)[0]
     energies = dict(network.config.isolated_atom_energies)
     for symbol, value in zip(free, correction, strict=True):
         energies[symbol] = energies.get(symbol, 0.0) + float(value)
@@ -138,12 +140,6 @@ def _frames_that_tell(training: Sequence[LabelledStructure]) -> Sequence[Labelle
             chosen.add(index)
             seen |= numbers
     return take(training, sorted(chosen))
-
-
-def _counts(frames: Sequence[LabelledStructure], species: Sequence[str]) -> NDArray[np.float64]:
-    """Number of atoms of each species in each frame."""
-    numbers = [chemical_symbols.index(symbol) for symbol in species]
-    return np.array([(frame.structure.numbers[:, None] == numbers).sum(0) for frame in frames], dtype=np.float64)
 
 
 def _differences(network: NBodyNetwork, frames: Sequence[LabelledStructure]) -> NDArray[np.float64]:

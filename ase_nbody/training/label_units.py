@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ase_nbody.data import LabelledStructure
 from ase_nbody.data.labels import BY_NAME
 from ase_nbody.data.lint.units import ENERGY_UNITS, FORCE_UNITS, STRESS_UNITS
+from ase_nbody.data.statistics import atom_counts
 
 # The number that stands in a file for 1 eV, 1 eV/Angstrom or 1 eV/Angstrom^3, by the unit of the file.
 _NUMBERS: Mapping[str, Mapping[str, float]] = {
@@ -79,8 +80,7 @@ def _flat(known: _Pairs, name: str) -> _Both:
 
 def _relative_energies(known: _Pairs) -> _Both:
     """Energies of labels and predictions in eV (n,), without what follows from the composition alone."""
-    numbers = [frame.structure.numbers for frame, _ in known]
-    counts = np.array([np.bincount(one, minlength=len(chemical_symbols)) for one in numbers], dtype=np.float64)
+    counts = atom_counts([frame for frame, _ in known], range(len(chemical_symbols)))
     energies = np.array([(frame.energy, model.energy) for frame, model in known])
     rest = energies - counts @ np.linalg.lstsq(counts, energies, rcond=None)[0]
     if len(known) - np.linalg.matrix_rank(counts) < _LEAST_FRAMES - 1:

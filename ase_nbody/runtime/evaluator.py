@@ -89,7 +89,7 @@ class Evaluator:
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
         self._coverage = CoverageWatch([network.config.coverage for network in self.networks])
         self._charge = ChargeWatch(used=any(output.name == "charges" for output in self.outputs))
-        self._memory = MemoryGuard()
+        self._memory = [MemoryGuard(network) for network in self.networks]
 
     @property
     def species(self) -> tuple[str, ...]:
@@ -225,7 +225,7 @@ class Evaluator:
 
     def _predict_by(self, number: int, hierarchy: Hierarchy, geometry: Sequence[Tensor]) -> Prediction:
         network = self.networks[number]
-        if not self._memory.foresees_failure(network, hierarchy):
+        if not self._memory[number].foresees_failure(hierarchy):
             try:
                 return self._runners[number](hierarchy, *geometry)
             except (MemoryError, RuntimeError) as error:

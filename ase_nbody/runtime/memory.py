@@ -7,7 +7,7 @@ import resource
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ase_nbody.hierarchy.tables import Hierarchy
+from ase_nbody.network.config import LevelConfig
 from ase_nbody.network.level import LevelTypes, NBodyLevel, n_functions
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.gates import FirstOrderGate, ZerothOrderGate
@@ -26,9 +27,9 @@ from ase_nbody.nn.weights import undrawn_weights
 from ase_nbody.potential import evaluate
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.runner import Runner
-from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics
+from ase_nbody.so3 import SphereQuadrature, SphericalHarmonics, Type
 
-# Layers whose tensors ``most_memory`` knows. Where a level has others, an evaluation is counted, unless it is tiny.
+# Layers whose tensors ``MostMemory`` knows. Where a level has others, an evaluation is counted, unless it is tiny.
 _KNOWN_LAYERS = (
     NBodyLevel,
     RadialBasis,
@@ -41,7 +42,7 @@ _KNOWN_LAYERS = (
     SphereQuadrature,
 )
 _UNKNOWN_NUMBERS = 1e6  # for each edge and part
-_SAFE_BYTES = 2.0**30  # by ``most_memory``: such an evaluation takes a few hundred megabytes
+_SAFE_BYTES = 2.0**30  # by ``MostMemory``: such an evaluation takes a few hundred megabytes
 # Options of glibc's mallopt(3): the number of blocks that come straight from the system, the free bytes at which a heap
 # shrinks, and the bytes that it then keeps.
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD = -4, -1, -2
@@ -72,56 +73,78 @@ def is_out_of_memory(error: BaseException) -> bool:
 class MemoryGuard:
     """Foresees evaluations that do not fit into memory: Linux would grant the memory and kill the process that uses it.
 
-    The count takes some tenths of a second. It is made only where ``most_memory`` exceeds what fitted before.
+    The count takes some tenths of a second. It is made only where ``MostMemory`` exceeds what fitted before.
+
+    Args:
+        network: the network that evaluates. Its sizes must not change.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: NBodyNetwork) -> None:
+        self._network = network
+        self._most = MostMemory(network)
         self._fits = _SAFE_BYTES
 
-    def foresees_failure(self, network: NBodyNetwork, hierarchy: Hierarchy) -> bool:
+    def foresees_failure(self, hierarchy: Hierarchy) -> bool:
         """Whether an evaluation needs more memory than there is."""
-        most = most_memory(network, hierarchy)
+        most = self._most(hierarchy)
         if most <= self._fits:
             return False
-        need, free = needed_memory(network, hierarchy), free_memory(hierarchy.numbers.device)
+        need, free = needed_memory(self._network, hierarchy), free_memory(hierarchy.numbers.device)
         if need >= free:
             return True
         self._fits = most * max(1.0, min(1.5, 0.5 * free / need))  # a system that moves needs no new count
         return False
 
 
-def most_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
+class MostMemory:
     """More bytes than an evaluation takes at once, from the sizes of the tables and of the network alone.
 
     For each level it adds up the sizes of the tensors, each with the number of copies that the way up and the way down
-    may have at the same time.
+    may have at the same time. What depends on the network is added up once, because every step of dynamics asks.
     """
-    numbers = 0.0
-    levels = zip(network.config.levels, network.taus, network.levels, hierarchy.levels, strict=False)
-    for config, below, level, tables in levels:
-        if not all(isinstance(layer, _KNOWN_LAYERS) for layer in level.modules()):
-            numbers += _UNKNOWN_NUMBERS * (tables.child.numel() + tables.child.shape[0])
-            continue
-        types, harmonics, n_degrees = LevelTypes.of(below, config), (config.l_max + 1) ** 2, config.l_max + 1
-        n_basis = n_functions(config)
-        n = types.n_radial or n_basis
-        points = max((one.points for one in level.modules() if isinstance(one, SphereQuadrature)), default=0)
-        message = types.message.components * types.message.channels
-        edge = 100 + 8 * n_basis + 12 * harmonics + 4 * message
-        part = 6 * types.gathered.components * types.gathered.channels
-        if types.n_radial is None:
-            edge += 6 * n * message
-        else:
-            edge += 4 * n * (n_degrees + harmonics)
-            part += 3 * n * harmonics * message
-        part += 3 * below.components * below.channels + 8 * types.state.components * types.state.channels
-        part += (3 + 3 * config.body_order) * points * types.state.channels
-        part += 6 * types.products.components * types.products.channels
-        part += 6 * types.handed_up.components * types.handed_up.channels + 6 * config.hidden
-        numbers += edge * tables.child.numel() + part * tables.child.shape[0]
-        numbers += 3 * message * tables.parents.shape[-1]
-    tables_of_neighbours = sum(table.nbytes for table in hierarchy.tensors())
-    return numbers * network.dtype.itemsize + 3 * tables_of_neighbours
+
+    def __init__(self, network: NBodyNetwork) -> None:
+        self._bytes = network.dtype.itemsize
+        levels = zip(network.config.levels, network.taus, network.levels, strict=False)
+        self._levels = [_numbers(config, below, level) for config, below, level in levels]
+
+    def __call__(self, hierarchy: Hierarchy) -> float:
+        """The bytes for a hierarchy of the network's layout."""
+        numbers = 0.0
+        for each, tables in zip(self._levels, hierarchy.levels, strict=False):
+            numbers += each.edge * tables.child.numel() + each.part * tables.child.shape[0]
+            numbers += each.parent * tables.parents.shape[-1]
+        return numbers * self._bytes + 3 * sum(table.nbytes for table in hierarchy.tensors())
+
+
+class _Numbers(NamedTuple):
+    """How many numbers an evaluation holds for each edge, part and parent of a level."""
+
+    edge: float
+    part: float
+    parent: float
+
+
+def _numbers(config: LevelConfig, below: Type, level: torch.nn.Module) -> _Numbers:
+    if not all(isinstance(layer, _KNOWN_LAYERS) for layer in level.modules()):
+        return _Numbers(_UNKNOWN_NUMBERS, _UNKNOWN_NUMBERS, 0.0)
+    types, harmonics, n_degrees = LevelTypes.of(below, config), (config.l_max + 1) ** 2, config.l_max + 1
+    n_basis = n_functions(config)
+    n = types.n_radial or n_basis
+    points = max((one.points for one in level.modules() if isinstance(one, SphereQuadrature)), default=0)
+    message = types.message.components * types.message.channels
+    edge = 100 + 8 * n_basis + 12 * harmonics + 4 * message
+    part = 6 * types.gathered.components * types.gathered.channels
+    if types.n_radial is None:
+        edge += 6 * n * message
+    else:
+        edge += 4 * n * (n_degrees + harmonics)
+        part += 3 * n * harmonics * message
+    part += 3 * below.components * below.channels + 8 * types.state.components * types.state.channels
+    part += (3 + 3 * config.body_order) * points * types.state.channels
+    part += 6 * types.products.components * types.products.channels
+    part += 6 * types.handed_up.components * types.handed_up.channels + 6 * config.hidden
+    return _Numbers(edge, part, 3 * message)
 
 
 class _Peak(TorchDispatchMode):

@@ -111,14 +111,14 @@ def _batches(
     networks = [network] if isinstance(network, NBodyNetwork) else network
     require_parts(data, networks[0].config.layout)
     copies = [for_eager(copy.deepcopy(member).to(dtype).requires_grad_(False)) for member in networks]
-    guard = MemoryGuard()
+    guards = [MemoryGuard(member) for member in copies]
     largest = max((len(frame.structure) for frame in data), default=1)
     step = max(1, _ATOMS_PER_BATCH // max(1, largest))
     for start in range(0, len(data), step):
         batch = collate(prepare(data[start : start + step], networks[0].config))
         system = (batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
-        for member in copies:
-            if guard.foresees_failure(member, batch.hierarchy):
+        for member, guard in zip(copies, guards, strict=True):
+            if guard.foresees_failure(batch.hierarchy):
                 last = min(start + step, len(data)) - 1
                 raise EvaluationError(f"frames {start} to {last}: {too_large(member, batch.hierarchy)}")
         members = [evaluate(member, *system) for member in copies]

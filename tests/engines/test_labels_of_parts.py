@@ -23,7 +23,7 @@ from ase_nbody.files.archive import read_card
 from ase_nbody.files.example import example_structure
 from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.potential import evaluate
-from ase_nbody.runtime.memory import most_memory, needed_memory, too_large
+from ase_nbody.runtime.memory import MostMemory, needed_memory, too_large
 from ase_nbody.testing import assert_conservative
 
 # --- the calculator --------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_a_structure_whose_atoms_all_have_no_label(labelled_network, liquid):
 def test_the_memory_is_counted(labelled_network, hierarchy_of, liquid):
     """The quick bound and the count on tensors without contents, both before anything is evaluated."""
     hierarchy = hierarchy_of(labelled_network, liquid)
-    assert 1e5 < needed_memory(labelled_network, hierarchy) < most_memory(labelled_network, hierarchy) < 1e9
+    assert 1e5 < needed_memory(labelled_network, hierarchy) < MostMemory(labelled_network)(hierarchy) < 1e9
     assert "16 atoms" in too_large(labelled_network, hierarchy)
 
 

@@ -15,7 +15,7 @@ from ase_nbody import LevelConfig, NBodyCalculator, NBodyConfig, NBodyNetwork
 from ase_nbody.data import LABELS, LabelledStructure
 from ase_nbody.runtime import memory
 from ase_nbody.runtime.evaluation import EvaluationError
-from ase_nbody.runtime.memory import most_memory, needed_memory
+from ase_nbody.runtime.memory import MostMemory, needed_memory
 from ase_nbody.runtime.runner import Runner
 from ase_nbody.structure import Structure
 from ase_nbody.training.evaluation import evaluate_model
@@ -83,7 +83,7 @@ def test_the_quick_bound_is_never_below_the_count(seed, hierarchy_of):
     if seed % 3 == 0:
         atoms.positions *= 10.0  # parts without children take memory, too
     hierarchy = hierarchy_of(network, atoms)
-    assert 1.0 < most_memory(network, hierarchy) / needed_memory(network, hierarchy) < 15.0
+    assert 1.0 < MostMemory(network)(hierarchy) / needed_memory(network, hierarchy) < 15.0
 
 
 MEASURED = """
@@ -154,9 +154,10 @@ def test_a_system_that_moves_is_counted_once(monkeypatch, make_network, hierarch
     monkeypatch.setattr(memory, "_SAFE_BYTES", 1.0)
     counted = []
     monkeypatch.setattr(memory, "needed_memory", lambda *given: counted.append(given) or 1e6)
-    network, guard = make_network(), memory.MemoryGuard()
+    network = make_network()
+    guard = memory.MemoryGuard(network)
     for size in (1.0, 0.98, 0.97):
         atoms = systems["triclinic"]()
         atoms.set_cell(size * atoms.cell.array, scale_atoms=True)
-        assert not guard.foresees_failure(network, hierarchy_of(network, atoms))
+        assert not guard.foresees_failure(hierarchy_of(network, atoms))
     assert len(counted) == 1

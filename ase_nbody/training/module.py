@@ -1,6 +1,7 @@
 """``NBodyTraining``, the module that lightning trains: training step, optimisers, schedules and validation."""
 
 import math
+import time
 from typing import Any
 
 import lightning
@@ -148,6 +149,7 @@ class NBodyTraining(lightning.LightningModule):
         self.errors = errors([residuals])
         value = self.loss(residuals, (self.config.epochs or 1) - 1, residuals.counts())
         self.log("validation_loss", value)
+        self.log("process_cpu_seconds", time.process_time())  # curves of error against cost; begins anew on resuming
         for quantity, measures in self.errors.items():
             for measure, error in measures.items():
                 self.log(f"{quantity}_{measure}", error)

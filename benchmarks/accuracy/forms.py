@@ -5,15 +5,16 @@
 
 A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water``,
 which is in ``TASKS``. A form changes all levels of the network; see ``FORMS``. ``train`` measures the CPU time of an
-epoch, and then trains for as many epochs as fill the minutes. It shows errors on the validation frames, and with
-``--test`` those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed``
-prints CPU milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other programs
-disturb a machine in phases.
+epoch on a short run, and then trains for as many epochs as fill the minutes. It shows errors on the validation frames,
+and with ``--test`` those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again.
+``speed`` prints CPU milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other
+programs disturb a machine in phases.
 """
 
 import argparse
+import itertools
 import json
-import resource
+import math
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE.parents[1] / "runs" / "forms"
@@ -41,6 +43,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "children": {"children_gate": True},
 }
 
+PROBE_EPOCHS = 4
 _SMALL = {"radius": 5.0, "channels": 32, "message_channels": 16}
 # Tasks that have no file of their own.
 TASKS: dict[str, dict[str, Any]] = {
@@ -96,16 +99,17 @@ def configuration(task: str, form: str, seed: int, options: argparse.Namespace) 
 
 
 def train(content: dict[str, Any], output: Path, epochs: int) -> float:
-    """Train for some epochs, and return the CPU seconds of everything."""
+    """Train for some epochs, and return the CPU seconds of the fastest: in others, the step may be compiled."""
     content = {**content, "output": str(output), "training": {**content["training"], "epochs": epochs}}
     output.parent.mkdir(parents=True, exist_ok=True)
     path = output.with_name(f"{output.name}.yaml")
     path.write_text(yaml.safe_dump(content))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "ase_nbody.cli", "train", str(path), "--threads=1"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
+    events = EventAccumulator(str(output / "tensorboard"))
+    events.Reload()
+    ends = [event.value for event in events.Scalars("process_cpu_seconds")]
+    return min((later - earlier for earlier, later in itertools.pairwise(ends)), default=math.inf)
 
 
 def cell(task: str, form: str, seed: int, options: argparse.Namespace) -> list[str]:
@@ -117,10 +121,9 @@ def cell(task: str, form: str, seed: int, options: argparse.Namespace) -> list[s
     output = RUNS / "-".join((task, form, str(seed), *marks))
     model, content = output / "model.nbody", configuration(task, form, seed, options)
     if not model.is_file():
-        probes = [output.with_name(f"{output.name}-{epochs}-epochs-{time.time_ns()}") for epochs in (1, 2)]
-        # The first epoch compiles, the second does not. A data set whose epoch takes longer than the minutes gets one.
-        seconds = [train(content, probe, epochs) for epochs, probe in enumerate(probes, start=1)]
-        train(content, output, max(1, round(60.0 * options.minutes / max(seconds[1] - seconds[0], 1e-3))))
+        probe = output.with_name(f"{output.name}-probe-{time.time_ns()}")
+        seconds = train(content, probe, PROBE_EPOCHS)
+        train(content, output, max(1, round(60.0 * options.minutes / seconds)))
     card = read_card(model)["card"]
     errors = card["test errors" if options.test else "validation errors"]
     weights = sum(weight.numel() for weight in load_model(model).parameters())

@@ -4,11 +4,11 @@
     python benchmarks/accuracy/forms.py speed [--forms FORM ...] [--channels 64] [--compiled] [--structure "water 192"]
 
 A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water``,
-which is in ``TASKS``. A form changes all levels of the network; see ``FORMS``. ``train`` measures the CPU time of an
-epoch on a short run, and then trains for as many epochs as fill the minutes. It shows errors on the validation frames,
-and with ``--test`` those on the test frames. Runs go to ``runs/forms/``, and a finished run is not trained again.
-``speed`` prints CPU milliseconds for each evaluation on one core: the fastest of many, taken in turn, because other
-programs disturb a machine in phases.
+which is in ``TASKS``. A form changes all levels of the network; see ``FORMS``. ``molecules``, for water, makes the
+parts of the second level molecules. ``train`` measures the CPU time of an epoch on a short run, and then trains for as
+many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test`` those on the test frames.
+Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints CPU milliseconds for each
+evaluation on one core: the fastest of many, taken in turn, because other programs disturb a machine in phases.
 """
 
 import argparse
@@ -21,10 +21,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ase_nbody.engines.molecules import label_molecules
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE.parents[1] / "runs" / "forms"
@@ -41,6 +44,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "falling_clebsch_gordan": {"channels": "falling", "product": "clebsch_gordan"},
     "falling_both": {"channels": "falling", "product": "clebsch_gordan", "parity": "both"},
     "children": {"children_gate": True},
+    "molecules": {},
 }
 
 PROBE_EPOCHS = 4
@@ -67,11 +71,26 @@ TASKS: dict[str, dict[str, Any]] = {
 def changed(level: dict[str, Any], form: str) -> dict[str, Any]:
     """The entries of a level in another form."""
     changes = dict(FORMS[form])
+    if form == "molecules" and level["parts"] != "all":
+        level = {key: value for key, value in level.items() if key != "children"}
+        changes["parts"] = "labels"
     if changes.get("channels") == "falling":
         most = level.get("channels", 64)
         changes["channels"] = " + ".join(f"{most // 2**degree}x{degree}" for degree in range(4))
         level = {key: value for key, value in level.items() if key != "l_max"}
     return {**level, **changes}
+
+
+def labelled(file: Path) -> Path:
+    """A copy of a data set in which the molecules of each frame are labelled."""
+    copy = RUNS / f"{file.parent.name}-{file.stem}-molecules.extxyz"
+    if not copy.is_file():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        frames = ase.io.read(file, ":")
+        for atoms in frames:
+            atoms.set_array("parts", label_molecules(atoms))
+        ase.io.write(copy, frames)
+    return copy
 
 
 def configuration(task: str, form: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -83,6 +102,9 @@ def configuration(task: str, form: str, seed: int, options: argparse.Namespace) 
     data = content["data"]
     for name in ("train", "test"):
         data[name] = str((HERE / data[name]).resolve())
+    if form == "molecules":
+        for name in ("train", "test"):
+            data[name] = str(labelled(Path(data[name])))
     if not options.test:
         del data["test"]
     if options.frames:
@@ -169,7 +191,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("train", "speed"))
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="default: ethanol")
-    parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
+    parser.add_argument(
+        "--forms", nargs="+", choices=list(FORMS), default=[form for form in FORMS if form != "molecules"]
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of each training")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--frames", type=int, help="the first frames alone, to try the command")

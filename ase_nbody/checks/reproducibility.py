@@ -70,9 +70,6 @@ def compiled_training(case: Case) -> Iterator[Finding]:
         return
     network = case.calculator.networks[0]
     given = _arguments(case, network)
-    if given[0].is_labelled:
-        yield not_applicable(name, measured, "levels of labelled parts are trained without compiled code")
-        return
     potential = CompiledPotential(network, virials=True, patience=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the row says so, too
@@ -96,8 +93,10 @@ def _compiled(case: Case, name: str, measured: str, *, blocks: bool) -> Finding:
             return not_applicable(
                 name,
                 measured,
-                "native code needs at least two atoms, parts, children and neighbours, and parts around atoms",
+                "native code needs at least two atoms, parts, children, neighbours and members of a labelled part",
             )
+        if blocks and given[0].is_labelled:
+            return not_applicable(name, measured, "levels of labelled parts are evaluated whole")
         try:
             found = runner.compiled(*given, blocks=blocks)
         except Exception as error:  # the compiler may be missing or have a bug

@@ -24,10 +24,6 @@ def compile(
     from ase_nbody.runtime.compiled import programs
 
     first, *_ = load_members(model)  # a committee's members share their code
-    if first.config.is_labelled:
-        raise ValueError(
-            f"{model} has levels of labelled parts, for which there is no native code yet: it is evaluated without"
-        )
     for name in dtype or ["float64"]:
         network = NBodyCalculator(first, dtype=name, device=device).networks[0]
         for program, trace in programs(network, large=large).items():

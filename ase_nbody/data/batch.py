@@ -1,6 +1,5 @@
 """Batches: structures side by side in one hierarchy, with their labels."""
 
-import itertools
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,14 +50,7 @@ class Batch:
     def memory(self) -> int:
         """Size of all tensors in bytes."""
         geometry = (self.positions, self.cells, self.total_charges)
-        labelled = [level.labelled.tensors() for level in self.hierarchy.levels if level.labelled is not None]
-        tensors = [
-            *self.hierarchy.tensors(),
-            *itertools.chain(*labelled),
-            *geometry,
-            *self.labels.values(),
-            *self.weights.values(),
-        ]
+        tensors = [*self.hierarchy.tensors(), *geometry, *self.labels.values(), *self.weights.values()]
         return sum(tensor.element_size() * tensor.numel() for tensor in tensors)
 
     def to(self, device: torch.device) -> "Batch":

@@ -6,6 +6,7 @@ edges are real. Dense tables let a gate treat all parts of a level in one operat
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -74,15 +75,18 @@ class Labelled:
     is_member: Tensor
     below: Groups | None
 
-    def to(self, device: torch.device | str) -> "Labelled":
-        """The same on a device."""
-        below = None if self.below is None else self.below.to(device)
-        return Labelled(self.groups.to(device), self.is_member.to(device), below)
-
     def tensors(self) -> list[Tensor]:
         """All tensors."""
         tables = [self.groups] if self.below is None else [self.groups, self.below]
         return [self.is_member, *(getattr(groups, each.name) for groups in tables for each in fields(groups))]
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor]) -> "Labelled":
+        """The inverse of ``tensors``."""
+        is_member, *tables = tensors
+        size = len(fields(Groups))
+        below = Groups(*tables[size:]) if len(tables) > size else None
+        return cls(Groups(*tables[:size]), is_member, below)
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,7 @@ class Level:
             table, derivatives that flow from edges to children are gathered, not scattered, so they are
             deterministic on every device.
         parents_mask: True where an entry of ``parents`` is real (M, C); ``parents`` is 0 elsewhere.
-        labelled: members of the parts, where labels name them; None where the parts are around atoms. It is not among
-            the ``tensors``.
+        labelled: members of the parts, where labels name them; None where the parts are around atoms.
     """
 
     centre: Tensor
@@ -159,13 +162,21 @@ class Level:
         )
 
     def tensors(self) -> list[Tensor]:
-        """All tables in the order of the attributes."""
-        return [getattr(self, name) for name in _TABLES]
+        """All tables in the order of the attributes; see ``n_tables`` for their number."""
+        return [getattr(self, name) for name in _TABLES] + ([] if self.labelled is None else self.labelled.tensors())
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor]) -> "Level":
-        """Make the level around atoms whose ``tensors`` these are."""
-        return cls(**dict(zip(_TABLES, tensors, strict=True)))  # type: ignore[arg-type]  # none of them is ``labelled``
+        """Make the level whose ``tensors`` these are."""
+        tables, of_labels = tensors[: len(_TABLES)], tensors[len(_TABLES) :]
+        labelled = Labelled.from_tensors(of_labels) if of_labels else None
+        return cls(**dict(zip(_TABLES, tables, strict=True)), labelled=labelled)  # type: ignore[arg-type]
+
+    @staticmethod
+    def n_tables(labelled: bool = False, above_labelled: bool = False) -> int:
+        """The number of ``tensors`` of a level around atoms, or of a labelled one, which may be above another."""
+        n_groups = len(fields(Groups))
+        return len(_TABLES) + ((1 + n_groups) if labelled else 0) + (n_groups if labelled and above_labelled else 0)
 
     def with_labels(self, labelled: Labelled | None) -> "Level":
         """The same level as one of labelled parts."""
@@ -200,11 +211,8 @@ class Hierarchy:
         """The same hierarchy on a device; ``self`` if it is there already."""
         if self.numbers.device == device:
             return self
-        moved = Hierarchy.from_tensors([table.to(device) for table in self.tensors()], self.n_structures)
-        if not self.is_labelled:
-            return moved
-        levels = zip(moved.levels, (level.labelled for level in self.levels), strict=True)
-        return replace(moved, levels=tuple(level.with_labels(one and one.to(device)) for level, one in levels))
+        moved = [table.to(device) for table in self.tensors()]
+        return Hierarchy.from_tensors(moved, self.n_structures, [len(level.tensors()) for level in self.levels])
 
     @functools.cached_property
     def is_labelled(self) -> bool:
@@ -212,16 +220,16 @@ class Hierarchy:
         return any(level.labelled is not None for level in self.levels)
 
     def tensors(self) -> list[Tensor]:
-        """All tables in a fixed order; ``from_tensors`` makes the same hierarchy from them, if it is not labelled."""
+        """All tables in a fixed order; ``from_tensors`` makes the same hierarchy from them."""
         return [self.numbers, self.structure, *(table for level in self.levels for table in level.tensors())]
 
     @classmethod
-    def from_tensors(cls, tensors: Sequence[Tensor], n_structures: int) -> "Hierarchy":
-        """Make the hierarchy whose ``tensors`` these are."""
+    def from_tensors(cls, tensors: Sequence[Tensor], n_structures: int, n_tables: Sequence[int]) -> "Hierarchy":
+        """Make the hierarchy whose ``tensors`` these are; ``n_tables`` says how many each level has."""
         numbers, structure, *tables = tensors
-        width = len(_TABLES)
-        levels = tuple(Level.from_tensors(tables[start : start + width]) for start in range(0, len(tables), width))
-        return cls(numbers, structure, n_structures, levels)
+        ends = list(itertools.accumulate(n_tables))
+        levels = [Level.from_tensors(tables[end - count : end]) for count, end in zip(n_tables, ends, strict=True)]
+        return cls(numbers, structure, n_structures, tuple(levels))
 
 
 def row_positions(group: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:

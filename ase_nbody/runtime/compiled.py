@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ase_nbody.hierarchy.tables import Hierarchy, Level
+from ase_nbody.hierarchy.tables import Groups, Hierarchy, Labelled, Level
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Descent, System, evaluate
 from ase_nbody.prediction import Prediction
@@ -35,8 +35,8 @@ class CompiledWhole:
 
     @staticmethod
     def fits(hierarchy: Hierarchy) -> bool:
-        """Whether the code can evaluate a hierarchy: one structure without labels, and sizes of at least two."""
-        return hierarchy.n_structures == 1 and not hierarchy.is_labelled and smallest(hierarchy.tensors()) >= 2
+        """Whether the code can evaluate a hierarchy: one structure, and sizes of at least two."""
+        return hierarchy.n_structures == 1 and smallest(hierarchy.tensors()) >= 2
 
     def __call__(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
         """See ``potential.evaluate``."""
@@ -103,9 +103,12 @@ def _descent(named: Mapping[str, Tensor]) -> Descent:
 
 
 def programs(network: NBodyNetwork, *, large: bool) -> dict[str, Callable[[NBodyNetwork], Traceable]]:
-    """The functions to trace and compile, by name. ``large`` adds the steps of blocks, for large systems."""
-    numbers = range(len(network.levels))
-    steps = [*(f"up-{number}" for number in numbers[:-1]), *(f"down-{number}" for number in numbers)] if large else []
+    """The functions to trace and compile, by name. ``large`` adds the steps of blocks, for large systems.
+
+    A network with labelled levels has no such steps, because it is always evaluated whole.
+    """
+    numbers = range(len(network.levels) if large and not network.config.is_labelled else 0)
+    steps = [*(f"up-{number}" for number in numbers[:-1]), *(f"down-{number}" for number in numbers)]
     return {"whole": trace_whole, **{name: functools.partial(trace_step, name=name) for name in steps}}
 
 
@@ -113,20 +116,25 @@ def trace_whole(network: NBodyNetwork) -> Traceable:
     """``evaluate`` of one structure."""
     evaluation, sizes = pure_evaluation(network), _distinct(network, 29)
     n_atoms = n_below = next(sizes)
-    levels = []
+    levels: list[Level] = []
     for config in network.config.levels:
-        n_parts = n_below if config.parts == "all" else next(sizes)
+        below = levels[-1].labelled if levels else None
+        n_parts = n_below if config.parts == "all" or below is not None else next(sizes)
         n_children = n_below if config.children == "all" else next(sizes)
-        levels.append(_level(network, n_parts, next(sizes), n_children, next(sizes)))
+        level = _level(network, n_parts, next(sizes), n_children, next(sizes))
+        if config.is_labelled:
+            level = level.with_labels(_labelled(level, below, next(sizes), next(sizes)))
+        levels.append(level)
         n_below = n_parts
     system = _system(network, n_atoms)
     hierarchy = Hierarchy(system.numbers, system.structure, 1, tuple(levels))
     tables = hierarchy.tensors()
+    axes = [axes for level in levels for axes in (*_LEVEL_AXES, *_label_axes(level.labelled))]
     charge = [system.positions.new_zeros(1)] if network.config.outputs else []
     return Traceable(
         lambda weights, tensors: evaluation(weights, tensors[: len(tables)], *tensors[len(tables) :]),
         [*tables, system.positions, system.cells, *charge],
-        [(0,), (0,), *(axes for _ in levels for axes in _LEVEL_AXES), (0,), (), *(() for _ in charge)],
+        [(0,), (0,), *axes, (0,), (), *(() for _ in charge)],
     )
 
 
@@ -160,6 +168,17 @@ def trace_step(network: NBodyNetwork, name: str) -> Traceable:
 _LEVEL_AXES = ((0,), (0,), (0,), (0, 1), (0, 1), (1, 2), (0, 1), (0, 1), (0, 1))
 
 
+# The same for those of ``Groups``.
+_GROUP_AXES = ((0, 1), (1, 2), (0, 1), (0, 1))
+
+
+def _label_axes(labelled: Labelled | None) -> list[tuple[int, ...]]:
+    """The same for ``Labelled.tensors``."""
+    if labelled is None:
+        return []
+    return [(0, 1), *_GROUP_AXES, *([] if labelled.below is None else _GROUP_AXES)]
+
+
 def _distinct(network: NBodyNetwork, first: int) -> Iterator[int]:
     """Sizes that differ from each other and from those of the weights."""
     taken = sizes_of_weights(network)
@@ -180,6 +199,24 @@ def _level(network: NBodyNetwork, n_parts: int, width: int, n_children: int, n_p
         parents=zeros(n_parents, n_children),
         parents_mask=zeros(n_parents, n_children).bool(),
     )
+
+
+def _labelled(level: Level, below: Labelled | None, n_members: int, n_below: int) -> Labelled:
+    """What a level of labelled parts knows beside its tables; ``below``: the same of the level below, if labelled."""
+
+    def groups(members: int) -> Groups:
+        atom = level.centre.new_zeros(len(level.centre), members)
+        return Groups(
+            atom, atom.new_zeros(3, *atom.shape), torch.zeros_like(atom).double(), torch.zeros_like(atom).bool()
+        )
+
+    return Labelled(groups(n_members), level.mask.clone(), None if below is None else groups(n_below))
+
+
+def _n_tables(network: NBodyNetwork) -> list[int]:
+    """How many tables each level has."""
+    labelled = [level.is_labelled for level in network.config.levels]
+    return [Level.n_tables(here, below) for below, here in itertools.pairwise([False, *labelled])]
 
 
 def _system(network: NBodyNetwork, n_atoms: int) -> System:
@@ -212,7 +249,7 @@ def pure_evaluation(
     """
 
     def evaluation(network: NBodyNetwork, tables: list[Tensor], *geometry: Tensor) -> tuple[Tensor, ...]:
-        hierarchy = Hierarchy.from_tensors(tables, len(geometry[1]))
+        hierarchy = Hierarchy.from_tensors(tables, len(geometry[1]), _n_tables(network))
         found = evaluate(network, hierarchy, *geometry, create_graph=create_graph, virials=virials).named()
         return tuple(found[name] for name in Prediction.names(network.config))
 

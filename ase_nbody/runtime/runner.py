@@ -4,7 +4,7 @@
     small                                      whole                          one call of native code
     small, on a GPU                            recorded as a CUDA graph       the same, recorded
     large (see ``WHOLE_ATOMS``)                block by block                 block by block, each step native code
-    with labelled levels, of any size          whole                          whole, eagerly
+    with labelled levels, of any size          whole                          one call of native code
 
 Native code is not trusted: its first result, and every thousandth, is compared with eager evaluation. If they differ,
 or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on.
@@ -42,8 +42,8 @@ class Runner:
         network: the network, in its final dtype and place. Its weights may change in place; they get no
             gradients.
         compile: evaluate single structures with native code, which is loaded or compiled at the first call. Structures
-            with fewer than two atoms, parts, children or neighbours are evaluated eagerly, and so are all of a network
-            that has levels of labelled parts.
+            with fewer than two atoms, parts, children or neighbours are evaluated eagerly, and so are those whose
+            labelled parts have one member each.
     """
 
     def __init__(self, network: NBodyNetwork, *, compile: bool = False) -> None:
@@ -62,7 +62,7 @@ class Runner:
     ) -> Prediction:
         """See ``potential.evaluate``."""
         given = (hierarchy, positions, cells, total_charges)
-        if not self.compile or self._is_labelled or self._fallback.active or not CompiledWhole.fits(hierarchy):
+        if not self.compile or self._fallback.active or not CompiledWhole.fits(hierarchy):
             return self.eagerly(*given)
         try:
             found = self.compiled(*given)
@@ -119,17 +119,14 @@ class Runner:
         """Evaluate by native code, without a comparison. ``blocks``: see ``eagerly``.
 
         Raises:
-            ValueError: the network has levels of labelled parts.
             Exception: whatever the compiler raises.
         """
-        if self._is_labelled:
-            raise ValueError("networks with levels of labelled parts have no native code")
         warm_up_vector_functions()
         geometry = self._geometry(positions, cells, total_charges)
         if self.in_blocks(hierarchy, compiled=True) if blocks is None else blocks:
             self._compiled_steps.load()
             return self._evaluate_blocks(self._compiled_steps, hierarchy, *geometry)
-        return self._compiled_whole(hierarchy, *geometry)
+        return (self._compiled if self._is_labelled else self._compiled_whole)(hierarchy, *geometry)
 
     def _geometry(self, positions: Tensor, cells: Tensor, total_charges: Tensor | None) -> tuple[Tensor, ...]:
         """The tensors that this network looks at: total charges only if it gives charges."""

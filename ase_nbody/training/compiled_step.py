@@ -31,8 +31,8 @@ class CompiledPotential:
     The energy and its gradient are traced to one graph of plain tensor operations. The graph is compiled as a whole
     and can be differentiated by the weights. Compilation takes half a minute, so a set of shapes is compiled only when
     it appears for the ``patience``-th time, and at most ``most`` sets are compiled. All other batches are evaluated
-    eagerly, with the same results, and so are all of networks with levels of labelled parts. If compilation fails, one
-    warning gives the reason, and shapes that are not compiled yet are evaluated eagerly from then on.
+    eagerly, with the same results. If compilation fails, one warning gives the reason, and shapes that are not compiled
+    yet are evaluated eagerly from then on.
 
     Args:
         network: the network. Its weights may change in place.
@@ -81,7 +81,7 @@ class CompiledPotential:
             geometry.append(total_charges)
         shapes: Shapes = tuple(tuple(tensor.shape) for tensor in (cells, *tables))
         self._seen[shapes] += 1
-        if self._seen[shapes] >= self.patience and len(self._chosen) < self.most and not hierarchy.is_labelled:
+        if self._seen[shapes] >= self.patience and len(self._chosen) < self.most:
             self._chosen.add(shapes)
         if shapes in self._chosen and shapes not in self._compiled and not self._fallback.active:
             try:

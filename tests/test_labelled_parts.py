@@ -257,15 +257,13 @@ def test_single_precision(labelled_network, liquid):
     assert single.get_forces(liquid) == pytest.approx(forces, abs=2e-5 * np.abs(forces).max())
 
 
-def test_runners_evaluate_labelled_levels_whole_and_eagerly(labelled_network, hierarchy_of, liquid, monkeypatch):
-    """Whatever the size of the system, and although native code is asked for."""
+def test_runners_evaluate_labelled_levels_whole(labelled_network, hierarchy_of, liquid, monkeypatch):
+    """Whatever the size of the system."""
     monkeypatch.setattr("ase_nbody.runtime.runner.WHOLE_ATOMS", {"cpu": 3, "cuda": 3})
     hierarchy = hierarchy_of(labelled_network, liquid)
     geometry = torch.tensor(liquid.positions), torch.tensor(liquid.cell.array).unsqueeze(0)
-    found = Runner(labelled_network, compile=True)(hierarchy, *geometry)
+    found = Runner(labelled_network)(hierarchy, *geometry)
     assert_same(found, evaluate(labelled_network, hierarchy, *geometry))
-    with pytest.raises(ValueError, match="no native code"):
-        Runner(labelled_network).compiled(hierarchy, *geometry)
     with pytest.raises(ValueError, match="not in blocks"):
         Runner(labelled_network).eagerly(hierarchy, *geometry, blocks=True)
 

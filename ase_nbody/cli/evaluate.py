@@ -36,6 +36,7 @@ def evaluate(
     from ase_nbody.training.label_units import find_label_units
     from ase_nbody.training.loss import unit_of
     from ase_nbody.training.spread import spread_calibration, spread_table
+    from ase_nbody.training.two_zeros import find_two_zeros
     from ase_nbody.training.unlike import find_unlike
 
     members = load_members(model)
@@ -57,6 +58,7 @@ def evaluate(
     unlike, units = find_unlike(members, frames), find_label_units(frames, predicted)
     in_electronvolts = all(one.label != "energy" for one in units)  # otherwise a zero of energy means nothing
     zero = find_energy_zero(frames, predicted) if in_electronvolts else None
+    zeros = find_two_zeros(frames, predicted)
     spread = spread_calibration(members, frames) if len(members) > 1 else {}
     if as_json:
         found = {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in table.items()}
@@ -66,6 +68,7 @@ def evaluate(
         about |= {"unlike_training_data": unlike.as_json()} if unlike else {}
         about |= {"units": {one.label: {"unit": one.unit, "factor": one.factor} for one in units}} if units else {}
         about |= {"energy_zero": zero.as_json()} if zero else {}
+        about |= {"two_energy_zeros": zeros.as_json()} if zeros else {}
         about |= {"spread": spread} if spread else {}
         typer.echo(json.dumps(about, indent=2, allow_nan=False))
         return
@@ -73,7 +76,7 @@ def evaluate(
     console.print(errors_table(table, title))
     if spread:
         console.print(spread_table(spread, title))
-    for finding in filter(None, (unlike, *units, zero)):
+    for finding in filter(None, (unlike, *units, zero, zeros)):
         console.print(plain(str(finding)), highlight=False, soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase.data import covalent_radii, vdw_radii
 
-from ase_nbody.data.labels import LABELS, LabelledStructure
+from ase_nbody.data.labels import BY_NAME, LABELS, LabelledStructure
 from ase_nbody.data.names import Names
 from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
 from ase_nbody.text import count_of, printable
@@ -22,10 +22,12 @@ _CANNOT_HAVE = {
 }
 # Names that tell of labels which are not read. They are only mentioned.
 _LIKE = {
-    "energy": re.compile(r"energ(?!ies)|^e$|^e_|_e$|toten|^u0?$", re.I),
-    "forces": re.compile(r"forc|^f$|^f_|_f$|grad", re.I),
+    "energy": re.compile(r"energ(?!ies)|^e$|^e_|_e$|^e(tot|pot|dft|scf)|toten|^u0?$", re.I),
+    "forces": re.compile(r"forc|^f$|^f_|_f$|^f[xyz]$|grad", re.I),
     "stress": re.compile(r"stress(?!es)|virial(?!s$)", re.I),
 }
+_GRADIENT = re.compile(r"grad", re.I)
+_LEARNT_ON_REQUEST = (BY_NAME["charges"], BY_NAME["dipole"])
 _NO_LABEL = re.compile(r"weight|_spread$|^kinetic", re.I)
 _MOST_NAMES = 5
 _LONGEST_BOND, _LONGEST_CONTACT = 1.5, 1.2  # in units of the sum of the covalent and of the van der Waals radii
@@ -115,7 +117,7 @@ class Found:
         return " ".join(sentences)
 
     def ignored(self, *, uses_charge: bool) -> str:
-        """In words: the charges and spins that a model ignores, or an empty string.
+        """In words: the charges, dipole moments and spins that a model ignores, or an empty string.
 
         Args:
             uses_charge: whether the model uses the total charge, as those that predict partial charges do.
@@ -125,6 +127,12 @@ class Found:
             sentences.append(
                 f"{_frames(self.charged)} with a total charge (charge): the model ignores it. It uses charges only "
                 "with network.outputs: [charges]."
+            )
+        not_learnt = [f"{label.name} in {_frames(n)}" for label in _LEARNT_ON_REQUEST if (n := self.labels[label.name])]
+        if not_learnt and not uses_charge:
+            sentences.append(
+                f"{' and '.join(not_learnt)}: the model ignores them. A network learns them with network.outputs: "
+                "[charges]."
             )
         for name, count in sorted(self.not_read.items()):
             remedy = " Name it charge if it is the total charge." if _OTHER_CHARGES.match(name) else ""
@@ -142,10 +150,13 @@ class Found:
         like = sorted(name for name in self.present - read if _LIKE[label].search(name) and not _NO_LABEL.search(name))
         if not like:
             return ""
+        sign = ""
+        if label == "forces" and any(map(_GRADIENT.search, like)):
+            sign = " Forces are the negative of gradients: if it holds gradients, write forces instead."
         names, option = _list(like[:_MOST_NAMES]), f"data.keys or --key {label}={printable(like[0])}"
         if not self.labels[label]:
-            return f"Is one of these the {label}: {names}? Then name it, with {option}."
-        return f"Not read: {names}. If this is the {label} of the reference, name it, with {option}."
+            return f"Is one of these the {label}: {names}? Then name it, with {option}.{sign}"
+        return f"Not read: {names}. If this is the {label} of the reference, name it, with {option}.{sign}"
 
     def _has_another_energy(self) -> bool:
         """Whether a file has only the free energy, or one that differs from an energy that is not read either."""

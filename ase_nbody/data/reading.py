@@ -14,7 +14,7 @@ from ase_nbody.data.file_names import data_file
 from ase_nbody.data.found import Found
 from ase_nbody.data.frames import info_of, names_in_file, read_frames, results_of
 from ase_nbody.data.invented import Invented
-from ase_nbody.data.labels import LABELS, DataError, Label, LabelledStructure, Source, Weights
+from ase_nbody.data.labels import BY_NAME, LABELS, DataError, Label, LabelledStructure, Source, Weights
 from ase_nbody.data.names import all_usual_names, choose_names
 from ase_nbody.data.partly_zero import PartlyZero
 from ase_nbody.data.structures import next_frame, require_file, slice_of
@@ -24,6 +24,7 @@ from ase_nbody.text import count_of, printable
 
 _LONGEST_REASON = 400  # characters
 LARGEST_LABEL = 1e15  # in the units of each label; the squares of larger numbers overflow in float32
+_USUAL_NAMES = frozenset(all_usual_names())
 SHORTEST_DISTANCE_ANGSTROM = 1e-3  # of two atoms; closer ones are one atom that a file has twice
 
 
@@ -68,7 +69,7 @@ def iterate_labelled(
     path, index = data_file(path, index)
     keys, chosen = keys or {}, slice_of(index)
     require_file(path)
-    found = Found(path, choose_names(names_in_file(path, all_usual_names() | set(keys.values())), keys))
+    found = Found(path, choose_names(names_in_file(path, {*_USUAL_NAMES, *keys.values()}), keys))
     judges = Invented(keys), PartlyZero(keys)
     for frame in _frames(found, chosen, index, weight):
         for judge in judges:
@@ -158,13 +159,19 @@ def _require_possible_charge(structure: Structure) -> None:
 
 
 def _given(atoms: ase.Atoms, info: Mapping[str, Any], structure: Structure, names: Mapping[str, str]) -> dict[str, Any]:
-    """The value of each label as the frame has it, or None. Of equal names, the calculator's result comes first."""
-    places = {label.name: atoms.arrays if label.per_atom else info for label in LABELS} | {"virial": info}
-    given: dict[str, Any] = dict.fromkeys(places)
+    """The value of each label as the frame has it, or None. Of equal names, the calculator's result comes first.
+
+    Databases keep arrays of atoms beside numbers of the structure. A name that the user gave may be anywhere: what is
+    there must have the right shape.
+    """
+    given: dict[str, Any] = dict.fromkeys([*BY_NAME, "virial"])
     for name, key in names.items():
-        given[name] = next(
-            (place[key] for place in (results_of(atoms), places[name]) if place.get(key) is not None), None
-        )
+        places = [results_of(atoms), info]
+        if name in BY_NAME and BY_NAME[name].per_atom:
+            places.insert(1, atoms.arrays)
+        elif key not in _USUAL_NAMES:
+            places.append(atoms.arrays)
+        given[name] = next((place[key] for place in places if place.get(key) is not None), None)
     virial = given.pop("virial")
     if given["stress"] is None and virial is not None:
         has_volume = structure.pbc.all() and structure.volume > 0.0

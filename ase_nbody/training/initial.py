@@ -28,6 +28,7 @@ from ase_nbody.training.isolated_atoms import (
     shift_to_data,
 )
 from ase_nbody.training.splits import species_of
+from ase_nbody.training.two_zeros import refuse_impossible_gap
 
 _EMBEDDING_DEVIATION = 0.3  # of new species from the mean, relative to the size of the embeddings of a new network
 
@@ -56,6 +57,7 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure],
 
 def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], members: int) -> NBodyNetwork:
     """A network with random weights, and with species and scales from the training data."""
+    refuse_impossible_gap(training)
     given = config.data.isolated_atom_energies
     statistics = measure(training, config.network.levels, given if isinstance(given, dict) else None)
     levels = tuple(
@@ -77,7 +79,9 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], 
     except ValidationError as error:
         raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
     _require_room(config, found, members)
-    refuse_impossible_cohesion(found.isolated_atom_energies, training, given=isinstance(given, dict))
+    reach = sum(level.radius for level in config.network.levels)
+    fitted = not isinstance(given, dict) and not energies_of_isolated_atoms(training, reach)
+    refuse_impossible_cohesion(found.isolated_atom_energies, training, given=isinstance(given, dict), fitted=fitted)
     return NBodyNetwork(found)
 
 

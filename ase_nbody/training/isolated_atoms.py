@@ -17,11 +17,13 @@ from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.species import IsolatedAtoms
 from ase_nbody.training.evaluation import predict
 from ase_nbody.training.splits import species_of, take
+from ase_nbody.training.two_zeros import refuse_two_zeros
 
 _MAX_COHESION_EV_PER_ATOM = 15.0  # tungsten has 9
 _MAX_OFFSET_EV_PER_ATOM = 0.2  # of the data from the predictions of the model; most other theories differ by more
 _MAX_OFFSET_IF_GIVEN_EV_PER_ATOM = 2.0  # if the user gave the isolated-atom energies
 _LEAST_OFFSET_IN_DEVIATIONS = 3.0  # smaller offsets may be errors of the model
+_LARGEST_MISFIT = 1e-6  # atoms
 _MAX_FRAMES = 1000  # are evaluated to find the zero
 
 
@@ -37,7 +39,7 @@ def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], 
     if not (free and frames):
         return
     counts = atom_counts(frames, [atomic_numbers[symbol] for symbol in free])
-    correction = np.linalg.lstsq(counts, _differences(network, frames), rcond=None)[0]
+    correction = np.linalg.lstsq(counts, _differences(frames, predict(network, frames)), rcond=None)[0]
     energies = dict(network.config.isolated_atom_energies)
     for symbol, value in zip(free, correction, strict=True):
         energies[symbol] = energies.get(symbol, 0.0) + float(value)
@@ -57,12 +59,14 @@ def refuse_other_zero(
         given: isolated-atom energies in eV that the user gave; a larger difference is allowed then.
 
     Raises:
-        DataError: the data differ from the predictions by the same energy per atom in most frames.
+        DataError: the data differ from the predictions by the same energy per atom in most frames, or by two.
     """
     frames = [frame for frame in _frames_that_tell(training) if len(frame.structure) > 1]
     if not frames:
         return
-    per_atom = _differences(network, frames) / np.array([len(frame.structure) for frame in frames])
+    predicted = predict(network, frames)
+    refuse_two_zeros(frames, predicted, name)
+    per_atom = _differences(frames, predicted) / np.array([len(frame.structure) for frame in frames])
     offset = float(np.median(per_atom))
     deviation = float(np.median(np.abs(per_atom - offset)))
     allowed = _MAX_OFFSET_IF_GIVEN_EV_PER_ATOM if given else _MAX_OFFSET_EV_PER_ATOM
@@ -79,14 +83,15 @@ def refuse_other_zero(
 
 
 def refuse_impossible_cohesion(
-    isolated: Mapping[str, float], training: Sequence[LabelledStructure], *, given: bool
+    isolated: Mapping[str, float], training: Sequence[LabelledStructure], *, given: bool, fitted: bool = False
 ) -> None:
     """Refuse isolated-atom energies in eV that cannot belong to the energies of the training frames.
 
     Args:
         isolated: energies by symbol, for all species.
         training: the training frames.
-        given: whether the configuration gives the energies; otherwise they come from isolated atoms in the data.
+        given: whether the configuration gives the energies; otherwise they come from the data.
+        fitted: whether all of them are fitted, because the data have no isolated atoms.
 
     Raises:
         DataError: the typical frame of several atoms is bound, or unbound, by more than any matter is.
@@ -100,6 +105,12 @@ def refuse_impossible_cohesion(
         for frame in frames
     ]
     typical = float(np.median(cohesion))
+    if abs(typical) > _MAX_COHESION_EV_PER_ATOM and fitted:
+        raise DataError(
+            f"no energies of isolated atoms fit the energies of the data: these differ by {typical:.4g} eV per atom "
+            f"from the fit (allowed: {_MAX_COHESION_EV_PER_ATOM:g}). Were files of two programs, theories or units "
+            "joined? Convert the energies and forces of one part (see nbody lint), or leave it out."
+        )
     if abs(typical) > _MAX_COHESION_EV_PER_ATOM:
         where = "data.isolated_atom_energies" if given else "the isolated atoms in the data"
         remedy = "Correct them, or leave them out." if given else "Correct their energies, or remove them."
@@ -130,6 +141,28 @@ def fitted_species(
     return sorted(species_of(training) - there, key=chemical_symbols.index)
 
 
+def undetermined(
+    training: Sequence[LabelledStructure], others: Sequence[LabelledStructure], fitted: Sequence[str]
+) -> int:
+    """How many other frames have energies that the fitted isolated-atom energies cannot give.
+
+    They can give those of compositions that are sums of the training's, with factors of either sign.
+
+    Args:
+        training: the training frames, to which the energies were fitted.
+        others: frames of the same species.
+        fitted: symbols of the species whose energies are fitted.
+    """
+    training, others = ([frame for frame in one if np.isfinite(frame.energy)] for one in (training, others))
+    if not (fitted and training and others):
+        return 0
+    numbers = [atomic_numbers[symbol] for symbol in fitted]
+    known = np.unique(atom_counts(training, numbers), axis=0)
+    compositions, counts = np.unique(atom_counts(others, numbers), axis=0, return_counts=True)
+    rest = compositions - compositions @ np.linalg.pinv(known) @ known
+    return int(counts[np.abs(rest).max(axis=1) > _LARGEST_MISFIT].sum())
+
+
 def _frames_that_tell(training: Sequence[LabelledStructure]) -> Sequence[LabelledStructure]:
     """Frames with energies: evenly spaced ones, at most about a thousand, and the first of each species."""
     known = [index for index, frame in enumerate(training) if np.isfinite(frame.energy)]
@@ -142,7 +175,6 @@ def _frames_that_tell(training: Sequence[LabelledStructure]) -> Sequence[Labelle
     return take(training, sorted(chosen))
 
 
-def _differences(network: NBodyNetwork, frames: Sequence[LabelledStructure]) -> NDArray[np.float64]:
-    """Energies of the frames minus those that the network predicts, in eV."""
-    predicted = predict(network, frames)
+def _differences(frames: Sequence[LabelledStructure], predicted: Sequence[LabelledStructure]) -> NDArray[np.float64]:
+    """Energies of the frames minus those that a network predicts, in eV."""
     return np.array([frame.energy - model.energy for frame, model in zip(frames, predicted, strict=True)])

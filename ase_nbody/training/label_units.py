@@ -39,9 +39,9 @@ class LabelUnit:
     factor: float
 
     def __str__(self) -> str:
-        relative = " relative to each other" if self.label == "energy" else ""
+        what = {"energy": "Differences of the energies", "forces": "The forces", "stress": "The stresses"}[self.label]
         return (
-            f"The {self.label} labels are{relative} {self.factor:.4g} times the predictions, as if they were in "
+            f"{what} in the data are {self.factor:.4g} times the predicted ones, as if they were in "
             f"{self.unit}. Convert them to {BY_NAME[self.label].unit}: until then their errors mean nothing."
         )
 

@@ -36,6 +36,7 @@ from ase_nbody.training.origin import Origin, require_unchanged, stamps
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.recovery import TrainingDiverged
 from ase_nbody.training.report import write_report
+from ase_nbody.training.said import said_of_fitted_energies, said_of_shared_frames
 from ase_nbody.training.splits import (
     file_names,
     read_sources,
@@ -110,8 +111,8 @@ def train_in_own_folder(
     for file in found:
         _say(console, str(file))
     origin.require_same(checkpoint.get("digests", {}), config)
-    if not begun and origin.in_training_and_validation():
-        _say(console, _said_of_shared_frames(frames))
+    if not begun:
+        _say(console, *said_of_shared_frames(frames, one_file=origin.in_training_and_validation()))
     fitted = species_with_fitted_energies(config, frames["training"])
     _refuse_earlier_fit(config, fitted, checkpoint)
     config = _with_default_epochs(config, frames["training"])
@@ -123,12 +124,7 @@ def train_in_own_folder(
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames, fitted))
-    if fitted and len(fitted) < len(network.config.species):
-        _say(
-            console,
-            f"Warning: the isolated-atom energies of {', '.join(fitted)} are fitted, and the others are known. "
-            "Fitted ones are no energies of atoms: give all in data.isolated_atom_energies.",
-        )
+    _say(console, *said_of_fitted_energies(fitted, network.config.species, frames))
     if not processes.rank:
         if (aside := set_model_aside(output)) is not None:
             _say(console, f"The model of the finished run is {aside.name} now")
@@ -159,25 +155,6 @@ def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> t
     origin = Origin.of(config)
     require_unchanged(before, config)
     return {"training": training, "validation": validation, "test": test}, origin
-
-
-def _said_of_shared_frames(frames: Frames) -> str:
-    """What to say if one file serves the training and the validation."""
-    training = {_fingerprint(frame) for frame in frames["training"]}
-    n_shared = sum(_fingerprint(frame) in training for frame in frames["validation"])
-    if not n_shared:
-        return "One file serves the training and the validation, with different frames."
-    return (
-        f"Warning: {count_of(n_shared, 'validation frame')} of {len(frames['validation'])} "
-        f"{'is' if n_shared == 1 else 'are'} among the training frames, so the validation errors are too small. Name "
-        "another file in data.validation, or leave it out."
-    )
-
-
-def _fingerprint(frame: LabelledStructure) -> int:
-    """Equal for equal structures."""
-    structure = frame.structure
-    return hash((structure.numbers.tobytes(), structure.positions.tobytes(), structure.cell.tobytes()))
 
 
 def _refuse_earlier_fit(config: TrainingConfig, fitted: Sequence[str], checkpoint: Mapping[str, Any]) -> None:
@@ -315,6 +292,7 @@ def said_if_it_fails(what: str, console: Console) -> Iterator[None]:
         _say(console, f"The model is complete, but there {what}: {str(error) or type(error).__name__}")
 
 
-def _say(console: Console, text: str) -> None:
-    """Print a line as it is: paths may hold brackets."""
-    console.print(plain(text), soft_wrap=True)
+def _say(console: Console, *texts: str) -> None:
+    """Print lines as they are: paths may hold brackets."""
+    for text in texts:
+        console.print(plain(text), soft_wrap=True)

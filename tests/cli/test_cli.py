@@ -203,7 +203,7 @@ def rattled(atoms, seed):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"stress": 160.218}, "stress labels are 160.2 times the predictions, as if they were in GPa."),
+        ({"stress": 160.218}, "stresses in the data are 160.2 times the predicted ones, as if they were in GPa."),
         ({"stress": -1602.18}, "in kbar with the opposite sign (positive under pressure)."),
         ({"forces": 23.06}, "in kcal/mol/Angstrom."),
         ({"forces": -1.0}, "in eV/Angstrom with the opposite sign (gradients, not forces)."),
@@ -225,7 +225,7 @@ def test_evaluate_names_the_unit_of_labels_that_are_a_multiple(changed, said, nb
     code, out, _ = nbody("evaluate", model, tmp_path / "data.extxyz")
     assert code == 0
     assert said in out
-    assert ("times the predictions" in out) == bool(said)
+    assert ("times the predicted ones" in out) == bool(said)
     assert "another zero" not in out
     units = json.loads(nbody("evaluate", model, tmp_path / "data.extxyz", "--json")[1]).get("units", {})
     assert set(units) == ({next(iter(changed))} if said else set())

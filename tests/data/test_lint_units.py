@@ -17,7 +17,7 @@ from ase_nbody.data import LabelledStructure, read_labelled
 from ase_nbody.data.lint.agreement import remarks
 from ase_nbody.data.lint.similar import similar_pairs
 from ase_nbody.data.lint.slopes import ENERGY_BOUNDS, slope_of, slopes
-from ase_nbody.data.lint.stiffness import bond_stiffness
+from ase_nbody.data.lint.stiffness import bond_forces, bond_stiffness
 from ase_nbody.data.lint.units import explain_energy
 from ase_nbody.structure import Structure
 
@@ -175,7 +175,7 @@ def test_the_work_of_the_forces_is_exact_where_the_energy_is_quadratic():
 @pytest.mark.parametrize(("constant", "right"), [(37.0, True), (37.0 / units.Hartree, False), (37.0 / KCAL, False)])
 def test_stiffness_is_measured_in_units_of_badgers_rule(constant, right):
     """At 1.09 Angstrom, Badger's rule gives 27 eV/Angstrom^2; the springs to other atoms add to that of the bond."""
-    slope = bond_stiffness(springs(ase.build.molecule("CH4"), constant, seeds=30))
+    slope = bond_stiffness(bond_forces(springs(ase.build.molecule("CH4"), constant, seeds=30)))
     assert slope.is_right == right
     assert slope.is_wrong != right
 
@@ -183,7 +183,7 @@ def test_stiffness_is_measured_in_units_of_badgers_rule(constant, right):
 def test_ionic_bonds_are_not_judged():
     """They are a third as stiff as Badger's rule says, and would be taken for another unit."""
     salt = ase.Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 2.36]])
-    assert bond_stiffness(springs(salt, constant=2.0, seeds=30)).count == 0
+    assert bond_stiffness(bond_forces(springs(salt, constant=2.0, seeds=30))).count == 0
 
 
 def test_frames_that_do_not_move_or_have_no_forces_say_nothing():

@@ -98,13 +98,14 @@ def test_sets_of_names(present, keys, used):
     assert choose_names(set(present.split()), keys).used == used
 
 
-@pytest.mark.parametrize(("energy", "forces"), [("E_dft", "F_dft"), ("Energy", "Forces"), ("e_total", "gradient")])
+@pytest.mark.parametrize(("energy", "forces"), [("E_dft", "F_dft"), ("Energy", "Forces"), ("Etot", "gradient")])
 def test_names_that_are_not_usual_are_said_and_can_be_given(energy, forces, said):
     atoms = ethanol(model=False, names=())
     atoms.info[energy], atoms.arrays[forces] = -3.0, np.full((9, 3), 0.5)
     _, found = said([atoms])
     assert f"Is one of these the energy: {energy}? Then name it, with data.keys or --key energy={energy}" in str(found)
     assert f"--key forces={forces}" in str(found)
+    assert ("Forces are the negative of gradients" in str(found)) == (forces == "gradient")
     (frame,), found = said([atoms], energy=energy, forces=forces)
     assert frame.energy == -3.0
     assert f"1 frame: 1 with energy (named {energy}), 1 with forces (named {forces})" in str(found)

@@ -6,10 +6,11 @@ import numpy as np
 
 from ase_nbody.data.labels import LabelledStructure
 from ase_nbody.data.lint.components import Order
+from ase_nbody.data.lint.mixture import remarks as remarks_on_mixtures
 from ase_nbody.data.lint.remark import Frames, Remark, error, note
 from ase_nbody.data.lint.similar import similar_pairs
 from ase_nbody.data.lint.slopes import Slope, slopes
-from ase_nbody.data.lint.stiffness import bond_stiffness
+from ase_nbody.data.lint.stiffness import bond_forces, bond_stiffness, stiffness_of_frames
 from ase_nbody.data.lint.strain import order_of_components
 from ase_nbody.data.lint.units import explain_energy, explain_stress
 
@@ -20,11 +21,18 @@ def remarks(frames: Frames) -> Iterator[Remark]:
     """All remarks on whether the labels agree with each other."""
     changes = similar_pairs(frames)
     alpha, beta = slopes(changes)
-    stiffness = bond_stiffness(frames)
-    sizes = [len(frame.structure) for frame in frames if np.isfinite(frame.energy)]
-    yield _units(alpha, stiffness, float(np.median(sizes)) if sizes else 1.0)
+    bonds = bond_forces(frames)
+    mixed = list(remarks_on_mixtures(frames, changes, alpha, beta, stiffness_of_frames(bonds, len(frames))))
+    yield from mixed
+    if mixed:
+        yield note("units", "Cannot tell units and signs: the labels contradict each other.")
+    else:
+        sizes = [len(frame.structure) for frame in frames if np.isfinite(frame.energy)]
+        yield _units(
+            alpha, bond_stiffness(bonds), float(np.median(sizes)) if sizes else 1.0, _why_unknown(frames, alpha)
+        )
     if any(has_stress(frame) for frame in frames):
-        yield _stress(beta, order_of_components(changes), energies_wrong=alpha.is_wrong)
+        yield _stress(beta, order_of_components(changes), energies_wrong=alpha.is_wrong or bool(mixed))
 
 
 def has_stress(frame: LabelledStructure) -> bool:
@@ -32,7 +40,21 @@ def has_stress(frame: LabelledStructure) -> bool:
     return bool(frame.structure.pbc.all() and np.isfinite(frame.stress).all())
 
 
-def _units(alpha: Slope, stiffness: Slope, n_atoms: float) -> Remark:
+def _why_unknown(frames: Frames, alpha: Slope) -> str:
+    """Why energies and forces do not tell whether they belong together."""
+    lacking = [
+        name
+        for name, labels in (("energies", [frame.energy for frame in frames]), ("forces", [f.forces for f in frames]))
+        if not any(np.isfinite(label).all() for label in labels)
+    ]
+    if lacking:
+        return f"there are no {' and no '.join(lacking)}"
+    if alpha.count >= alpha.bounds.pairs:
+        return "similar frames do not agree well enough"
+    return "too few frames of the same atoms are alike"
+
+
+def _units(alpha: Slope, stiffness: Slope, n_atoms: float, why_unknown: str) -> Remark:
     """What the energies say of the forces, and what the bonds say of them."""
     if alpha.is_wrong or stiffness.is_wrong:
         found = []
@@ -63,14 +85,15 @@ def _units(alpha: Slope, stiffness: Slope, n_atoms: float) -> Remark:
             True,
             False,
         ): "Cannot tell whether they are eV and eV/Angstrom: the data have no bonds of known stiffness.",
-        (False, True): "Cannot tell the unit of the energies: too few frames of the same atoms are alike.",
-        (False, False): "Cannot tell units and signs: too few frames of the same atoms are alike.",
+        (False, True): f"Cannot tell the unit of the energies: {why_unknown}.",
+        (False, False): f"Cannot tell units and signs: {why_unknown}.",
     }
     return note("units", *known, unknown[alpha.is_right, stiffness.is_right])
 
 
 def _stress(beta: Slope, order: Order | None, *, energies_wrong: bool) -> Remark:
     """What energies and strains say of the stresses."""
+    why_unknown = "the energies are wrong" if energies_wrong else "too few frames differ by a small strain"
     if beta.is_wrong and not energies_wrong:
         return error(
             "stress",
@@ -80,17 +103,17 @@ def _stress(beta: Slope, order: Order | None, *, energies_wrong: bool) -> Remark
         )
     if order is not None and not order.is_ase:
         return wrong_order(order, "The strains show that the stresses are")
-    known = []
-    if beta.is_right:
+    known, matches = [], beta.is_right and not energies_wrong
+    if matches:
         known.append(f"Stresses match the energies (the slope is {beta.value:.2f}).")
     if order is not None:
         known.append("Their components are in ASE's order.")
     unknown = {
         (True, False): "Cannot tell the order of their components: not all six strains occur in enough frames.",
-        (False, True): "Cannot tell their unit: too few frames differ by a small strain.",
-        (False, False): "Cannot tell units, signs and order: too few frames differ by a small strain.",
+        (False, True): f"Cannot tell their unit: {why_unknown}.",
+        (False, False): f"Cannot tell units, signs and order: {why_unknown}.",
     }
-    return note("stress", *known, *[text for key, text in unknown.items() if key == (beta.is_right, order is not None)])
+    return note("stress", *known, *[text for key, text in unknown.items() if key == (matches, order is not None)])
 
 
 def wrong_order(order: Order, evidence: str) -> Remark:

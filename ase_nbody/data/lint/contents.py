@@ -15,6 +15,7 @@ MIN_FRAMES_OF_ELEMENT = 10  # from fewer frames, a network learns little about a
 # Labels of equal structures that differ by more than these contradict each other.
 ENERGY_TOLERANCE = 1e-3  # eV/atom
 FORCE_TOLERANCE = 1e-2  # eV/Angstrom
+CHARGE_TOLERANCE = 1e-3  # e
 
 
 def remarks(frames: Frames) -> Iterator[Remark]:
@@ -94,7 +95,20 @@ def _isolated_atoms(frames: Frames) -> Iterator[Remark]:
 
 def _duplicates(frames: Frames) -> Iterator[Remark]:
     """Frames of equal structures, and those among them whose labels differ."""
-    pairs = equal_structures([frame.structure for frame in frames])
+    equal = equal_structures([frame.structure for frame in frames])
+    pairs = [(i, j) for i, j in equal if _have_same_charge(frames[i], frames[j])]
+    # Isolated ions stay out of the isolated-atom energies, so they may lie beside atoms.
+    charged = [(i, j) for i, j in equal if not _have_same_charge(frames[i], frames[j]) and not is_atom(frames[i])]
+    if charged:
+        i, j = charged[0]
+        yield warning(
+            "contradictions",
+            f"{count_of(len(charged), 'pair')} of frames with the same structure and different total charges:",
+            f"frames {i} and {j} have {frames[i].structure.charge:+g} and {frames[j].structure.charge:+g} e. Only a",
+            "network with network.outputs: [charges] sees the charge; for any other, their labels contradict each",
+            "other: train on one charge.",
+            frames=sorted({index for pair in charged for index in pair}),
+        )
     contradicting = [pair for pair in pairs if _contradict(frames[pair[0]], frames[pair[1]])]
     if contradicting:
         i, j = contradicting[0]
@@ -120,7 +134,7 @@ def _duplicates(frames: Frames) -> Iterator[Remark]:
 def leakage(frames: Frames, test: Frames) -> Iterator[Remark]:
     """A remark on the test frames that are also training frames, if there are any."""
     pairs = equal_structures([frame.structure for frame in frames], [frame.structure for frame in test])
-    leaked = sorted({j for _, j in pairs})
+    leaked = sorted({j for i, j in pairs if _have_same_charge(frames[i], test[j])})
     if leaked:
         yield error(
             "leakage",
@@ -129,6 +143,10 @@ def leakage(frames: Frames, test: Frames) -> Iterator[Remark]:
             "Remove what they share from one of the two.",
             frames=leaked,
         )
+
+
+def _have_same_charge(a: LabelledStructure, b: LabelledStructure) -> bool:
+    return abs(a.structure.charge - b.structure.charge) < CHARGE_TOLERANCE
 
 
 def _contradict(a: LabelledStructure, b: LabelledStructure) -> bool:

@@ -12,6 +12,7 @@ little but its bond: when the bond is longer than on average by x, the force alo
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from ase.data import covalent_radii
@@ -44,18 +45,38 @@ MIN_STRETCH = 0.003  # Angstrom, standard deviation; shorter ones are constraint
 MIN_SAMPLES = 20  # bonds of one kind, such as C-H, in all frames
 MIN_CORRELATION = 0.6  # between length and force, for bonds of one kind
 MAX_ATOMS_OF_STRUCTURE = 400
+MIN_STRETCH_OF_FRAME = 0.5  # in units of the typical one; frames whose bonds are less stretched tell nothing
 
 
-def bond_stiffness(frames: Sequence[LabelledStructure]) -> Slope:
+@dataclass(frozen=True)
+class BondForces:
+    """The forces along one bond of an atom with one neighbour, in the M frames of the same atoms.
+
+    Attributes:
+        kind: atomic numbers of both atoms, the smaller first.
+        frames: indices of the frames (M,).
+        expected, measured: forces in eV/Angstrom (M,), as deviations from their means over the M frames.
+    """
+
+    kind: tuple[int, int]
+    frames: NDArray[np.int64]
+    expected: Array
+    measured: Array
+
+
+def bond_forces(frames: Sequence[LabelledStructure]) -> list[BondForces]:
+    """The forces along the bonds of all frames that share their atoms with others, in the same order."""
+    return [found for group in groups(frames) for found in _forces_along_bonds(frames, np.array(group))]
+
+
+def bond_stiffness(bonds: Sequence[BondForces]) -> Slope:
     """Force constants in units of those of Badger's rule: 1 if forces are in eV/Angstrom.
 
     Each kind of bond, such as C-H, gives a value: the slope of the measured force along the bond over the expected one.
-    Only frames are used that share their atoms with others, in the same order.
     """
     samples: defaultdict[tuple[int, int], list[Array]] = defaultdict(list)
-    for group in groups(frames):
-        for kind, sample in _forces_along_bonds([frames[index] for index in group]):
-            samples[kind].append(sample)
+    for bond in bonds:
+        samples[bond.kind].append(np.stack([bond.expected, bond.measured]))
     ratios = []
     for parts in samples.values():
         expected, measured = np.concatenate(parts, axis=1)
@@ -66,17 +87,28 @@ def bond_stiffness(frames: Sequence[LabelledStructure]) -> Slope:
     return slope_of(np.array(ratios), STIFFNESS_BOUNDS)
 
 
-def _forces_along_bonds(frames: Sequence[LabelledStructure]) -> Iterator[tuple[tuple[int, int], Array]]:
-    """For each bond of an atom with one neighbour: its kind, and expected and measured forces (2, M) in eV/Angstrom.
+def stiffness_of_frames(bonds: Sequence[BondForces], n_frames: int) -> Array:
+    """The stiffness of all bonds of each single frame (n_frames,) in the same units; NaN where it cannot be told."""
+    products, squares = np.zeros((2, n_frames))
+    for bond in bonds:
+        np.add.at(products, bond.frames, bond.expected * bond.measured)
+        np.add.at(squares, bond.frames, bond.expected**2)
+    known = squares > 0.0
+    if not known.any():
+        return np.full(n_frames, np.nan)
+    known = squares > MIN_STRETCH_OF_FRAME**2 * float(np.median(squares[known]))
+    return np.divide(products, squares, out=np.full(n_frames, np.nan), where=known)
 
-    Both are deviations from the mean over the M frames of the same atoms.
-    """
-    numbers = frames[0].structure.numbers
-    frames = [frame for frame in frames if np.isfinite(frame.forces).all()]
-    if len(frames) < 2 or len(numbers) > MAX_ATOMS_OF_STRUCTURE:
+
+def _forces_along_bonds(frames: Sequence[LabelledStructure], group: NDArray[np.int64]) -> Iterator[BondForces]:
+    """Those of the frames of one group, which have the same atoms in the same order."""
+    group = group[[bool(np.isfinite(frames[index].forces).all()) for index in group]]
+    members = [frames[index] for index in group]
+    if len(members) < 2 or len(members[0].structure) > MAX_ATOMS_OF_STRUCTURE:
         return
+    numbers = members[0].structure.numbers
     first, second = np.triu_indices(len(numbers), 1)
-    vectors = np.stack([_nearest(frame.structure, first, second) for frame in frames])  # (M, pairs, 3)
+    vectors = np.stack([_nearest(frame.structure, first, second) for frame in members])  # (M, pairs, 3)
     r = np.linalg.norm(vectors, axis=-1)
     longest = BONDED * (covalent_radii[numbers[first]] + covalent_radii[numbers[second]])
     ever = r.min(axis=0) < longest
@@ -89,12 +121,12 @@ def _forces_along_bonds(frames: Sequence[LabelledStructure]) -> Iterator[tuple[t
         offset = OFFSETS[rows[a], rows[b]]
         if neighbours[terminal] != 1 or np.isnan(offset) or not np.isin(numbers[[a, b]], NONMETALS).all():
             continue
-        length, force = r[:, pair], np.stack([frame.forces[terminal] for frame in frames])
+        length, force = r[:, pair], np.stack([frame.forces[terminal] for frame in members])
         measured = sign * (force * vectors[:, pair]).sum(axis=-1) / length
         constant = BADGER / max(float(length.mean()) - offset, MIN_LENGTH) ** 3
-        expected = constant * (length - length.mean())
         low, high = sorted((int(numbers[a]), int(numbers[b])))
-        yield (low, high), np.stack([expected, measured - measured.mean()])
+        expected = constant * (length - length.mean())
+        yield BondForces((low, high), group, expected, measured - measured.mean())
 
 
 def _nearest(structure: Structure, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:

@@ -1,0 +1,58 @@
+"""What a training says of its frames before the first epoch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from ase_nbody.data import LabelledStructure
+from ase_nbody.text import count_of
+from ase_nbody.training.isolated_atoms import undetermined
+
+Frames = Mapping[str, Sequence[LabelledStructure]]
+
+
+def said_of_shared_frames(frames: Frames, *, one_file: bool) -> Iterator[str]:
+    """Sentences on frames that serve both the training and the validation.
+
+    Args:
+        frames: ``training`` and ``validation``.
+        one_file: whether the configuration names one file for both.
+    """
+    training = {_fingerprint(frame) for frame in frames["training"]}
+    n_shared = sum(_fingerprint(frame) in training for frame in frames["validation"])
+    if n_shared:
+        remedy = "Name another file in data.validation, or leave it out." if one_file else "Remove copies (nbody lint)."
+        yield (
+            f"Warning: {count_of(n_shared, 'validation frame')} of {len(frames['validation'])} "
+            f"{'is' if n_shared == 1 else 'are'} among the training frames, so the validation errors are too small. "
+            f"{remedy}"
+        )
+    elif one_file:
+        yield "One file serves the training and the validation, with different frames."
+
+
+def _fingerprint(frame: LabelledStructure) -> int:
+    """Equal for equal structures."""
+    structure = frame.structure
+    return hash((structure.numbers.tobytes(), structure.positions.tobytes(), structure.cell.tobytes()))
+
+
+def said_of_fitted_energies(fitted: Sequence[str], species: Sequence[str], frames: Frames) -> Iterator[str]:
+    """Sentences on isolated-atom energies that are fitted.
+
+    Args:
+        fitted: symbols of the species whose energies are fitted.
+        species: symbols of all species.
+        frames: ``training``, ``validation`` and ``test``.
+    """
+    if fitted and len(fitted) < len(species):
+        yield (
+            f"Warning: the isolated-atom energies of {', '.join(fitted)} are fitted, and the others are known. "
+            "Fitted ones are no energies of atoms: give all in data.isolated_atom_energies."
+        )
+    for name in ("validation", "test"):
+        if lost := undetermined(frames["training"], frames[name], fitted):
+            yield (
+                f"Warning: {count_of(lost, f'{name} frame', 'has a composition', 'have compositions')} whose energy "
+                "the training frames do not determine, because the isolated-atom energies are fitted to other "
+                "compositions. Errors of energies mean nothing there. Give all in data.isolated_atom_energies, or add "
+                "single-atom frames."
+            )

@@ -45,13 +45,13 @@ def remarks(frames: Frames, changes: Changes, alpha: Slope, beta: Slope, stiffne
         beta: slope over the work of the stresses.
         stiffness: that of the bonds of each frame (frames,), NaN if unknown.
     """
-    yield from _pairs(frames, changes, alpha.value if alpha.is_wrong else 1.0, stress_is_right=beta.is_right)
+    yield from _pairs(frames, changes, alpha, beta)
     yield from _bonds(stiffness)
 
 
-def _pairs(frames: Frames, changes: Changes, factor: float, *, stress_is_right: bool) -> Iterator[Remark]:
-    """Whether the energies of similar frames belong together, if all are this factor times those of the forces."""
-    unexplained, explained, judged = _work(frames, changes, factor, stress_is_right=stress_is_right)
+def _pairs(frames: Frames, changes: Changes, alpha: Slope, beta: Slope) -> Iterator[Remark]:
+    """Whether the energies of similar frames belong together."""
+    unexplained, explained, judged = _work(frames, changes, alpha, beta)
     known = np.isfinite(unexplained / explained)
     ratio = np.where(known, unexplained / explained, 0.0)
     jumps = ratio > JUMP
@@ -63,7 +63,8 @@ def _pairs(frames: Frames, changes: Changes, factor: float, *, stress_is_right: 
             "contradictions",
             f"Energies of similar frames differ by much more than their forces and stresses allow: frames {a} and {b}",
             f"have {frames[a].energy:.4f} and {frames[b].energy:.4f} eV. Were files of two programs, theories, units",
-            "or zeros of energy joined? Convert the energies and forces of one part, or train on the other alone.",
+            "or zeros of energy joined? Convert the energies and forces of one part, or train on the other alone. Or",
+            "are all energies in another unit than eV?",
             frames=_other_part(frames, where(_named(changes, jumps, len(frames)))),
         )
         return
@@ -79,21 +80,23 @@ def _pairs(frames: Frames, changes: Changes, factor: float, *, stress_is_right: 
         )
 
 
-def _work(
-    frames: Frames, changes: Changes, factor: float, *, stress_is_right: bool
-) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """For each pair, in eV: the energy that nothing explains, the size of what explains; and whether it is exact."""
+def _work(frames: Frames, changes: Changes, alpha: Slope, beta: Slope) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """For each pair, in eV: the energy that nothing explains, the size of what explains; and whether that is all.
+
+    If all frames have the same wrong unit, the slopes take the work into this unit.
+    """
     n_atoms = np.array([len(frames[index].structure) for index in changes.first])
-    of_stress = (changes.volume_stress * changes.strain).sum(axis=1)
-    its_change = 0.5 * np.abs((changes.volume_stress_change * changes.strain).sum(axis=1))
-    exact = np.abs(changes.strain).max(axis=1, initial=0.0) < _STRAINED
-    if stress_is_right and factor == 1.0:
-        exact |= np.isfinite(of_stress)
-    of_stress, its_change = (np.where(exact, np.nan_to_num(work), 0.0) for work in (of_stress, its_change))
-    explained = np.abs(changes.force_work) + np.abs(changes.force_work_change) + np.abs(of_stress) + its_change
-    explained += np.where(exact, _LEAST_WORK, _LEAST_WORK_STRAINED) * n_atoms
-    unexplained = np.abs(changes.energy - factor * changes.force_work - of_stress)
-    return unexplained, max(1.0, abs(factor)) * explained, exact
+    factors = alpha.value if alpha.is_wrong else 1.0, beta.value if beta.is_wrong else 1.0
+    of_stress = factors[1] * (changes.volume_stress * changes.strain).sum(axis=1)
+    its_change = factors[1] * (changes.volume_stress_change * changes.strain).sum(axis=1)
+    strained = np.abs(changes.strain).max(axis=1, initial=0.0) > _STRAINED
+    known = strained & np.isfinite(of_stress) & beta.is_clear
+    of_stress, its_change = (np.where(known, work, 0.0) for work in (of_stress, its_change))
+    of_forces = factors[0] * changes.force_work
+    explained = np.abs(of_forces) + np.abs(factors[0] * changes.force_work_change)
+    explained += np.abs(of_stress) + 0.5 * np.abs(its_change)
+    explained += np.where(strained, _LEAST_WORK_STRAINED, _LEAST_WORK) * max(1.0, abs(factors[0])) * n_atoms
+    return np.abs(changes.energy - of_forces - of_stress), explained, ~strained
 
 
 def _named(changes: Changes, pairs: NDArray[np.bool_], n_frames: int) -> NDArray[np.bool_]:

@@ -125,10 +125,22 @@ def test_values_of_a_database_are_found(tmp_path):
     with ase.db.connect(tmp_path / "a.db") as rows:
         for number, atoms in enumerate(seven()):
             atoms.calc = None
-            rows.write(atoms, REF_energy=float(number), data={"REF_dipole": np.ones(3)})
-    frames = read_labelled(tmp_path / "a.db")
+            forces = np.full((len(atoms), 3), 0.5)
+            rows.write(atoms, REF_energy=float(number), data={"REF_dipole": np.ones(3), "F_dft": forces})
+    frames = read_labelled(tmp_path / "a.db", keys={"forces": "F_dft"})
     assert [frame.energy for frame in frames] == [float(number) for number in range(7)]
     assert (frames[0].dipole == 1.0).all()
+    assert (frames[6].forces == 0.5).all()
+
+
+def test_a_named_label_of_the_wrong_shape_is_refused_wherever_it_is(tmp_path):
+    """Forces of the structure as a whole, and an energy for each atom: neither is left out in silence."""
+    atoms = seven()[0]
+    atoms.info["F"], atoms.arrays["E"] = np.ones(3), np.ones(len(atoms))
+    ase.io.write(tmp_path / "a.extxyz", atoms)
+    for keys, message in (({"forces": "F"}, "expected as forces"), ({"energy": "E"}, "one number expected as energy")):
+        with pytest.raises(DataError, match=message):
+            read_labelled(tmp_path / "a.extxyz", keys=keys)
 
 
 def test_text_in_another_alphabet_is_read_and_other_bytes_are_refused(files, tmp_path):

@@ -129,6 +129,22 @@ def test_molecules_that_differ_beyond_the_cutoff_are_different():
     assert not equal_structures([Structure.from_atoms(atoms) for atoms in pairs])
 
 
+def test_equal_structures_of_different_charge_are_no_copies(molecules):
+    """Only networks that learn charges can tell them apart. Isolated ions may lie beside isolated atoms."""
+    ion = changed(molecules[0], energy=molecules[0].energy + 9.0)
+    ion = changed(ion, structure=dataclasses.replace(ion.structure, charge=1.0))
+    found = remarks([*molecules, ion], "warning", test=[ion])
+    assert found["contradictions"].frames == (0, 40)
+    assert "frames 0 and 40 have +0 and +1 e" in found["contradictions"].text
+    assert "duplicates" not in found
+    assert "leakage" not in remarks(molecules, "error", test=[ion])
+    atoms = [
+        LabelledStructure(Structure.from_atoms(atom), energy, np.zeros((1, 3)), np.full((3, 3), np.nan))
+        for atom, energy in ((ase.Atoms("H"), -13.6), (ase.Atoms("H", info={"charge": 1}), 0.0))
+    ]
+    assert "contradictions" not in remarks([*molecules, *atoms], "error") | remarks([*molecules, *atoms], "warning")
+
+
 def test_contradicting_labels_are_an_error(molecules):
     frames = [*molecules, changed(molecules[7], energy=molecules[7].energy + 0.1)]
     found = remarks(frames, "error")["contradictions"]

@@ -211,6 +211,7 @@ def test_charges_and_dipoles_that_are_left_out_are_said(said):
         ({"charge": -1}, "1 frame with a total charge (charge): the model ignores it."),
         ({"total_charge": 2.0}, "1 frame with total_charge: it is ignored. Name it charge if it is the total charge."),
         ({"spin": 1}, "1 frame with spin: it is ignored."),
+        ({"REF_dipole": np.ones(3)}, "dipole in 1 frame: the model ignores them. A network learns them with"),
         ({"multiplicity": 3}, "1 frame with multiplicity: it is ignored."),
         ({"charge": 0, "multiplicity": 1, "spin": 0, "total_spin": 0.0, "charge_first": 1}, ""),
     ],

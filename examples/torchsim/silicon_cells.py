@@ -2,7 +2,8 @@
 
     python silicon_cells.py [--cells 16] [--model silicon] [--device cpu]
 
-Needs Python 3.12 and torch-sim 0.6. It prints the energy of each relaxed cell per atom above that of perfect silicon.
+It needs Python 3.12 and torch-sim 0.6. It prints the energy of each relaxed cell per atom above that of perfect
+silicon, which is relaxed along with them as cell 0.
 """
 
 import argparse
@@ -37,8 +38,7 @@ def main() -> None:
     options = parser.parse_args()
 
     model = NBodyModel(options.model, device=options.device)
-    perfect = float(model(torch_sim.initialize_state(bulk("Si"), model.device, model.dtype))["energy"] / 2)
-    structures = cells(options.cells)
+    structures = [bulk("Si"), *cells(options.cells)]
     relaxed = torch_sim.optimize(
         system=structures,
         model=model,
@@ -46,6 +46,7 @@ def main() -> None:
         init_kwargs={"cell_filter": torch_sim.CellFilter.frechet},
         convergence_fn=torch_sim.generate_force_convergence_fn(force_tol=0.02, include_cell_forces=True),
     )
+    perfect = float(relaxed.energy[0]) / 2
     print("cell  atoms  energy above perfect silicon (meV/atom)  largest force (eV/Angstrom)")
     for number, (atoms, state) in enumerate(zip(structures, relaxed.split(), strict=True)):
         above = 1000 * (float(state.energy) / len(atoms) - perfect)

@@ -1,6 +1,9 @@
 """OpenMM-ML's potential ``"nbody"`` agrees with the calculator, alone and beside a classical force field."""
 
+import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,6 +243,19 @@ def test_energy_is_conserved(box: tuple, potential: Callable[..., Any]) -> None:
         totals.append(state.getPotentialEnergy()._value * KJ_PER_MOL + kinetic[-1])
     assert np.ptp(kinetic) > 0.2
     assert np.ptp(totals) < 0.05 * np.ptp(kinetic)
+
+
+@pytest.mark.skipif("ethanol" not in shipped_models(), reason="the model 'ethanol' is not shipped")
+def test_the_example_runs(tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLE, "--ps", "0.01", "--box", "14", "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    longest = re.search(r"The longest bond of the ethanol is (\S+) Angstrom", done.stdout)
+    assert longest, done.stdout
+    assert 1.4 < float(longest.group(1)) < 1.7
+    table = np.loadtxt(tmp_path / "ethanol_in_water.csv", delimiter=",", skiprows=1)
+    assert len(table) == 20
+    assert np.isfinite(table[:, :4]).all()
 
 
 @pytest.mark.skipif("silicon" not in shipped_models(), reason="the model 'silicon' is not shipped")

@@ -14,13 +14,17 @@ from typing import Any
 
 import ase.io
 import numpy as np
-from ipi.pes.dummy import Dummy_driver
-from ipi.utils.units import unit_to_internal, unit_to_user
 from numpy.typing import NDArray
 
 from ase_nbody.engines.models import evaluator_for
+from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluation import Evaluation
 from ase_nbody.structure import Structure
+
+require_version("ipi", "3.3", module="ipi", extra="ipi")  # drivers of earlier ones are called otherwise
+
+from ipi.pes.dummy import Dummy_driver  # noqa: E402
+from ipi.utils.units import unit_to_internal, unit_to_user  # noqa: E402
 
 __DRIVER_NAME__ = "nbody"  # i-PI's interface
 __DRIVER_CLASS__ = "NBodyDriver"

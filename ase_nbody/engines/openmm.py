@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import openmm
 from ase import units
 from numpy.typing import NDArray
-from openmm import app
-from openmm.unit import angstrom
-from openmmml.mlpotential import MLPotentialImpl
 
 from ase_nbody.engines.models import Model, evaluator_for
+from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluator import Evaluator
 from ase_nbody.structure import Structure
+
+require_version("openmm", "8.6", module="openmm", extra="openmm")
+
+import openmm  # noqa: E402
+from openmm import app  # noqa: E402
+from openmm.unit import angstrom  # noqa: E402
+from openmmml.mlpotential import MLPotentialImpl  # noqa: E402
 
 EV_IN_KJ_PER_MOL = units.mol / units.kJ  # 96.485
 EV_PER_ANGSTROM_IN_KJ_PER_MOL_NM = 10.0 * EV_IN_KJ_PER_MOL

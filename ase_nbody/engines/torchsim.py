@@ -4,9 +4,7 @@
 >>> torch_sim.optimize(system=structures, model=model, optimizer=torch_sim.Optimizer.fire)  # doctest: +SKIP
 """
 
-import re
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -15,35 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_nbody.engines.models import Model, evaluator_for
+from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluation import Evaluation
 from ase_nbody.runtime.settings import DTYPES
 from ase_nbody.structure import Structure
 
-OLDEST_VERSION = (0, 6)
-
-
-def require_version() -> None:
-    """Refuse a torch-sim whose models have another interface.
-
-    Raises:
-        ImportError: torch-sim is missing, or older than 0.6.
-    """
-    remedy = 'Install it under Python 3.12 or newer: pip install "torch-sim-atomistic>=0.6".'
-    try:
-        found = metadata.version("torch-sim-atomistic")
-    except metadata.PackageNotFoundError as error:
-        message = f"NBodyModel needs torch-sim, which is not installed. {remedy}"
-        raise ImportError(message, name="torch_sim") from error
-    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:2])
-    if numbers < OLDEST_VERSION:
-        raise ImportError(
-            f"NBodyModel needs torch-sim 0.6 or newer, but torch-sim {found} is installed, whose models have another "
-            f"interface. {remedy}",
-            name="torch_sim",
-        )
-
-
-require_version()
+require_version("torch-sim-atomistic", "0.6", module="torch_sim", extra="torchsim", python="3.12")
 
 import torch_sim  # noqa: E402
 from torch_sim.models.interface import ModelInterface  # noqa: E402

@@ -1,9 +1,7 @@
 """``NBodyModel`` conforms to torch-sim's test, agrees with the calculator, and runs in optimisers and dynamics."""
 
 import importlib
-import sys
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import ase
@@ -19,24 +17,6 @@ from ase_nbody.structure import StructureError
 MODULE = "ase_nbody.engines.torchsim"
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch-sim still scripts functions
-
-
-@pytest.mark.parametrize(
-    ("version", "said"),
-    [("0.3.0", "torch-sim 0.3.0 is installed"), ("0.5.2", "torch-sim 0.5.2 is"), (None, "is not installed")],
-)
-def test_other_versions_are_refused_by_name(version, said, monkeypatch: pytest.MonkeyPatch) -> None:
-    def installed(name: str) -> str:
-        if version is None or name != "torch-sim-atomistic":
-            raise metadata.PackageNotFoundError(name)
-        return version
-
-    monkeypatch.setattr(metadata, "version", installed)
-    monkeypatch.delitem(sys.modules, MODULE, raising=False)
-    with pytest.raises(ImportError, match=rf"{said}.*torch-sim-atomistic>=0.6") as error:
-        importlib.import_module(MODULE)
-    assert error.value.name == "torch_sim"
-    sys.modules.pop(MODULE, None)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,18 @@
-"""The entry point by which OpenMM-ML finds the potential ``"nbody"``. Importing it loads neither torch nor a model."""
+"""The entry point by which OpenMM-ML finds the potential ``"nbody"``. Importing it loads nothing else.
 
-from typing import Any
+OpenMM-ML loads all entry points while it is imported itself, so nothing of it can be imported here.
+"""
 
-from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase_nbody.engines.openmm import NBodyPotentialImpl
 
 
-class NBodyPotentialImplFactory(MLPotentialImplFactory):
-    """Makes what stands behind ``MLPotential("nbody", modelPath=...)``; see ``ase_nbody.engines.openmm``."""
+class NBodyPotentialImplFactory:
+    """Makes what stands behind ``MLPotential("nbody", modelPath=...)`` (OpenMM-ML's ``MLPotentialImplFactory``)."""
 
-    def createImpl(self, name: str, **args: Any) -> MLPotentialImpl:
+    def createImpl(self, name: str, **args: Any) -> "NBodyPotentialImpl":
         """Load the model. The arguments are those of ``NBodyPotentialImpl``."""
         from ase_nbody.engines.openmm import NBodyPotentialImpl
 

@@ -23,7 +23,7 @@ SHOWN = ("*.md", "docs/**/*.md", "docs/**/*.png", "docs/**/*.csv", "docs/**/*.cs
 LINKED = (
     "LICENSE",
     "ase_nbody/**/*.py",
-    *(f"{room}/**/*{kind}" for room in ("examples", "benchmarks") for kind in (".md", ".py", ".yaml")),
+    *(f"{room}/**/*{kind}" for room in ("examples", "benchmarks") for kind in (".md", ".py", ".yaml", ".xml")),
 )
 
 

@@ -1,8 +1,6 @@
 """``NBodyCalculator``: ASE's calculator interface around an ``Evaluator``. It checks, keeps and converts results."""
 
 import copy
-import itertools
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +11,7 @@ from ase.calculators.calculator import Calculator, CalculatorSetupError, all_cha
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from ase_nbody.engines.models import Model, evaluator_for, label_of, models_of
 from ase_nbody.engines.results import (
     as_ase_errors,
     attach_spreads,
@@ -22,15 +21,12 @@ from ase_nbody.engines.results import (
     spreads_of,
     structures_of,
 )
-from ase_nbody.files.archive import checksum, load_members
-from ase_nbody.files.committee import refuse_repeated
+from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.evaluation import Evaluation, PartEnergies
 from ase_nbody.runtime.evaluator import Evaluator
 from ase_nbody.structure import Structure
 from ase_nbody.undisturbed import undisturbed
-
-Model = str | os.PathLike[str] | NBodyNetwork
 
 
 class NothingCalculated(CalculatorSetupError, AttributeError):
@@ -90,23 +86,16 @@ class NBodyCalculator(Calculator):
         skin: float = 0.5,
     ) -> None:
         super().__init__()
-        models = _committee(model)
+        try:
+            self.evaluator = evaluator_for(
+                model, device=device, dtype=dtype, compile=compile, threads=threads, skin=skin
+            )
+        except ModelFileError:
+            raise
+        except ValueError as error:
+            raise CalculatorSetupError(str(error)) from error
         with undisturbed():
-            members = [_networks(member) for member in models]
-            labels = list(map(_label, models))
-            try:
-                if len(models) > 1:
-                    refuse_repeated(members, labels)
-                self.evaluator = Evaluator(
-                    [*itertools.chain(*members)],
-                    device=device,
-                    dtype=dtype,
-                    compile=compile,
-                    threads=threads,
-                    skin=skin,
-                )
-            except ValueError as error:
-                raise CalculatorSetupError(str(error)) from error
+            labels = list(map(label_of, models_of(model)))
         self.implemented_properties = [
             *self.implemented_properties,
             *(output.name for output in self.evaluator.outputs),
@@ -285,26 +274,3 @@ class NBodyCalculator(Calculator):
         if not self.results or self._evaluation is None:  # emptied by ASE's reset() and by a failed calculation
             raise NothingCalculated("nothing was calculated yet: call atoms.get_potential_energy() first")
         return self._evaluation
-
-
-def _committee(model: Model | Sequence[Model]) -> list[Model]:
-    """The models as a list."""
-    models: list[Any] = list(model) if isinstance(model, list | tuple) else [model]
-    if not models:
-        raise CalculatorSetupError("a committee needs at least one model, got an empty list")
-    for member in models:
-        if not isinstance(member, str | os.PathLike | NBodyNetwork):
-            raise CalculatorSetupError(f"a model is a name, a path or an NBodyNetwork, got {type(member).__name__}")
-    return models
-
-
-def _networks(model: Model) -> list[NBodyNetwork]:
-    """The network of a model, or all networks if the model is a file that holds a committee."""
-    return [model] if isinstance(model, NBodyNetwork) else load_members(model)
-
-
-def _label(model: Model) -> str:
-    """The name or path of a model, or the hash of a network."""
-    if isinstance(model, NBodyNetwork):
-        return "sha256:" + checksum(model.config.model_dump(mode="json"), model.state_dict())
-    return str(os.fspath(model))

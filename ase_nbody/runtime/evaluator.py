@@ -148,7 +148,7 @@ class Evaluator:
         found: list[Evaluation] = []
         for number, structure in enumerate(several):
             with _naming(number):
-                self._refuse_unknown_species(structure)
+                self.require_known(structure)
         for batch in _batches([len(structure) for structure in several], BATCH_ATOMS):
             with self.lock, undisturbed():
                 found += self._evaluate_batch(batch, several[batch.start : batch.stop])
@@ -167,6 +167,24 @@ class Evaluator:
                 found.append(self._trusted(Evaluation(structure, predictions)))
         return found
 
+    def require_known(self, structure: Structure) -> None:
+        """Refuse what is no structure, or has species that a network does not know.
+
+        Raises:
+            StructureError: see above; the message names the species.
+        """
+        if not isinstance(structure, Structure):
+            raise StructureError(
+                f"a structure is a Structure, got {type(structure).__name__}. For ase.Atoms use Structure.from_atoms."
+            )
+        known = self._is_known[structure.numbers]
+        if not known.all():
+            unknown = [chemical_symbols[number] for number in np.unique(structure.numbers[~known])]
+            raise StructureError(
+                f"the model knows {', '.join(self.species)}, but the structure contains {', '.join(unknown)}. "
+                "Take a model trained on these species, or train one."
+            )
+
     def __copy__(self) -> "Evaluator":
         return type(self)(self.networks, **asdict(self.settings))
 
@@ -181,7 +199,7 @@ class Evaluator:
 
     def _hierarchies(self, structure: Structure, make: Callable[[int], Hierarchy]) -> list[Hierarchy]:
         """The hierarchy of a structure for each layout. Unknown species are refused before any is made."""
-        self._refuse_unknown_species(structure)
+        self.require_known(structure)
         hierarchies = [make(layout) for layout in range(len(self.layouts))]
         self._proximity.check(structure)
         self._charge.check(structure.charge)
@@ -192,19 +210,6 @@ class Evaluator:
         require_finite(evaluation)
         self._coverage.check(evaluation)
         return evaluation
-
-    def _refuse_unknown_species(self, structure: Structure) -> None:
-        if not isinstance(structure, Structure):
-            raise StructureError(
-                f"a structure is a Structure, got {type(structure).__name__}. For ase.Atoms use Structure.from_atoms."
-            )
-        known = self._is_known[structure.numbers]
-        if not known.all():
-            unknown = [chemical_symbols[number] for number in np.unique(structure.numbers[~known])]
-            raise StructureError(
-                f"the model knows {', '.join(self.species)}, but the structure contains {', '.join(unknown)}. "
-                "Take a model trained on these species, or train one."
-            )
 
     def _predict(self, hierarchies: Sequence[Hierarchy], structures: Sequence[Structure]) -> list[Prediction]:
         """What each network says about the structures; ``hierarchies`` holds one for each layout."""

@@ -1,0 +1,56 @@
+"""What every engine takes as a model: a name, a path, a network, or several of these as a committee."""
+
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ase_nbody.files.archive import checksum, load_members
+from ase_nbody.files.committee import refuse_repeated
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.runtime.evaluator import Evaluator
+from ase_nbody.undisturbed import undisturbed
+
+Model = str | os.PathLike[str] | NBodyNetwork
+
+
+@undisturbed()
+def evaluator_for(model: Model | Sequence[Model], **settings: Any) -> Evaluator:
+    """An evaluator of a model, or of the committee that several models form.
+
+    Args:
+        model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these.
+        settings: the keywords of ``Evaluator``.
+
+    Raises:
+        FileNotFoundError, ModelFileError: a model cannot be read (see ``load_members``).
+        ValueError: the committee is empty or has a network twice, something else than a model is given, or a setting is
+            not allowed.
+    """
+    models = models_of(model)
+    members = [[one] if isinstance(one, NBodyNetwork) else load_members(one) for one in models]
+    if len(models) > 1:
+        refuse_repeated(members, [label_of(one) for one in models])
+    return Evaluator([*itertools.chain(*members)], **settings)
+
+
+def models_of(model: Model | Sequence[Model]) -> list[Model]:
+    """The models as a list.
+
+    Raises:
+        ValueError: the list is empty, or something in it is no model.
+    """
+    models: list[Any] = list(model) if isinstance(model, list | tuple) else [model]
+    if not models:
+        raise ValueError("a committee needs at least one model, got an empty list")
+    for member in models:
+        if not isinstance(member, str | os.PathLike | NBodyNetwork):
+            raise ValueError(f"a model is a name, a path or an NBodyNetwork, got {type(member).__name__}")
+    return models
+
+
+def label_of(model: Model) -> str:
+    """The name or path of a model, or the hash of a network."""
+    if isinstance(model, NBodyNetwork):
+        return "sha256:" + checksum(model.config.model_dump(mode="json"), model.state_dict())
+    return str(os.fspath(model))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.config import NBodyConfig
-from ase_nbody.network.outputs import outputs_of
+from ase_nbody.network.outputs import PER_STRUCTURE, outputs_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ class Prediction:
         while (energies := rest.pop(_part_name(len(parts)), None)) is not None:
             parts.append(energies)
         return cls(**{name: tensors[name] for name in _ALWAYS}, parts=tuple(parts), outputs=rest)
+
+    def of_first(self, hierarchy: Hierarchy) -> "Prediction":
+        """Leave out what follows the structures of ``hierarchy``, if these are the first of the batch."""
+
+        def first(name: str, tensor: Tensor) -> Tensor:
+            return tensor[: hierarchy.n_structures if name in PER_STRUCTURE else len(hierarchy.numbers)]
+
+        parts = zip(self.parts, hierarchy.levels, strict=True)
+        return Prediction(
+            **{name: first(name, self[name]) for name in _ALWAYS},
+            parts=tuple(energies[: len(level.centre)] for energies, level in parts),
+            outputs={name: first(name, output) for name, output in self.outputs.items()},
+        )
 
     @staticmethod
     def names(config: NBodyConfig) -> tuple[str, ...]:

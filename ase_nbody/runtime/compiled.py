@@ -233,7 +233,7 @@ def _state(network: NBodyNetwork, tau: Type, n_parts: int) -> Tensor:
 
 
 def pure_evaluation(
-    network: NBodyNetwork, *, create_graph: bool = False, virials: bool = True
+    network: NBodyNetwork, *, create_graph: bool = False, virials: bool = True, short_rows: bool = False
 ) -> Callable[..., tuple[Tensor, ...]]:
     """``potential.evaluate`` as a function of tensors alone (see ``pure_function``).
 
@@ -241,6 +241,7 @@ def pure_evaluation(
         network: the network; its own weights are not used.
         create_graph: see ``evaluate``.
         virials: see ``evaluate``.
+        short_rows: see ``for_tracing``.
 
     Returns:
         A function of the weights in the order of ``network.parameters()``, the tables of a hierarchy (see
@@ -253,11 +254,11 @@ def pure_evaluation(
         found = evaluate(network, hierarchy, *geometry, create_graph=create_graph, virials=virials).named()
         return tuple(found[name] for name in Prediction.names(network.config))
 
-    return pure_function(network, evaluation)
+    return pure_function(network, evaluation, short_rows=short_rows)
 
 
 def pure_function(
-    network: NBodyNetwork, function: Callable[..., tuple[Tensor, ...]]
+    network: NBodyNetwork, function: Callable[..., tuple[Tensor, ...]], *, short_rows: bool = False
 ) -> Callable[..., tuple[Tensor, ...]]:
     """Make ``function(network, *tensors)`` a function of (weights, *tensors), which can be traced.
 
@@ -267,7 +268,7 @@ def pure_function(
     class Function(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = for_tracing(network)
+            self.network = for_tracing(network, short_rows=short_rows)
 
         def forward(self, *arguments: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
             return function(self.network, *arguments)

@@ -151,7 +151,7 @@ def test_the_compiled_training_step_is_compared_with_eager(make_config, systems,
     (finding,) = run_checks(calculator, [molecule], only=["compiled training"])
     assert finding.outcome == "passed"
 
-    def scaled(self, tables, *geometry):
+    def scaled(self, tables, *geometry, **options):
         calculator.get_potential_energy(molecule)
         (found,) = calculator._last.predictions
         return lambda *_: tuple(1.001 * value for value in found.named().values())
@@ -160,7 +160,7 @@ def test_the_compiled_training_step_is_compared_with_eager(make_config, systems,
     (finding,) = run_checks(calculator, [molecule], only=["compiled training"])
     assert finding.outcome == "failed"
 
-    def broken(self, tables, *geometry):
+    def broken(self, tables, *geometry, **options):
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(CompiledPotential, "_compile", broken)

@@ -1,22 +1,33 @@
 """The compiled training step gives the same energies, forces and weight gradients as the eager one."""
 
+import json
+
 import pytest
 import torch
 
 from ase_nbody import LevelConfig, NBodyConfig, NBodyNetwork
 from ase_nbody.data import collate, prepare, read_labelled
+from ase_nbody.files.archive import load_model
 from ase_nbody.potential import evaluate
+from ase_nbody.runtime.compiled import pure_evaluation
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.training.compiled_step import CompiledPotential
+from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.loss import Residuals, loss
+from ase_nbody.training.paddings import Paddings
+from ase_nbody.training.progress import Progress
+from ase_nbody.training.run import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+room_for = Paddings.room_for
 
 
 def gradients(network, prediction, batch):
     network.zero_grad()
     loss(Residuals.of(prediction, batch), 1.0, {"forces": 1.0, "energy": 1.0, "stress": 1.0}).backward()
-    return [weight.grad.clone() for weight in network.parameters()]
+    return [weight.grad.clone() for weight in network.parameters() if weight.grad is not None]
 
 
 @pytest.fixture
@@ -58,3 +69,115 @@ def test_a_failed_compilation_warns_once_and_is_replaced_by_eager_evaluation(cas
         found = compiled(*arguments)
     assert torch.equal(found.forces, eager.forces)
     assert torch.equal(compiled(*arguments).forces, eager.forces)
+
+
+def many_sizes(network, tmp_path):
+    """Batches of five crystals or molecules, which all have other sizes."""
+    samples = prepare(read_labelled(tmp_path / "data.extxyz"), network.config)
+    return [collate(samples[first : first + 5]) for first in (16, 12, 14, 13, 15, 11)]
+
+
+@pytest.fixture
+def double(case):
+    """The network of ``case`` in float64, and with charges, of which all species are known."""
+    torch.manual_seed(0)
+    levels = tuple(
+        level.model_copy(update={"parts": parts})
+        for level, parts in zip(case[0].config.levels, ("all", "heavy"), strict=True)
+    )
+    return NBodyNetwork(NBodyConfig(species=("H", "C", "O", "Cu"), levels=levels, outputs=("charges",)))
+
+
+def require_eager(network, found, batch):
+    """The prediction, the loss and its gradient are those of the eager step, to 1e-12."""
+    eager = evaluate(network, batch.hierarchy, batch.positions, batch.cells, batch.total_charges, create_graph=True)
+    for name, expected in eager.named().items():
+        torch.testing.assert_close(found.named()[name], expected, rtol=1e-12, atol=1e-12)
+    for of_found, of_eager in zip(*(gradients(network, each, batch) for each in (found, eager)), strict=True):
+        scale = max(1e-3, float(of_eager.abs().max()))
+        torch.testing.assert_close(of_found / scale, of_eager / scale, rtol=1e-12, atol=1e-12)
+
+
+def test_batches_of_many_sizes_share_one_compiled_step(double, tmp_path):
+    compiled = CompiledPotential(double, virials=True)
+    compiled.paddings = Paddings(most=1, compilation=0.0, fewest=4)
+    for number, batch in enumerate(many_sizes(double, tmp_path)):
+        found = compiled(batch.hierarchy, batch.positions, batch.cells, batch.total_charges)
+        assert len(compiled._compiled) == (number >= 4)
+        if number in (0, 4, 5):
+            require_eager(double, found, batch)
+    assert compiled.failure is None
+
+
+def traced(self, tables, *geometry, short_rows):
+    """What is compiled, before it is compiled."""
+    return pure_evaluation(self.network, create_graph=True, virials=self.virials, short_rows=short_rows)
+
+
+def test_a_network_sees_no_ghosts(double, tmp_path, monkeypatch):
+    monkeypatch.setattr(CompiledPotential, "_compile", traced)
+    compiled = CompiledPotential(double, virials=True)
+    compiled.paddings = Paddings(most=1, compilation=0.0, fewest=3)
+    for batch in many_sizes(double, tmp_path):
+        require_eager(double, compiled(batch.hierarchy, batch.positions, batch.cells, batch.total_charges), batch)
+    assert len(compiled._compiled) == 1
+
+
+def test_shapes_that_recur_get_no_ghosts(case, monkeypatch):
+    network, batch = case
+    monkeypatch.setattr(CompiledPotential, "_compile", traced)
+    compiled = CompiledPotential(network, virials=True)
+    compiled.paddings = Paddings(most=1, compilation=0.0, fewest=30)
+    for _ in range(60):
+        compiled(batch.hierarchy, batch.positions, batch.cells)
+    assert [short_rows for _, short_rows in compiled._compiled] == [False]
+    assert compiled.paddings.state()["chosen"] == compiled.paddings.state()["latest"] == []
+
+
+def test_what_has_been_seen_is_bounded_and_restored(double, tmp_path, monkeypatch):
+    monkeypatch.setattr(CompiledPotential, "_compile", traced)
+    monkeypatch.setattr("ase_nbody.training.compiled_step._MOST_SHAPES_COUNTED", 4)
+    unbroken, broken = (CompiledPotential(double, virials=False, patience=3) for _ in range(2))
+    for batch in many_sizes(double, tmp_path) * 4:
+        state = json.loads(json.dumps(broken.state()))
+        broken = CompiledPotential(double, virials=False, patience=3)
+        broken.restore(state)
+        for potential in (unbroken, broken):
+            potential.paddings.compilation = 1e300
+            potential(batch.hierarchy, batch.positions, batch.cells)
+            assert len(potential.state()["shapes"]) <= 5
+        assert broken.state() == unbroken.state()
+
+
+def test_checkpoints_of_earlier_releases_are_understood(case):
+    network, batch = case
+    shapes = [list(tensor.shape) for tensor in (batch.cells, *batch.hierarchy.tensors())]
+    compiled = CompiledPotential(network, virials=True)
+    compiled.restore([[shapes, 25, True]])
+    assert compiled.state() == {"shapes": [[shapes, 25, True]], "paddings": Paddings().state()}
+
+
+def test_a_training_on_many_sizes_resumes_bit_for_bit(configuration, frames, tmp_path, monkeypatch):
+    """Sizes are chosen before the run is ended, and the steps after that are those of an unbroken run."""
+    path = configuration(compile=True, epochs=4, batch_atoms=15)
+    monkeypatch.setattr(CompiledPotential, "_compile", traced)
+    monkeypatch.setattr(Paddings.__init__, "__kwdefaults__", {"most": 2, "compilation": 0.0, "fewest": 4})
+    rooms = []
+    monkeypatch.setattr(Paddings, "room_for", lambda self, sizes: rooms.append(room_for(self, sizes)) or rooms[-1])
+    train(TrainingConfig.from_yaml(path, [f"output={tmp_path / 'unbroken'}"]))
+    assert sum(room is not None for room in rooms) > len(rooms) // 2
+    whole = Progress.on_validation_end
+
+    def fail(self, trainer, module):
+        whole(self, trainer, module)
+        if trainer.current_epoch == 2:
+            raise RuntimeError("killed")
+
+    config = TrainingConfig.from_yaml(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "on_validation_end", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(config)
+    resumed = load_model(train(config, resume=True)).state_dict()
+    unbroken = load_model(tmp_path / "unbroken" / "model.nbody").state_dict()
+    assert all(torch.equal(weight, unbroken[name]) for name, weight in resumed.items())

@@ -112,7 +112,7 @@ def test_tables_made_on_demand_by_workers_are_those_of_the_right_batches(configu
 def test_a_compilation_is_broken_off(patience, configuration, frames, tmp_path, monkeypatch):
     """Compiling takes longer than a scheduler waits. It changes nothing, so SIGTERM need not wait for its end."""
 
-    def terminated(self, tables, *geometry):
+    def terminated(self, tables, *geometry, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it went on")
 
@@ -122,7 +122,7 @@ def test_a_compilation_is_broken_off(patience, configuration, frames, tmp_path, 
     monkeypatch.setattr(CompiledPotential, "_compile", terminated)
     with pytest.raises(Terminated):
         run(path)
-    monkeypatch.setattr(CompiledPotential, "_compile", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(CompiledPotential, "_compile", lambda *arguments, **options: 1 / 0)
     monkeypatch.setattr("ase_nbody.runtime.fallback.Fallback.take", lambda self, error: None)
     assert same(run(path, resume=True), run(eager))
     assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "eager" / "metrics.csv").read_text()

@@ -8,6 +8,11 @@
 #include "compute_nbody_spread.h"
 #include "pair_nbody.h"
 
+#include "error.h"
+#include "lammps.h"
+
+#include <dlfcn.h>
+
 using namespace LAMMPS_NS;
 
 extern "C" {
@@ -46,10 +51,28 @@ static void *spread_creator(void *lmp, int narg, char **arg)
   return new ComputeNBodySpread((LAMMPS *) lmp, narg, arg);
 }
 
+/* ----------------------------------------------------------------------
+   integers of other widths than those of LAMMPS would end the run somewhere else
+------------------------------------------------------------------------- */
+
+static void check_sizes(void *lmp)
+{
+  auto setting = (int (*)(void *, const char *)) dlsym(RTLD_DEFAULT, "lammps_extract_setting");
+  if (!setting) return;
+  if (setting(lmp, "tagint") != (int) sizeof(tagint) ||
+      setting(lmp, "bigint") != (int) sizeof(bigint) ||
+      setting(lmp, "imageint") != (int) sizeof(imageint))
+    ((LAMMPS *) lmp)
+        ->error->all(FLERR,
+                     "This LAMMPS has integers of other widths than the one that the plugin "
+                     "nbody was built for: say \"nbody lammps build --lammps DIR\" with its folder");
+}
+
 /* ---------------------------------------------------------------------- */
 
 void lammpsplugin_init(void *lmp, void *handle, void *regfunc)
 {
+  check_sizes(lmp);
   auto register_plugin = (lammpsplugin_regfunc) regfunc;
   lammpsplugin_t plugin;
 

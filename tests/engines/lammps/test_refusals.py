@@ -33,9 +33,11 @@ PAIR = "pair_style nbody\n"
         (lambda text: text.replace(PAIR, "pair_style nbody 5.0\n"), "takes no arguments"),
         (lambda text: text + "compute s all nbody/spread\n", "holds one network"),
         (
-            lambda text: text
-            + "compute k all ke/atom\ncompute p all pe/atom\ncompute s all stress/atom NULL virial\n"
-            + "compute f all heat/flux k p s\n",
+            lambda text: (
+                text
+                + "compute k all ke/atom\ncompute p all pe/atom\ncompute s all stress/atom NULL virial\n"
+                + "compute f all heat/flux k p s\n"
+            ),
             "models of one level only, and this one has 2",
         ),
         (lambda text: text + "compute s all centroid/stress/atom NULL\n", "does not support compute centroid/stress"),

@@ -71,7 +71,9 @@ def test_another_style_is_overlaid(copper, exported, run_once):
     zbl = "pair_style {0}zbl 2.0 2.8\npair_coeff * * {1}29 29"
     alone = run_once(copper, model, SPECIES, 1)
     other = run_once(copper, model, SPECIES, 1, pair=zbl.format("", ""))
-    pair = "pair_style hybrid/overlay nbody zbl 2.0 2.8\npair_coeff * * nbody {model} {species}\npair_coeff * * zbl 29 29"
+    pair = (
+        "pair_style hybrid/overlay nbody zbl 2.0 2.8\npair_coeff * * nbody {model} {species}\npair_coeff * * zbl 29 29"
+    )
     both = run_once(copper, model, SPECIES, 2, pair=pair)
     assert abs(other.forces).max() > 1e-3
     assert abs(both.forces - alone.forces - other.forces).max() < 1e-10
@@ -90,7 +92,9 @@ def test_atoms_of_another_style_are_left_alone(exported, run_once):
         "pair_coeff 1 * lj/cut 0.001 2.0"
     )
     found = run_once(mixed, model, ("Ar", "Cu"), 2, pair=pair)
-    only = run_once(mixed, model, ("Ar", "Cu"), 1, pair="pair_style lj/cut 4.0\npair_coeff * * 0 1\npair_coeff 1 * 0.001 2.0")
+    only = run_once(
+        mixed, model, ("Ar", "Cu"), 1, pair="pair_style lj/cut 4.0\npair_coeff * * 0 1\npair_coeff 1 * 0.001 2.0"
+    )
     atoms.calc = NBodyCalculator(load_members(model.with_name("two levels.nbody")))
     own = np.concatenate([atoms.get_forces(), np.zeros((2, 3))])
     assert abs(found.forces - only.forces - own).max() < 1e-10
@@ -99,7 +103,9 @@ def test_atoms_of_another_style_are_left_alone(exported, run_once):
 def test_the_spread_of_a_committee(copper, exported, script, execute, tmp_path):
     model = exported("committee")
     text = script(copper, model, SPECIES) + "compute spread all nbody/spread\nrun 0\n"
-    text = text.replace("run 0\n", "dump 1 all custom 1 dump id c_spread\ndump_modify 1 sort id format float %24.16e\nrun 0\n")
+    text = text.replace(
+        "run 0\n", "dump 1 all custom 1 dump id c_spread\ndump_modify 1 sort id format float %24.16e\nrun 0\n"
+    )
     done = execute(text, tmp_path, 2)
     assert done.returncode == 0, done.stdout
     copper.calc = NBodyCalculator(load_members(model.with_name("committee.nbody")))

@@ -10,6 +10,7 @@ contenders take turns, round by round. What stands behind the ratios:
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -75,7 +76,7 @@ def step_ms(process: subprocess.Popen[str]) -> float:
     if process.returncode:
         raise RuntimeError(output[-2000:] + errors[-2000:])
     clock = [float(row.split()[1]) for row in re.findall(r"^ +\d+ +\S+ +\S+ *$", output, re.MULTILINE)]
-    return 1e3 * statistics.median(after - before for before, after in zip(clock, clock[1:], strict=False))
+    return 1e3 * statistics.median(after - before for before, after in itertools.pairwise(clock))
 
 
 CALCULATOR = """

@@ -48,7 +48,7 @@ def run(folder: Path, ranks: int, variables: dict[str, str]) -> None:
 
 
 def thermo(log: Path) -> np.ndarray:
-    """Step, temperature in K, energy in eV, pressure in bar and mean square displacement in Angstrom^2 of both stages."""
+    """Step, temperature (K), energy (eV), pressure (bar), mean square displacement (Angstrom^2) of both stages."""
     rows, inside = [], False
     for line in log.read_text().splitlines():
         words = line.split()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zlib
 
 import ase
 import ase.build
@@ -83,8 +84,6 @@ def test_a_file_that_may_not_be_loaded_is_refused(spoil, sentence, copper, expor
 
 
 def test_code_of_another_torch_is_refused(copper, exported, script, execute, tmp_path):
-    import zlib
-
     body = exported("two levels").read_bytes().split(b"\n", 1)[1].replace(b"torch 2", b"torch 1", 1)
     model = tmp_path / "model.lammps"
     model.write_bytes(b"nbody.lammps 1 %08x\n" % zlib.crc32(body) + body)

@@ -92,9 +92,8 @@ def test_atoms_of_another_style_are_left_alone(exported, run_once):
         "pair_coeff 1 * lj/cut 0.001 2.0"
     )
     found = run_once(mixed, model, ("Ar", "Cu"), 2, pair=pair)
-    only = run_once(
-        mixed, model, ("Ar", "Cu"), 1, pair="pair_style lj/cut 4.0\npair_coeff * * 0 1\npair_coeff 1 * 0.001 2.0"
-    )
+    argon = "pair_style lj/cut 4.0\npair_coeff * * 0 1\npair_coeff 1 * 0.001 2.0"
+    only = run_once(mixed, model, ("Ar", "Cu"), 1, pair=argon)
     atoms.calc = NBodyCalculator(load_members(model.with_name("two levels.nbody")))
     own = np.concatenate([atoms.get_forces(), np.zeros((2, 3))])
     assert abs(found.forces - only.forces - own).max() < 1e-10
@@ -102,10 +101,8 @@ def test_atoms_of_another_style_are_left_alone(exported, run_once):
 
 def test_the_spread_of_a_committee(copper, exported, script, execute, tmp_path):
     model = exported("committee")
-    text = script(copper, model, SPECIES) + "compute spread all nbody/spread\nrun 0\n"
-    text = text.replace(
-        "run 0\n", "dump 1 all custom 1 dump id c_spread\ndump_modify 1 sort id format float %24.16e\nrun 0\n"
-    )
+    text = script(copper, model, SPECIES) + "compute spread all nbody/spread\n"
+    text += "dump 1 all custom 1 dump id c_spread\ndump_modify 1 sort id format float %24.16e\nrun 0\n"
     done = execute(text, tmp_path, 2)
     assert done.returncode == 0, done.stdout
     copper.calc = NBodyCalculator(load_members(model.with_name("committee.nbody")))
@@ -123,7 +120,8 @@ def test_a_run_stops_at_a_large_spread(copper, exported, script, execute, tmp_pa
     done = execute(text, tmp_path, 2)
     assert done.returncode == 0, done.stdout
     assert "Fix halt condition" in done.stdout
-    assert "Loop time" in done.stdout and " for 50 steps" not in done.stdout
+    assert "Loop time" in done.stdout
+    assert " for 50 steps" not in done.stdout
 
 
 def test_the_heat_flux_of_one_level_is_the_flow_of_energy(exported, script, execute, tmp_path):

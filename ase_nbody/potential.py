@@ -140,10 +140,36 @@ def up(
     """
     radius = network.config.levels[number].radius
     vectors = pair_vectors(level, radius, system.positions, system.cells, system.structure)
+    return up_from_vectors(network, number, level, rows, vectors, system.numbers, system.one_hot, connected=connected)
+
+
+def up_from_vectors(
+    network: NBodyNetwork,
+    number: int,
+    level: Level,
+    rows: Tensor,
+    vectors: Tensor,
+    numbers: Tensor,
+    one_hot: Tensor,
+    *,
+    connected: bool = False,
+) -> Ascent:
+    """The step up of a block whose pair vectors are known; see ``up``.
+
+    Args:
+        network: see ``up``.
+        number: see ``up``.
+        level: see ``up``.
+        rows: see ``up``.
+        vectors: pair vectors (3, P, K) in Angstrom; padded ones are longer than the radius.
+        numbers: atomic numbers (N,) of the atoms that ``level`` counts.
+        one_hot: their one-hot rows (N, species).
+        connected: see ``up``.
+    """
     pairs = vectors.detach().to(rows.dtype).requires_grad_()
     if not connected:
         rows = rows.detach().requires_grad_(number > 0)
-    state, outputs = network.ascend(number, rows, pairs, level, system.numbers, system.one_hot)
+    state, outputs = network.ascend(number, rows, pairs, level, numbers, one_hot)
     return Ascent(level, vectors, pairs, rows, state, outputs)
 
 
@@ -159,6 +185,19 @@ def down(
         create_graph: keep the graph, so that a loss of the forces has a gradient with respect to the weights.
         virials: also sum the virials.
     """
+    by_pairs, by_rows = slopes(ascent, slope, lowest=lowest, create_graph=create_graph)
+    at_centres, at_children = sums_over_edges(ascent.level, ascent.vectors, by_pairs, virials)
+    outputs = ascent.outputs if create_graph else {name: output.detach() for name, output in ascent.outputs.items()}
+    return Descent(outputs, at_centres, at_children, by_rows)
+
+
+def slopes(
+    ascent: Ascent, slope: Tensor | None, *, lowest: bool, create_graph: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """What the step down differentiates: dE/dr of the pair vectors (3, P, K), and dE/dpsi of ``rows``, like these.
+
+    The second is None at the lowest level. Arguments as in ``down``.
+    """
     variables = (ascent.pairs,) if lowest else (ascent.pairs, ascent.rows)
     energy = ascent.outputs["energy"]
     terms = [(energy, torch.ones_like(energy)), *([] if slope is None else [(ascent.state, slope)])]
@@ -170,9 +209,7 @@ def down(
         )
     else:
         by_pairs, *by_rows = (torch.zeros_like(tensor) for tensor in variables)
-    at_centres, at_children = sums_over_edges(ascent.level, ascent.vectors, by_pairs, virials)
-    outputs = ascent.outputs if create_graph else {name: output.detach() for name, output in ascent.outputs.items()}
-    return Descent(outputs, at_centres, at_children, by_rows[0] if by_rows else None)
+    return by_pairs, by_rows[0] if by_rows else None
 
 
 class Way(Protocol):

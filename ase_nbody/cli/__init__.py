@@ -29,6 +29,7 @@ COMMANDS = {
     "pack": "Pack models into one committee; where its members disagree, none of them can be trusted.",
     "compile": "Compile a model to native code; NBodyCalculator(model, compile=True) then loads it without delay.",
     "md": "Run molecular dynamics: trajectory.extxyz, table.csv, run.png and checkpoint.json in a folder.",
+    "lammps": "Build the plugin for LAMMPS, or export a model for it.",
     "check": "Check symmetries, derivatives, smoothness, repulsion, extensivity and dynamics; exit with 1 if a check "
     "fails.",
 }
@@ -53,8 +54,11 @@ class Commands(TyperGroup):
 
 def load(name: str) -> Any:
     """Import a command."""
+    module = import_module(f"{__name__}.{name}")
+    if isinstance(getattr(module, "app", None), typer.Typer):  # it has commands of its own
+        return typer.main.get_command(module.app)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command(name)(getattr(import_module(f"{__name__}.{name}"), name))
+    alone.command(name)(getattr(module, name))
     return typer.main.get_command(alone)
 
 

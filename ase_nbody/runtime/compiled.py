@@ -114,7 +114,7 @@ def programs(network: NBodyNetwork, *, large: bool) -> dict[str, Callable[[NBody
 
 def trace_whole(network: NBodyNetwork) -> Traceable:
     """``evaluate`` of one structure."""
-    evaluation, sizes = pure_evaluation(network), _distinct(network, 29)
+    evaluation, sizes = pure_evaluation(network), distinct_sizes(network, 29)
     n_atoms = n_below = next(sizes)
     levels: list[Level] = []
     for config in network.config.levels:
@@ -141,7 +141,7 @@ def trace_whole(network: NBodyNetwork) -> Traceable:
 def trace_step(network: NBodyNetwork, name: str) -> Traceable:
     """A step of a block, by its name (see ``programs``)."""
     direction, _, level_number = name.partition("-")
-    number, sizes = int(level_number), _distinct(network, 251)
+    number, sizes = int(level_number), distinct_sizes(network, 251)
     n_parts, n_rows, n_atoms = next(sizes), next(sizes), next(sizes)
     level, system = _level(network, n_parts, next(sizes), n_rows, next(sizes)), _system(network, n_atoms)
     width = len(_LEVEL_AXES)
@@ -179,7 +179,7 @@ def _label_axes(labelled: Labelled | None) -> list[tuple[int, ...]]:
     return [(0, 1), *_GROUP_AXES, *([] if labelled.below is None else _GROUP_AXES)]
 
 
-def _distinct(network: NBodyNetwork, first: int) -> Iterator[int]:
+def distinct_sizes(network: NBodyNetwork, first: int) -> Iterator[int]:
     """Sizes that differ from each other and from those of the weights."""
     taken = sizes_of_weights(network)
     return (size for size in itertools.count(first) if size not in taken)

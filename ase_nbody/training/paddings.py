@@ -7,10 +7,10 @@ from ase_nbody.hierarchy.ghosts import Sizes, envelope, least_with_ghosts, of_le
 
 # Sizes with ghosts are rounded up to these multiples, so that batches a little larger than those before have room.
 _MULTIPLES_OF_ALL, _MULTIPLES_OF_LEVEL = (8, 16), (16, 16, 8, 8)
-# Times are in units of the time of one edge in a compiled step, measured with 64 channels on one core: about 4 us.
+# Times are in units of the time of one edge in a compiled step, measured with 64 channels on one core: about 3 us.
 _EDGES_PER_PART = 48
 _EAGER_FACTOR, _EAGER_EDGES = 1.3, 5000  # the latter for torch's own work
-_EDGES_PER_COMPILATION = 15e6
+_EDGES_PER_COMPILATION = 15e6  # a quarter of the time of one, because most trainings are long
 _FEWEST, _LATEST = 40, 100  # batches from whose sizes common ones are chosen
 
 
@@ -18,13 +18,12 @@ class Paddings:
     """Chooses common sizes from those of the latest batches.
 
     Each batch loses time against a step that is compiled for its own sizes: an eager step takes longer, and so do
-    ghosts. When the loss adds up to the time of a compilation, further common sizes are chosen, those that save the
-    most. So compiling never takes more than half of a training, and a few batches with very long rows do not slow down
-    the others.
+    ghosts. When the loss adds up to the price of a compilation, further common sizes are chosen, those that save the
+    most. So short trainings compile nothing, and a few batches with very long rows do not slow down the others.
 
     Args:
         most: largest number of common sizes.
-        compilation: time of a compilation, in units of that of one edge in a compiled step.
+        compilation: price of a compilation, in units of the time of one edge in a compiled step.
         fewest: number of batches before sizes are chosen.
     """
 

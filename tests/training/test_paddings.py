@@ -45,7 +45,7 @@ def test_few_sizes_serve_nearly_all_batches():
     assert sum(times(paddings, new)) < 1.2 * sum(map(compiled_time, new))
 
 
-def test_compiling_takes_at_most_half_of_a_training():
+def test_nothing_is_compiled_before_steps_have_cost_as_much():
     paddings, spent = Paddings(), 0.0
     for sizes in batches(10_000):
         spent += times(paddings, [sizes])[0]

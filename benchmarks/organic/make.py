@@ -4,7 +4,7 @@
 
 For each subset FOLDER gets files ``SUBSET/part-000.npz`` of 250 molecules each. A file is written whole, and what it
 holds depends on its subset, its number and the molecules to avoid, not on the files before it. Files that exist are not
-made again, so the same command goes on after a stop.
+made again, so the same command goes on after a stop. All subsets grow together, so a part of the set is balanced, too.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from shards import Arrays, arrays, write
 from teacher import Geometry, Label, Teacher
 
-# Molecules of each subset in a complete set; the order is that of the work.
+# Molecules of each subset in a complete set.
 SUBSETS = {"fragments": 6000, "rare": 4000, "small": 4500, "bonds": 1500, "drugs": 1500, "dimers": 2500, "charged": 0}
 MOLECULES_PER_FILE = 250
 NEWTON_STEPS = 2
@@ -110,17 +110,20 @@ def names_in(paths: list[Path]) -> set[str]:
 
 
 def work(options: argparse.Namespace, streams: Streams) -> Iterator[tuple[Path, str, int, list[str]]]:
-    """The files that are still to be made: path, subset, number, names."""
+    """The files that are still to be made, path, subset, number and names, so that all subsets grow together."""
+    plan: list[tuple[float, int, Path, str]] = []
+    left: dict[str, Iterator[str]] = {}
     for subset in options.subset or [name for name, count in SUBSETS.items() if count]:
-        molecules = options.molecules or SUBSETS[subset]
-        paths = [options.folder / subset / f"part-{n:03d}.npz" for n in range(-(-molecules // MOLECULES_PER_FILE))]
-        if all(path.is_file() for path in paths):
-            continue
-        stream = itertools.islice(streams(subset), molecules)
-        for number, path in enumerate(paths):
-            names = list(itertools.islice(stream, MOLECULES_PER_FILE))
-            if names and not path.is_file():
-                yield path, subset, number, names
+        molecules = options.molecules or SUBSETS[subset] or MOLECULES_PER_FILE
+        count = -(-molecules // MOLECULES_PER_FILE)
+        paths = [options.folder / subset / f"part-{number:03d}.npz" for number in range(count)]
+        if not all(path.is_file() for path in paths):
+            left[subset] = itertools.islice(streams(subset), molecules)
+            plan += [((number + 1) / count, number, path, subset) for number, path in enumerate(paths)]
+    for _, number, path, subset in sorted(plan, key=lambda file: file[0]):
+        names = list(itertools.islice(left[subset], MOLECULES_PER_FILE))  # drawn even if the file exists
+        if names and not path.is_file():
+            yield path, subset, number, names
 
 
 def arguments() -> argparse.Namespace:
@@ -129,9 +132,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sources", type=Path, required=True, help="folder with the wheels of Auto3D and molsets")
     parser.add_argument("--avoid", type=Path, nargs="*", default=[], help="files whose molecules must not occur")
     parser.add_argument("--known", type=Path, nargs="*", default=[], help="files whose molecules need not occur again")
-    parser.add_argument(
-        "--subset", nargs="*", choices=SUBSETS, help="in this order (default: all of neutral molecules)"
-    )
+    parser.add_argument("--subset", nargs="*", choices=SUBSETS, help="default: all but charged")
     parser.add_argument("--molecules", type=int, help="of each subset (default: a complete set)")
     parser.add_argument("--structures", type=int, default=8, help="of each molecule (default: %(default)s)")
     parser.add_argument("--ions", action="store_true", help="let clusters have ions")

@@ -130,9 +130,10 @@ class Streams:
             if molecule is not None and molecule.GetNumHeavyAtoms() <= LARGEST_FRAGMENT + 4:
                 yield canonical(molecule)
 
-    def _simple(self, rng: np.random.Generator, largest: int) -> Iterator[str]:
-        """Molecules of all streams in turn, up to a size in heavy atoms."""
-        streams = [self._makers()[subset](rng) for subset in ("small", "fragments", "rare")]
+    def _simple(self, rng: np.random.Generator, largest: int, more_rare: bool = False) -> Iterator[str]:
+        """Molecules of three streams in turn, up to a size in heavy atoms; half of them rare ones if so wished."""
+        subsets = ["small", "rare", "fragments", *["rare"] * more_rare]
+        streams = [self._makers()[subset](rng) for subset in subsets]
         for smiles in _take_turns(*streams):
             if smiles and Chem.MolFromSmiles(smiles).GetNumHeavyAtoms() <= largest:
                 yield smiles
@@ -141,8 +142,8 @@ class Streams:
         """Two or three molecules; a third of the partners are solvents (or ions, where they are wanted)."""
         partners = list(self._allowed(iter(_blocks("solvents"))))
         ions = list(self._allowed(iter(_blocks("ions"))))
-        others = self._simple(_generator("partners"), 9)
-        for smiles in self._simple(rng, 9):
+        others = self._simple(_generator("partners"), 9, more_rare=True)
+        for smiles in self._simple(rng, 9, more_rare=True):
             parts = [smiles]
             while len(parts) < 2 or (len(parts) < 3 and rng.random() < 0.15):
                 if rng.random() < 0.35:

@@ -34,7 +34,8 @@ def main() -> None:
     data, teacher = read([options.file]), Teacher(options.sources)
     structures = geometries(data)
     forces = np.split(data["forces"], np.cumsum(data["n_atoms"])[:-1])
-    chosen = rng.choice(len(structures), STRUCTURES, replace=False)
+    molecules = np.flatnonzero(data["n_atoms"] > 1)  # energies of batches of single atoms were added up in some files
+    chosen = rng.choice(molecules, STRUCTURES, replace=False)
     labels = teacher([structures[index] for index in chosen])
     pairs = list(zip(chosen, labels, strict=True))
     energy = max(abs(label.energy - data["energy"][index]) for index, label in pairs)

@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import units
-from ase.data import covalent_radii
 from ase.data.vdw_alvarez import vdw_radii
 from ase.geometry import get_dihedrals_derivatives
 from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
 # Springs in eV/Angstrom^2, typical of organic molecules.
@@ -35,7 +34,6 @@ LINEAR = 170.0  # degrees; a dihedral angle with a bond angle above it has no me
 SOFTEST = 0.15  # eV/Angstrom^2; softer modes do not move further
 CAUTION = 1.25  # stiffness in a step, in that of the network
 LARGEST_STEP = 0.3  # Angstrom, of a Newton step
-CLOSEST = 0.6  # in sums of covalent radii
 
 
 class Skeleton(NamedTuple):
@@ -259,13 +257,6 @@ def _side(skeleton: Skeleton, first: int, second: int) -> NDArray:
     for _ in skeleton.numbers:
         beyond[others[beyond[others].any(axis=1)].ravel()] = True
     return np.flatnonzero(beyond)
-
-
-def sound(numbers: NDArray, positions: NDArray) -> bool:
-    """Whether no two atoms are so close that no label makes sense."""
-    radii = covalent_radii[numbers]
-    i, j = np.triu_indices(len(numbers), 1)
-    return bool(np.isfinite(positions).all() and (pdist(positions) > CLOSEST * (radii[i] + radii[j])).all())
 
 
 def cluster(parts: Sequence[Conformer], gaps: Sequence[float], trials: int, rng: np.random.Generator) -> NDArray:

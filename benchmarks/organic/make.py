@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from geometries import Conformer, Springs, cluster, embed, sound, twisted
+from geometries import Conformer, Springs, cluster, embed, twisted
 from molecules import Streams, canonical, singles
 from numpy.typing import NDArray
 from shards import Arrays, arrays, write
-from teacher import Geometry, Label, Teacher
+from teacher import LARGEST_SPREAD, Geometry, Label, Teacher, sound
 
 # Molecules of each subset in a complete set.
 SUBSETS = {"fragments": 6000, "rare": 4000, "small": 4500, "bonds": 1500, "drugs": 1500, "dimers": 2500, "charged": 0}
@@ -31,7 +31,6 @@ SHARE_TWISTED = 0.15  # structures in which one rotatable bond is turned by any 
 BOND_SCALES = (0.85, 1.35)
 CONTACT_GAPS, WIDE_GAPS, SHARE_WIDE = (-0.9, 0.6), (0.6, 5.0), 0.25  # Angstrom, from van der Waals contact
 TRIALS = (1, 1, 8, 30)  # orientations of a neighbour, of which the best is taken
-LARGEST_SPREAD = 0.35  # eV/Angstrom: the teacher's networks disagree, and the structure is dropped
 
 
 def conformers(teacher: Teacher, smiles: list[str], rng: np.random.Generator) -> dict[str, list[Conformer]]:

@@ -12,11 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from ase.data import covalent_radii
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
 
 WHEEL = "Auto3D-2.3.1-py3-none-any.whl"
 MEMBER = "Auto3D/models/aimnet2_wb97m_ens_f.jpt"
 ATOMS_PER_BATCH = 500  # larger batches are no faster on one core
+CLOSEST = 0.6  # in sums of covalent radii
+LARGEST_SPREAD = 0.35  # eV/Angstrom: above it the networks disagree, and the label is not to be used
 
 
 class Geometry(NamedTuple):
@@ -78,6 +82,13 @@ class Teacher:
             )
             for row, size in enumerate(len(geometry.numbers) for geometry in geometries)
         ]
+
+
+def sound(numbers: NDArray, positions: NDArray) -> bool:
+    """Whether no two atoms are so close that no label makes sense."""
+    radii = covalent_radii[numbers]
+    i, j = np.triu_indices(len(numbers), 1)
+    return bool(np.isfinite(positions).all() and (pdist(positions) > CLOSEST * (radii[i] + radii[j])).all())
 
 
 def _batches(sizes: list[int]) -> list[list[int]]:

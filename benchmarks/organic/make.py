@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from geometries import Conformer, Springs, cluster, embed, twisted
+from geometries import Conformer, cluster, embed, twisted
 from molecules import Streams, canonical, singles
 from numpy.typing import NDArray
 from shards import Arrays, arrays, write
+from springs import Springs
 from teacher import LARGEST_SPREAD, Geometry, Label, Teacher, sound
 
 # Molecules of each subset in a complete set.

@@ -104,6 +104,7 @@ class Structure:
                 Angstrom in positions or cell; a periodic direction without a lattice vector; periodic lattice vectors
                 that are shorter than 1e-3 Angstrom or linearly dependent; or a charge that is not one finite number.
         """
+        _require_plain_numbers(atoms)
         return cls(
             numbers=atoms.numbers.astype(np.int64),
             positions=np.array(atoms.positions, dtype=np.float64),
@@ -190,6 +191,14 @@ class Structure:
                 f"lattice vector {axis} is {length:.3g} Angstrom long (allowed: {SHORTEST_LATTICE_VECTOR_ANGSTROM:g} "
                 f"to {LARGEST_COORDINATE_ANGSTROM:g}). Correct atoms.cell, or switch pbc off along it with atoms.pbc."
             )
+
+
+def _require_plain_numbers(atoms: ase.Atoms) -> None:
+    """Refuse what numpy would round to something else without a word."""
+    if atoms.numbers.dtype.kind not in "iu" and not np.array_equal(atoms.numbers, atoms.numbers.astype(np.int64)):
+        raise StructureError(f"atomic numbers must be whole numbers, got {atoms.numbers.dtype}. Correct atoms.numbers.")
+    if atoms.positions.dtype.kind == "c":
+        raise StructureError("the positions are complex numbers. Take their real part if that is meant.")
 
 
 def labels_of(atoms: ase.Atoms) -> NDArray[np.int64] | None:

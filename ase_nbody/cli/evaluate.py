@@ -89,14 +89,17 @@ def _are_its_own(table: "Mapping[str, Mapping[str, float]]", frames: "Sequence[L
 
 
 def _require_finite(predicted: "Sequence[LabelledStructure]", model: str, data: str) -> None:
-    """Refuse a model that gives no numbers, before any are printed."""
+    """Refuse a model that gives no numbers, or absurd ones, before any are printed."""
     import numpy as np
 
     from ase_nbody.data import DataError
+    from ase_nbody.runtime.evaluation import LARGEST_RESULT
 
     for number, frame in enumerate(predicted):
-        if not (np.isfinite(frame.energy) and np.isfinite(frame.forces).all()):
+        largest = np.max([abs(frame.energy), np.abs(frame.forces).max(initial=0.0)])  # NaN if there is one
+        if not largest < LARGEST_RESULT:
+            what = f"values above {LARGEST_RESULT:g}" if np.isfinite(largest) else "NaN or infinite values"
             raise DataError(
-                f"{model} gives NaN or infinite values for frame {number} of those read from {data}: look at this "
+                f"{model} gives {what} for frame {number} of those read from {data}: look at this "
                 "structure (nbody lint), and if it is sound, do not use the model"
             )

@@ -1,10 +1,13 @@
-"""Arrays in the JSON of ASE's databases and trajectories: none may be larger than the numbers that it is made of.
+"""ASE's databases and trajectories: nothing in them may be larger than the numbers that it is made of.
 
 ASE takes memory for the shape that a file claims before it looks at the numbers, and repeats a single one to fill it.
 """
 
+import contextlib
 import math
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,6 +31,23 @@ def next_in_bounds(frames: Iterator[ase.Atoms]) -> ase.Atoms | None:
     """
     with mock.patch.object(ase.io.jsonio, "create_ndarray", _checked):
         return next(frames, None)
+
+
+def refuse_computed_rows(path: str) -> None:
+    """Refuse a database of ASE whose tables are computed when they are read: such rows need not end.
+
+    Raises:
+        ValueError: a table is a view or has a computed column.
+        sqlite3.Error: the file is no database.
+    """
+    with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
+        found = database.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
+        for name, kind in found:
+            columns = () if kind == "view" else database.execute("SELECT hidden FROM pragma_table_xinfo(?)", (name,))
+            if kind == "view" or any(hidden for (hidden,) in columns):
+                raise ValueError(
+                    f"its {kind} {printable(name, 50)} is computed when it is read. Write it anew with ASE"
+                )
 
 
 def _checked(shape: Any, dtype: Any, data: Any) -> NDArray[Any]:

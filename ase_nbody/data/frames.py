@@ -19,7 +19,7 @@ from ase.io.formats import (
     open_with_compression,
 )
 
-from ase_nbody.data.arrays import next_in_bounds
+from ase_nbody.data.arrays import next_in_bounds, refuse_computed_rows
 from ase_nbody.data.labels import DataError
 from ase_nbody.data.xyz import names_in_headers, parse_xyz, xyz_texts
 from ase_nbody.text import printable
@@ -58,6 +58,8 @@ def read_frames(path: str, index: slice) -> Iterator[ase.Atoms]:
         yield from (parse_xyz(number, text) for number, text in chosen)
         return
     _refuse_what_no_parser_can_read(path, kind)
+    if kind == "db":
+        refuse_computed_rows(path)
     path = os.path.abspath(path)  # otherwise ASE takes postgres.dat for the address of a database
     if kind in _DATABASES:
         frames = _chosen(_rows(path), index, lambda: _count_rows(path))

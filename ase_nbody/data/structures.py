@@ -75,8 +75,9 @@ def next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms |
         raise
     except Exception as error:  # parsers fail with errors of every type
         path = printable(path)
-        reason = printable(" ".join(str(error).split()).rstrip("."), _LONGEST_REASON)
-        kind = "" if isinstance(error, UnreadableFrame) else f"{type(error).__name__}: "
+        said = printable(" ".join(str(error).split()).rstrip("."), _LONGEST_REASON)
+        reason = said or f"ASE's reader says no more than {type(error).__name__}"
+        kind = "" if isinstance(error, UnreadableFrame) or not said else f"{type(error).__name__}: "
         if isinstance(error, UnreadableFrame):
             good = error.number
         if good:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ase_nbody.files.entries import check_entries, check_members, config_of, entries_of, upgraded
 from ase_nbody.files.tensor_file import ModelFileError, TensorFile, pack, read_bounded, read_header
-from ase_nbody.files.weights import check_declared, checksum, of_member, stack, verified_weights
+from ase_nbody.files.weights import check_declared, checksum, of_member, require_finite, stack, verified_weights
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
@@ -28,6 +28,7 @@ __all__ = ["ModelFileError", "load_members", "load_model", "read_card", "save_mo
 
 SUFFIX = ".nbody"
 _MAX_ERROR_CHARACTERS = 1000
+_MAX_NAME_CHARACTERS = 300
 
 
 def save_model(
@@ -77,6 +78,7 @@ class Stored(NamedTuple):
 def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str, Any]) -> Path:
     """Write a model file; see ``save_model``."""
     path = Path(path)
+    require_finite(stored.weights)
     config = stored.config.model_dump(mode="json")
     content = entries_of(config, stored.members, card, checksum(config, stored.weights))
     config_of(content)  # what would not be read is not written
@@ -153,8 +155,12 @@ def shipped_models() -> dict[str, Path]:
 def find_model(name: str | os.PathLike[str]) -> Path:
     """The path of a model file, or of a shipped model given by name."""
     path = Path(name)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # a name that is too long, or a folder that this user may not enter
+        shown = printable(str(name), _MAX_NAME_CHARACTERS)
+        raise type(error)(f"the model file {shown!r} cannot be looked for: {error.strerror}") from error
     shipped = shipped_models()
     if str(name) in shipped:
         return shipped[str(name)]

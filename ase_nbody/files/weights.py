@@ -32,9 +32,18 @@ def verified_weights(file: TensorFile) -> dict[str, Tensor]:
     weights = file.tensors()
     if file.content["checksum"] != checksum(file.content["config"], weights):
         raise ModelFileError("it is damaged: its checksum does not match its contents. Fetch or train it anew.")
+    require_finite(weights)
+    return weights
+
+
+def require_finite(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        ModelFileError: a weight is NaN or infinite.
+    """
     if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
         raise ModelFileError("a weight is NaN or infinite. The training diverged; train it anew.")
-    return weights
 
 
 def check_declared(declared: Mapping[str, Weight], members: int, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -92,7 +92,7 @@ class LevelConfig(_Compact):
 
     parts: Parts = "all"
     children: Children = "all"
-    radius: float = Field(5.0, gt=0.0, le=100.0)
+    radius: float = Field(5.0, ge=1e-3, le=100.0)
     channels: int = Field(64, ge=1)
     l_max: int = Field(3, ge=0, le=8)
     l_out: int = Field(2, ge=0, le=8)

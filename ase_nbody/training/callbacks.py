@@ -38,6 +38,27 @@ def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | 
     return update
 
 
+# Entries of a checkpoint of a training and their types. Earlier releases wrote none of the second kind.
+_ENTRIES: dict[str, type] = {
+    "epoch": int,
+    "global_step": int,
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+_NEWER_ENTRIES: dict[str, type] = {
+    "averaging_state": dict,
+    "recovery": dict,
+    "digests": dict,
+    "batches_done": int,
+    "errors": dict,
+    "watch": dict,
+    "split_rule": int,
+}
+
+
 class CheckpointError(ValueError):
     """A checkpoint cannot be resumed from; the message says why."""
 
@@ -63,7 +84,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Read tensors and plain data. Anything else is refused, whatever ``weights_only`` says.
 
         Raises:
-            CheckpointError: the file is damaged, or holds more than tensors and plain data.
+            CheckpointError: the file is damaged, holds more than tensors and plain data, or is no checkpoint of a
+                training.
         """
         payload = Path(path).read_bytes()
         try:
@@ -72,6 +94,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             if damaged:
                 raise ValueError(f"the checksum of {damaged} does not match its contents")
             checkpoint = torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
+            _require_entries(checkpoint)
         except Exception as error:  # zipfile and torch raise errors of almost any type for a damaged file
             reason = (str(error).splitlines() or [repr(error)])[0]
             if isinstance(error, UnpicklingError):  # torch's message is long and advises to allow the code
@@ -82,6 +105,30 @@ class AtomicCheckpoints(TorchCheckpointIO):
             ) from error
         _move_paths(checkpoint, Path(path).parent)
         return checkpoint
+
+
+def _require_entries(checkpoint: Any) -> None:
+    """Refuse tensors and plain data that are no checkpoint of a training, or not one that was written as it is.
+
+    Raises:
+        ValueError: an entry is missing, has another type, or does not go with another one.
+    """
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"it holds a {type(checkpoint).__name__} and no checkpoint of a training")
+    for name, kind in (_ENTRIES | _NEWER_ENTRIES).items():
+        if name in _ENTRIES and name not in checkpoint:
+            raise ValueError(f"the entry {name!r} is missing, so it is no checkpoint of a training")
+        if not isinstance(checkpoint.get(name, kind()), kind):
+            raise ValueError(f"the entry {name!r} has the type {type(checkpoint[name]).__name__}, not {kind.__name__}")
+    if not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
+        raise ValueError("the states of its callbacks are no mappings")
+    progress = checkpoint["loops"].get("fit_loop", {})
+    epochs = progress.get("epoch_progress", {}).get("current", {}).get("ready")
+    batches = progress.get("epoch_loop.batch_progress", {}).get("current", {}).get("ready")
+    if epochs is not None and checkpoint["epoch"] not in (epochs - 1, epochs):
+        raise ValueError(f"it is of epoch {checkpoint['epoch']}, but its loops have begun {epochs}")
+    if batches is not None and not 0 <= checkpoint.get("batches_done", 0) <= batches:
+        raise ValueError(f"{checkpoint['batches_done']} batches of its epoch are done, but {batches} have begun")
 
 
 def _move_paths(checkpoint: Mapping[str, Any], folder: Path) -> None:

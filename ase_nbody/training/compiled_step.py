@@ -85,6 +85,10 @@ class CompiledPotential:
                 self._chosen.add(key)
         self.paddings.restore(known.get("paddings") or {})
 
+    def backward_guard(self) -> AbstractContextManager[Any]:
+        """What to enter around the backward pass: torch compiles it there if it compiled the forward pass anew."""
+        return private_torch_cache() if self._compiled else contextlib.nullcontext()
+
     def __call__(
         self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
     ) -> Prediction:

@@ -14,7 +14,7 @@ from ase_nbody.training.processes import Processes, Share, without_labels
 
 # The widths of neighbour tables are padded to multiples of this number, so that one compiled step serves many batches.
 _TABLE_WIDTH_MULTIPLE = 8
-_WORKER_GRACE_S = 30  # after SIGTERM
+_WORKER_GRACE_S = 30  # after a signal
 
 
 class Done(NamedTuple):
@@ -73,7 +73,7 @@ def make_loader(
         collate_fn=partial(_collate, filler=samples[0]),
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_outlive_sigterm if workers else None,
+        worker_init_fn=_outlive_signals if workers else None,
     )
 
 
@@ -82,9 +82,10 @@ def _collate(members: list[Sample], filler: Sample) -> Batch:
     return collate(members or [without_labels(filler)], multiple=_TABLE_WIDTH_MULTIPLE)
 
 
-def _outlive_sigterm(number: int) -> None:
-    """Let a worker go on after SIGTERM, which batch systems send to all processes, until the training has ended.
+def _outlive_signals(number: int) -> None:
+    """Let a worker go on after SIGTERM or Ctrl-C, which reach all processes, until the training has ended.
 
     The training needs it for the present batch. Without an end of the training, the worker ends by itself.
     """
-    signal.signal(signal.SIGTERM, lambda *arguments: signal.alarm(_WORKER_GRACE_S))
+    for received in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(received, lambda *arguments: signal.alarm(_WORKER_GRACE_S))

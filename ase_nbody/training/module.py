@@ -1,5 +1,6 @@
 """``NBodyTraining``, the module that lightning trains: training step, optimisers, schedules and validation."""
 
+import contextlib
 import math
 import time
 from typing import Any
@@ -119,7 +120,8 @@ class NBodyTraining(lightning.LightningModule):
         value = self.loss(residuals, self.current_epoch, summed(residuals.counts()) / processes)
         for optimiser in self.trainer.optimizers:
             optimiser.zero_grad()
-        self.manual_backward(value)
+        with contextlib.nullcontext() if self.compiled is None else self.compiled.backward_guard():
+            self.manual_backward(value)
         value = summed(value.detach()) / processes
         gradient = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.gradient_clip or math.inf)
         diverged = self.watch.has_diverged(float(value), float(gradient))

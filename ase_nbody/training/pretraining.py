@@ -106,7 +106,12 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     if begun:
         require_same(stage, TrainingConfig.as_written(folder / CONFIG_NAME), folder)
         _require_same_data(config, folder)
-    if (folder / MODEL_NAME).is_file():
+    if (folder / MODEL_NAME).exists():
+        if not begun:  # a run writes its configuration first
+            raise ConfigError(
+                f"{folder / MODEL_NAME} was not written by a pretraining in this folder, which has no {CONFIG_NAME}: "
+                "move it away, or choose another 'output'. To start from a model, name it in network.start_from."
+            )
         return
     if Processes.launched().count > 1:
         raise ConfigError("a pretraining runs in one process; start it without torchrun")

@@ -74,7 +74,7 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
         DataError: the data cannot be trained on.
         CheckpointError: the checkpoint to resume from is damaged.
         TrainingDiverged: the training diverged too often.
-        Terminated: SIGTERM arrived; the run can be resumed.
+        Terminated: SIGTERM or Ctrl-C arrived; the run can be resumed.
     """
     output = Path(config.output)
     make_loggers(output, config.wandb)  # fails if a package is missing
@@ -230,7 +230,7 @@ def _fit(
 
 
 def _require_same_weights(module: NBodyTraining, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Check that the weights of a checkpoint have the names and shapes of the module's.
+    """Check that the weights of a checkpoint have the names and shapes of the module's, and a state of each optimiser.
 
     Raises:
         CheckpointError: they have not.
@@ -243,6 +243,12 @@ def _require_same_weights(module: NBodyTraining, checkpoint: Mapping[str, Any], 
                 f"{path} holds another network: {name} is {saved.get(name, 'missing')} there and "
                 f"{own.get(name, 'missing')} for these data. Resume with the data and the release of ase-nbody with "
                 "which the run began, or choose another 'output'."
+            )
+    for name, expected in zip(("optimizer_states", "lr_schedulers"), module.configure_optimizers(), strict=True):
+        if len(checkpoint[name]) != len(expected):
+            raise CheckpointError(
+                f"{path} is damaged: it has {len(checkpoint[name])} {name}, and this training has {len(expected)}. "
+                "Put the original back, or choose another 'output'."
             )
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send half a minute before they kill: the training ends within a batch and loses nothing.
+"""SIGTERM, which schedulers send half a minute before they kill, and Ctrl-C: the training ends and loses no batch.
 
 The checkpoint is taken inside the epoch. Its loops stand where lightning leaves them after a training batch, so that a
 resumed run goes on with the next batch. There is no such place between the last batch of an epoch and the end of its
@@ -21,15 +21,20 @@ from rich.console import Console
 from ase_nbody.training.callbacks import AtomicCheckpoints
 from ase_nbody.training.processes import summed
 
-_EXIT_CODE = 128 + signal.SIGTERM
+_SHELL_OFFSET = 128  # shells report the end by a signal as this plus its number
 
 
 class Terminated(SystemExit):
-    """The training was ended by SIGTERM and can be resumed. The exit code is 143, as shells report it."""
+    """The training was ended by SIGTERM or Ctrl-C and can be resumed.
+
+    The exit code is 143 or 130, as shells report it.
+    """
 
 
-class EndOnSigterm(Callback):
-    """Ends the training after the batch in which SIGTERM arrives, with a checkpoint.
+class EndOnSignals(Callback):
+    """Ends the training after the batch in which SIGTERM or Ctrl-C arrives, with a checkpoint.
+
+    A second Ctrl-C ends it at once. A program that handles Ctrl-C itself, or ignores it, goes on doing so.
 
     Args:
         path: the checkpoint from which the run is resumed.
@@ -38,28 +43,37 @@ class EndOnSigterm(Callback):
 
     def __init__(self, path: Path, console: Console) -> None:
         self.path, self.console = path, console
-        self._received = self._interruptible_now = self._broken_off = False
+        self._received = 0  # number of the signal
+        self._interruptible_now = self._broken_off = False
         self._before_last_batch: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Replace lightning's own handler, which waits for the end of the epoch. The user's is restored at the end."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._receive)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, self._receive)
         if pl_module.compiled is not None:
             pl_module.compiled.around.append(self._interruptible)
 
     def _receive(self, number: int, frame: Any) -> None:
-        self._received = True
+        self._received = number
+        self._let_interrupt()
         if self._interruptible_now:
             self._break_off()
 
+    def _let_interrupt(self) -> None:
+        """Let the next Ctrl-C raise ``KeyboardInterrupt``, as it did before the training."""
+        if signal.getsignal(signal.SIGINT) == self._receive:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def _break_off(self) -> None:
         self._broken_off = True
-        raise Terminated(_EXIT_CODE)
+        raise Terminated(_SHELL_OFFSET + self._received)
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Let SIGTERM break off the block: it takes long, and changes nothing that is saved.
+        """Let the signals break off the block: it takes long, and changes nothing that is saved.
 
         One of several processes cannot end alone, so there the block goes on.
         """
@@ -75,7 +89,7 @@ class EndOnSigterm(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the state before the last batch, and end here if SIGTERM has arrived.
+        """Keep the state before the last batch, and end here if a signal has arrived.
 
         Raises:
             Terminated: it has.
@@ -89,7 +103,7 @@ class EndOnSigterm(Callback):
             self._before_last_batch = copy.deepcopy(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *batch: Any) -> None:
-        """End here if SIGTERM has arrived.
+        """End here if a signal has arrived.
 
         Raises:
             Terminated: it has.
@@ -105,13 +119,15 @@ class EndOnSigterm(Callback):
         """End before the model is evaluated and written; a resumed run will do so.
 
         Raises:
-            Terminated: SIGTERM has arrived.
+            Terminated: a signal has arrived.
         """
         if self._is_due(pl_module):
             self._end(trainer)
+        self._let_interrupt()
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Save the state before a batch whose compilation was broken off."""
+        self._let_interrupt()
         if not self._broken_off:
             return
         self._broken_off = False
@@ -132,23 +148,29 @@ class EndOnSigterm(Callback):
                 counter["completed"] = counter["processed"] - 1
 
     def _is_due(self, module: Any) -> bool:
-        """Whether SIGTERM has arrived, in whichever process: all of them end after the same batch."""
+        """Whether a signal has arrived, in whichever process: all of them end after the same batch."""
         if not _several_processes():
-            return self._received
+            return bool(self._received)
         return bool(summed(torch.tensor(float(self._received), device=module.device)))
 
     def _end(self, trainer: lightning.Trainer) -> NoReturn:
         if self._before_last_batch is not None and trainer.is_global_zero:
             AtomicCheckpoints().save_checkpoint(self._before_last_batch, self.path)
         self._say(trainer)
-        raise Terminated(_EXIT_CODE)
+        raise Terminated(_SHELL_OFFSET + self._number)
+
+    @property
+    def _number(self) -> int:
+        """The signal that arrived; in another process it may have been a different one."""
+        return self._received or signal.SIGTERM
 
     def _say(self, trainer: lightning.Trainer) -> None:
         if self.path.exists():
             remedy = "--resume continues from here"
         else:
             remedy = "there is no checkpoint yet, so it will begin anew"
-        self.console.print(f"Ended by SIGTERM in epoch {trainer.current_epoch + 1}: {remedy}.", highlight=False)
+        cause = "Ctrl-C" if self._number == signal.SIGINT else signal.Signals(self._number).name
+        self.console.print(f"Ended by {cause} in epoch {trainer.current_epoch + 1}: {remedy}.", highlight=False)
 
 
 def _several_processes() -> bool:

@@ -20,7 +20,7 @@ from ase_nbody.training.origin import Origin
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.recovery import Recovery
-from ase_nbody.training.termination import EndOnSigterm
+from ase_nbody.training.termination import EndOnSignals
 
 
 def make_trainer(
@@ -59,7 +59,7 @@ def make_trainer(
         callbacks.append(ModelCheckpoint(folder, filename="best", monitor="validation_loss", **same_file))
     callbacks.append(ModelCheckpoint(folder, filename="last", **same_file))
     callbacks.append(Progress(console, output / "metrics.csv"))
-    callbacks.append(EndOnSigterm(last_checkpoint(output), console))
+    callbacks.append(EndOnSignals(last_checkpoint(output), console))
     # Buffers never change, so they need no broadcast. Every weight has a gradient from any batch, as DDP requires.
     several_processes = DDPStrategy(broadcast_buffers=False)
     return lightning.Trainer(

@@ -90,6 +90,23 @@ def test_the_calculator_refuses(row: str, network) -> None:
     np.testing.assert_array_equal(atoms.calc.get_property("forces", sound()), forces)
 
 
+@parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("numbers", lambda numbers: numbers + 0.4, "atomic numbers must be whole numbers, got float64"),
+        ("positions", lambda positions: positions + 1j, "the positions are complex"),
+    ],
+)
+def test_numbers_that_would_be_rounded(name: str, change, sentence: str, network) -> None:
+    atoms = sound()
+    atoms.arrays[name] = change(atoms.arrays[name])
+    atoms.calc = NBodyCalculator(network)
+    with pytest.raises(CalculatorSetupError, match=sentence):
+        atoms.get_forces()
+    atoms.arrays[name] = sound().arrays[name].astype(float)
+    assert np.isfinite(atoms.get_forces()).all()
+
+
 @parametrize("row", CHARGES)
 def test_the_calculator_refuses_a_total_charge_that_is_no_number(row: str, network) -> None:
     (spoil, sentence), atoms = CHARGES[row], sound()

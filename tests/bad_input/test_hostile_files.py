@@ -117,6 +117,35 @@ def test_arrays_in_a_database_of_sqlite(tmp_path) -> None:
         read_labelled(path)
 
 
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "CREATE VIEW systems AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x AS id FROM c",
+        "CREATE TABLE systems (id INTEGER, positions AS (zeroblob(1000000000)))",
+    ],
+    ids=["endless view", "computed column"],
+)
+def test_tables_of_a_database_that_are_computed(trick: str, tmp_path) -> None:
+    path = tmp_path / "a.db"
+    with ase.db.connect(path) as rows:
+        rows.write(ase.Atoms("H"))
+    with contextlib.closing(sqlite3.connect(path)) as tables, tables:
+        tables.execute("DROP TABLE systems")
+        tables.execute(trick)
+    with pytest.raises(DataError, match=r"its (view|table) systems is computed when it is read"):
+        read_labelled(path)
+
+
+def test_an_error_of_a_parser_without_words_is_named(tmp_path) -> None:
+    path = tmp_path / "a.db"
+    with ase.db.connect(path) as rows:
+        rows.write(ase.Atoms("H"))
+    with contextlib.closing(sqlite3.connect(path)) as tables, tables:
+        tables.execute("UPDATE systems SET constraints = ?", ['[{"name": "unknown", "kwargs": {}}]'])
+    with pytest.raises(DataError, match="cannot be read as structures: ASE's reader says no more than "):
+        read_labelled(path)
+
+
 def test_endings_of_no_format_or_of_another_one(tmp_path) -> None:
     """A frame of xyz is read under any ending that says nothing else."""
     text = f"1\nenergy=-1.0 {HYDROGEN}"

@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase_nbody import NBodyCalculator, save_model
 from ase_nbody.cli import main
 from ase_nbody.network.coverage import Coverage
+from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.structure import Structure
 
 
@@ -119,15 +120,21 @@ def test_evaluate_says_that_labels_are_the_model_s_own(nbody, model, network, da
     assert "computed by this model" not in nbody("evaluate", model, data)[1]
 
 
-def test_evaluate_prints_no_nan(nbody, network, data, tmp_path):
+@pytest.mark.parametrize(
+    ("scale", "what"), [(1e300, "values above 1e+30"), (None, "NaN or infinite values")], ids=["absurd", "nan"]
+)
+def test_evaluate_prints_no_nan(scale, what, nbody, network, data, tmp_path):
     broken = copy.deepcopy(network)
-    with torch.no_grad():
-        for weight in broken.parameters():
-            weight.fill_(1e200)
+    if scale is None:
+        with torch.no_grad():
+            for weight in broken.parameters():
+                weight.fill_(1e200)
+    else:
+        broken = NBodyNetwork(network.config.model_copy(update={"energy_scale": scale}))
     model = save_model(broken, tmp_path / "broken.nbody")
     code, out, err = nbody("evaluate", model, data, "--json")
     assert (code, out) == (1, "")
-    assert "gives NaN or infinite values for frame 0" in err
+    assert f"gives {what} for frame 0" in err
 
 
 def test_evaluate_compares_the_spread_of_a_committee_with_its_errors(nbody, network, tmp_path):

@@ -1,5 +1,6 @@
 """Model files: what was saved is loaded bit for bit, versions of the past stay readable, writes are atomic."""
 
+import copy
 import json
 import os
 import stat
@@ -94,6 +95,14 @@ def test_names_may_be_strings_or_paths(saved):
 def test_a_missing_file_lists_the_shipped_models(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model file '.*nowhere.nbody'; shipped models are"):
         load_model(tmp_path / "nowhere.nbody")
+
+
+def test_a_name_that_is_too_long_is_cut():
+    with pytest.raises(
+        OSError, match=r"the model file 'a{200,}\.\.\.' cannot be looked for: File name too long"
+    ) as error:
+        load_model("a" * 100_000)
+    assert len(str(error.value)) < 1000
 
 
 def test_a_directory_is_not_a_model(tmp_path):
@@ -235,6 +244,16 @@ def test_a_card_must_be_json(network, tmp_path):
 def test_a_card_that_would_not_be_read_is_not_written(card, network, tmp_path):
     with pytest.raises(ValueError, match=r"JSON compliant|nested deeper"):
         save_model(network, tmp_path / "model.nbody", card=card)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_would_not_be_read_are_not_written(value, network, tmp_path):
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        next(broken.parameters()).view(-1)[0] = value
+    with pytest.raises(ModelFileError, match="a weight is NaN or infinite"):
+        save_model(broken, tmp_path / "model.nbody")
     assert not os.listdir(tmp_path)
 
 

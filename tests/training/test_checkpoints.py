@@ -9,7 +9,16 @@ import torch
 
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError
 
-STATE = {"epoch": 3, "state_dict": {"weight": torch.arange(900.0).reshape(30, 30)}, "rows": [{"mae": 1.5}]}
+STATE = {
+    "epoch": 3,
+    "global_step": 12,
+    "state_dict": {"weight": torch.arange(900.0).reshape(30, 30)},
+    "loops": {"fit_loop": {"epoch_progress": {"current": {"ready": 4}}}},
+    "callbacks": {},
+    "optimizer_states": [],
+    "lr_schedulers": [],
+    "rows": [{"mae": 1.5}],
+}
 
 
 @pytest.fixture
@@ -72,6 +81,33 @@ def test_damage_is_refused_or_harmless(checkpoint):
         except CheckpointError:
             refused += 1
     assert refused > 200
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([1], "it holds a list and no checkpoint of a training"),
+        ({}, "the entry 'epoch' is missing"),
+        (STATE | {"epoch": "3"}, "the entry 'epoch' has the type str, not int"),
+        (STATE | {"epoch": 10**9}, "it is of epoch 1000000000, but its loops have begun 4"),
+        (STATE | {"callbacks": [1]}, "the entry 'callbacks' has the type list"),
+        (STATE | {"callbacks": {"a": 1}}, "states of its callbacks"),
+        (STATE | {"digests": [1]}, "the entry 'digests' has the type list"),
+        (
+            STATE
+            | {"batches_done": 7, "loops": {"fit_loop": {"epoch_loop.batch_progress": {"current": {"ready": 3}}}}},
+            "7 batches of its epoch are done, but 3 have begun",
+        ),
+        *(
+            ({key: value for key, value in STATE.items() if key != name}, f"the entry '{name}' is missing")
+            for name in ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers", "global_step")
+        ),
+    ],
+)
+def test_other_contents_are_refused_with_a_sentence(content, reason, checkpoint):
+    torch.save(content, checkpoint)
+    with pytest.raises(CheckpointError, match=f"is not a checkpoint that can be resumed from: .*{reason}"):
+        AtomicCheckpoints().load_checkpoint(checkpoint)
 
 
 class Harmful:

@@ -1,7 +1,10 @@
 """The compiled training step gives the same energies, forces and weight gradients as the eager one."""
 
 import json
+import os
+from pathlib import Path
 
+import ase.io
 import pytest
 import torch
 
@@ -14,6 +17,7 @@ from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.training.compiled_step import CompiledPotential
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.loss import Residuals, loss
+from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.paddings import Paddings
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
@@ -54,6 +58,23 @@ def test_compiled_equals_eager(case):
     pairs = zip(gradients(network, found, batch), gradients(network, eager, batch), strict=True)
     for compiled_gradient, eager_gradient in pairs:
         torch.testing.assert_close(compiled_gradient, eager_gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_compiled_in_the_backward_pass_is_kept_in_private(configuration, frames, tmp_path, monkeypatch):
+    """Torch compiles the backward pass late if, for instance, it has compiled the forward pass anew."""
+    ase.io.write(tmp_path / "data.extxyz", frames[:16])  # crystals: all batches have one shape
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(CompiledPotential.__init__, "__kwdefaults__", {"patience": 1, "most": 8})
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    backward, seen = NBodyTraining.manual_backward, []
+
+    def watched(self, value):
+        seen.append(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
+        backward(self, value)
+
+    monkeypatch.setattr(NBodyTraining, "manual_backward", watched)
+    train(TrainingConfig.from_yaml(configuration(epochs=1, compile=True)))
+    assert {*seen} == {tmp_path / "cache" / "torch"}
 
 
 def test_a_failed_compilation_warns_once_and_is_replaced_by_eager_evaluation(case, monkeypatch):

@@ -295,6 +295,15 @@ def test_a_folder_that_is_a_file_and_a_name_that_is_no_text_are_refused_at_once(
             {"training": {"device": "gpu"}},
             "training.device: should be 'auto', 'cpu', 'cuda', 'mps', or one GPU such as",
         ),
+        (
+            {"training": {"seed": 10**20}},
+            f"training.seed: should be less than or equal to {2**62}, got {10**20}",
+        ),
+        ({"training": {"muon_rate": 1e300}}, "training.muon_rate: should be less than or equal to 1000000, got 1e+300"),
+        (
+            {"network": {"levels": [{"radius": 1e-300}]}},
+            "network.levels.0.radius: should be greater than or equal to 0.001, got 1e-300",
+        ),
         ({"network": {"freeze": ["a"]}}, "network.freeze.levels.0: should be a whole number, got 'a'"),
         (
             {"network": {"freeze": "a"}},

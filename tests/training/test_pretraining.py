@@ -16,7 +16,7 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from rich.console import Console
 
-from ase_nbody import load_model
+from ase_nbody import load_model, save_model
 from ase_nbody.data import DataError, LabelledStructure, read_labelled
 from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.structure import Structure
@@ -177,6 +177,17 @@ def test_foreign_files_are_refused_before_the_run_begins(configure, tmp_path):
     with pytest.raises(ConfigError, match="was not written by a pretraining"):
         train_in_stages(config)
     assert not Path(config.output).exists()
+
+
+def test_a_foreign_model_is_not_taken_for_that_of_the_pretraining(configure, network):
+    config = configure()
+    folder = Path(config.output) / "pretraining"
+    folder.mkdir(parents=True)
+    save_model(network, folder / "model.nbody")
+    before = (folder / "model.nbody").read_bytes()
+    with pytest.raises(ConfigError, match=r"model.nbody was not written by a pretraining .* network.start_from"):
+        train_in_stages(config)
+    assert (folder / "model.nbody").read_bytes() == before
 
 
 def test_the_users_own_configuration_is_refused_before_the_pretraining(configure, tmp_path):

@@ -152,6 +152,17 @@ def test_a_checkpoint_of_an_earlier_release_with_other_shapes_is_refused(killed,
         run(path, resume=True)
 
 
+@pytest.mark.parametrize("name", ["optimizer_states", "lr_schedulers"])
+def test_a_checkpoint_without_the_state_of_an_optimiser_is_refused(name, killed, tmp_path):
+    path = killed()
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = AtomicCheckpoints().load_checkpoint(checkpoint)
+    del content[name][0]
+    AtomicCheckpoints().save_checkpoint(content, checkpoint)
+    with pytest.raises(CheckpointError, match=f"is damaged: it has 1 {name}, and this training has 2"):
+        run(path, resume=True)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_a_moved_run_is_resumed_bit_for_bit(schedule, configuration, killed, tmp_path, nbody):
     unbroken = run(configuration(name="unbroken.yaml", output="unbroken", epochs=4, schedule=schedule))

@@ -1,4 +1,4 @@
-"""SIGTERM ends a training within a batch, and the resumed run has the weights of an unbroken one to the last bit."""
+"""SIGTERM and Ctrl-C end a training within a batch; the resumed run has the weights of an unbroken one, bit for bit."""
 
 import os
 import signal
@@ -31,16 +31,16 @@ def same(path, other):
 
 @pytest.fixture
 def terminate(monkeypatch):
-    """A function that lets SIGTERM arrive at the beginning of one step, and lists the steps that are made."""
+    """A function that lets a signal arrive at the beginning of one step, and lists the steps that are made."""
     steps = []
 
-    def at(stage, epoch, batch):
+    def at(stage, epoch, batch, number=signal.SIGTERM):
         original = getattr(NBodyTraining, stage)
 
         def step(self, data, index):
             steps.append((stage, self.current_epoch, index))
             if (self.current_epoch, index) == (epoch, batch):
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             return original(self, data, index)
 
         monkeypatch.setattr(NBodyTraining, stage, step)
@@ -73,6 +73,46 @@ def test_a_terminated_run_resumes_bit_for_bit(stage, epoch, batch, configuration
     assert same(run(path, resume=True), unbroken)
     tables = [(tmp_path / name / "metrics.csv").read_text() for name in ("run", "unbroken")]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(("stage", "batch"), [("training_step", 2), ("training_step", 4), ("validation_step", 0)])
+def test_a_run_that_ctrl_c_ended_resumes_bit_for_bit(stage, batch, configuration, monkeypatch, terminate, capsys):
+    unbroken = run(configuration(name="unbroken.yaml", output="unbroken", **OPTIONS))
+    path = configuration(**OPTIONS)
+    steps = terminate(stage, 1, batch, signal.SIGINT)
+    with pytest.raises(Terminated) as end:
+        run(path)
+    assert end.value.code == 130
+    assert steps[-1] == (stage, 1, batch), "it went on"
+    assert "Ended by Ctrl-C in epoch 2: --resume continues from here." in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.undo()
+    assert same(run(path, resume=True), unbroken)
+
+
+def test_a_second_ctrl_c_ends_the_training_at_once(configuration, monkeypatch):
+    def twice(self, batch, index):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it went on")
+
+    path, before = configuration(), signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(NBodyTraining, "training_step", twice)
+    try:
+        with pytest.raises(SystemExit):
+            run(path)
+    finally:
+        signal.signal(signal.SIGINT, before)  # lightning ignores Ctrl-C from then on
+
+
+def test_a_program_that_handles_ctrl_c_itself_goes_on_doing_so(configuration, monkeypatch, terminate):
+    received, before = [], signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+    try:
+        terminate("training_step", 0, 1, signal.SIGINT)
+        run(configuration(epochs=1))
+        assert len(received) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_may_be_terminated_twice_and_diverge_in_between(configuration, monkeypatch, terminate, capsys):
@@ -128,14 +168,18 @@ def test_a_compilation_is_broken_off(patience, configuration, frames, tmp_path, 
     assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "eager" / "metrics.csv").read_text()
 
 
-def test_the_command_ends_with_the_code_of_sigterm(configuration, tmp_path):
-    """A real process and its worker are killed in the middle of an epoch, as batch systems do; it can be resumed."""
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_the_command_ends_with_the_code_of_the_signal(number, name, configuration, tmp_path):
+    """A real process and its worker are ended in the middle of an epoch, as batch systems and terminals do."""
     path = configuration(epochs=2)
     script = tmp_path / "killed.py"
     script.write_text(
         textwrap.dedent(
             """
+            import signal
             import sys
+
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
             from ase_nbody.cli import main
             from ase_nbody.training.module import NBodyTraining
 
@@ -156,11 +200,11 @@ def test_the_command_ends_with_the_code_of_sigterm(configuration, tmp_path):
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
         assert any(line == "kill me\n" for line in process.stdout)
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
         out, err = process.communicate("go on\n", timeout=100)
-    assert process.returncode == 143, err
-    assert "Ended by SIGTERM in epoch 2: --resume continues from here." in out
-    assert err == ""
+    assert process.returncode == 128 + number, err
+    assert f"Ended by {name} in epoch 2: --resume continues from here." in out
+    assert err.strip() == ("interrupted" if number == signal.SIGINT else "")
     assert same(run(path, resume=True), run(configuration(name="unbroken.yaml", output="unbroken", epochs=2)))
 
 

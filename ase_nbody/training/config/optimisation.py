@@ -8,6 +8,10 @@ from pydantic import AfterValidator, Field
 from ase_nbody.training.config.strict import Strict
 from ase_nbody.training.loss import LossKind
 
+LARGEST_RATE = 1e6  # float32 would overflow soon after
+LARGEST_SEED = 2**62  # torch takes 64 bits, and a committee counts on from here
+LearningRate = Annotated[float, Field(gt=0.0, le=LARGEST_RATE)]
+
 
 class SecondStage(Strict):
     """The second stage of a training: its last epochs, in which the loss has other weights.
@@ -80,9 +84,9 @@ class OptimisationConfig(Strict):
     batch_size: int = Field(5, ge=1)
     batch_atoms: int | None = Field(None, ge=1)
     optimiser: Literal["muon", "adamw"] = "muon"
-    muon_rate: float = Field(0.005, gt=0.0)
-    adam_rate: float = Field(0.005, gt=0.0)
-    weight_decay: float = Field(0.0, ge=0.0)
+    muon_rate: LearningRate = 0.005
+    adam_rate: LearningRate = 0.005
+    weight_decay: float = Field(0.0, ge=0.0, le=LARGEST_RATE)
     gradient_clip: float | None = Field(None, gt=0.0)
     warmup: int = Field(100, ge=0)
     schedule: Literal["cosine", "plateau"] = "cosine"
@@ -100,7 +104,7 @@ class OptimisationConfig(Strict):
     compile: bool = True
     dtype: Literal["float32", "float64"] = "float32"
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
-    seed: int = 0
+    seed: int = Field(0, ge=-LARGEST_SEED, le=LARGEST_SEED)
 
     @property
     def keeps_best(self) -> bool:
@@ -151,8 +155,8 @@ class PretrainingConfig(Strict):
     folder: str | None = None
     epochs: int = Field(12, ge=1)
     batch_size: int = Field(10, ge=1)
-    muon_rate: float = Field(0.005, gt=0.0)
-    adam_rate: float = Field(0.005, gt=0.0)
+    muon_rate: LearningRate = 0.005
+    adam_rate: LearningRate = 0.005
     energy_weight: float = Field(0.01, ge=0.0)
 
     def __str__(self) -> str:

@@ -108,7 +108,8 @@ def make_private(folder: Path) -> None:
 @contextmanager
 def _opened(path: Path, folder: int | None = None) -> Iterator[int]:
     """The descriptor of a file or folder that is trusted; a file is looked up in the descriptor of its folder."""
-    descriptor = os.open(path if folder is None else path.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe would wait for a writer
+    descriptor = os.open(path if folder is None else path.name, flags, dir_fd=folder)
     try:
         refuse_foreign(path, os.fstat(descriptor))
         yield descriptor

@@ -143,6 +143,15 @@ def test_code_of_this_user_and_of_root_is_trusted(owner, placed, keep, monkeypat
         load_code(str(placed), torch.device("cpu"))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_in_the_place_of_code_is_replaced(placed, keep):
+    """Opening it would wait for a writer that never comes."""
+    placed.unlink()
+    os.mkfifo(placed, mode=0o600)
+    assert keep() == placed
+    assert placed.is_file()
+
+
 def test_if_no_folder_is_safe_it_is_evaluated_eagerly(home, placed, keep, small_network, systems):
     """Each folder where code would be kept is one that all may write to."""
     for folder in (placed.parent, home / "home" / "ase-nbody", home / "tmp" / f"ase-nbody-{os.geteuid()}"):

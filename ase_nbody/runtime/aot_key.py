@@ -19,6 +19,8 @@ def library_key(network: NBodyNetwork) -> str:
     Raises:
         RuntimeError: see ``own_sources``.
     """
+    from ase_nbody.runtime import vector_steps  # noqa: F401  # all of ``SOURCES`` must be loaded; see ``own_sources``
+
     device = network.one_hot.device
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     digest = hashlib.sha256(

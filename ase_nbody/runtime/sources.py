@@ -14,6 +14,7 @@ SOURCES = (
     "hierarchy/exchange.py",
     "hierarchy/reduction.py",
     "hierarchy/tables.py",
+    "network/config.py",
     "network/level.py",
     "network/network.py",
     "network/outputs.py",

@@ -122,6 +122,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import ase_nbody
 from ase_nbody import LevelConfig, NBodyConfig, NBodyNetwork
 from ase_nbody.runtime.compiled import programs
+from ase_nbody.runtime.vector_steps import vector_programs
 
 tiny = {"channels": 2, "l_max": 1, "hidden": 2, "n_basis": 2, "message_channels": 2}
 levels = (LevelConfig(**tiny, l_out=1), LevelConfig(**tiny, l_out=0, parts="heavy", children="heavy"))
@@ -134,7 +135,7 @@ def note(frame, event, argument):
 
 sys.setprofile(note)
 network = NBodyNetwork(config).requires_grad_(False)
-for trace in programs(network, large=True).values():
+for trace in (*programs(network, large=True).values(), *vector_programs(network).values()):
     traceable = trace(network)
     make_fx(traceable.function)([weight.detach() for weight in network.parameters()], traceable.tensors)
 sys.setprofile(None)

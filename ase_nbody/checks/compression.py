@@ -49,7 +49,7 @@ def compression(case: Case) -> Iterator[Finding]:
 
 
 def random_starts(case: Case) -> Iterator[Finding]:
-    """Relax atoms that were thrown together: no two may end up in one place. Cells relax too where there is a stress."""
+    """Relax atoms that were thrown together, and their cell if there is a stress: no two may end up in one place."""
     if len(case.atoms) == 1 and not case.atoms.pbc.any():
         yield not_applicable("random starts", RELAXED, "a single atom meets no other")
         return

@@ -1,10 +1,10 @@
 """Fit an embedded-atom potential to training data: the network that stands on it learns what it lacks.
 
 The potential is linear in A and c and in the energies of lone atoms. So least squares with A and c not negative
-determine these for given p and q, and a grid is searched for p and q. Energies count per atom, forces in units of their
-root mean square. Where a lone atom is not among the data, its energy follows from the fit: the forces of vibrating atoms
-and the energies of vacancies, surfaces and strained cells determine how deep the binding is, within the bounds that all
-matter keeps.
+determine these for given p and q, and these are searched. Energies count per atom, forces in units of their root mean
+square. Where a lone atom is not among the data, its energy follows from the fit: the forces of vibrating atoms and the
+energies of vacancies, surfaces and strained cells determine how deep the binding is, within the bounds that all matter
+keeps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -97,12 +97,18 @@ class _Problem:
         self.bound = np.array([typical[chemical_symbols[number]] for number in self.numbers])
         scale = float(np.sqrt(np.mean(self.forces**2))) or 1.0
         n_energies = max(1, int(self.has_energy.sum()))
-        self.weights = np.concatenate(
-            [
-                np.full(n_energies if self.has_energy.any() else 0, ENERGY_WEIGHT * (len(self.forces) / n_energies) ** 0.5),
-                np.ones(len(self.forces)),
-            ]
-        ) / scale
+        self.weights = (
+            np.concatenate(
+                [
+                    np.full(
+                        n_energies if self.has_energy.any() else 0,
+                        ENERGY_WEIGHT * (len(self.forces) / n_energies) ** 0.5,
+                    ),
+                    np.ones(len(self.forces)),
+                ]
+            )
+            / scale
+        )
 
     def columns(self, p: float, q: float) -> Array:
         """Energies per atom of all frames that have one, and then all forces, by each unknown (labels, unknowns)."""
@@ -119,7 +125,10 @@ class _Problem:
         given = np.zeros(columns.shape[1])
         given[:n] = [self.known.get(chemical_symbols[number], 0.0) for number in self.numbers]
         others = columns.shape[1] - n
-        bounds = (np.append(self.bound, np.zeros(others))[free], np.append(self.bound + MAX_COHESION_EV, np.full(others, np.inf))[free])
+        bounds = (
+            np.append(self.bound, np.zeros(others))[free],
+            np.append(self.bound + MAX_COHESION_EV, np.full(others, np.inf))[free],
+        )
         matrix, target = columns[:, free] * self.weights[:, None], (target - columns @ given) * self.weights
         # The normal equations are small; the triangle of a QR decomposition keeps their digits.
         rotation, triangle = np.linalg.qr(matrix)

@@ -71,9 +71,7 @@ def measure(
     )
 
 
-def highest_densities(
-    structures: Sequence[Structure], levels: Sequence[LevelConfig]
-) -> tuple[dict[str, float], ...]:
+def highest_densities(structures: Sequence[Structure], levels: Sequence[LevelConfig]) -> tuple[dict[str, float], ...]:
     """The highest density of children around each species, for each level (see ``nn.density``).
 
     Labelled levels have none. A species whose parts never have children is missing.

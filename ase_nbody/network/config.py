@@ -18,7 +18,7 @@ from pydantic import SerializerFunctionWrapHandler as Handler
 
 from ase_nbody.hierarchy.build import LABELS, LevelLayout, Selection
 from ase_nbody.network.coverage import Coverage
-from ase_nbody.network.embedded_atom import EmbeddedAtomConfig
+from ase_nbody.network.embedded_atom import EmbeddedAtomConfig, check_density_limits
 from ase_nbody.network.forms import Products, check_product, one_for_both, with_type
 from ase_nbody.network.outputs import known_outputs
 from ase_nbody.so3.fragments import Type
@@ -175,7 +175,7 @@ class NBodyConfig(_Compact):
         densest: for each level, the highest density of children around each species in the training data,
             ``({"H": 3.1, "O": 4.2}, ...)``. States of denser parts fade out (see ``nn.density``). Training measures
             them; without them, states never fade.
-        embedded_atom: the embedded-atom potential that the network adds to (see ``nn.embedded_atom``). Training fits it.
+        embedded_atom: the potential that the network adds to (see ``nn.embedded_atom``). Training fits it.
     """
 
     newer = frozenset({"outputs", "coverage", "densest", "embedded_atom"})
@@ -235,27 +235,15 @@ class NBodyConfig(_Compact):
                 f"outputs {', '.join(self.outputs)} come from levels that are read out, and here is none"
                 f"{' around atoms' if self.is_labelled else ''}: set read_out: true for a level, or leave out outputs"
             )
-        self._check_density_limits()
+        check_density_limits(self.densest, len(self.levels), self.species)
+        if self.embedded_atom is not None:
+            self.embedded_atom.check(self.species, all_atoms=first.parts == first.children == "all")
         if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
             raise ValueError(
                 f"repulsion needs level 1 to have parts and children 'all' and a radius of at least {contact:.2f} "
                 "Angstrom, the largest sum of covalent radii; correct the level, or set repulsion: false"
             )
         return self
-
-    def _check_density_limits(self) -> None:
-        """Refuse densities of levels or species that are missing, and a potential that the first level cannot hold."""
-        if len(self.densest) > len(self.levels):
-            raise ValueError(f"densest has {len(self.densest)} entries for {len(self.levels)} levels; give one for each")
-        named = {symbol for densities in self.densest for symbol in densities}
-        if foreign := sorted(named - set(self.species)):
-            raise ValueError(f"densest names {', '.join(foreign)[:100]}, which are not among species")
-        if self.embedded_atom is None:
-            return
-        if foreign := sorted(self.embedded_atom.symbols - set(self.species)):
-            raise ValueError(f"embedded_atom names {', '.join(foreign)[:100]}, which are not among species")
-        if self.levels[0].parts != "all" or self.levels[0].children != "all":
-            raise ValueError("embedded_atom needs level 1 to have parts and children 'all'; correct it, or leave it out")
 
     def _check_labelled_levels(self) -> int:
         """Refuse labelled levels in the wrong place; return the number of levels around atoms, which are below."""

@@ -1,5 +1,6 @@
-"""The configuration of the embedded-atom potential that a network may stand on."""
+"""The configuration of what keeps a network sane outside its data (``nn.density``, ``nn.embedded_atom``)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,7 +35,32 @@ class EmbeddedAtomConfig(BaseModel):
             raise ValueError(f"embedded_atom names the pair {malformed[0][:20]!r}; a pair is written as 'H-O'")
         return self
 
-    @property
-    def symbols(self) -> set[str]:
-        """All species that it names."""
-        return {*self.binding, *(symbol for pair in self.lengths for symbol in pair.split("-"))}
+    def check(self, species: Sequence[str], *, all_atoms: bool) -> None:
+        """Refuse a potential that does not fit its network.
+
+        Args:
+            species: those of the network.
+            all_atoms: whether parts and children of level 1 are all atoms.
+
+        Raises:
+            ValueError: it names other species, or level 1 lacks atoms.
+        """
+        named = {*self.binding, *(symbol for pair in self.lengths for symbol in pair.split("-"))}
+        if foreign := sorted(named - set(species)):
+            raise ValueError(f"embedded_atom names {', '.join(foreign)[:100]}, which are not among species")
+        if not all_atoms:
+            raise ValueError(
+                "embedded_atom needs level 1 to have parts and children 'all'; correct it, or leave it out"
+            )
+
+
+def check_density_limits(densest: Sequence[Mapping[str, float]], n_levels: int, species: Sequence[str]) -> None:
+    """Refuse densities of levels or species that a network does not have.
+
+    Raises:
+        ValueError: there are such densities.
+    """
+    if len(densest) > n_levels:
+        raise ValueError(f"densest has {len(densest)} entries for {n_levels} levels; give one for each")
+    if foreign := sorted({symbol for densities in densest for symbol in densities} - set(species)):
+        raise ValueError(f"densest names {', '.join(foreign)[:100]}, which are not among species")

@@ -25,8 +25,9 @@ class NBodyLevel(nn.Module):
         psi'_i = W' g'(z_i) * [A_i, d A_i ⊗ A_i, d^2 A_i ⊗ A_i ⊗ A_i, ...]   zeroth-order gate
         epsilon_i = read-out of the degree-0 fragments of psi'_i
 
-    A part that labels name has no species and nothing to inherit, because its members are among its children. Then z_i
-    stands for its composition, and R and Y for those of ``LabelledRadialBasis``.
+    Where states fade, A_i is multiplied by a factor first (see ``nn.density``). A part that labels
+    name has no species and nothing to inherit, because its members are among its children. Then z_i stands for its
+    composition, and R and Y for those of ``LabelledRadialBasis``.
 
     The configuration may leave out the gains, and may add the zeroth-order gate of the children to psi'_i (see
     ``ChildrenGate``).
@@ -195,6 +196,7 @@ class ChildrenGate(nn.Module):
             basis: radial basis of the edges (n_basis, P, K).
             level: the edges.
             one_hot: one-hot rows of the atoms at the centres ``(P, species)``.
+            fade: factors of the states B_i ``(P,)``.
         """
         state: State = self.aggregate(self.total(message, basis, level))
         if self.state_gain is not None:

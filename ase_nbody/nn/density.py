@@ -17,7 +17,6 @@ on one (``embedded_atom.py``).
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 

@@ -123,7 +123,9 @@ def _network_from_model(
         "closest_distances": _closest_distances(before.config, statistics),
         "outputs": (*before.config.outputs, *config.network.outputs),
         "coverage": before.config.coverage and before.config.coverage | statistics.coverage,
-        "densest": _denser(before.config.densest, _densest(bool(before.config.densest), training, before.config.levels)),
+        "densest": _denser(
+            before.config.densest, _densest(bool(before.config.densest), training, before.config.levels)
+        ),
     }
     try:
         found = NBodyConfig.model_validate(content)
@@ -190,7 +192,9 @@ def _densest(
 def _denser(one: tuple[dict[str, float], ...], other: tuple[dict[str, float], ...]) -> tuple[dict[str, float], ...]:
     """The larger density of model and data for each level and species."""
     pairs = zip(one, other, strict=False)
-    return tuple({symbol: max(old.get(symbol, 0.0), new.get(symbol, 0.0)) for symbol in old | new} for old, new in pairs)
+    return tuple(
+        {symbol: max(old.get(symbol, 0.0), new.get(symbol, 0.0)) for symbol in old | new} for old, new in pairs
+    )
 
 
 @torch.no_grad()

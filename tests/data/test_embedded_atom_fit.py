@@ -32,7 +32,10 @@ def labelled(seed: int) -> LabelledStructure:
     pairs = find_pairs(structure, RADIUS)
     potential = EmbeddedAtom(LENGTHS, *TRUTH, RADIUS)
     positions = torch.tensor(atoms.positions, requires_grad=True)
-    ends, shift = [torch.tensor(each) for each in (pairs.first, pairs.second)], torch.tensor(pairs.shift @ atoms.cell.array)
+    ends, shift = (
+        [torch.tensor(each) for each in (pairs.first, pairs.second)],
+        torch.tensor(pairs.shift @ atoms.cell.array),
+    )
     distance = (positions[ends[1]] + shift - positions[ends[0]]).norm(dim=1)
     numbers = torch.tensor(atoms.numbers)
     rows = [ends[0] == atom for atom in range(len(atoms))]
@@ -80,7 +83,8 @@ def test_highest_densities_are_those_of_the_densest_atom(data):
     levels = (LevelConfig(radius=RADIUS), LevelConfig(parts=("Cu",), children=("Cu",), radius=4.0))
     first, second = highest_densities(structures, levels)
     highest = max(
-        densities(len(each), find_pairs(each, RADIUS), RADIUS)[each.numbers == 79].max(initial=0.0) for each in structures
+        densities(len(each), find_pairs(each, RADIUS), RADIUS)[each.numbers == 79].max(initial=0.0)
+        for each in structures
     )
     assert first["Au"] == pytest.approx(highest, abs=1e-3)
     assert first["Au"] >= highest

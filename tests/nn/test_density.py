@@ -9,7 +9,7 @@ COPPER, GOLD = torch.tensor([29]), torch.tensor([79])
 
 
 def fade(density: torch.Tensor, centre: torch.Tensor = COPPER) -> torch.Tensor:
-    """g of a part of the given density (), all of whose twelve children are at one distance."""
+    """The factor g of a part of the given density (), all of whose twelve children are at one distance."""
     distance = RADIUS * (1.0 - (density / 12.0) ** (1.0 / 3.0)).sqrt()
     return DensityFade({"Cu": DENSEST}, RADIUS)(centre, distance.expand(1, 12)).squeeze()
 

@@ -14,7 +14,9 @@ def potential() -> EmbeddedAtom:
 
 
 def energy(potential: EmbeddedAtom, distances: torch.Tensor, centre: int = 29, neighbours: tuple[int, ...] = (79, 29)):
-    return potential(torch.tensor([centre]), torch.tensor([neighbours], dtype=torch.int64), distances.reshape(1, -1)).squeeze()
+    return potential(
+        torch.tensor([centre]), torch.tensor([neighbours], dtype=torch.int64), distances.reshape(1, -1)
+    ).squeeze()
 
 
 def test_value(potential):

@@ -98,7 +98,8 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
         if name in network.model_fields_set and given not in (present, None):
             raise ConfigError(
                 f"network.{name} differs from that of the model {start}, which network.start_from names: a model "
-                "keeps its shape. Leave out levels, repulsion, embedded_atom, fading, embedding and preset, or train without start_from."
+                "keeps its shape. Leave out levels, repulsion, embedded_atom, fading, embedding and preset, or train "
+                "without start_from."
             )
     missing = sorted(set(model.config.outputs) - set(network.outputs))
     if "outputs" in network.model_fields_set and missing:

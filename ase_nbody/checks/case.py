@@ -10,6 +10,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from ase_nbody.engines.calculator import NBodyCalculator
+from ase_nbody.network.coverage import Coverage
 
 Array = NDArray[np.float64]
 RATTLE_ANGSTROM = 0.03  # standard deviation of random displacements, which let no force vanish by symmetry
@@ -26,6 +27,7 @@ class Case:
         species: chemical symbols; the dimers of all their pairs are scanned.
         radii: cutoff radii in Angstrom; empty if they are unknown.
         closest: closest distance in Angstrom of pairs like ``"H-C"`` in the training data; empty if it is unknown.
+        coverage: the surroundings in the training data; None if they are unknown.
         temperature: of the training data in K; the hot run is at twice this temperature.
         steps: length of the runs of molecular dynamics in usual time steps.
     """
@@ -36,6 +38,7 @@ class Case:
     species: tuple[str, ...] = ()
     radii: tuple[float, ...] = ()
     closest: Mapping[str, float] = field(default_factory=dict)
+    coverage: Coverage | None = None
     temperature: float = 300.0
     steps: int = 500
 
@@ -78,6 +81,7 @@ def make_case(
         species=calculator.species,
         radii=tuple(sorted({level.radius for config in configs for level in config.levels})),
         closest=configs[0].closest_distances,
+        coverage=configs[0].coverage,
     )
 
 

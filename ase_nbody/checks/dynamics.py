@@ -110,7 +110,7 @@ def hot_run(case: Case) -> Iterator[Finding]:
     temperatures, closest = [], np.inf
     for _ in dynamics.irun(case.steps):
         temperatures.append(atoms.get_temperature())
-        closest = min(closest, _closest(atoms))
+        closest = min(closest, closest_approach(atoms))
         if not closest >= 0.5 * MIN_DISTANCE:  # the run has failed, and further steps may take long or raise errors
             break
     plot = _temperature_plot(temperatures, timestep)
@@ -145,7 +145,7 @@ def _temperature_plot(temperatures: list[float], timestep: float) -> Plot:
     return Plot("time / ps", "temperature / K", (Curve("hot run", tuple(times), tuple(temperatures)),))
 
 
-def _closest(atoms: ase.Atoms) -> float:
+def closest_approach(atoms: ase.Atoms) -> float:
     """The smallest distance of two atoms, divided by the sum of their covalent radii; infinite beyond ``MAX_BOND``."""
     return float(min(_bonds(atoms)[2], default=np.inf))
 

@@ -9,6 +9,7 @@ import ase
 from ase.calculators.calculator import BaseCalculator
 
 from ase_nbody.checks.case import Case, evaluate, make_case
+from ase_nbody.checks.compression import compression, random_starts
 from ase_nbody.checks.derivatives import forces, stress, stresses
 from ase_nbody.checks.dimers import dimer_curves
 from ase_nbody.checks.dynamics import hot_run, nve
@@ -60,6 +61,8 @@ CHECKS: dict[str, Check] = {
     "dimers": Check(dimer_curves, every=False),
     "NVE": Check(nve, every=False),
     "hot NVT": Check(hot_run, every=False),
+    "compression": Check(compression, every=False),
+    "random starts": Check(random_starts, every=False),
 }
 
 COMPILED = ("compiled", "compiled blocks", "compiled training")  # these need a C++ compiler and minutes

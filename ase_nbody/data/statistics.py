@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from ase_nbody.data.labels import DataError, LabelledStructure
 from ase_nbody.data.parts import require_parts
 from ase_nbody.hierarchy.build import build_hierarchy, members
-from ase_nbody.hierarchy.neighbours import find_pairs
+from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.network.coverage import Coverage
-from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM
+from ase_nbody.network.surroundings import densities
+from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,27 @@ def measure(
         mean_children=mean_children,
         closest_distances=closest_distances,
         coverage=Coverage.of([frame.structure for frame in data], levels[0].radius),
+    )
+
+
+def highest_densities(structures: Sequence[Structure], levels: Sequence[LevelConfig]) -> tuple[dict[str, float], ...]:
+    """The highest density of children around each species, for each level (see ``nn.density``).
+
+    Labelled levels have none. A species whose parts never have children is missing.
+    """
+    layout = [level.layout for level in levels]
+    highest = np.zeros((len(levels), len(chemical_symbols)))
+    for structure in structures:
+        numbers = structure.numbers
+        pairs = find_pairs(structure, max(level.radius for level in layout))
+        for index, chosen in enumerate(members(numbers, layout)):
+            if not levels[index].is_labelled:
+                edge = chosen.above[pairs.first] & chosen.children[pairs.second]
+                near = Pairs(pairs.first[edge], pairs.second[edge], pairs.shift[edge], pairs.distance[edge])
+                np.maximum.at(highest[index], numbers, densities(len(numbers), near, layout[index].radius))
+    return tuple(
+        {chemical_symbols[number]: float(np.ceil(1e3 * row[number]) / 1e3) for number in np.flatnonzero(row)}
+        for row in highest
     )
 
 

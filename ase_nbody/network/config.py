@@ -18,6 +18,7 @@ from pydantic import SerializerFunctionWrapHandler as Handler
 
 from ase_nbody.hierarchy.build import LABELS, LevelLayout, Selection
 from ase_nbody.network.coverage import Coverage
+from ase_nbody.network.embedded_atom import EmbeddedAtomConfig, check_density_limits
 from ase_nbody.network.forms import Products, check_product, one_for_both, with_type
 from ase_nbody.network.outputs import known_outputs
 from ase_nbody.so3.fragments import Type
@@ -171,9 +172,13 @@ class NBodyConfig(_Compact):
         outputs: what the network gives beside the energy. ``"charges"``: partial charges and atomic dipoles.
         coverage: the surroundings of atoms in the training data. Training measures it; without it, a structure unlike
             all of them causes no warning.
+        densest: for each level, the highest density of children around each species in the training data,
+            ``({"H": 3.1, "O": 4.2}, ...)``. States of denser parts fade out (see ``nn.density``). Training measures
+            them; without them, states never fade.
+        embedded_atom: the potential that the network adds to (see ``nn.embedded_atom``). Training fits it.
     """
 
-    newer = frozenset({"outputs", "coverage"})
+    newer = frozenset({"outputs", "coverage", "densest", "embedded_atom"})
 
     species: tuple[str, ...] = Field(min_length=1)
     levels: tuple[LevelConfig, ...] = Field(
@@ -188,6 +193,8 @@ class NBodyConfig(_Compact):
     closest_distances: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
     outputs: Outputs = ()
     coverage: Coverage | None = None
+    densest: tuple[dict[str, Annotated[float, Field(gt=0.0)]], ...] = ()
+    embedded_atom: EmbeddedAtomConfig | None = None
 
     @field_validator("species")
     @classmethod
@@ -228,6 +235,9 @@ class NBodyConfig(_Compact):
                 f"outputs {', '.join(self.outputs)} come from levels that are read out, and here is none"
                 f"{' around atoms' if self.is_labelled else ''}: set read_out: true for a level, or leave out outputs"
             )
+        check_density_limits(self.densest, len(self.levels), self.species)
+        if self.embedded_atom is not None:
+            self.embedded_atom.check(self.species, all_atoms=first.parts == first.children == "all")
         if self.repulsion and (first.parts != "all" or first.children != "all" or first.radius < contact):
             raise ValueError(
                 f"repulsion needs level 1 to have parts and children 'all' and a radius of at least {contact:.2f} "

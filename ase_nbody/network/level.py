@@ -25,8 +25,9 @@ class NBodyLevel(nn.Module):
         psi'_i = W' g'(z_i) * [A_i, d A_i ⊗ A_i, d^2 A_i ⊗ A_i ⊗ A_i, ...]   zeroth-order gate
         epsilon_i = read-out of the degree-0 fragments of psi'_i
 
-    A part that labels name has no species and nothing to inherit, because its members are among its children. Then z_i
-    stands for its composition, and R and Y for those of ``LabelledRadialBasis``.
+    Where states fade, A_i is multiplied by a factor first (see ``nn.density``). A part that labels
+    name has no species and nothing to inherit, because its members are among its children. Then z_i stands for its
+    composition, and R and Y for those of ``LabelledRadialBasis``.
 
     The configuration may leave out the gains, and may add the zeroth-order gate of the children to psi'_i (see
     ``ChildrenGate``).
@@ -100,6 +101,7 @@ class NBodyLevel(nn.Module):
         level: Level,
         one_hot: Tensor,
         closest: Tensor | None = None,
+        fade: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """State of the level below -> state of this level ``(components, P, channels)`` and epsilon ``(P,)``.
 
@@ -110,6 +112,7 @@ class NBodyLevel(nn.Module):
             level: the edges.
             one_hot: one-hot rows of the atoms at the centres ``(P, species)``; of labelled parts, their composition.
             closest: distances ``(P, K)`` in Angstrom below which the radial functions hold still.
+            fade: factors of the aggregated states ``(P,)``.
         """
         if level.labelled is not None and isinstance(self.basis, LabelledRadialBasis):
             basis, unit = self.basis.of_vectors(vectors, level.labelled.is_member)
@@ -124,12 +127,14 @@ class NBodyLevel(nn.Module):
             aggregated = added(self.types.state, aggregated, self.types.state.within(self.types.below), own)
         if self.state_gain is not None:
             aggregated = self.state_gain(aggregated, one_hot)
+        if fade is not None:
+            aggregated = _faded(aggregated, fade)
         products: State = self.zeroth_order(aggregated)
         if self.product_gain is not None:
             products = self.product_gain(products, one_hot)
         handed_up: State = self.hand_up(products)
         if self.children_gate is not None:
-            more = self.children_gate(message, basis, level, one_hot)
+            more = self.children_gate(message, basis, level, one_hot, fade)
             handed_up = added(self.tau_out, handed_up, self.children_gate.tau_out, more)
         state = self.tau_out.dense(handed_up)
         scalars = state[0] if self.tau_out.is_uniform else state[0, :, : self.tau_out.tau[0]]
@@ -181,7 +186,9 @@ class ChildrenGate(nn.Module):
             "hand_up": mixing(types.products, types.handed_up),
         }
 
-    def forward(self, message: Tensor, basis: Tensor, level: Level, one_hot: Tensor) -> State:
+    def forward(
+        self, message: Tensor, basis: Tensor, level: Level, one_hot: Tensor, fade: Tensor | None = None
+    ) -> State:
         """What is added to psi'_i.
 
         Args:
@@ -189,12 +196,21 @@ class ChildrenGate(nn.Module):
             basis: radial basis of the edges (n_basis, P, K).
             level: the edges.
             one_hot: one-hot rows of the atoms at the centres ``(P, species)``.
+            fade: factors of the states B_i ``(P,)``.
         """
         state: State = self.aggregate(self.total(message, basis, level))
         if self.state_gain is not None:
             state = self.state_gain(state, one_hot)
+        if fade is not None:
+            state = _faded(state, fade)
         products: State = self.zeroth_order(state)
         if self.product_gain is not None:
             products = self.product_gain(products, one_hot)
         added_up: State = self.hand_up(products)
         return added_up
+
+
+def _faded(state: State, fade: Tensor) -> State:
+    """The state with all fragments of each part multiplied by the factor ``fade`` (P,) of the part."""
+    factor = fade.unsqueeze(-1)
+    return state * factor if isinstance(state, Tensor) else tuple(block * factor for block in state)

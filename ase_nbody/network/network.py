@@ -14,6 +14,8 @@ from ase_nbody.network.level import NBodyLevel
 from ase_nbody.network.types import LevelTypes
 from ase_nbody.nn.charges import AtomicMasses
 from ase_nbody.nn.closest_approach import FOLLOWS, ClosestApproach
+from ase_nbody.nn.density import DensityFade
+from ase_nbody.nn.embedded_atom import EmbeddedAtom
 from ase_nbody.nn.heads import ReadOut, VectorHead
 from ase_nbody.nn.repulsion import ZBLRepulsion
 from ase_nbody.nn.species import IsolatedAtoms, SpeciesEmbedding
@@ -54,6 +56,8 @@ class NBodyNetwork(nn.Module):
         )
         self.closest_approach = ClosestApproach(config.closest_distances) if config.closest_distances else None
         self.repulsion = ZBLRepulsion() if config.repulsion else None
+        self.embedded_atom = _embedded_atom(config)
+        self.fades = nn.ModuleList(map(DensityFade, config.densest, (level.radius for level in config.levels)))
         self.atomic_masses = AtomicMasses()
         one_hot = torch.zeros(len(chemical_symbols), len(config.species), dtype=torch.float64)
         one_hot[[atomic_numbers[symbol] for symbol in config.species], range(len(config.species))] = 1.0
@@ -140,11 +144,14 @@ class NBodyNetwork(nn.Module):
         else:
             one_hot_centres, closest = _composition(level.labelled, one_hot), None
         distance = vectors.square().sum(0).sqrt()  # torch.linalg.vector_norm takes ten times as long
-        state, energy = self.levels[number](state, vectors, distance, level, one_hot_centres, closest)
+        fade = self.fades[number](centre, distance) if number < len(self.fades) else None
+        state, energy = self.levels[number](state, vectors, distance, level, one_hot_centres, closest, fade)
         energies = state.new_zeros(state.shape[1]) if energy is None else self.config.energy_scale * energy
         if self.repulsion is not None and number == 0:
             reach = None if closest is None else FOLLOWS * closest.clamp(max=radius)
             energies = energies + self.repulsion(centre, atom, distance, reach)
+        if self.embedded_atom is not None and number == 0:
+            energies = energies + self.embedded_atom(centre, atom, distance)
         outputs = {"energy": energies}
         heads: Any = self.heads[number]
         for name, head in heads.items():
@@ -175,6 +182,13 @@ def _levels(config: NBodyConfig) -> list[Plan]:
     """The levels, the lowest first."""
     pairs = zip(NBodyNetwork.taus_of(config), config.levels, strict=False)  # nothing is above the last type
     return [Plan(NBodyLevel, below, len(config.species), level) for below, level in pairs]
+
+
+def _embedded_atom(config: NBodyConfig) -> EmbeddedAtom | None:
+    given = config.embedded_atom
+    if given is None:
+        return None
+    return EmbeddedAtom(given.lengths, given.repulsion, given.binding, given.decay, config.levels[0].radius)
 
 
 def _embedding(config: NBodyConfig) -> Plan:

@@ -15,9 +15,11 @@ import torch
 from pydantic import ValidationError
 
 from ase_nbody.data import DataStatistics, LabelledStructure, energies_of_isolated_atoms, measure
+from ase_nbody.data.embedded_atom import fit_embedded_atom
+from ase_nbody.data.statistics import highest_densities
 from ase_nbody.files.archive import ModelFileError, load_members
 from ase_nbody.files.room import require_room
-from ase_nbody.network.config import NBodyConfig
+from ase_nbody.network.config import LevelConfig, NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
 from ase_nbody.training.folder import pretraining_folder
@@ -64,17 +66,25 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], 
         level.model_copy(update={"mean_children": mean})
         for level, mean in zip(config.network.levels, statistics.mean_children, strict=True)
     )
+    isolated, scale, potential = statistics.isolated_atom_energies, statistics.force_scale, None
+    if config.network.embedded_atom:
+        known = given if isinstance(given, dict) else energies_of_isolated_atoms(training, _reach(config))
+        radius = config.network.levels[0].radius
+        fit = fit_embedded_atom(training, statistics.closest_distances, radius, known)
+        isolated, scale, potential = fit.isolated_atom_energies, fit.force_scale, fit.config
     try:
         found = NBodyConfig(
             species=statistics.species,
             levels=levels,
             embedding=config.network.embedding,
-            isolated_atom_energies=statistics.isolated_atom_energies,
-            energy_scale=statistics.force_scale,
+            isolated_atom_energies=isolated,
+            energy_scale=scale,
             repulsion=config.network.repulsion,
             closest_distances=statistics.closest_distances,
             outputs=config.network.outputs,
             coverage=statistics.coverage,
+            densest=_densest(config.network.fading, training, config.network.levels),
+            embedded_atom=potential,
         )
     except ValidationError as error:
         raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
@@ -83,6 +93,11 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], 
     fitted = not isinstance(given, dict) and not energies_of_isolated_atoms(training, reach)
     refuse_impossible_cohesion(found.isolated_atom_energies, training, given=isinstance(given, dict), fitted=fitted)
     return NBodyNetwork(found)
+
+
+def _reach(config: TrainingConfig) -> float:
+    """The distance in Angstrom beyond which an atom is alone for the network."""
+    return sum(level.radius for level in config.network.levels)
 
 
 def _require_room(config: TrainingConfig, network: NBodyConfig, number: int) -> None:
@@ -112,6 +127,9 @@ def _network_from_model(
         "closest_distances": _closest_distances(before.config, statistics),
         "outputs": (*before.config.outputs, *config.network.outputs),
         "coverage": before.config.coverage and before.config.coverage | statistics.coverage,
+        "densest": _denser(
+            before.config.densest, _densest(bool(before.config.densest), training, before.config.levels)
+        ),
     }
     try:
         found = NBodyConfig.model_validate(content)
@@ -166,6 +184,21 @@ def _closest_distances(before: NBodyConfig, statistics: DataStatistics) -> dict[
     old, new = before.closest_distances, statistics.closest_distances
     pairs = [*old, *(pair for pair in new if pair not in old)] if old else []
     return {pair: min(old.get(pair, np.inf), new.get(pair, np.inf)) for pair in pairs}
+
+
+def _densest(
+    fading: bool, training: Sequence[LabelledStructure], levels: Sequence[LevelConfig]
+) -> tuple[dict[str, float], ...]:
+    """The highest densities in the data, for each level, where states are to fade beyond them."""
+    return highest_densities([frame.structure for frame in training], levels) if fading else ()
+
+
+def _denser(one: tuple[dict[str, float], ...], other: tuple[dict[str, float], ...]) -> tuple[dict[str, float], ...]:
+    """The larger density of model and data for each level and species."""
+    pairs = zip(one, other, strict=False)
+    return tuple(
+        {symbol: max(old.get(symbol, 0.0), new.get(symbol, 0.0)) for symbol in old | new} for old, new in pairs
+    )
 
 
 @torch.no_grad()

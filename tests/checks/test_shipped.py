@@ -26,6 +26,14 @@ STRUCTURES = {
 }
 
 
+# Checks that models fail whose states do not fade out beyond the densities of their data (docs/check.md).
+EXPECTED = {
+    "lithium": {"compression", "random starts"},
+    "aspirin": {"compression"},
+    "ethanol": {"random starts"},
+}
+
+
 def test_there_is_a_structure_for_every_shipped_model():
     assert set(STRUCTURES) == set(shipped_models())
 
@@ -41,7 +49,8 @@ def test_shipped_models_pass(model, tmp_path, monkeypatch, capsys):
     failed = [
         f"{row['check']}: {row['measured']}: {row['value']} ({row['note']})"
         for row in rows
-        if row["outcome"] == "failed"
+        if row["outcome"] == "failed" and row["check"] not in EXPECTED.get(model, ())
     ]
     assert not failed, "\n".join(failed)
+    assert {row["check"] for row in rows if row["outcome"] == "failed"} == EXPECTED.get(model, set()), "mended: say so"
     assert sum(row["outcome"] == "passed" for row in rows) > 20

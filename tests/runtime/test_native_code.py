@@ -63,7 +63,10 @@ def test_every_choice_of_a_level_compiles(make_network, hierarchy_of, systems, n
     small = {"channels": "2x0 + 1x1", "body_order": 3, "message_channels": 2, "hidden": 2, "n_basis": 3, "n_radial": 1}
     form = {"product": "clebsch_gordan", "parity": "both", "children_gate": True}
     levels = (LevelConfig(radius=4.0, l_out=1, **small), LevelConfig(radius=3.5, l_out=0, **small, **form))
-    network = make_network(levels=levels)
+    pairs = {"C-O": 1.1, "Na-Cl": 2.6}
+    potential = {"lengths": pairs, "repulsion": pairs, "binding": {"C": 0.8, "Cl": 0.5}, "decay": (5.0, 1.2)}
+    densest = ({"C": 2.0, "O": 2.0, "Cl": 0.5}, {"C": 2.0, "Na": 0.5})  # so that states have half faded
+    network = make_network(levels=levels, densest=densest, embedded_atom=potential)
     evaluation = Runner(network, compile=True)
     for name in ("molecule", "triclinic", "slab in a box"):
         atoms = systems[name]()

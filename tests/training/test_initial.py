@@ -116,6 +116,29 @@ def test_scales_are_kept_and_closest_distances_become_the_smaller_ones(config, a
     assert new["Cu-Cu"] < old["Cu-Cu"]
 
 
+def test_a_new_network_stands_on_a_fitted_potential_and_a_later_training_keeps_both(config, alloys, tiny, tmp_path):
+    choices = {"embedded_atom": True, "fading": True, "levels": [{**tiny}, {**tiny, "l_out": 0}]}
+    plain = config(alloys, start_from=None, levels=choices["levels"])
+    settings = config(alloys, start_from=None, **choices)
+    frames = read_splits(settings)[0]
+    network, before = build_network(settings, frames), build_network(plain, frames)
+    found = network.config
+    assert before.config.embedded_atom is None
+    assert before.config.densest == ()
+    assert found.energy_scale < 0.7 * before.config.energy_scale, "the forces that the potential lacks"
+    assert found.embedded_atom.binding.keys() == {"Al", "Ni", "Cu"}
+    assert [level.keys() for level in found.densest] == [{"Al", "Ni", "Cu"}] * 2
+    save_model(network, tmp_path / "stands.nbody")
+    denser = [labelled(bulk("Cu", a=2.9, cubic=True), seed) for seed in range(4)]
+    again = config(denser, data={"isolated_atom_energies": "fit"}, start_from=str(tmp_path / "stands.nbody"))
+    assert (again.network.embedded_atom, again.network.fading) == (True, True)
+    after = build_network(again, read_splits(again)[0]).config
+    assert after.embedded_atom == found.embedded_atom
+    for old, new in zip(found.densest, after.densest, strict=True):
+        assert new["Cu"] > old["Cu"], "denser data count"
+        assert new["Al"] == old["Al"]
+
+
 def test_isolated_energies_are_kept_or_given_or_fitted(config, alloys, model):
     old = load_model(model).config.isolated_atom_energies
 

@@ -48,6 +48,9 @@ class ArchitectureConfig(Strict):
         levels: the levels, the lowest first.
         embedding: channels of the species embedding; default: one for each species, but at most 8.
         repulsion: whether to add the ZBL repulsion of the nuclei.
+        embedded_atom: whether the network stands on an embedded-atom potential, which is fitted to the data first. The
+            network learns what this potential lacks.
+        fading: whether states fade out where children are denser than in the data.
         outputs: what the network predicts besides the energy: ``charges`` stands for the partial charges and the
             dipole moments of molecules. A network that starts from a model keeps the outputs of the model and gets new
             heads for all others.
@@ -61,6 +64,8 @@ class ArchitectureConfig(Strict):
     ] = (LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0))
     embedding: int | None = None
     repulsion: bool = True
+    embedded_atom: bool = False
+    fading: bool = False
     outputs: Outputs = ()
     start_from: str | None = None
     freeze: Annotated[FreezeConfig, BeforeValidator(_list_as_levels)] = FreezeConfig()
@@ -85,13 +90,16 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
     compared = {
         "levels": (_without_statistics(network.levels), _without_statistics(model.config.levels)),
         "repulsion": (network.repulsion, model.config.repulsion),
+        "embedded_atom": (network.embedded_atom, model.config.embedded_atom is not None),
+        "fading": (network.fading, bool(model.config.densest)),
         "embedding": (network.embedding, model.embedding.tau_out.channels),
     }
     for name, (given, present) in compared.items():
         if name in network.model_fields_set and given not in (present, None):
             raise ConfigError(
                 f"network.{name} differs from that of the model {start}, which network.start_from names: a model "
-                "keeps its shape. Leave out levels, repulsion, embedding and preset, or train without start_from."
+                "keeps its shape. Leave out levels, repulsion, embedded_atom, fading, embedding and preset, or train "
+                "without start_from."
             )
     missing = sorted(set(model.config.outputs) - set(network.outputs))
     if "outputs" in network.model_fields_set and missing:
@@ -102,6 +110,8 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
     shape = {
         "levels": model.config.levels,
         "repulsion": model.config.repulsion,
+        "embedded_atom": model.config.embedded_atom is not None,
+        "fading": bool(model.config.densest),
         "outputs": tuple(sorted({*model.config.outputs, *network.outputs})),
     }
     return network.model_copy(update={**shape, "start_from": start})

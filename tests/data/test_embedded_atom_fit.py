@@ -1,0 +1,92 @@
+"""The fit finds the potential that labelled the data, the energies of lone atoms included."""
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from ase_nbody.data.embedded_atom import MAX_COHESION_EV, fit_embedded_atom
+from ase_nbody.data.labels import LabelledStructure
+from ase_nbody.data.statistics import highest_densities
+from ase_nbody.hierarchy.neighbours import find_pairs
+from ase_nbody.network.config import LevelConfig
+from ase_nbody.network.surroundings import densities
+from ase_nbody.nn.embedded_atom import EmbeddedAtom
+from ase_nbody.structure import Structure
+
+RADIUS, LENGTHS = 5.0, {"Cu-Au": 2.3, "Cu-Cu": 2.2, "Au-Au": 2.5}
+TRUTH = ({"Cu-Au": 0.7, "Cu-Cu": 0.5, "Au-Au": 0.8}, {"Cu": 1.6, "Au": 2.1}, (6.0, 1.5))
+LONE = {"Cu": -3.0, "Au": -7.0}
+NO_STRESS = np.full((3, 3), np.nan)
+
+
+def labelled(seed: int) -> LabelledStructure:
+    """A hot cell of an alloy, strained or with a vacancy, with the energy and forces of the potential."""
+    rng = np.random.default_rng(seed)
+    atoms = bulk("Cu", a=3.8 + 0.1 * (seed % 3), cubic=True)
+    atoms.symbols[rng.choice(4, size=rng.integers(1, 4), replace=False)] = "Au"
+    if seed % 2:
+        del atoms[0]
+    atoms.rattle(0.15, seed=seed)
+    structure = Structure.from_atoms(atoms)
+    pairs = find_pairs(structure, RADIUS)
+    potential = EmbeddedAtom(LENGTHS, *TRUTH, RADIUS)
+    positions = torch.tensor(atoms.positions, requires_grad=True)
+    ends, shift = (
+        [torch.tensor(each) for each in (pairs.first, pairs.second)],
+        torch.tensor(pairs.shift @ atoms.cell.array),
+    )
+    distance = (positions[ends[1]] + shift - positions[ends[0]]).norm(dim=1)
+    numbers = torch.tensor(atoms.numbers)
+    rows = [ends[0] == atom for atom in range(len(atoms))]
+    energy = sum(
+        potential(numbers[atom : atom + 1], numbers[ends[1][row]].unsqueeze(0), distance[row].unsqueeze(0)).sum()
+        for atom, row in enumerate(rows)
+    )
+    forces = -torch.autograd.grad(energy, positions)[0].numpy()
+    energy = float(energy.detach()) + sum(LONE[symbol] for symbol in atoms.symbols)
+    return LabelledStructure(structure, energy, forces, NO_STRESS)
+
+
+@pytest.fixture(scope="module")
+def data() -> list[LabelledStructure]:
+    return [labelled(seed) for seed in range(12)]
+
+
+def test_the_potential_is_found_again(data):
+    found = fit_embedded_atom(data, LENGTHS, RADIUS, {})
+    assert found.config.decay == pytest.approx(TRUTH[2], abs=0.05)
+    assert found.config.repulsion == pytest.approx(TRUTH[0], rel=0.05)
+    assert found.config.binding == pytest.approx(TRUTH[1], rel=0.05)
+    assert found.isolated_atom_energies == pytest.approx(LONE, abs=0.2)
+    assert found.force_scale < 0.02
+    assert found.energy_error < 0.002
+
+
+def test_known_lone_atoms_stay_and_others_keep_to_what_matter_can_bind(data):
+    found = fit_embedded_atom(data, LENGTHS, RADIUS, {"Au": -7.5})
+    assert found.isolated_atom_energies["Au"] == -7.5
+    deep = [LabelledStructure(each.structure, 40.0 * each.energy, 40.0 * each.forces, NO_STRESS) for each in data]
+    lone = fit_embedded_atom(deep, LENGTHS, RADIUS, {}).isolated_atom_energies
+    atoms = np.array([[(each.structure.numbers == number).sum() for number in (29, 79)] for each in deep])
+    cohesion = (atoms @ [lone["Cu"], lone["Au"]] - [each.energy for each in deep]) / atoms.sum(1)
+    assert 0.5 * MAX_COHESION_EV < np.mean(cohesion) < 1.1 * MAX_COHESION_EV
+
+
+def test_pairs_that_met_only_near_the_cutoff_are_left_out(data):
+    found = fit_embedded_atom(data, {**LENGTHS, "Au-Au": 4.9}, RADIUS, {})
+    assert set(found.config.lengths) == set(found.config.repulsion) == {"Cu-Au", "Cu-Cu"}
+
+
+def test_highest_densities_are_those_of_the_densest_atom(data):
+    structures = [each.structure for each in data]
+    levels = (LevelConfig(radius=RADIUS), LevelConfig(parts=("Cu",), children=("Cu",), radius=4.0))
+    first, second = highest_densities(structures, levels)
+    highest = max(
+        densities(len(each), find_pairs(each, RADIUS), RADIUS)[each.numbers == 79].max(initial=0.0)
+        for each in structures
+    )
+    assert first["Au"] == pytest.approx(highest, abs=1e-3)
+    assert first["Au"] >= highest
+    assert set(second) == {"Cu"}
+    assert second["Cu"] < first["Cu"]

@@ -89,8 +89,7 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], 
     except ValidationError as error:
         raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
     _require_room(config, found, members)
-    reach = sum(level.radius for level in config.network.levels)
-    fitted = not isinstance(given, dict) and not energies_of_isolated_atoms(training, reach)
+    fitted = not isinstance(given, dict) and not energies_of_isolated_atoms(training, _reach(config))
     refuse_impossible_cohesion(found.isolated_atom_energies, training, given=isinstance(given, dict), fitted=fitted)
     return NBodyNetwork(found)
 

@@ -45,12 +45,12 @@ def _require_device(name: str) -> None:
     """Refuse a device that is not available, before the data are read."""
     import torch
 
+    from ase_nbody.runtime.settings import why_missing
     from ase_nbody.training import ConfigError
 
     try:
         torch.empty(0, device=None if name == "auto" else name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"training.device = {name!r} is not available here ({reason}). Use 'auto' or 'cpu'."
+            f"training.device = {name!r} is not available here ({why_missing(error)}). Use 'auto' or 'cpu'."
         ) from error

@@ -47,8 +47,15 @@ def existing_device(name: str) -> torch.device:
         probe.cpu()  # "meta" has no numbers
         return probe.device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not available here ({reason}). Use device='cpu'.") from error
+        raise ValueError(f"device {name!r} is not available here ({why_missing(error)}). Use device='cpu'.") from error
+
+
+def why_missing(error: BaseException) -> str:
+    """Why torch refuses a device, in a few words. For a name that is no device, torch lists dozens that few have."""
+    words = str(error)
+    if "device type at start" in words or "device string" in words:
+        return "devices are named 'cpu', 'cuda', 'cuda:1', ..."
+    return words.splitlines()[0].partition(". ")[0]
 
 
 def _device(given: Any) -> str:

@@ -24,6 +24,13 @@ def test_other_dtypes_are_refused(given) -> None:
         Settings(dtype=given)
 
 
+@pytest.mark.parametrize("given", ["gpu", "cuda:x"])
+def test_names_that_are_no_device_are_refused_in_a_few_words(given) -> None:
+    message = rf"^device '{given}' is not available here \(devices are named 'cpu', 'cuda', 'cuda:1', \.\.\.\)\. Use"
+    with pytest.raises(ValueError, match=message):
+        Settings(device=given)
+
+
 def test_what_calculators_and_evaluators_call_themselves(network, make_network) -> None:
     species = ", ".join(network.config.species)
     assert repr(NBodyCalculator(network)) == f"NBodyCalculator({species}; 1 network; cpu, float64)"

@@ -171,6 +171,12 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_faults_beside_data_are_those_of_the_command_line(tmp_path):
+    (tmp_path / "mine.extxyz").touch()
+    with pytest.raises(ConfigError, match=r"^command line: training\.lr is not an entry"):
+        TrainingConfig.from_yaml(tmp_path / "mine.extxyz", ["training.lr=0.1"])
+
+
 @pytest.mark.parametrize("config", ["../sub/mine.extxyz", "../sub/c.yaml"])
 def test_paths_of_the_command_line_count_from_the_working_directory(config, folders):
     here = folders / "here"

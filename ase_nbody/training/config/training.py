@@ -104,7 +104,8 @@ class TrainingConfig(Strict):
             found = sentences(cls, [dict(fault) for fault in error.errors()])
             faults = "; ".join(found[:_MAX_FAULTS])
             faults += f"; and {len(found) - _MAX_FAULTS} more" if len(found) > _MAX_FAULTS else ""
-            raise ConfigError(f"{path}: {faults}") from error
+            where = path if path.suffix in _YAML else "command line"  # data have no entries
+            raise ConfigError(f"{where}: {faults}") from error
         folder = path.parent.resolve()
         sources = {}
         for name in ("train", "validation", "test"):

@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_nbody.data import DataError, LabelledStructure
+from ase_nbody.data.invented import composition_of
 from ase_nbody.text import count_of
 
 _LEAST_FRAMES = 3  # of the smaller part
@@ -59,27 +60,36 @@ def find_two_zeros(data: Sequence[LabelledStructure], predicted: Sequence[Labell
         differences = np.array([(data[i].energy - predicted[i].energy) / len(data[i].structure) for i in group])
         group = [index for index, value in zip(group, differences, strict=True) if np.isfinite(value)]
         differences = differences[np.isfinite(differences)]
-        order = np.argsort(differences)
-        cut = _cut(differences[order])
-        if cut is None:
-            continue
-        gap = float(differences[order[cut]] - differences[order[cut - 1]])
-        if found is None or gap > found.gap:
-            parts = [[group[i] for i in part] for part in (order[:cut], order[cut:])]
+        halves = _two_parts(differences)
+        if halves is not None and (found is None or halves.gap > found.gap):
+            parts = [[group[i] for i in part] for part in (halves.low, halves.high)]
             smaller = min(parts, key=lambda part: len(part))
             example = _shown(data[min(parts[0])]), _shown(data[min(parts[1])])
-            found = TwoZeros(gap, tuple(sorted(smaller)), _formula(data[group[0]]), example)
+            found = TwoZeros(halves.gap, tuple(sorted(smaller)), _formula(data[group[0]]), example)
     return found
 
 
-def _cut(values: NDArray[np.float64]) -> int | None:
-    """Where ascending values (n,) fall into two parts far from each other: the size of the first, or None."""
+class _Parts(NamedTuple):
+    """Indices of the values in the lower and in the higher part, and the gap between the parts."""
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    gap: float
+
+
+def _two_parts(values: NDArray[np.float64]) -> _Parts | None:
+    """The two parts into which values (n,) in eV/atom fall, if these are far from each other."""
     if len(values) < 2 * _LEAST_FRAMES:
         return None
-    cut = int(np.argmax(np.diff(values))) + 1
-    gap, widest = values[cut] - values[cut - 1], max(np.ptp(values[:cut]), np.ptp(values[cut:]))
-    large = min(cut, len(values) - cut) >= _LEAST_FRAMES
-    return cut if large and gap > max(_LEAST_GAP_EV_PER_ATOM, _LEAST_GAP_IN_RANGES * widest) else None
+    order = np.argsort(values)
+    ascending = values[order]
+    cut = int(np.argmax(np.diff(ascending))) + 1
+    gap, widest = ascending[cut] - ascending[cut - 1], max(np.ptp(ascending[:cut]), np.ptp(ascending[cut:]))
+    if min(cut, len(values) - cut) < _LEAST_FRAMES:
+        return None
+    if not gap > max(_LEAST_GAP_EV_PER_ATOM, _LEAST_GAP_IN_RANGES * widest):
+        return None
+    return _Parts(order[:cut], order[cut:], float(gap))
 
 
 def refuse_two_zeros(training: Sequence[LabelledStructure], predicted: Sequence[LabelledStructure], name: str) -> None:
@@ -106,11 +116,10 @@ def refuse_impossible_gap(training: Sequence[LabelledStructure]) -> None:
     """
     for group in _by_composition(training).values():
         energies = np.array([training[index].energy / len(training[index].structure) for index in group])
-        order = np.argsort(energies)
-        cut = _cut(energies[order])
-        if cut is None or energies[order[cut]] - energies[order[cut - 1]] < _IMPOSSIBLE_GAP_EV_PER_ATOM:
+        parts = _two_parts(energies)
+        if parts is None or parts.gap < _IMPOSSIBLE_GAP_EV_PER_ATOM:
             continue
-        low, high = (training[min(group[i] for i in part)] for part in (order[:cut], order[cut:]))
+        low, high = (training[min(group[i] for i in part)] for part in (parts.low, parts.high))
         raise DataError(
             f"the energies of {_formula(low)} lie in two parts, more than {_IMPOSSIBLE_GAP_EV_PER_ATOM:g} eV per atom "
             f"apart, which no bond explains: {_shown(low)} has {low.energy:.4f} eV, {_shown(high)} has "
@@ -119,12 +128,12 @@ def refuse_impossible_gap(training: Sequence[LabelledStructure]) -> None:
         )
 
 
-def _by_composition(frames: Sequence[LabelledStructure]) -> dict[bytes, list[int]]:
+def _by_composition(frames: Sequence[LabelledStructure]) -> dict[tuple[int, ...], list[int]]:
     """Indices of the frames of several atoms that have energies, by composition."""
-    groups: defaultdict[bytes, list[int]] = defaultdict(list)
+    groups: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, frame in enumerate(frames):
         if len(frame.structure) > 1 and np.isfinite(frame.energy):
-            groups[np.sort(frame.structure.numbers).tobytes()].append(index)
+            groups[composition_of(frame.structure)].append(index)
     return groups
 
 

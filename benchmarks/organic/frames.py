@@ -1,0 +1,57 @@
+"""Write files of structures as extended XYZ, which ``nbody train`` reads.
+
+    python benchmarks/organic/frames.py OUTPUT.extxyz FILE.npz ...
+
+Neutral structures of more than one atom are written, unless ``--charged`` asks for all of more than one atom. Lone atoms
+are left out: the labels of a batch of them are wrong in some files. The subset becomes ``config_type``.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+from shards import Arrays, read
+
+PROPERTIES = "species:S:1:pos:R:3:forces:R:3"
+
+
+def wanted(data: Arrays, charged: bool) -> NDArray:
+    """Which structures are written (structures,)."""
+    return (data["n_atoms"] > 1) & (charged | (data["total_charge"] == 0))
+
+
+def write(path: Path, data: Arrays, chosen: NDArray) -> int:
+    """Write the chosen structures; the file appears when it is whole. Returns how many there are."""
+    symbols, ends = np.array(chemical_symbols), np.cumsum(data["n_atoms"])
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        for index in np.flatnonzero(chosen):
+            atoms = slice(ends[index] - data["n_atoms"][index], ends[index])
+            charge = f"charge={data['total_charge'][index]} " if data["total_charge"][index] else ""
+            name = str(data["name"][index]).replace("\\", "\\\\")  # SMILES have backslashes
+            file.write(
+                f"{data['n_atoms'][index]}\nProperties={PROPERTIES} energy={data['energy'][index]:.6f} {charge}"
+                f'config_type={data["subset"][index]} name="{name}" pbc="F F F"\n'
+            )
+            values = np.concatenate([data["positions"][atoms], data["forces"][atoms]], axis=1).tolist()
+            for symbol, row in zip(symbols[data["numbers"][atoms]], values, strict=True):
+                file.write("%-2s %.6f %.6f %.6f %.6f %.6f %.6f\n" % (symbol, *row))
+    os.replace(partial, path)
+    return int(chosen.sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--charged", action="store_true", help="write charged structures, too")
+    options = parser.parse_args()
+    data = read(options.files)
+    print(f"{options.output}: {write(options.output, data, wanted(data, options.charged))} structures")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,8 @@
 
     python benchmarks/organic/frames.py OUTPUT.extxyz FILE.npz ...
 
-Neutral structures of more than one atom are written, unless ``--charged`` asks for all of more than one atom. Lone atoms
-are left out: the labels of a batch of them are wrong in some files. The subset becomes ``config_type``.
+Neutral structures of more than one atom are written, and charged ones with ``--charged``. Lone atoms are left out: the
+labels of a batch of them are wrong in some files. The subset becomes ``config_type``.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def write(path: Path, data: Arrays, chosen: NDArray) -> int:
             )
             values = np.concatenate([data["positions"][atoms], data["forces"][atoms]], axis=1).tolist()
             for symbol, row in zip(symbols[data["numbers"][atoms]], values, strict=True):
-                file.write("%-2s %.6f %.6f %.6f %.6f %.6f %.6f\n" % (symbol, *row))
+                file.write(f"{symbol:2} {' '.join(f'{value:.6f}' for value in row)}\n")
     os.replace(partial, path)
     return int(chosen.sum())
 

@@ -36,7 +36,7 @@ from ase_nbody.training.origin import Origin, require_unchanged, stamps
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.recovery import TrainingDiverged
 from ase_nbody.training.report import write_report
-from ase_nbody.training.said import said_of_fitted_energies, said_of_shared_frames
+from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames
 from ase_nbody.training.splits import (
     file_names,
     read_sources,
@@ -113,6 +113,7 @@ def train_in_own_folder(
     origin.require_same(checkpoint.get("digests", {}), config)
     if not begun:
         _say(console, *said_of_shared_frames(frames, one_file=origin.in_training_and_validation()))
+        _say(console, *said_of_bonds(frames))
     fitted = species_with_fitted_energies(config, frames["training"])
     _refuse_earlier_fit(config, fitted, checkpoint)
     config = _with_default_epochs(config, frames["training"])

@@ -1,12 +1,16 @@
 """What a training says of its frames before the first epoch."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from ase_nbody.data import LabelledStructure
+from ase_nbody.data.lint import wrong_bonds
 from ase_nbody.text import count_of
 from ase_nbody.training.isolated_atoms import undetermined
 
 Frames = Mapping[str, Sequence[LabelledStructure]]
+
+_FRAMES_FOR_BONDS = 200  # of each file, evenly chosen
 
 
 def said_of_shared_frames(frames: Frames, *, one_file: bool) -> Iterator[str]:
@@ -30,9 +34,27 @@ def said_of_shared_frames(frames: Frames, *, one_file: bool) -> Iterator[str]:
 
 
 def _fingerprint(frame: LabelledStructure) -> int:
-    """Equal for equal structures."""
+    """Equal for structures that no network tells apart: an ion is not the neutral molecule."""
     structure = frame.structure
-    return hash((structure.numbers.tobytes(), structure.positions.tobytes(), structure.cell.tobytes()))
+    labels = None if structure.labels is None else structure.labels.tobytes()
+    arrays = (structure.numbers, structure.positions, structure.cell, structure.pbc)
+    return hash((*(array.tobytes() for array in arrays), structure.charge, labels))
+
+
+def said_of_bonds(frames: Frames) -> Iterator[str]:
+    """Sentences on files whose forces make bonds much too stiff or too soft, as forces in other units do.
+
+    Args:
+        frames: ``training``, ``validation`` and ``test``.
+    """
+    files: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+    for name, part in frames.items():
+        for index, frame in enumerate(part):
+            files["the data" if frame.source is None else frame.source.path].append((name, index))
+    for path, places in files.items():
+        chosen = places[:: -(-len(places) // _FRAMES_FOR_BONDS)]
+        if (wrong := wrong_bonds([frames[name][index] for name, index in chosen])) is not None:
+            yield f"Warning: in {path}, {wrong} Convert energies and forces to eV and eV/Angstrom (see nbody lint)."
 
 
 def said_of_fitted_energies(fitted: Sequence[str], species: Sequence[str], frames: Frames) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Two zeros of energy in one set of frames are found, and refused where no matter explains them."""
 
 import dataclasses
+import io
 
 import ase.io
 import numpy as np
@@ -8,13 +9,18 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from rich.console import Console
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.data import DataError, LabelledStructure
+from ase_nbody.data.labels import Source
+from ase_nbody.data.lint.units import FORCE_UNITS
 from ase_nbody.files.archive import save_model
 from ase_nbody.structure import Structure
+from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.isolated_atoms import refuse_impossible_cohesion, undetermined
-from ase_nbody.training.said import said_of_fitted_energies, said_of_shared_frames
+from ase_nbody.training.run import train
+from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames
 from ase_nbody.training.two_zeros import find_two_zeros, refuse_impossible_gap, refuse_two_zeros
 
 
@@ -84,6 +90,68 @@ def test_copies_that_a_split_puts_on_both_sides_are_said():
     (said,) = said_of_shared_frames({"training": training, "validation": validation}, one_file=False)
     assert said.startswith("Warning: 1 validation frame of 2 is among the training frames")
     assert not list(said_of_shared_frames({"training": training, "validation": validation[1:]}, one_file=False))
+
+
+def test_an_ion_is_no_copy_of_the_neutral_molecule():
+    ion, periodic = molecule("H2O"), molecule("H2O", cell=(8.0, 8.0, 8.0))
+    ion.info["charge"] = 1
+    box = periodic.copy()
+    box.pbc = True
+    for others in ([frame(-10.0), frame(-1.0, ion)], [frame(-10.0, periodic), frame(-10.0, box)]):
+        for one, other in (others, others[::-1]):
+            assert not list(said_of_shared_frames({"training": [one], "validation": [other]}, one_file=False))
+            (said,) = said_of_shared_frames({"training": [one, other], "validation": [other]}, one_file=False)
+            assert "1 validation frame of 1" in said
+
+
+def stretched(name: str, factor: float, path: str) -> list[LabelledStructure]:
+    """Molecules whose bonds to H are as stiff as Badger's rule says (k = 45 eV/Angstrom^2 for O-H), times a factor."""
+    random, frames = np.random.default_rng(0), []
+    for number in range(30):
+        atoms = molecule(name)
+        forces = np.zeros((len(atoms), 3))
+        for hydrogen in np.flatnonzero(atoms.numbers == 1):
+            oxygen = min(np.flatnonzero(atoms.numbers == 8), key=lambda atom: atoms.get_distance(hydrogen, atom))
+            bond = atoms.get_distance(oxygen, hydrogen, vector=True)
+            stretch = random.normal(scale=0.03)
+            atoms.positions[hydrogen] += stretch * bond / np.linalg.norm(bond)
+            forces[hydrogen] = -45.0 * factor * stretch * bond / np.linalg.norm(bond)
+            forces[oxygen] -= forces[hydrogen]
+        source = Source(path, number)
+        frames.append(dataclasses.replace(frame(-10.0, atoms), forces=forces, source=source))
+    return frames
+
+
+@pytest.mark.parametrize("unit", ["eV/Angstrom", "Hartree/Bohr", "kcal/mol/Angstrom"])
+def test_the_file_with_forces_in_another_unit_is_said(unit):
+    right = stretched("H2O", 1.0, "water.extxyz")
+    other = stretched("H2O2", 1.0 / FORCE_UNITS[unit], "peroxide.extxyz")
+    for frames in (
+        {"training": right + other, "validation": [], "test": []},
+        {"training": right, "validation": other, "test": []},
+    ):
+        said = list(said_of_bonds(frames))
+        if unit == "eV/Angstrom":
+            assert not said
+        else:
+            (sentence,) = said
+            assert sentence.startswith("Warning: in peroxide.extxyz, bonds are ")
+            assert f"This would fit forces in {unit}" in sentence
+
+
+def test_a_training_says_it(configuration, tmp_path):
+    path = configuration(epochs=1)
+    for factor, expected in ((1.0, False), (1.0 / FORCE_UNITS["Hartree/Bohr"], True)):
+        images = []
+        for labelled in stretched("H2O2", factor, ""):
+            atoms = labelled.structure.to_atoms()
+            atoms.calc = SinglePointCalculator(atoms, energy=labelled.energy + len(images), forces=labelled.forces)
+            images.append(atoms)
+        ase.io.write(tmp_path / "data.extxyz", images)
+        text = io.StringIO()
+        config = TrainingConfig.from_yaml(path).model_copy(update={"output": str(tmp_path / f"run_{expected}")})
+        train(config, console=Console(file=text, width=1000))
+        assert ("This would fit forces in Hartree/Bohr" in text.getvalue()) == expected
 
 
 def test_evaluate_names_two_zeros(nbody, network, tmp_path):

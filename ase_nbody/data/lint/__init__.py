@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from ase_nbody.data.lint.agreement import remarks as remarks_on_agreement
+from ase_nbody.data.lint.agreement import wrong_bonds
 from ase_nbody.data.lint.contents import leakage
 from ase_nbody.data.lint.contents import remarks as remarks_on_contents
 from ase_nbody.data.lint.model import frames_with_stress
@@ -10,7 +11,7 @@ from ase_nbody.data.lint.model import remarks as remarks_by_model
 from ase_nbody.data.lint.physics import remarks as remarks_on_physics
 from ase_nbody.data.lint.remark import Frames, Remark
 
-__all__ = ["Remark", "frames_with_stress", "in_order", "lint", "remarks_by_model"]
+__all__ = ["Remark", "frames_with_stress", "in_order", "lint", "remarks_by_model", "wrong_bonds"]
 
 
 def lint(frames: Frames, test: Frames = ()) -> list[Remark]:

@@ -12,6 +12,7 @@ from ase_nbody.data.lint.similar import similar_pairs
 from ase_nbody.data.lint.slopes import Slope, slopes
 from ase_nbody.data.lint.stiffness import bond_forces, bond_stiffness, stiffness_of_frames
 from ase_nbody.data.lint.strain import order_of_components
+from ase_nbody.data.lint.two_orders import remarks as remarks_on_two_orders
 from ase_nbody.data.lint.units import explain_energy, explain_stress
 
 _ASE_ORDER = "ASE's order is xx, yy, zz, yz, xz, xy, positive under tension"
@@ -31,8 +32,21 @@ def remarks(frames: Frames) -> Iterator[Remark]:
         yield _units(
             alpha, bond_stiffness(bonds), float(np.median(sizes)) if sizes else 1.0, _why_unknown(frames, alpha)
         )
-    if any(has_stress(frame) for frame in frames):
+    if two_orders := list(remarks_on_two_orders(frames, changes)):
+        yield from two_orders
+    elif any(has_stress(frame) for frame in frames):
         yield _stress(beta, order_of_components(changes), energies_wrong=alpha.is_wrong or bool(mixed))
+
+
+def wrong_bonds(frames: Frames) -> str | None:
+    """What the stiffness of the bonds says of the unit of the forces, if it is clearly wrong; None otherwise."""
+    stiffness = bond_stiffness(bond_forces(frames))
+    if not stiffness.is_wrong:
+        return None
+    return (
+        f"bonds are {stiffness.value:.3g} times as stiff as bonds of their length are, by their forces. This would fit "
+        f"{explain_energy(None, stiffness.value)}."
+    )
 
 
 def has_stress(frame: LabelledStructure) -> bool:

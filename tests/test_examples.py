@@ -71,8 +71,9 @@ def test_nve(run: Run) -> None:
     assert numbers("time step to the power # (velocity Verlet: 2)", printed)[0] == pytest.approx(2, abs=0.3)
 
 
-def test_vibrations(run: Run) -> None:
-    printed = run("03_vibrations", "ethanol")
+def test_vibrations_of_a_model_in_a_file(run: Run, tmp_path: Path) -> None:
+    own = shutil.copy(Path(ase_nbody.models.__path__[0]) / "ethanol.nbody", tmp_path / "mine.nbody")
+    printed = run("03_vibrations", "ethanol", "--model", own)
     for conformer in ("trans", "gauche"):
         energy, lowest, highest, free = numbers(
             f"{conformer}: # eV, vibrations from # to # cm^-1, free motions within # cm^-1", printed

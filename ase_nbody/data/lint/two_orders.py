@@ -50,7 +50,8 @@ def remarks(frames: Frames, changes: Changes) -> Iterator[Remark]:
         frames: all frames.
         changes: pairs of similar frames.
     """
-    changes = changes.select(np.isfinite(changes.stress).all(axis=1))
+    known: Mask = np.asarray(np.isfinite(changes.stress).all(axis=1))
+    changes = changes.select(known)
     stress = np.stack([frame.stress[ROWS, COLUMNS] for frame in frames]) if frames else np.zeros((0, 6))
     first, second = stress[changes.first], stress[changes.second]
     answer = changes.strain @ _elastic_tensor(changes)  # (P, 6): C epsilon

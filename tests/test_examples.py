@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def test_nve(run: Run) -> None:
 
 
 def test_vibrations_of_a_model_in_a_file(run: Run, tmp_path: Path) -> None:
-    own = shutil.copy(Path(ase_nbody.models.__path__[0]) / "ethanol.nbody", tmp_path / "mine.nbody")
+    own = shutil.copy(SCRIPTS.parents[1] / "models" / "ethanol.nbody", tmp_path / "mine.nbody")
     printed = run("03_vibrations", "ethanol", "--model", own)
     for conformer in ("trans", "gauche"):
         energy, lowest, highest, free = numbers(

@@ -22,6 +22,7 @@ from ase_nbody.files.room import require_room
 from ase_nbody.network.config import LevelConfig, NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
+from ase_nbody.training.electronic_states import states_of
 from ase_nbody.training.folder import pretraining_folder
 from ase_nbody.training.isolated_atoms import (
     fitted_species,
@@ -85,6 +86,7 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], 
             coverage=statistics.coverage,
             densest=_densest(config.network.fading, training, config.network.levels),
             embedded_atom=potential,
+            **states_of(config.network, None, training),
         )
     except ValidationError as error:
         raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
@@ -129,6 +131,7 @@ def _network_from_model(
         "densest": _denser(
             before.config.densest, _densest(bool(before.config.densest), training, before.config.levels)
         ),
+        **states_of(config.network, before.config, training),
     }
     try:
         found = NBodyConfig.model_validate(content)

@@ -193,7 +193,8 @@ def _first_stage(config: TrainingConfig, options: PretrainingConfig) -> Training
 def _main_stage(config: TrainingConfig, options: PretrainingConfig) -> TrainingConfig:
     """The training on the data, which starts from the model of the pretraining."""
     model = pretraining_folder(Path(config.output)) / MODEL_NAME
-    start = ArchitectureConfig(start_from=str(model), freeze=config.network.freeze)
+    kept = {name: getattr(config.network, name) for name in ("freeze", "total_charges", "multiplicities")}
+    start = ArchitectureConfig(start_from=str(model), **kept)
     network = with_shape_of_start(start, model.parent) if model.is_file() else start
     card = config.card | {"pretrained on": str(options)}
     return config.model_copy(update={"network": network, "card": card, "pretraining": None})

@@ -16,6 +16,7 @@ from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.electronic_states import require_learnt_states
 from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import (
     MODEL_NAME,
@@ -119,6 +120,7 @@ def train_in_own_folder(
     _require_epochs_to_come(config, checkpoint)
     network = build_network(config, frames["training"], members)
     require_known_species(config, network.config.species, frames)
+    require_learnt_states(network.config, frames)
     for name in ("validation", "test"):
         require_parts(frames[name], network.config.layout, f"{name} data")
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):

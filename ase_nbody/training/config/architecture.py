@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ase_nbody.files.archive import find_model, load_members, shipped_models
 from ase_nbody.network.config import MAX_LEVELS, LevelConfig, Outputs
+from ase_nbody.network.electronic_states import Multiplicities, TotalCharges
 from ase_nbody.training.config.paths import absolute_file
 from ase_nbody.training.config.strict import ConfigError, Strict
 
@@ -54,6 +55,11 @@ class ArchitectureConfig(Strict):
         outputs: what the network predicts besides the energy: ``charges`` stands for the partial charges and the
             dipole moments of molecules. A network that starts from a model keeps the outputs of the model and gets new
             heads for all others.
+        total_charges: total charges in e that the data have, such as ``[0]``. The model refuses all others. Default: it
+            takes any charge, with a warning that it does not look at it; and if it starts from a model that refuses
+            some, those of the data.
+        multiplicities: spin multiplicities 2S + 1 that the data have, ``[1]`` for closed shells. The model refuses all
+            others, and with ``[1]`` an odd number of electrons too. Default: as for ``total_charges``.
         start_from: a shipped model or a model file, whose weights and shape the network takes over. Species that the
             model lacks are added. In a committee, ``training.seed`` modulo the number of members selects the member.
         freeze: which weights of that model are frozen. A list such as ``[1]`` gives the numbers of levels.
@@ -67,6 +73,8 @@ class ArchitectureConfig(Strict):
     embedded_atom: bool = False
     fading: bool = False
     outputs: Outputs = ()
+    total_charges: TotalCharges | None = None
+    multiplicities: Multiplicities | None = None
     start_from: str | None = None
     freeze: Annotated[FreezeConfig, BeforeValidator(_list_as_levels)] = FreezeConfig()
 

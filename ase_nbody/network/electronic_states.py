@@ -50,9 +50,9 @@ def _unlearnt_charge(structure: Structure, config: "NBodyConfig") -> str:
         return ""
     learnt = " or ".join(map(_signed, charges))
     return (
-        f"the structure has a total charge of {_signed(structure.charge)} e (atoms.info['charge']), and the model learnt "
-        f"structures with {learnt} e alone. Correct atoms.info['charge'] if it is wrong; otherwise take a model that "
-        "learnt such ions."
+        f"the structure has a total charge of {_signed(structure.charge)} e (atoms.info['charge']), and the model "
+        f"learnt structures with {learnt} e alone. Correct atoms.info['charge'] if it is wrong; otherwise take a "
+        "model that learnt such ions."
     )
 
 

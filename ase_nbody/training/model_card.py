@@ -42,9 +42,8 @@ def model_card(
         "training": config.training.model_dump(mode="json"),
         "example": _example(frames["training"], with_labels=any(level.is_labelled for level in config.network.levels)),
     }
-    start = config.network.start_from
-    if start is not None:
-        card["started from"] = f"{Path(start).name}, {origin.digests['network.start_from']}"
+    if config.network.has_start:
+        card["started from"] = f"{Path(str(config.network.start_from)).name}, {origin.digests['network.start_from']}"
     return card
 
 

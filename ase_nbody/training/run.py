@@ -33,7 +33,7 @@ from ase_nbody.training.loaders import Done, make_loader
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.model_card import model_card, with_test_errors
 from ase_nbody.training.module import NBodyTraining
-from ase_nbody.training.origin import Origin, require_unchanged, stamps
+from ase_nbody.training.origin import Origin, Stamp, require_unchanged, stamps
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.recovery import TrainingDiverged
 from ase_nbody.training.report import write_report
@@ -45,6 +45,7 @@ from ase_nbody.training.splits import (
     remove_frames,
     require_known_species,
 )
+from ase_nbody.training.start import with_start
 from ase_nbody.training.trainer import make_trainer, without_hints
 from ase_nbody.undisturbed import undisturbed
 
@@ -108,9 +109,14 @@ def train_in_own_folder(
 
     _say(console, f"Reading {file_names(config.data.train)}")
     found: list[Found] = []
-    frames, origin = _read(config, split_rule(last_checkpoint(output)), found.append)
+    frames, before = _read(config, split_rule(last_checkpoint(output)), found.append)
     for file in found:
         _say(console, str(file))
+    if not begun:
+        config, said = with_start(config, frames)
+        _say(console, *filter(None, [said]))
+    origin = Origin.of(config)
+    require_unchanged(before, config)
     origin.require_same(checkpoint.get("digests", {}), config)
     if not begun:
         _say(console, *said_of_shared_frames(frames, one_file=origin.in_training_and_validation()))
@@ -126,7 +132,10 @@ def train_in_own_folder(
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames, fitted))
-    _say(console, *said_of_fitted_energies(fitted, network.config.species, frames))
+    corrected = (
+        fitted if config.network.has_start else network.config.species
+    )  # those of the model stay energies of atoms
+    _say(console, *said_of_fitted_energies(fitted, corrected, frames))
     if not processes.rank:
         if (aside := set_model_aside(output)) is not None:
             _say(console, f"The model of the finished run is {aside.name} now")
@@ -149,19 +158,17 @@ def train_in_own_folder(
     return _write_model(network, module.errors, frames, origin, config, console)
 
 
-def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, Origin]:
-    """All frames, split by this rule, and the digests of the files that they were read from."""
+def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, list[Stamp]]:
+    """All frames, split by this rule, and the stamps of the files before they were read."""
     before = stamps(config)
     training, validation = read_splits(config, rule, tell)
     test = read_sources(config, "test", tell) if config.data.test else []
-    origin = Origin.of(config)
-    require_unchanged(before, config)
-    return {"training": training, "validation": validation, "test": test}, origin
+    return {"training": training, "validation": validation, "test": test}, before
 
 
 def _refuse_earlier_fit(config: TrainingConfig, fitted: Sequence[str], checkpoint: Mapping[str, Any]) -> None:
     """Refuse to resume a fine-tuning whose isolated-atom energies an earlier release fitted to the whole energies."""
-    fits = config.network.start_from is not None and fitted
+    fits = config.network.has_start and fitted
     if fits and checkpoint and "data.train.0" not in checkpoint.get("digests", {}):
         raise ConfigError(
             f"the run in {config.output} began with a release that fitted the isolated-atom energies without the "

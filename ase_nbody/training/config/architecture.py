@@ -12,6 +12,8 @@ from ase_nbody.network.electronic_states import Multiplicities, TotalCharges
 from ase_nbody.training.config.paths import absolute_file
 from ase_nbody.training.config.strict import ConfigError, Strict
 
+AUTO = "auto"  # the general model where it suits, or nothing
+
 
 class FreezeConfig(Strict):
     """Weights that are frozen: the training does not change them.
@@ -30,6 +32,11 @@ def _list_as_levels(given: Any) -> Any:
     if not isinstance(given, list | tuple | dict | FreezeConfig):
         raise ValueError("should be a list of the numbers of levels, such as [1]")
     return {"levels": given} if isinstance(given, list | tuple) else given
+
+
+def _none_as_nothing(given: Any) -> Any:
+    """``none`` says what an entry without a value says."""
+    return None if given == "none" else given
 
 
 def _levels_that_count(levels: tuple[LevelConfig, ...]) -> tuple[LevelConfig, ...]:
@@ -60,7 +67,8 @@ class ArchitectureConfig(Strict):
             some, those of the data.
         multiplicities: spin multiplicities 2S + 1 that the data have, ``[1]`` for closed shells. The model refuses all
             others, and with ``[1]`` an odd number of electrons too. Default: as for ``total_charges``.
-        start_from: a shipped model or a model file, whose weights and shape the network takes over. Species that the
+        start_from: a shipped model or a model file, whose weights and shape the network takes over; ``none``; or
+            ``auto``: the general model that suits the data, if there is one (see ``training.start``). Species that the
             model lacks are added. In a committee, ``training.seed`` modulo the number of members selects the member.
         freeze: which weights of that model are frozen. A list such as ``[1]`` gives the numbers of levels.
     """
@@ -75,8 +83,13 @@ class ArchitectureConfig(Strict):
     outputs: Outputs = ()
     total_charges: TotalCharges | None = None
     multiplicities: Multiplicities | None = None
-    start_from: str | None = None
+    start_from: Annotated[str | None, BeforeValidator(_none_as_nothing)] = AUTO
     freeze: Annotated[FreezeConfig, BeforeValidator(_list_as_levels)] = FreezeConfig()
+
+    @property
+    def has_start(self) -> bool:
+        """Whether the network starts from a model that is known."""
+        return self.start_from not in (None, AUTO)
 
 
 def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> ArchitectureConfig:
@@ -90,9 +103,9 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
         ConfigError: an entry differs from the shape of the model.
         FileNotFoundError, ModelFileError: there is no such model, or it cannot be read.
     """
-    if network.start_from is None:
-        return network
     start = network.start_from
+    if start is None or start == AUTO:
+        return network
     start = start if start in shipped_models() else str(find_model(absolute_file(start, folder)))
     model, *_ = load_members(start)  # the members of a committee have the same shape
     compared = {

@@ -31,7 +31,8 @@ def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], 
     """Move a trained network to the zero of the data, in place.
 
     The isolated-atom energies of the species that are ``free`` become E0_z + c_z. The correction c is what the data
-    determine of E_data - E_model, the one of least norm (see ``energies_per_atom``).
+    determine of E_data - E_model, the one of least norm (see ``energies_per_atom``). Species that are new to the
+    network come first and alone: they lack total energies, where the others differ as two theories do.
 
     Args:
         network: the network, with all species of the data.
@@ -41,11 +42,13 @@ def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], 
     frames = _frames_that_tell(training)
     if not (free and frames):
         return
-    counts = atom_counts(frames, [atomic_numbers[symbol] for symbol in free])
-    correction, _ = energies_per_atom(counts, _differences(frames, predict(network, frames)))
-    energies = dict(network.config.isolated_atom_energies)
-    for symbol, value in zip(free, correction, strict=True):
-        energies[symbol] = energies.get(symbol, 0.0) + float(value)
+    energies, differences = dict(network.config.isolated_atom_energies), _differences(frames, predict(network, frames))
+    for species in filter(None, ([symbol for symbol in free if symbol not in energies], free)):
+        counts = atom_counts(frames, [atomic_numbers[symbol] for symbol in species])
+        correction, _ = energies_per_atom(counts, differences)
+        differences = differences - counts @ correction
+        for symbol, value in zip(species, correction, strict=True):
+            energies[symbol] = energies.get(symbol, 0.0) + float(value)
     network.config = network.config.model_copy(update={"isolated_atom_energies": energies})
     network.isolated_atoms = IsolatedAtoms(network.config.species, energies)
 

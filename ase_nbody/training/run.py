@@ -45,11 +45,12 @@ from ase_nbody.training.splits import (
     remove_frames,
     require_known_species,
 )
-from ase_nbody.training.start import with_start
+from ase_nbody.training.start import starts_from_pretraining, with_start
 from ase_nbody.training.trainer import make_trainer, without_hints
 from ase_nbody.undisturbed import undisturbed
 
-_DEFAULT_STEPS = 9_000  # steps of the optimiser, if the configuration gives no number of epochs
+# Steps of the optimiser, if the configuration gives no number of epochs: of a new network, and of one with a start
+_DEFAULT_STEPS, _DEFAULT_STEPS_WITH_START = 9_000, 4_000
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
 
 Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validation" and "test"
@@ -183,7 +184,9 @@ def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStru
         steps_per_epoch = max(1, len(training) // options.batch_size)
     else:
         steps_per_epoch = -(-sum(len(frame.structure) for frame in training) // options.batch_atoms)  # rounded up
-    default = min(max(_DEFAULT_STEPS // steps_per_epoch, _MIN_DEFAULT_EPOCHS), _MAX_DEFAULT_EPOCHS)
+    from_model = config.network.has_start and not starts_from_pretraining(config)
+    steps = _DEFAULT_STEPS_WITH_START if from_model else _DEFAULT_STEPS
+    default = min(max(steps // steps_per_epoch, _MIN_DEFAULT_EPOCHS), _MAX_DEFAULT_EPOCHS)
     return with_epochs(config, options.epochs or default)
 
 

@@ -265,6 +265,21 @@ def test_a_start_moves_to_the_zero_of_the_data_and_keeps_the_atoms_that_are_ther
     np.testing.assert_allclose(with_atoms[[0, 2]], free, atol=1e-9)
 
 
+def test_an_element_that_is_new_takes_its_total_energy_alone(tmp_path, network):
+    """The least norm would share it with the elements that the model knows."""
+    content = network.config.model_dump() | {"species": ("H", "C"), "isolated_atom_energies": {"H": -5.0, "C": -5.0}}
+    start = save_model(NBodyNetwork(NBodyConfig.model_validate(content)), tmp_path / "start.nbody")
+    frames = [labelled("CH3OH", seed) for seed in range(5)]
+    for frame in frames:
+        frame.calc = SinglePointCalculator(
+            frame, energy=frame.get_potential_energy() - 2000.0, forces=frame.get_forces()
+        )
+    settings, _ = with_start(TrainingConfig.from_yaml(write(tmp_path, frames, network={"start_from": start.name})), {})
+    found = build_network(settings, read_splits(settings)[0]).config.isolated_atom_energies
+    assert (found["H"], found["C"]) == pytest.approx((-5.0, -5.0), abs=1e-6)
+    assert found["O"] == pytest.approx(-2000.0, abs=60.0)
+
+
 def test_training_frames_of_other_states_are_refused_by_name(tmp_path, tiny):
     levels = [{**tiny}, {**tiny, "parts": "heavy", "l_out": 0}]
     states = {"levels": levels, "total_charges": [0], "multiplicities": [1]}

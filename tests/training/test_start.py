@@ -296,6 +296,16 @@ def test_training_frames_of_other_states_are_refused_by_name(tmp_path, tiny):
     assert (found.total_charges, found.multiplicities) == ((0,), (1,))
 
 
+def test_a_model_of_triplets_has_an_example_and_worst_frames_that_it_takes(tmp_path, tiny):
+    levels = [{**tiny}, {**tiny, "parts": "heavy", "l_out": 0}]
+    frames = [labelled("O2", seed, spin=3) for seed in range(5)]
+    path = write(tmp_path, frames, network={"levels": levels, "multiplicities": [3]}, report=True)
+    calculator = ase_nbody.NBodyCalculator(train(TrainingConfig.from_yaml(path)))
+    worst = ase.io.read(tmp_path / "run" / "worst.extxyz", ":")
+    for atoms in (*worst, ase.io.read(tmp_path / "run" / "model.nbody")):
+        assert np.isfinite(calculator.get_potential_energy(atoms))
+
+
 def test_a_fine_tuned_model_knows_the_states_of_its_own_data(tmp_path, network):
     """It forgets what its start learnt of others; a start that says nothing of them stays open."""
     start = save_model(network, tmp_path / "start.nbody")

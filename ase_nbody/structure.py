@@ -11,6 +11,8 @@ from ase.data import atomic_masses, chemical_symbols
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
+from ase_nbody.electrons import lowest_multiplicity, multiplicity_of
+
 # At this distance from the origin a float64 resolves 1e-7 Angstrom, and forces are right to 1e-5 eV/Angstrom.
 LARGEST_COORDINATE_ANGSTROM = 1e9
 SHORTEST_LATTICE_VECTOR_ANGSTROM = 1e-3
@@ -40,6 +42,8 @@ class Structure:
         charge: total charge in e. Only networks that predict partial charges look at it.
         labels: the part, such as a molecule, that each atom belongs to (N,), int64; -1: none. None: there are no
             labels. Only networks that have levels of labelled parts look at them.
+        multiplicity: spin multiplicity 2S + 1; None: nothing is said of the spin. No network looks at it, but models
+            that learnt certain multiplicities alone refuse others (see ``network.electronic_states``).
     """
 
     numbers: NDArray[np.int64]
@@ -48,6 +52,7 @@ class Structure:
     pbc: NDArray[np.bool_]
     charge: float = 0.0
     labels: NDArray[np.int64] | None = None
+    multiplicity: int | None = None
 
     def __post_init__(self) -> None:
         shapes = {"numbers": (len(self),), "positions": (len(self), 3), "cell": (3, 3), "pbc": (3,)}
@@ -73,6 +78,16 @@ class Structure:
         """Standard atomic masses in u (N,). Isotopes that ``ase.Atoms`` may hold do not count."""
         return np.asarray(atomic_masses[self.numbers], dtype=np.float64)
 
+    @property
+    def electrons(self) -> float:
+        """Number of electrons: the atomic numbers minus the total charge."""
+        return float(self.numbers.sum()) - self.charge
+
+    @property
+    def spin_multiplicity(self) -> int:
+        """``multiplicity`` or, where nothing is said, the lowest one: a singlet or a doublet."""
+        return lowest_multiplicity(self.electrons) if self.multiplicity is None else self.multiplicity
+
     def is_isolated_atom(self, reach: float = ISOLATED_ATOM_ANGSTROM) -> bool:
         """Whether this is one atom without an image nearer than ``reach``: plane-wave codes put free atoms in a box.
 
@@ -96,8 +111,9 @@ class Structure:
     def from_atoms(cls, atoms: ase.Atoms) -> "Structure":
         """Copy what the network needs of ``atoms``, and check it.
 
-        The charge is ``atoms.info["charge"]``, 0 if absent. The labels are the first of ``LABEL_ARRAYS`` among
-        ``atoms.arrays``; an array that does not hold integers is no array of labels.
+        The charge is ``atoms.info["charge"]``, 0 if absent. Where a spin is looked for, ``electrons.multiplicity_of``
+        says. The labels are the first of ``LABEL_ARRAYS`` among ``atoms.arrays``; an array that does not hold integers
+        is no array of labels.
 
         Raises:
             StructureError: a dummy atom or an atomic number that is no element's; NaN, infinity or more than 1e9
@@ -105,21 +121,26 @@ class Structure:
                 that are shorter than 1e-3 Angstrom or linearly dependent; or a charge that is not one finite number.
         """
         _require_plain_numbers(atoms)
+        charge = _total_charge(atoms.info)
+        moments = atoms.get_initial_magnetic_moments() if atoms.has("initial_magmoms") else None
         return cls(
             numbers=atoms.numbers.astype(np.int64),
             positions=np.array(atoms.positions, dtype=np.float64),
             cell=np.array(atoms.cell.array, dtype=np.float64),
             pbc=np.array(atoms.pbc, dtype=np.bool_),
-            charge=_total_charge(atoms.info),
+            charge=charge,
             labels=labels_of(atoms),
+            multiplicity=multiplicity_of(atoms.info, moments, float(atoms.numbers.sum()) - charge),
         )
 
     def to_atoms(self) -> ase.Atoms:
         """The same system as ``ase.Atoms``.
 
-        The charge of an ion is in ``atoms.info["charge"]``, and labels are in ``atoms.arrays["parts"]``.
+        The charge of an ion is in ``atoms.info["charge"]``, a multiplicity in ``atoms.info["spin_multiplicity"]``, and
+        labels are in ``atoms.arrays["parts"]``.
         """
-        info = {"charge": self.charge} if self.charge else {}
+        info: dict[str, Any] = {"charge": self.charge} if self.charge else {}
+        info |= {} if self.multiplicity is None else {"spin_multiplicity": self.multiplicity}
         atoms = ase.Atoms(self.numbers, self.positions, cell=self.cell, pbc=self.pbc, info=info)
         if self.labels is not None:
             atoms.set_array(LABEL_ARRAYS[0], self.labels)

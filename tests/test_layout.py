@@ -16,6 +16,7 @@ LAYOUT = """
 undisturbed
 text
 terminal
+electrons
 structure
 so3
 hierarchy

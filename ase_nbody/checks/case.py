@@ -1,7 +1,8 @@
 """The case that a check looks at, and what its calculator says about a structure."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import ase
 import numpy as np
@@ -73,9 +74,11 @@ def make_case(
     case = Case(calculator, atoms, float32, tuple(sorted(set(atoms.symbols))), temperature=temperature, steps=steps)
     if not isinstance(calculator, NBodyCalculator):
         return case
+    calculator = _of_any_state(calculator)
     configs = [network.config for network in calculator.networks]
     return replace(
         case,
+        calculator=calculator,
         float32=float32
         or NBodyCalculator(calculator.networks, device=calculator.parameters["device"], dtype="float32"),
         species=calculator.species,
@@ -83,6 +86,19 @@ def make_case(
         closest=configs[0].closest_distances,
         coverage=configs[0].coverage,
     )
+
+
+def _of_any_state(calculator: NBodyCalculator) -> NBodyCalculator:
+    """The calculator, or one with the same networks that refuses no charge and no spin.
+
+    Checks look at the potential itself: at two atoms, which are a radical for half of all pairs, and at two copies.
+    """
+    if not calculator.evaluator.knows_states:
+        return calculator
+    networks = [copy.copy(network) for network in calculator.networks]
+    for network in networks:
+        network.config = network.config.model_copy(update={"total_charges": None, "multiplicities": None})
+    return NBodyCalculator(networks, **asdict(calculator.evaluator.settings))
 
 
 @dataclass(frozen=True)

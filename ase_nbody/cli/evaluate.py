@@ -31,6 +31,7 @@ def evaluate(
     For a committee, the errors of its mean, and how its spread compares with them.
     """
     from ase_nbody.data import DataError, Found, read_labelled
+    from ase_nbody.training.electronic_states import require_learnt_states
     from ase_nbody.training.energy_zero import find_energy_zero
     from ase_nbody.training.evaluation import errors_table, evaluate_and_predict
     from ase_nbody.training.label_units import find_label_units
@@ -45,6 +46,7 @@ def evaluate(
     (content,) = contents
     for sentence in filter(None, (str(content), content.ignored(uses_charge=bool(members[0].config.outputs)))):
         Console(stderr=as_json).print(plain(sentence), soft_wrap=True)
+    require_learnt_states(members[0].config, {"reference": frames})
     table, predicted = evaluate_and_predict(members, frames)
     if not table:
         raise DataError(f"{data} has no labels to compare with, such as energies; see docs/training.md for their names")

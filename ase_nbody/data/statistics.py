@@ -138,9 +138,30 @@ def fit_isolated_energies(
     energies = np.array([frame.energy for frame in frames])
     known = np.array([symbol in known_energies for symbol in symbols])
     fixed = np.array([known_energies.get(symbol, 0.0) for symbol in symbols])
-    fitted = np.linalg.lstsq(counts[:, ~known], energies - counts @ fixed, rcond=None)[0]
-    fixed[~known] = fitted
+    fixed[~known], _ = energies_per_atom(counts[:, ~known], energies - counts @ fixed)
     return {symbol: float(energy) for symbol, energy in zip(symbols, fixed, strict=True)}
+
+
+def energies_per_atom(counts: NDArray[np.float64], energies: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
+    """The constants for each atom of a species that explain energies best: another zero of energy.
+
+    Two theories or programs differ by such constants, by electronvolts or hundreds of them. In structures f with n_fz
+    atoms of species z and energies E_f, they are
+
+        c = argmin |c|²  among all c that minimise  sum_f (E_f - sum_z n_fz c_z)² .
+
+    If all structures have one composition n, this is c = n (mean of E_f) / |n|²: the data determine only n . c. What
+    energies E_f are, the caller says: total ones, or what a model's predictions lack.
+
+    Args:
+        counts: n_fz (structures, species).
+        energies: E_f in eV (structures,).
+
+    Returns:
+        c_z in eV (species,), and whether the compositions determine each of them.
+    """
+    constants, _, rank, _ = np.linalg.lstsq(counts, energies, rcond=None)
+    return np.asarray(constants, dtype=np.float64), bool(rank == counts.shape[1])
 
 
 def atom_counts(frames: Sequence[LabelledStructure], numbers: ArrayLike) -> NDArray[np.float64]:

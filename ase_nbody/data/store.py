@@ -19,6 +19,7 @@ _FRAME = np.dtype(
         ("cell", "<f8", (3, 3)),
         ("pbc", "?", (3,)),
         ("charge", "<f8"),
+        ("multiplicity", "<i8"),  # 0 if nothing is said of the spin
         ("source", "<i8", (2,)),  # row of paths.json, number of the frame; -1 without a source
         ("labelled", "?"),
         ("weights", "<f8", (len(Weights._fields),)),
@@ -131,6 +132,7 @@ class FrameStore(Sequence[LabelledStructure]):
                 pbc=np.array(row["pbc"]),
                 charge=float(row["charge"]),
                 labels=np.array(atoms["label"]) if row["labelled"] else None,
+                multiplicity=int(row["multiplicity"]) or None,
             ),
             weights=Weights(*map(float, row["weights"])),
             source=Source(self._paths[row["source"][0]], int(row["source"][1])) if row["source"][0] >= 0 else None,
@@ -151,6 +153,7 @@ def _rows(frame: LabelledStructure, first: int) -> tuple[NDArray[Any], NDArray[A
     row["first"], row["count"], row["weights"] = first, len(structure), frame.weights
     row["source"] = -1
     row["cell"], row["pbc"], row["charge"] = structure.cell, structure.pbc, structure.charge
+    row["multiplicity"] = structure.multiplicity or 0
     block["number"], block["position"] = structure.numbers, structure.positions
     row["labelled"], block["label"] = structure.labels is not None, -1 if structure.labels is None else structure.labels
     for label in LABELS:

@@ -19,13 +19,13 @@ from ase_nbody.engines.results import (
     changed_labels,
     results_of,
     spreads_of,
+    structure_of,
     structures_of,
 )
 from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.evaluation import Evaluation, PartEnergies
 from ase_nbody.runtime.evaluator import Evaluator
-from ase_nbody.structure import Structure
 from ase_nbody.undisturbed import undisturbed
 
 
@@ -64,7 +64,8 @@ class NBodyCalculator(Calculator):
     Raises:
         FileNotFoundError, ModelFileError: the model cannot be read (see ``load_members``).
         CalculatorSetupError: the dtype or device is unknown, the committee is empty or has a network twice, the model
-            does not know a species, or the positions or the cell cannot be evaluated.
+            does not know a species, or learnt other charges or spins alone, or the positions or the cell cannot be
+            evaluated.
         CalculationFailed: the result is not finite, or the system does not fit into the memory.
 
     Warns, once:
@@ -158,7 +159,7 @@ class NBodyCalculator(Calculator):
         """What has changed since the last calculation (ASE's interface).
 
         If the atoms have moved, nothing else is compared; in dynamics they move at every step. A change of the total
-        charge counts only if the model gives charges or if it is the first that it ignores, and one of the labels only
+        charge counts only if the model gives charges, refuses some, or has ignored none yet, and one of the labels only
         if it has labelled parts.
         """
         before = self.atoms
@@ -167,7 +168,7 @@ class NBodyCalculator(Calculator):
                 moved = not np.abs(atoms.positions - before.positions).max(initial=0.0) <= tol
             if moved:
                 return ["positions"]
-        charge = changed_charge(self, atoms, self.evaluator.warns_of_charge)
+        charge = changed_charge(self, atoms, self.evaluator, watched=self.evaluator.warns_of_charge)
         return super().check_state(atoms, tol) + charge + changed_labels(self, atoms)
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
@@ -200,7 +201,7 @@ class NBodyCalculator(Calculator):
             self.results, self._evaluation, self._spreads = {}, None, {}
             if self.atoms is None:
                 raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
-            evaluation = self.evaluator.follow(Structure.from_atoms(self.atoms))
+            evaluation = self.evaluator.follow(structure_of(self.atoms, self.evaluator))
             self._evaluation, self._spreads = evaluation, spreads_of(evaluation)
             self.results = results_of(evaluation, self.evaluator.outputs)
 
@@ -221,7 +222,7 @@ class NBodyCalculator(Calculator):
             CalculatorSetupError, CalculationFailed: as in a calculation; the message gives the number of the structure.
         """
         with as_ase_errors():
-            found = self.evaluator.evaluate(structures_of(structures))
+            found = self.evaluator.evaluate(structures_of(structures, self.evaluator))
         outputs = self.evaluator.outputs
         return [results_of(evaluation, outputs) | spreads_of(evaluation) for evaluation in found]
 

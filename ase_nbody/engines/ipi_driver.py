@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_nbody.engines.models import evaluator_for
+from ase_nbody.engines.results import structure_of
 from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluation import Evaluation
+from ase_nbody.runtime.evaluator import Evaluator
 from ase_nbody.structure import Structure
 
 require_version("ipi", "3.3", module="ipi", extra="ipi")  # drivers of earlier ones are called otherwise
@@ -66,7 +68,7 @@ class NBodyDriver(Dummy_driver):
             self.evaluator = evaluator_for(model, **wanted)
         except TypeError as error:
             raise ValueError(f"the driver's parameters are not right: {error}") from error
-        self.template = _read(template, pbc)
+        self.template = _read(template, pbc, self.evaluator)
         self.evaluator.require_known(self.template)
         radii = [level.radius for layout in self.evaluator.layouts for level in layout]
         self.reach = max(radii)  # in Angstrom; atoms farther apart have nothing to do with each other
@@ -110,7 +112,7 @@ class NBodyDriver(Dummy_driver):
         return structure
 
 
-def _read(template: str, pbc: bool | None) -> Structure:
+def _read(template: str, pbc: bool | None, evaluator: Evaluator) -> Structure:
     """The structure in a file, with other periodic directions if ``pbc`` is given."""
     atoms = ase.io.read(template)
     if pbc is not None:
@@ -120,7 +122,7 @@ def _read(template: str, pbc: bool | None) -> Structure:
             )
         atoms.pbc = pbc
     atoms.cell = np.eye(3)  # i-PI gives the cell
-    return Structure.from_atoms(atoms)
+    return structure_of(atoms, evaluator)
 
 
 def _require_whole(structure: Structure, reach: float) -> None:

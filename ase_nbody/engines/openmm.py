@@ -86,7 +86,7 @@ class NBodyPotentialImpl(MLPotentialImpl):
 
         Raises:
             ValueError: an atom has no element, or one that the model does not know; a charge for a model that does not
-                look at it; or there is an argument that is not known or not allowed.
+                look at it, or did not learn it; or there is an argument that is not known or not allowed.
         """
         known = ("precision", "device", "charge", "compile", "threads", "skin")
         _refuse_unknown(others.keys() - OF_EMBEDDING, "createSystem", known)
@@ -106,6 +106,8 @@ class NBodyPotentialImpl(MLPotentialImpl):
         numbers = _elements(included, evaluator.species)
         is_labelled = any(network.config.is_labelled for network in evaluator.networks)
         labels = np.array([atom.residue.index for atom in included], dtype=np.int64) if is_labelled else None
+        nowhere, free = np.zeros((len(numbers), 3)), np.zeros(3, dtype=np.bool_)
+        evaluator.require_known(Structure(numbers, nowhere, np.zeros((3, 3)), free, float(charge)))
         periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
         force = openmm.PythonForce(_Computation(evaluator, numbers, periodic, float(charge), labels))
         force.setName("NBodyForce")

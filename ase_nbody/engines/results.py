@@ -9,10 +9,13 @@ import numpy as np
 from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from ase_nbody.electrons import MULTIPLICITIES, OTHER_CHARGES, SPINS, UNPAIRED, other_charge
 from ase_nbody.network.outputs import Output
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError
+from ase_nbody.runtime.evaluator import Evaluator
 from ase_nbody.structure import Structure, StructureError, labels_of
 
+_ELECTRONS = ("charge", *OTHER_CHARGES, *SPINS, *MULTIPLICITIES, *UNPAIRED)
 SPREADS = ("energy_spread", "forces_spread")  # standard deviations over a committee, in eV and eV/Angstrom
 
 
@@ -53,13 +56,20 @@ def attach_spreads(atoms: ase.Atoms, spreads: dict[str, Any]) -> None:
         atoms.arrays["forces_spread"] = spreads["forces_spread"].copy()
 
 
-def changed_charge(calculator: Calculator, atoms: ase.Atoms, watched: bool = False) -> list[str]:
-    """``["charge"]`` if the total charge has changed and is ``watched``, or the calculator's model gives charges."""
+def changed_charge(
+    calculator: Calculator, atoms: ase.Atoms, evaluator: Evaluator, *, watched: bool = False
+) -> list[str]:
+    """``["charge"]`` if the total charge has changed and is ``watched``, or the model gives charges.
+
+    For a model that learnt certain charges or spins alone, the entries of ``atoms.info`` for either count.
+    """
     before = calculator.atoms
-    if before is None or not (watched or "charges" in calculator.implemented_properties):
+    if before is None or not (evaluator.knows_states or watched or "charges" in calculator.implemented_properties):
         return []
-    same = np.array_equal(before.info.get("charge", 0), atoms.info.get("charge", 0))  # whatever stands there
-    return [] if same else ["charge"]
+    names = _ELECTRONS if evaluator.knows_states else ("charge",)
+    # whatever stands there
+    same = (np.array_equal(before.info.get(name, 0), atoms.info.get(name, 0)) for name in names)
+    return [] if all(same) else ["charge"]
 
 
 def changed_labels(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
@@ -83,7 +93,23 @@ def as_ase_errors() -> Iterator[None]:
         raise CalculationFailed(str(error)) from error
 
 
-def structures_of(several: Iterable[ase.Atoms]) -> list[Structure]:
+def structure_of(atoms: ase.Atoms, evaluator: Evaluator) -> Structure:
+    """The structure of the atoms.
+
+    Raises:
+        StructureError: it cannot be evaluated; or its total charge stands where only other calculators look for it, and
+            the evaluator's model learnt certain charges or spins alone.
+    """
+    charges = atoms.get_initial_charges() if atoms.has("initial_charges") else None
+    if evaluator.knows_states and (found := other_charge(atoms.info, charges)) is not None:
+        raise StructureError(
+            f"{found[0]} say that the total charge is {found[1]:+g} e, but this calculator reads it from "
+            "atoms.info['charge'] alone. Set that to the total charge, 0 for a neutral structure."
+        )
+    return Structure.from_atoms(atoms)
+
+
+def structures_of(several: Iterable[ase.Atoms], evaluator: Evaluator) -> list[Structure]:
     """The structures of the atoms. If one cannot be evaluated, the error gives its number.
 
     Raises:
@@ -98,7 +124,7 @@ def structures_of(several: Iterable[ase.Atoms]) -> list[Structure]:
         if not isinstance(one, ase.Atoms):
             raise StructureError(f"structure {number} is of type {type(one).__name__}, but must be ase.Atoms")
         try:
-            structures.append(Structure.from_atoms(one))
+            structures.append(structure_of(one, evaluator))
         except StructureError as error:
             raise StructureError(f"structure {number}: {error}") from error
     return structures

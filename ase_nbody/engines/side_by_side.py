@@ -78,7 +78,8 @@ class _Companion(Calculator):
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, total charge and labels included (ASE's interface)."""
-        return super().check_state(atoms, tol) + changed_charge(self, atoms) + changed_labels(self, atoms)
+        charge = changed_charge(self, atoms, self.calculator.evaluator)
+        return super().check_state(atoms, tol) + charge + changed_labels(self, atoms)
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A result by its name, calculated if the atoms have changed; threads wait for each other (ASE's interface)."""

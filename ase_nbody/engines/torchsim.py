@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_nbody.electrons import multiplicity_of
 from ase_nbody.engines.models import Model, evaluator_for
 from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluation import Evaluation
@@ -28,7 +29,8 @@ class NBodyModel(ModelInterface):
     """Energies, forces and stresses of batches of systems of any sizes, for torch-sim.
 
     Neighbours are searched by this package, not by torch-sim. A state's extra ``charge`` or ``total_charge`` is the
-    total charge of each system in e, and its extra ``parts`` the labels of atoms, for models that look at them.
+    total charge of each system in e, its extra ``spin`` the spin multiplicity, and its extra ``parts`` the labels of
+    atoms, for models that look at them.
 
     Args:
         model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these. Of a committee
@@ -100,7 +102,10 @@ def _structures(state: torch_sim.SimState) -> list[Structure]:
     positions = np.split(state.positions.detach().numpy(force=True).astype(np.float64), last)
     cells = state.row_vector_cell.detach().numpy(force=True).astype(np.float64)
     pbc = state.pbc.numpy(force=True).astype(np.bool_)
-    charges = next((_extra(state, name) for name in ("charge", "total_charge") if state.has_extras(name)), None)
+    given = next((_extra(state, name) for name in ("charge", "total_charge") if state.has_extras(name)), None)
+    charges = [0.0 if given is None else float(given[system]) for system in range(state.n_systems)]
+    electrons_of = [float(atoms.sum()) - charge for atoms, charge in zip(numbers, charges, strict=True)]
+    spins = _extra(state, "spin") if state.has_extras("spin") else None
     parts = np.split(_extra(state, "parts").astype(np.int64), last) if state.has_extras("parts") else None
     return [
         Structure(
@@ -108,10 +113,11 @@ def _structures(state: torch_sim.SimState) -> list[Structure]:
             positions=positions[system],
             cell=cells[system].copy(),
             pbc=pbc.copy(),
-            charge=0.0 if charges is None else float(charges[system]),
+            charge=charge,
             labels=None if parts is None else parts[system],
+            multiplicity=None if spins is None else multiplicity_of({"spin": spins[system]}, None, electrons),
         )
-        for system in range(state.n_systems)
+        for system, (charge, electrons) in enumerate(zip(charges, electrons_of, strict=True))
     ]
 
 

@@ -69,10 +69,12 @@ FEATURES = {
     "embedded_atom": Feature(config=("embedded_atom",)),
     "fading": Feature(config=("densest",)),
     "labels": Feature(levels=("member_weights",)),
+    "multiplicities": Feature(config=("multiplicities",)),
     "outputs": Feature(config=("outputs",)),
     "parity": Feature(levels=("parity",)),
     "products": Feature(levels=("product",)),
     "species_gains": Feature(levels=("species_gains",)),
+    "total_charges": Feature(config=("total_charges",)),
     "types": Feature(levels=("tau",)),
 }
 

@@ -13,7 +13,7 @@ from ase_nbody.structure import Structure, StructureError
 MAX_ATOMS = 1000
 MAX_TEMPERATURE_K = 1e5
 _KEYS = ("numbers", "positions", "cell", "pbc")
-_OPTIONAL = ("charge", "labels")
+_OPTIONAL = ("charge", "labels", "multiplicity")
 
 
 def example_structure(card: Mapping[str, Any]) -> Structure | None:
@@ -21,8 +21,8 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
 
     Args:
         card: the entry ``card`` of a model file. Its ``example`` has ``numbers`` (atomic numbers), ``positions`` and
-            ``cell`` (rows of three numbers, in Angstrom), ``pbc`` (three booleans), for an ion ``charge`` (in e), and
-            for a network with labelled parts ``labels`` (integers).
+            ``cell`` (rows of three numbers, in Angstrom), ``pbc`` (three booleans), for an ion ``charge`` (in e), for a
+            spin ``multiplicity`` (an integer), and for a network with labelled parts ``labels`` (integers).
 
     Raises:
         ModelFileError: the example has another form, no atoms or more than 1000, or cannot be evaluated; the message
@@ -44,6 +44,9 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
     charge = example.get("charge", 0.0)
     if type(charge) not in (int, float) or not abs(charge) <= len(numbers):
         raise _refusal("example.charge", "a number, and no more than one e for each atom")
+    multiplicity = example.get("multiplicity")
+    if multiplicity is not None and not (type(multiplicity) is int and 1 <= multiplicity <= 1000):
+        raise _refusal("example.multiplicity", "an integer from 1 to 1000")
     labels = example.get("labels")
     if labels is not None:
         well_formed = isinstance(labels, list) and len(labels) == len(numbers)
@@ -59,6 +62,7 @@ def example_structure(card: Mapping[str, Any]) -> Structure | None:
             pbc=np.array(pbc, dtype=np.bool_),
             charge=float(charge),
             labels=None if labels is None else np.array(labels, dtype=np.int64),
+            multiplicity=multiplicity,
         )
     except StructureError as error:
         raise ModelFileError(f"the model's card has an 'example' that cannot be evaluated: {error}") from error

@@ -18,6 +18,7 @@ from pydantic import SerializerFunctionWrapHandler as Handler
 
 from ase_nbody.hierarchy.build import LABELS, LevelLayout, Selection
 from ase_nbody.network.coverage import Coverage
+from ase_nbody.network.electronic_states import Multiplicities, TotalCharges
 from ase_nbody.network.embedded_atom import EmbeddedAtomConfig, check_density_limits
 from ase_nbody.network.forms import Products, check_product, one_for_both, with_type
 from ase_nbody.network.outputs import known_outputs
@@ -176,9 +177,11 @@ class NBodyConfig(_Compact):
             ``({"H": 3.1, "O": 4.2}, ...)``. States of denser parts fade out (see ``nn.density``). Training measures
             them; without them, states never fade.
         embedded_atom: the potential that the network adds to (see ``nn.embedded_atom``). Training fits it.
+        total_charges: total charges in e of the training data, if others are to be refused.
+        multiplicities: spin multiplicities of the training data, if others are to be refused.
     """
 
-    newer = frozenset({"outputs", "coverage", "densest", "embedded_atom"})
+    newer = frozenset({"outputs", "coverage", "densest", "embedded_atom", "total_charges", "multiplicities"})
 
     species: tuple[str, ...] = Field(min_length=1)
     levels: tuple[LevelConfig, ...] = Field(
@@ -195,6 +198,8 @@ class NBodyConfig(_Compact):
     coverage: Coverage | None = None
     densest: tuple[dict[str, Annotated[float, Field(gt=0.0)]], ...] = ()
     embedded_atom: EmbeddedAtomConfig | None = None
+    total_charges: TotalCharges | None = None
+    multiplicities: Multiplicities | None = None
 
     @field_validator("species")
     @classmethod

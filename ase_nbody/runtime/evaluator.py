@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ase_nbody.hierarchy.build import VerletHierarchy, build_hierarchy
 from ase_nbody.hierarchy.tables import Hierarchy, concatenate
+from ase_nbody.network.electronic_states import unlearnt_state
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.network.outputs import Output, outputs_of
 from ase_nbody.prediction import Prediction
@@ -88,7 +89,10 @@ class Evaluator:
         self.followed = [VerletHierarchy(layout, self.settings.skin, self.device) for layout in self.layouts]
         self._proximity = ProximityWatch([network.config.closest_distances for network in self.networks])
         self._coverage = CoverageWatch([network.config.coverage for network in self.networks])
-        self._charge = ChargeWatch(used=any(output.name == "charges" for output in self.outputs))
+        self._configs = [network.config for network in self.networks]
+        # Where one charge alone was learnt, all others are refused, and this one needs no warning.
+        one_charge = any(len(config.total_charges or ()) == 1 for config in self._configs)
+        self._charge = ChargeWatch(used=one_charge or any(output.name == "charges" for output in self.outputs))
         self._memory = [MemoryGuard(network) for network in self.networks]
 
     @property
@@ -108,6 +112,11 @@ class Evaluator:
         return f"{type(self).__name__}({', '.join(self.species)}; {several}; {self.device}, {self.settings.dtype})"
 
     @property
+    def knows_states(self) -> bool:
+        """Whether a network learnt certain total charges or spins alone, so that others are refused."""
+        return any(config.total_charges or config.multiplicities for config in self._configs)
+
+    @property
     def warns_of_charge(self) -> bool:
         """Whether a total charge would cause the warning that no network looks at it."""
         return not self._charge.quiet
@@ -124,7 +133,8 @@ class Evaluator:
         """Evaluate a structure that moves from call to call: its neighbour list is kept while it is valid.
 
         Raises:
-            StructureError: species that a network does not know, or a crowd of atoms (see ``find_pairs``).
+            StructureError: species, a charge or a spin that a network does not know, or a crowd of atoms (see
+                ``find_pairs``).
             EvaluationError: the result is not finite, or the system does not fit into memory.
         """
         with self.lock, undisturbed():
@@ -168,10 +178,10 @@ class Evaluator:
         return found
 
     def require_known(self, structure: Structure) -> None:
-        """Refuse what is no structure, or has species that a network does not know.
+        """Refuse what is no structure, or has species, a charge or a spin that a network does not know.
 
         Raises:
-            StructureError: see above; the message names the species.
+            StructureError: see above; the message names the species, the charge or the spin.
         """
         if not isinstance(structure, Structure):
             raise StructureError(
@@ -184,6 +194,8 @@ class Evaluator:
                 f"the model knows {', '.join(self.species)}, but the structure contains {', '.join(unknown)}. "
                 "Take a model trained on these species, or train one."
             )
+        if fault := unlearnt_state(structure, self._configs):
+            raise StructureError(fault)
 
     def __copy__(self) -> "Evaluator":
         return type(self)(self.networks, **asdict(self.settings))

@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_nbody.data import LabelledStructure
-from ase_nbody.data.statistics import atom_counts
+from ase_nbody.data.statistics import atom_counts, energies_per_atom
 
 _LEAST_OFFSET_EV_PER_ATOM = 0.01  # smaller ones may be errors of the model
 _LEAST_REDUCTION = 5.0  # of the mean absolute error
@@ -51,7 +51,7 @@ class EnergyZero:
 
 
 def find_energy_zero(data: Sequence[LabelledStructure], predicted: Sequence[LabelledStructure]) -> EnergyZero | None:
-    """Fit the constants to reference minus predicted energies by least squares.
+    """Fit the constants to reference minus predicted energies (see ``energies_per_atom``).
 
     Args:
         data: structures with reference energies in eV.
@@ -67,7 +67,7 @@ def find_energy_zero(data: Sequence[LabelledStructure], predicted: Sequence[Labe
     elements = sorted({number for frame, _ in known for number in frame.structure.numbers.tolist()})
     counts = atom_counts([frame for frame, _ in known], elements)
     differences = np.array([frame.energy - model.energy for frame, model in known])
-    constants, _, rank, _ = np.linalg.lstsq(counts, differences, rcond=None)
+    constants, determined = energies_per_atom(counts, differences)
     sizes, rest = counts.sum(1), differences - counts @ constants
     offset = float(np.mean(counts @ constants / sizes))
     before, after = np.abs(differences / sizes).mean(), np.abs(rest / sizes).mean()
@@ -75,7 +75,7 @@ def find_energy_zero(data: Sequence[LabelledStructure], predicted: Sequence[Labe
         return None
     named = {chemical_symbols[number]: float(value) for number, value in zip(elements, constants, strict=True)}
     errors = {"energy": _measures(rest), "energy_per_atom": _measures(rest / sizes)}
-    return EnergyZero(named, bool(rank == len(elements)), offset, errors)
+    return EnergyZero(named, determined, offset, errors)
 
 
 def _measures(error: NDArray[np.float64]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ase_nbody.dynamics.files import FolderInUse, FolderLock, ResumeError, remove_leftovers
 from ase_nbody.files.archive import ModelFileError, read_card
 from ase_nbody.files.writing import write_whole
-from ase_nbody.training.config import ConfigError, TrainingConfig, differences
+from ase_nbody.training.config import ConfigError, TrainingConfig, as_begun, differences
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.splits import require_own_frames
 
@@ -123,7 +123,8 @@ def examine_folder(
         own: the kinds of runs in the folder (see ``runs_in``) that belong to this one.
 
     Returns:
-        The configuration, with the number of epochs of the run that is continued if it gives none.
+        The configuration, with the number of epochs of the run that is continued if it gives none, and with what else
+        it leaves open (see ``as_begun``).
 
     Raises:
         ConfigError: the folder holds another run or a finished one, or files of the user under names that a run writes.
@@ -132,6 +133,7 @@ def examine_folder(
     require_own_frames(config)
     if resume and begun:
         before = TrainingConfig.as_written(output / CONFIG_NAME)
+        config = as_begun(config, before)
         epochs = before.training.epochs or _epochs_of(output / MODEL_NAME)
         if config.training.epochs is None:
             config = with_epochs(config, epochs)

@@ -1,14 +1,13 @@
 """The network that a training begins with: a new one, or a trained one that is to learn from other data.
 
-A trained network keeps its function: its architecture, scale and weights stay as they are, and so do its isolated-atom
-energies, unless the configuration gives others or lets them be fitted to the data. A species that it does not know gets
-a row of its own in each table of species: the mean of the rows that are there. Its embedding also gets a random
-deviation, so that several new species differ. The closest distance of each pair is the smaller one of the old and the
+A trained network keeps its function: its architecture, scale and weights stay as they are. Its isolated-atom energies
+move to the zero of the data, unless the configuration gives others. A species that it does not know gets a row of its
+own in each table of species: the mean of the rows that are there. Its embedding also gets a random deviation, so that
+several new species differ. The closest distance of each pair is the smaller one of the old and the
 new data, and the network covers the surroundings of both. Outputs that the network lacks get new heads.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from ase_nbody.files.room import require_room
 from ase_nbody.network.config import LevelConfig, NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, FreezeConfig, TrainingConfig
-from ase_nbody.training.folder import pretraining_folder
+from ase_nbody.training.electronic_states import states_of
 from ase_nbody.training.isolated_atoms import (
     fitted_species,
     refuse_impossible_cohesion,
@@ -30,6 +29,7 @@ from ase_nbody.training.isolated_atoms import (
     shift_to_data,
 )
 from ase_nbody.training.splits import species_of
+from ase_nbody.training.start import starts_from_pretraining
 from ase_nbody.training.two_zeros import refuse_impossible_gap
 
 _EMBEDDING_DEVIATION = 0.3  # of new species from the mean, relative to the size of the embeddings of a new network
@@ -51,7 +51,7 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure],
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        make_network = _new_network if config.network.start_from is None else _network_from_model
+        make_network = _network_from_model if config.network.has_start else _new_network
         network = make_network(config, training, members)
     network = network.to(getattr(torch, config.training.dtype)).requires_grad_(True)
     return _freeze(network, config.network.freeze)
@@ -85,6 +85,7 @@ def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], 
             coverage=statistics.coverage,
             densest=_densest(config.network.fading, training, config.network.levels),
             embedded_atom=potential,
+            **states_of(config.network, None, training),
         )
     except ValidationError as error:
         raise ConfigError(f"the network cannot be that of the configuration: {_reason(error)}") from error
@@ -115,7 +116,8 @@ def _network_from_model(
     before = members[config.training.seed % len(members)]
     _require_shared_species(config, before.config, training)
     given, reach = config.data.isolated_atom_energies, before.config.reach
-    known = energies_of_isolated_atoms(training, reach) | before.config.isolated_atom_energies
+    of_data, of_model = energies_of_isolated_atoms(training, reach), before.config.isolated_atom_energies
+    known = of_model | of_data if given == "fit" else of_data | of_model
     known |= given if isinstance(given, dict) else {}
     statistics = measure(training, before.config.levels, dict.fromkeys(species_of(training), 0.0))
     species = {*before.config.species, *statistics.species}
@@ -129,6 +131,7 @@ def _network_from_model(
         "densest": _denser(
             before.config.densest, _densest(bool(before.config.densest), training, before.config.levels)
         ),
+        **states_of(config.network, before.config, training),
     }
     try:
         found = NBodyConfig.model_validate(content)
@@ -144,7 +147,8 @@ def _network_from_model(
         refuse_impossible_cohesion(after.config.isolated_atom_energies, training, given=True)
     if not starts_from_pretraining(config):
         name = str(config.network.start_from)
-        refuse_other_zero(after, training, name, given if isinstance(given, dict) else None)
+        given_energies = given if isinstance(given, dict) else None
+        refuse_other_zero(after, training, name, given_energies, of_data if given == "fit" else None)
     return after
 
 
@@ -159,18 +163,12 @@ def _require_shared_species(config: TrainingConfig, before: NBodyConfig, trainin
 
 def species_with_fitted_energies(config: TrainingConfig, training: Sequence[LabelledStructure]) -> list[str]:
     """Symbols of the species whose isolated-atom energies are fitted to the training frames."""
-    if config.network.start_from is None:
+    if not config.network.has_start:
         known, reach = None, sum(level.radius for level in config.network.levels)
     else:
-        before = load_members(config.network.start_from)[0].config
+        before = load_members(str(config.network.start_from))[0].config
         known, reach = before.isolated_atom_energies, before.reach
     return fitted_species(training, known, config.data.isolated_atom_energies, reach)
-
-
-def starts_from_pretraining(config: TrainingConfig) -> bool:
-    """Whether the network starts from the pretraining of the same run."""
-    start = config.network.start_from
-    return start is not None and Path(start).parent == pretraining_folder(Path(config.output))
 
 
 def _reason(error: ValidationError) -> str:

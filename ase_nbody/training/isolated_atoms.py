@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
-from ase_nbody.data.statistics import atom_counts
+from ase_nbody.data.statistics import atom_counts, energies_per_atom
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.nn.species import IsolatedAtoms
 from ase_nbody.training.evaluation import predict
@@ -28,7 +28,11 @@ _MAX_FRAMES = 1000  # are evaluated to find the zero
 
 
 def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], free: Sequence[str]) -> None:
-    """Fit isolated-atom energies of a trained network to the data: E0 + correction of least norm, in place.
+    """Move a trained network to the zero of the data, in place.
+
+    The isolated-atom energies of the species that are ``free`` become E0_z + c_z. The correction c is what the data
+    determine of E_data - E_model, the one of least norm (see ``energies_per_atom``). Species that are new to the
+    network come first and alone: they lack total energies, where the others differ as two theories do.
 
     Args:
         network: the network, with all species of the data.
@@ -38,17 +42,23 @@ def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], 
     frames = _frames_that_tell(training)
     if not (free and frames):
         return
-    counts = atom_counts(frames, [atomic_numbers[symbol] for symbol in free])
-    correction = np.linalg.lstsq(counts, _differences(frames, predict(network, frames)), rcond=None)[0]
-    energies = dict(network.config.isolated_atom_energies)
-    for symbol, value in zip(free, correction, strict=True):
-        energies[symbol] = energies.get(symbol, 0.0) + float(value)
+    energies, differences = dict(network.config.isolated_atom_energies), _differences(frames, predict(network, frames))
+    for species in filter(None, ([symbol for symbol in free if symbol not in energies], free)):
+        counts = atom_counts(frames, [atomic_numbers[symbol] for symbol in species])
+        correction, _ = energies_per_atom(counts, differences)
+        differences = differences - counts @ correction
+        for symbol, value in zip(species, correction, strict=True):
+            energies[symbol] = energies.get(symbol, 0.0) + float(value)
     network.config = network.config.model_copy(update={"isolated_atom_energies": energies})
     network.isolated_atoms = IsolatedAtoms(network.config.species, energies)
 
 
 def refuse_other_zero(
-    network: NBodyNetwork, training: Sequence[LabelledStructure], name: str, given: Mapping[str, float] | None
+    network: NBodyNetwork,
+    training: Sequence[LabelledStructure],
+    name: str,
+    given: Mapping[str, float] | None,
+    of_data: Mapping[str, float] | None = None,
 ) -> None:
     """Refuse data whose energies have another zero than a trained network's: they would wipe out what it has learnt.
 
@@ -57,6 +67,7 @@ def refuse_other_zero(
         training: the training frames.
         name: name of the model that it starts from.
         given: isolated-atom energies in eV that the user gave; a larger difference is allowed then.
+        of_data: those of isolated atoms in the data, if the network has taken them over; the same is allowed.
 
     Raises:
         DataError: the data differ from the predictions by the same energy per atom in most frames, or by two.
@@ -69,13 +80,15 @@ def refuse_other_zero(
     per_atom = _differences(frames, predicted) / np.array([len(frame.structure) for frame in frames])
     offset = float(np.median(per_atom))
     deviation = float(np.median(np.abs(per_atom - offset)))
-    allowed = _MAX_OFFSET_IF_GIVEN_EV_PER_ATOM if given else _MAX_OFFSET_EV_PER_ATOM
+    allowed = _MAX_OFFSET_IF_GIVEN_EV_PER_ATOM if given or of_data else _MAX_OFFSET_EV_PER_ATOM
     if abs(offset) > max(allowed, min(_LEAST_OFFSET_IN_DEVIATIONS * deviation, _MAX_COHESION_EV_PER_ATOM)):
-        remedy = (
-            "Correct data.isolated_atom_energies or set it to fit."
-            if given
-            else ("Set data.isolated_atom_energies: fit, or give them.")
-        )
+        remedy = "Set data.isolated_atom_energies: fit, or give them."
+        if given or of_data:
+            remedy = (
+                "Correct data.isolated_atom_energies or set it to fit."
+                if given
+                else "Correct the energies of the isolated atoms in the data, or remove these frames."
+            )
         raise DataError(
             f"the energies of the data differ by {offset:.4g} eV per atom from those that {name} predicts (allowed: "
             f"{allowed:g}): they come from another theory or have another unit. {remedy}"
@@ -134,10 +147,9 @@ def fitted_species(
         given: ``data.isolated_atom_energies``.
         reach: distance in Angstrom beyond which images of an atom do not count (see ``Structure.is_isolated_atom``).
     """
-    there: set[str] = set()
-    if known is None or given != "fit":
-        there = {*(known or ()), *energies_of_isolated_atoms(training, reach)}
-        there |= {*given} if isinstance(given, Mapping) else set()
+    there = {*energies_of_isolated_atoms(training, reach)}
+    if given != "fit":
+        there |= {*(known or ()), *(given or ())}
     return sorted(species_of(training) - there, key=chemical_symbols.index)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ase_nbody.data import LabelledStructure
+from ase_nbody.electrons import lowest_multiplicity
 from ase_nbody.text import count_of
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.loss import unit_of
@@ -42,9 +43,8 @@ def model_card(
         "training": config.training.model_dump(mode="json"),
         "example": _example(frames["training"], with_labels=any(level.is_labelled for level in config.network.levels)),
     }
-    start = config.network.start_from
-    if start is not None:
-        card["started from"] = f"{Path(start).name}, {origin.digests['network.start_from']}"
+    if config.network.has_start:
+        card["started from"] = f"{Path(str(config.network.start_from)).name}, {origin.digests['network.start_from']}"
     return card
 
 
@@ -67,8 +67,8 @@ def _example(training: Sequence[LabelledStructure], *, with_labels: bool) -> dic
     """A structure that shows what the model is for, as JSON, or None if all structures are too large for a card.
 
     It is the training structure with the most species and, among those, the one whose largest force is smallest; an
-    isolated atom only if there is nothing else. Its labels are there if the network needs them: earlier releases do not
-    know them.
+    isolated atom only if there is nothing else. Its labels are there if the network needs them, and its spin if it is
+    not the lowest: earlier releases do not know them.
     """
 
     def rank(frame: LabelledStructure) -> tuple[bool, int, float]:
@@ -82,9 +82,12 @@ def _example(training: Sequence[LabelledStructure], *, with_labels: bool) -> dic
     structure = chosen.structure
     charge = {"charge": structure.charge} if structure.charge else {}
     labels = {"labels": structure.labels.tolist()} if with_labels and structure.labels is not None else {}
+    has_spin = structure.spin_multiplicity != lowest_multiplicity(structure.electrons)
+    spin = {"multiplicity": structure.multiplicity} if has_spin else {}
     return (
         charge
         | labels
+        | spin
         | {
             "numbers": structure.numbers.tolist(),
             "positions": structure.positions.round(6).tolist(),

@@ -36,8 +36,8 @@ class Origin:
                 joined, single = sha256_of_files(sources)
                 digests |= {f"{name}.{number}": digest for number, digest in enumerate(single)}
                 digests[name] = joined
-        if config.network.start_from is not None:
-            digests["network.start_from"] = read_card(config.network.start_from)["checksum"]
+        if config.network.has_start:
+            digests["network.start_from"] = read_card(str(config.network.start_from))["checksum"]
         return cls(digests)
 
     def in_training_and_validation(self) -> bool:

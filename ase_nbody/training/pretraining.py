@@ -181,7 +181,7 @@ def _first_stage(config: TrainingConfig, options: PretrainingConfig) -> Training
             "memory": config.data.memory,
             "workers": config.data.workers,
         },
-        "network": config.network.model_dump(),
+        "network": config.network.model_dump() | {"start_from": None},
         "training": config.training.model_dump() | training | {"batch_atoms": None, "second_stage": None},
         "card": {"source": str(options), "theory": options.method},
         "report": False,
@@ -193,7 +193,8 @@ def _first_stage(config: TrainingConfig, options: PretrainingConfig) -> Training
 def _main_stage(config: TrainingConfig, options: PretrainingConfig) -> TrainingConfig:
     """The training on the data, which starts from the model of the pretraining."""
     model = pretraining_folder(Path(config.output)) / MODEL_NAME
-    start = ArchitectureConfig(start_from=str(model), freeze=config.network.freeze)
+    kept = {name: getattr(config.network, name) for name in ("freeze", "total_charges", "multiplicities")}
+    start = ArchitectureConfig(start_from=str(model), **kept)
     network = with_shape_of_start(start, model.parent) if model.is_file() else start
     card = config.card | {"pretrained on": str(options)}
     return config.model_copy(update={"network": network, "card": card, "pretraining": None})

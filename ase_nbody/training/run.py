@@ -16,6 +16,7 @@ from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.electronic_states import require_learnt_states
 from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import (
     MODEL_NAME,
@@ -32,7 +33,7 @@ from ase_nbody.training.loaders import Done, make_loader
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.model_card import model_card, with_test_errors
 from ase_nbody.training.module import NBodyTraining
-from ase_nbody.training.origin import Origin, require_unchanged, stamps
+from ase_nbody.training.origin import Origin, Stamp, require_unchanged, stamps
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.recovery import TrainingDiverged
 from ase_nbody.training.report import write_report
@@ -44,10 +45,12 @@ from ase_nbody.training.splits import (
     remove_frames,
     require_known_species,
 )
+from ase_nbody.training.start import starts_from_pretraining, with_start
 from ase_nbody.training.trainer import make_trainer, without_hints
 from ase_nbody.undisturbed import undisturbed
 
-_DEFAULT_STEPS = 9_000  # steps of the optimiser, if the configuration gives no number of epochs
+# Steps of the optimiser, if the configuration gives no number of epochs: of a new network, and of one with a start
+_DEFAULT_STEPS, _DEFAULT_STEPS_WITH_START = 9_000, 4_000
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
 
 Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validation" and "test"
@@ -107,9 +110,14 @@ def train_in_own_folder(
 
     _say(console, f"Reading {file_names(config.data.train)}")
     found: list[Found] = []
-    frames, origin = _read(config, split_rule(last_checkpoint(output)), found.append)
+    frames, before = _read(config, split_rule(last_checkpoint(output)), found.append)
     for file in found:
         _say(console, str(file))
+    if not begun:
+        config, said = with_start(config, frames)
+        _say(console, *filter(None, [said]))
+    origin = Origin.of(config)
+    require_unchanged(before, config)
     origin.require_same(checkpoint.get("digests", {}), config)
     if not begun:
         _say(console, *said_of_shared_frames(frames, one_file=origin.in_training_and_validation()))
@@ -120,12 +128,16 @@ def train_in_own_folder(
     _require_epochs_to_come(config, checkpoint)
     network = build_network(config, frames["training"], members)
     require_known_species(config, network.config.species, frames)
+    require_learnt_states(network.config, frames)
     for name in ("validation", "test"):
         require_parts(frames[name], network.config.layout, f"{name} data")
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames, fitted))
-    _say(console, *said_of_fitted_energies(fitted, network.config.species, frames))
+    corrected = (
+        fitted if config.network.has_start else network.config.species
+    )  # those of the model stay energies of atoms
+    _say(console, *said_of_fitted_energies(fitted, corrected, frames))
     if not processes.rank:
         if (aside := set_model_aside(output)) is not None:
             _say(console, f"The model of the finished run is {aside.name} now")
@@ -148,19 +160,17 @@ def train_in_own_folder(
     return _write_model(network, module.errors, frames, origin, config, console)
 
 
-def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, Origin]:
-    """All frames, split by this rule, and the digests of the files that they were read from."""
+def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, list[Stamp]]:
+    """All frames, split by this rule, and the stamps of the files before they were read."""
     before = stamps(config)
     training, validation = read_splits(config, rule, tell)
     test = read_sources(config, "test", tell) if config.data.test else []
-    origin = Origin.of(config)
-    require_unchanged(before, config)
-    return {"training": training, "validation": validation, "test": test}, origin
+    return {"training": training, "validation": validation, "test": test}, before
 
 
 def _refuse_earlier_fit(config: TrainingConfig, fitted: Sequence[str], checkpoint: Mapping[str, Any]) -> None:
     """Refuse to resume a fine-tuning whose isolated-atom energies an earlier release fitted to the whole energies."""
-    fits = config.network.start_from is not None and fitted
+    fits = config.network.has_start and fitted
     if fits and checkpoint and "data.train.0" not in checkpoint.get("digests", {}):
         raise ConfigError(
             f"the run in {config.output} began with a release that fitted the isolated-atom energies without the "
@@ -175,7 +185,9 @@ def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStru
         steps_per_epoch = max(1, len(training) // options.batch_size)
     else:
         steps_per_epoch = -(-sum(len(frame.structure) for frame in training) // options.batch_atoms)  # rounded up
-    default = min(max(_DEFAULT_STEPS // steps_per_epoch, _MIN_DEFAULT_EPOCHS), _MAX_DEFAULT_EPOCHS)
+    from_model = config.network.has_start and not starts_from_pretraining(config)
+    steps = _DEFAULT_STEPS_WITH_START if from_model else _DEFAULT_STEPS
+    default = min(max(steps // steps_per_epoch, _MIN_DEFAULT_EPOCHS), _MAX_DEFAULT_EPOCHS)
     return with_epochs(config, options.epochs or default)
 
 

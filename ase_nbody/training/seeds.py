@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ase_nbody.files.archive import load_members, load_model
+from ase_nbody.data import LabelledStructure
+from ase_nbody.files.archive import load_members, load_model, shipped_models
 from ase_nbody.files.committee import pack_models
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.config.start import general_model
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.folder import (
     CONFIG_NAME,
@@ -34,8 +36,9 @@ from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.report import write_report
 from ase_nbody.training.run import said_if_it_fails
-from ase_nbody.training.splits import read_sources, read_splits, remove_frames, species_of
+from ase_nbody.training.splits import SPLIT_RULE, read_sources, read_splits, remove_frames, species_of
 from ase_nbody.training.spread import members_table, spread_calibration, spread_table
+from ase_nbody.training.start import with_start
 from ase_nbody.undisturbed import undisturbed
 
 
@@ -61,7 +64,8 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
         raise ConfigError("a committee is trained by one process; start torchrun without --seeds, once for each seed")
     console = console or Console()
     output = Path(config.output)
-    examine_folder(output, config, begun="committee" in runs_in(output), resume=resume, own=("committee",))
+    begun = "committee" in runs_in(output)
+    config = examine_folder(output, config, begun=begun, resume=resume, own=("committee",))
     with only_run_in(output):
         return _train_members(config, size, resume, console)
 
@@ -69,6 +73,10 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
 def _train_members(config: TrainingConfig, size: int, resume: bool, console: Console) -> Path:
     """Train the members, pack them, and write the table and the report of the whole."""
     output, begun = Path(config.output), "committee" in runs_in(Path(config.output))
+    if not begun:
+        config, said = with_start(config, _frames(config) if general_model(config) in shipped_models() else {})
+        if said:
+            console.print(plain(said), soft_wrap=True)
     planned = [_member_config(config, config.training.seed + number) for number in range(size)]
     _require_same_data(config, planned)
     _require_different_members(config, planned)
@@ -83,9 +91,7 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
     set_model_aside(output)
     write_config(with_epochs(config, epochs))
     networks = [load_model(folder / MODEL_NAME) for folder in folders]
-    splits = read_splits(config, split_rule(last_checkpoint(folders[0])))
-    frames = dict(zip(("training", "validation"), splits, strict=True))
-    frames["test"] = read_sources(config, "test") if config.data.test else []
+    frames = _frames(config, split_rule(last_checkpoint(folders[0])))
     judged = [name for name in ("validation", "test") if frames[name]]
     errors = {name: evaluate_model(networks, frames[name]) for name in judged}
     card = {f"{name} errors": with_units(errors[name]) for name in judged}
@@ -102,6 +108,13 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
             console.print(plain(f"Wrote {report}"), soft_wrap=True)
     remove_frames(config)
     return path
+
+
+def _frames(config: TrainingConfig, rule: int = SPLIT_RULE) -> dict[str, Sequence[LabelledStructure]]:
+    """All frames under ``training``, ``validation`` and ``test``, split by this rule."""
+    training, validation = read_splits(config, rule)
+    test = read_sources(config, "test") if config.data.test else []
+    return {"training": training, "validation": validation, "test": test}
 
 
 def _require_same_data(config: TrainingConfig, members: Sequence[TrainingConfig]) -> None:
@@ -123,9 +136,9 @@ def _require_different_members(config: TrainingConfig, members: Sequence[Trainin
     Raises:
         ConfigError: two members would be equal; the message says what makes them differ.
     """
-    start = config.network.start_from
-    if start is None:
+    if not config.network.has_start:
         return
+    start = str(config.network.start_from)
     networks = load_members(start)
     frames = read_splits(config)[0]
     options, species = config.training, species_of(frames)

@@ -48,6 +48,8 @@ class WorstFrame:
             atoms.info |= {"source": frame.source.path, "source_frame": frame.source.frame}
         if structure.charge:
             atoms.info["charge"] = structure.charge
+        if structure.multiplicity is not None:
+            atoms.info["spin_multiplicity"] = structure.multiplicity
         atoms.arrays["predicted_forces"] = self.predicted.forces
         return atoms
 

@@ -55,20 +55,15 @@ ase.io.write(folder / "test.extxyz", sample(5 if short else 100, seed=1))
 # %%
 # ## With and without the start
 #
-# Two things differ from a new training. Energies of the two theories have different zeros, by electronvolts for each
-# atom, so `isolated_atom_energies: fit` shifts the model to the new data. And the learning rates are lower, because
-# the weights are good already. The old levels stay free here. `network.freeze` holds some of them, which is faster
-# and rarely better.
+# Energies of the two theories have different zeros, by electronvolts for each atom: the isolated-atom energies of the
+# model move to the zero of the new data. The learning rates are lower than those of a new training, because the weights
+# are good already. Both are the defaults of a training that starts from a model. The old levels stay free here.
+# `network.freeze` holds some of them, which is faster and rarely better.
 common = ["data.validation=10" if not short else "data.validation=4"]
 common += ["training.epochs=1", "training.compile=false"] if short else ["training.epochs=200"]
 settings = {
-    "new": [],
-    "fine_tuned": [
-        "network.start_from=ethanol",
-        "data.isolated_atom_energies=fit",
-        "training.muon_rate=0.002",
-        "training.adam_rate=0.002",
-    ],
+    "new": ["network.start_from=none"],
+    "fine_tuned": ["network.start_from=ethanol"],
 }
 test = read_labelled(folder / "test.extxyz")
 for name, entries in settings.items():

@@ -29,6 +29,16 @@ def test_a_card_need_not_have_one(card):
     assert example_structure(card) is None
 
 
+def test_a_spin_is_read_and_reaches_the_atoms():
+    oxygen = example(ase.Atoms("O2", [[0, 0, 0], [0, 0, 1.2]]), multiplicity=3)
+    found = example_structure({"example": oxygen})
+    assert found.multiplicity == 3
+    assert found.to_atoms().info == {"spin_multiplicity": 3}
+    for wrong in (0, 1.0, True, "3", 10**9):
+        with pytest.raises(ModelFileError, match=r"'example.multiplicity' .* an integer from 1 to 1000"):
+            example_structure({"example": oxygen | {"multiplicity": wrong}})
+
+
 def test_whole_numbers_are_numbers():
     found = example_structure({"example": example(positions=[[0, 0, 0], [1, 0, 0], [0, 1, 0]])})
     assert found.positions.dtype == np.float64

@@ -216,6 +216,9 @@ def test_the_training_begins_with_the_pretrained_weights(configure, tmp_path):
     content = yaml.safe_load((tmp_path / "config.yaml").read_text())
     del content["pretraining"], content["network"]["levels"]
     content["network"]["start_from"] = f"{config.output}/pretraining/model.nbody"
+    # A pretraining has the zero of the data already, and the rates of a new network.
+    content["data"]["isolated_atom_energies"] = first.config.isolated_atom_energies
+    content["training"] |= {"muon_rate": 0.005, "adam_rate": 0.005}
     content["output"] = "by_hand"
     (tmp_path / "by_hand.yaml").write_text(yaml.safe_dump(content))
     assert same(load_model(path), load_model(train(TrainingConfig.from_yaml(tmp_path / "by_hand.yaml"))))

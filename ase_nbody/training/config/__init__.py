@@ -4,6 +4,7 @@ from ase_nbody.training.config.architecture import ArchitectureConfig, FreezeCon
 from ase_nbody.training.config.data import DataConfig, KeysConfig, SourceConfig
 from ase_nbody.training.config.differences import differences
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig, SecondStage
+from ase_nbody.training.config.start import as_begun
 from ase_nbody.training.config.strict import ConfigError
 from ase_nbody.training.config.training import TrainingConfig
 
@@ -18,6 +19,7 @@ __all__ = [
     "SecondStage",
     "SourceConfig",
     "TrainingConfig",
+    "as_begun",
     "differences",
     "with_shape_of_start",
 ]

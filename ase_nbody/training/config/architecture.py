@@ -8,8 +8,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ase_nbody.files.archive import find_model, load_members, shipped_models
 from ase_nbody.network.config import MAX_LEVELS, LevelConfig, Outputs
+from ase_nbody.network.electronic_states import Multiplicities, TotalCharges
 from ase_nbody.training.config.paths import absolute_file
 from ase_nbody.training.config.strict import ConfigError, Strict
+
+AUTO = "auto"  # the general model where it suits, or nothing
 
 
 class FreezeConfig(Strict):
@@ -29,6 +32,11 @@ def _list_as_levels(given: Any) -> Any:
     if not isinstance(given, list | tuple | dict | FreezeConfig):
         raise ValueError("should be a list of the numbers of levels, such as [1]")
     return {"levels": given} if isinstance(given, list | tuple) else given
+
+
+def _none_as_nothing(given: Any) -> Any:
+    """``none`` says what an entry without a value says."""
+    return None if given == "none" else given
 
 
 def _levels_that_count(levels: tuple[LevelConfig, ...]) -> tuple[LevelConfig, ...]:
@@ -54,7 +62,13 @@ class ArchitectureConfig(Strict):
         outputs: what the network predicts besides the energy: ``charges`` stands for the partial charges and the
             dipole moments of molecules. A network that starts from a model keeps the outputs of the model and gets new
             heads for all others.
-        start_from: a shipped model or a model file, whose weights and shape the network takes over. Species that the
+        total_charges: total charges in e that the data have, such as ``[0]``. The model refuses all others. Default: it
+            takes any charge, with a warning that it does not look at it; and if it starts from a model that refuses
+            some, those of the data.
+        multiplicities: spin multiplicities 2S + 1 that the data have, ``[1]`` for closed shells. The model refuses all
+            others, and with ``[1]`` an odd number of electrons too. Default: as for ``total_charges``.
+        start_from: a shipped model or a model file, whose weights and shape the network takes over; ``none``; or
+            ``auto``: the general model that suits the data, if there is one (see ``training.start``). Species that the
             model lacks are added. In a committee, ``training.seed`` modulo the number of members selects the member.
         freeze: which weights of that model are frozen. A list such as ``[1]`` gives the numbers of levels.
     """
@@ -67,8 +81,15 @@ class ArchitectureConfig(Strict):
     embedded_atom: bool = False
     fading: bool = False
     outputs: Outputs = ()
-    start_from: str | None = None
+    total_charges: TotalCharges | None = None
+    multiplicities: Multiplicities | None = None
+    start_from: Annotated[str | None, BeforeValidator(_none_as_nothing)] = AUTO
     freeze: Annotated[FreezeConfig, BeforeValidator(_list_as_levels)] = FreezeConfig()
+
+    @property
+    def has_start(self) -> bool:
+        """Whether the network starts from a model that is known."""
+        return self.start_from not in (None, AUTO)
 
 
 def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> ArchitectureConfig:
@@ -82,9 +103,9 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
         ConfigError: an entry differs from the shape of the model.
         FileNotFoundError, ModelFileError: there is no such model, or it cannot be read.
     """
-    if network.start_from is None:
-        return network
     start = network.start_from
+    if start is None or start == AUTO:
+        return network
     start = start if start in shipped_models() else str(find_model(absolute_file(start, folder)))
     model, *_ = load_members(start)  # the members of a committee have the same shape
     compared = {

@@ -62,8 +62,9 @@ class DataConfig(Strict):
             a tenth of the frames, but at most 50. Isolated atoms and the only frame of a species are not held out.
         test: files in the same form. The model is evaluated on them once, after the training, for the model card.
         keys: names of the labels in all files.
-        isolated_atom_energies: energy of the isolated atom of each species in eV, or ``fit``, which fits them to the
-            data. By default they come from the model that ``network.start_from`` names; without one, they are fitted.
+        isolated_atom_energies: energy of the isolated atom of each species in eV; or ``fit``, the default, which takes
+            those of isolated atoms in the data and fits the others to the energies. If the network starts from a model,
+            they are the model's plus a correction, which is fitted (see ``ase_nbody.data.statistics``).
         seed: seed of the random split into training and validation frames.
         workers: number of processes that make neighbour tables. The result does not depend on it.
         memory: memory in GiB for structures and neighbour tables. Files that are too large are copied to the output

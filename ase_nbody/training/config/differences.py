@@ -39,7 +39,7 @@ def _entries(config: TrainingConfig) -> Iterator[tuple[str, Any]]:
         sources = getattr(config.data, name)
         if isinstance(sources, tuple):
             content["data"][name] = [source.model_dump(exclude={"path"}) for source in sources]
-    content["network"]["start_from"] = None if config.network.start_from is None else "a model"
+    content["network"]["start_from"] = "a model" if config.network.has_start else config.network.start_from
     yield from _leaves(content, "")
 
 

@@ -19,6 +19,7 @@ from ase_nbody.training.config.strict import ConfigError
 _SOURCES = ("train", "validation", "test")
 _FOLDERS = (("output",), ("pretraining", "folder"))
 _MODEL = ("network", "start_from")
+_NO_MODELS = ("auto", "none")  # values of this entry that are no files
 
 
 def absolute_file(name: str, folder: Path) -> str:
@@ -110,4 +111,5 @@ def _rooted(steps: Sequence[str], value: Any, folder: Path) -> Any:
         return value
     if tuple(steps) in _FOLDERS:
         return absolute_folder(value, folder)
-    return value if tuple(steps) == _MODEL and value in shipped_models() else absolute_file(value, folder)
+    is_name = tuple(steps) == _MODEL and (value in _NO_MODELS or value in shipped_models())
+    return value if is_name else absolute_file(value, folder)

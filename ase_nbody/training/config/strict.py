@@ -26,10 +26,15 @@ def with_preset(content: dict[str, Any]) -> dict[str, Any]:
 
     An unknown preset is left for the validation to refuse.
     """
+    return _merge(preset_entries(content.get("preset")), content)
+
+
+def preset_entries(name: Any) -> dict[str, Any]:
+    """The entries of a preset; none if there is no such preset."""
     for file in (resources.files("ase_nbody.training") / "presets").iterdir():
-        if file.name == f"{content.get('preset')}.yaml":
-            return _merge(parse_yaml(file.read_text()), content)
-    return content
+        if file.name == f"{name}.yaml":
+            return dict(parse_yaml(file.read_text()))
+    return {}
 
 
 def _merge(defaults: Any, given: Any) -> Any:

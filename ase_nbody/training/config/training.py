@@ -116,7 +116,7 @@ class TrainingConfig(Strict):
         network = with_shape_of_start(config.network, folder)
         pretraining = config.pretraining
         if pretraining is not None:
-            if network.start_from is not None:
+            if network.has_start:
                 raise ConfigError(
                     f"{path}: pretraining and network.start_from exclude each other; leave out one of them"
                 )

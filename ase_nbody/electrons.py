@@ -1,0 +1,68 @@
+"""Total charge and spin of a structure, under the names that the calculators of ASE read them from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Entries of ``atoms.info``. "spin" is the multiplicity 2S + 1 for some programs (FAIRChem, MACE) and the number of
+# unpaired electrons 2S for others (PySCF, xtb).
+SPINS = ("spin", "total_spin")
+MULTIPLICITIES = ("spin_multiplicity", "multiplicity", "mult")
+UNPAIRED = ("unpaired_electrons", "n_unpaired", "unpaired", "uhf", "magmom", "total_magmom")
+OTHER_CHARGES = ("total_charge", "net_charge", "tot_charge", "q_tot")  # "charge" is the one that is read
+_ONE_ELECTRON = 0.5  # charges and moments are sums of numbers that were rounded; smaller sums mean none
+
+
+def multiplicity_of(info: Mapping[str, Any], moments: Any, electrons: float) -> int | None:
+    """The spin multiplicity 2S + 1 that is given, the highest if there are several; None if none is.
+
+    A number s named ``spin`` is 2S if s and the number of electrons are both odd or both even, and 2S + 1 otherwise:
+    the parity allows only one of the two. No spin, 0, stands for nothing where the number of electrons is odd.
+
+    Args:
+        info: ``atoms.info``. Values that are no number are passed over.
+        moments: initial magnetic moments in Bohr magnetons, (N,) or (N, 3), or None. A moment on any atom is a spin,
+            even if the moments sum to zero.
+        electrons: number of electrons.
+    """
+    is_odd, found = bool(round(electrons) % 2), []
+    for name in SPINS:
+        if (value := _whole(info.get(name))) is not None and (value or not is_odd):
+            found.append(abs(value) + 1 if bool(value % 2) == is_odd else abs(value))
+    found += [abs(value) for name in MULTIPLICITIES if (value := _whole(info.get(name)))]
+    found += [abs(value) + 1 for name in UNPAIRED if (value := _whole(info.get(name))) is not None]
+    if moments is not None:
+        lengths = np.abs(np.asarray(moments, dtype=np.float64)).reshape(len(moments), -1)
+        total = float(np.sqrt((lengths**2).sum(1)).sum())
+        found += [round(total) + 1] if _ONE_ELECTRON <= total < np.inf else []
+    return max(found, default=None)
+
+
+def lowest_multiplicity(electrons: float) -> int:
+    """The lowest spin multiplicity of a number of electrons: a singlet if it is even, a doublet if it is odd."""
+    return 1 + round(electrons) % 2
+
+
+def other_charge(info: Mapping[str, Any], charges: Sequence[float] | None) -> tuple[str, float] | None:
+    """A total charge in e that stands elsewhere than in ``atoms.info["charge"]``, and where; None if there is none.
+
+    Args:
+        info: ``atoms.info``. If it has a ``charge``, this one counts.
+        charges: initial charges of the atoms in e, or None. Their sum is the total charge for xtb and tblite.
+    """
+    if info.get("charge") is not None:
+        return None
+    for name in OTHER_CHARGES:
+        if value := _whole(info.get(name)):
+            return f"atoms.info[{name!r}]", value
+    total = 0.0 if charges is None else float(np.sum(charges))
+    return ("the initial charges of the atoms", total) if _ONE_ELECTRON <= abs(total) < np.inf else None
+
+
+def _whole(given: Any) -> int | None:
+    """One number, rounded; None for anything else."""
+    value = np.asarray(given)
+    if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+        return None
+    return round(float(value.item()))

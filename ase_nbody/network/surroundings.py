@@ -1,9 +1,9 @@
 """What surrounds each atom: which atoms are bonded to it, which are in contact, how densely its neighbours are packed.
 
 Two atoms count as bonded if their distance is below a factor times the sum of their covalent radii. They are in contact
-if they are no further apart than about the sum of their van der Waals radii (Alvarez, Dalton Trans. 42, 8617 (2013)), and
-neither bonded to each other nor to one atom in common. The density is a smooth number of neighbours, in which close ones
-count more:
+if they are about as close as the sum of their van der Waals radii (Alvarez, Dalton Trans. 42, 8617 (2013)) or closer, but
+neither bonded to each other nor to one atom in common. The density is a smooth number of neighbours; close ones count
+more:
 
     rho_i = sum_j (1 - (r_ij / R)^2)^3,   r_ij < R
 

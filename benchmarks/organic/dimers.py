@@ -102,7 +102,7 @@ def rows(groups: NDArray, titles: Sequence[str], reference: NDArray, methods: Se
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--data", type=Path, required=True, help="dimers with interaction_energy, as extended XYZ")
     parser.add_argument("--xtb", type=Path, help="file for the interaction energies of GFN2-xTB (.npy)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take only every Nth dimer of the file")

@@ -1,7 +1,7 @@
 """What surrounds each atom: which atoms are bonded to it, which are in contact, how densely its neighbours are packed.
 
 Two atoms count as bonded if their distance is below a factor times the sum of their covalent radii. They are in contact
-if they are about as close as the sum of their van der Waals radii (Alvarez, Dalton Trans. 42, 8617 (2013)) or closer, but
+if they are not much farther apart than the sum of their van der Waals radii (Alvarez, Dalton Trans. 42, 8617, 2013) and
 neither bonded to each other nor to one atom in common. The density is a smooth number of neighbours; close ones count
 more:
 

@@ -37,7 +37,7 @@ _SKIN_ANGSTROM = 0.8
 class CoverageWatch:
     """Warns once about the first atom that is bonded, or packed, unlike every atom of its kind in the training data.
 
-    It also warns of two atoms in contact whose elements never were in the training data. Composition alone is no reason.
+    It also warns of two atoms in contact whose elements never were in the training data. Composition is no reason.
     If the user has made the warning an error, it is raised for every such structure.
 
     Args:

@@ -63,14 +63,14 @@ def contacts(numbers: NDArray[np.int64], near: Pairs, bonds: Pairs, wanted: NDAr
         return {*map(tuple, np.column_stack([bonds.second[own], bonds.shift[own]]).astype(int).tolist())}
 
     for index in np.flatnonzero(wanted[numbers[near.first], numbers[near.second]]).tolist():
-        other, *shift = int(near.second[index]), *near.shift[index].astype(int).tolist()
+        shift = near.shift[index].astype(int).tolist()
         around = bonded_to(int(near.first[index]))
         beyond = {
             (last, *(a + b for a, b in zip(first_step, second_step, strict=True)))
             for middle, *first_step in around
             for last, *second_step in bonded_to(middle)
         }
-        if (other, *shift) not in around | beyond:
+        if (int(near.second[index]), *shift) not in around | beyond:
             yield index
 
 

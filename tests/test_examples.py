@@ -103,6 +103,29 @@ def test_silicon(run: Run) -> None:
     assert numbers("Mean lattice constant: # +- # Angstrom", printed)[0] == pytest.approx(5.47, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("model", "molecules"), [("aspirin", ["aspirin"]), ("organic", ["aspirin", "caffeine", "alanine_dipeptide"])]
+)
+def test_organic_molecules(model: str, molecules: list[str]) -> None:
+    """They relax from geometries of RDKit, and keep together for some steps."""
+    if model not in shipped_models():
+        pytest.skip(f"the model {model!r} is not shipped")
+    script = SCRIPTS.parent / "organic" / "molecules.py"
+    command = [sys.executable, "-W", "error", script, *molecules, "--model", model, "--ps", "0.02"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    printed = " ".join(done.stdout.split())
+    for molecule in molecules:
+        gained, temperature, force = numbers(
+            f"{molecule}: relaxed, # eV below RDKit's geometry. 0.02 ps: mean temperature # K, largest force # eV/Ang",
+            printed,
+        )
+        assert 0 < gained < 3
+        assert 50 < temperature < 900
+        assert force < 30
+
+
 def test_elastic_constants_of_a_known_potential(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tersoff's silicon: H. Balamane et al., Phys. Rev. B 46, 2250 (1992), its internal strain included."""
     monkeypatch.syspath_prepend(SCRIPTS)

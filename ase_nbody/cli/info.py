@@ -67,6 +67,12 @@ def _covered(coverage: Coverage | None) -> dict[str, Any]:
         return {}
     return {
         "bonded to": {symbol: [formula or "none" for formula in found] for symbol, found in coverage.bonded.items()},
+        "pairs never bonded": ", ".join(coverage.missing(coverage.bonds)) or "none",
+        **(
+            {}
+            if coverage.contacts is None
+            else {"pairs never in contact": ", ".join(coverage.missing(coverage.contacts)) or "none"}
+        ),
         "density of neighbours": {symbol: f"{low:g} to {high:g}" for symbol, (low, high) in coverage.densities.items()},
     }
 

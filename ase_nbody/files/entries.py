@@ -52,7 +52,7 @@ class Feature:
     """An optional part of the format. A file that uses it holds all of the keys and entries below, any other none.
 
     Attributes:
-        config: keys that it adds to the entry ``config``.
+        config: keys that it adds to the entry ``config``, or to the ``coverage`` there.
         levels: keys that it adds to the levels that use it, in the entry ``config``; at least one level does.
         entries: entries that it adds to the file, with their types.
     """
@@ -65,6 +65,7 @@ class Feature:
 FEATURES = {
     "channel_pairs": Feature(levels=("channel_pairs",)),
     "children_gate": Feature(levels=("children_gate",)),
+    "contacts": Feature(config=("contacts",)),
     "coverage": Feature(config=("coverage",)),
     "embedded_atom": Feature(config=("embedded_atom",)),
     "fading": Feature(config=("densest",)),
@@ -86,10 +87,10 @@ def features_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def _option_keys(config: Mapping[str, Any]) -> set[str]:
-    """The keys of a configuration and of all its levels."""
+    """The keys of a configuration, of its coverage and of all its levels."""
     levels = config.get("levels")
-    of_levels = (level for level in levels if isinstance(level, Mapping)) if isinstance(levels, list | tuple) else ()
-    return set(config).union(*of_levels)
+    within = [config.get("coverage"), *(levels if isinstance(levels, list | tuple) else ())]
+    return set(config).union(*(part for part in within if isinstance(part, Mapping)))
 
 
 def metadata_checksum(content: Mapping[str, Any]) -> str:

@@ -1,22 +1,13 @@
 """The configuration: everything that determines a network except its weights."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers, covalent_radii
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
-from pydantic import SerializerFunctionWrapHandler as Handler
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ase_nbody.hierarchy.build import LABELS, LevelLayout, Selection
+from ase_nbody.network.compact import Compact
 from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.electronic_states import Multiplicities, TotalCharges
 from ase_nbody.network.embedded_atom import EmbeddedAtomConfig, check_density_limits
@@ -32,28 +23,7 @@ Parts = Literal["all", "heavy", "labels"] | tuple[str, ...]
 Outputs = Annotated[tuple[str, ...], AfterValidator(known_outputs)]
 
 
-class _Compact(BaseModel):
-    """A configuration that leaves out newer options where they have their default.
-
-    So the files and checksums of models that do not use them stay the same.
-
-    Attributes:
-        newer: names of these options.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    newer: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_unused_options(self, serialise: Handler) -> dict[str, Any]:
-        content: dict[str, Any] = serialise(self)
-        for name in self.newer:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                content.pop(name, None)
-        return content
-
-
-class LevelConfig(_Compact):
+class LevelConfig(Compact):
     """One level of the hierarchy.
 
     Attributes:
@@ -157,7 +127,7 @@ class LevelConfig(_Compact):
         return LevelLayout(_selection(self.parts), _selection(self.children), self.radius, self.member_weights)
 
 
-class NBodyConfig(_Compact):
+class NBodyConfig(Compact):
     """Everything that determines a network except its weights.
 
     Attributes:

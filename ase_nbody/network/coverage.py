@@ -1,16 +1,27 @@
 """``Coverage``: the surroundings of atoms that occurred in the training data. Elsewhere, a network extrapolates."""
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ase_nbody.hierarchy.neighbours import find_pairs
-from ase_nbody.network.surroundings import bond_reach, bonded_counts, closer_than_bonds, densities
+from ase_nbody.network.compact import Compact
+from ase_nbody.network.surroundings import (
+    bond_reach,
+    bonded_counts,
+    closer_than_bonds,
+    closer_than_contacts,
+    contacts,
+    densities,
+    pair_of,
+    within,
+)
 from ase_nbody.structure import Structure
 
 # An element with more surroundings than this, as in liquids of many elements, is judged by its density alone.
@@ -20,9 +31,12 @@ _TERM = re.compile(r"([A-Z][a-z]?)(\d{0,4})")
 Formula = Annotated[str, Field(pattern=r"^([A-Z][a-z]?\d{0,4})*$", max_length=200)]
 Formulas = Annotated[tuple[Formula, ...], Field(max_length=MAX_SURROUNDINGS)]
 Range = tuple[Annotated[float, Field(ge=0.0)], Annotated[float, Field(ge=0.0)]]
+# Two chemical symbols, the lighter element first: ``H-O``. There are 7,021 pairs of 118 elements.
+ElementPair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]
+ElementPairs = Annotated[tuple[ElementPair, ...], Field(max_length=7021)]
 
 
-class Coverage(BaseModel):
+class Coverage(Compact):
     """What the training data covered, for each species.
 
     Attributes:
@@ -32,17 +46,20 @@ class Coverage(BaseModel):
         densities: lowest and highest density of neighbours, ``{"C": (3.7, 4.6)}``; see ``network.surroundings``. A
             species that occurred only as a free atom is missing here.
         radius: R of the densities in Angstrom.
+        contacts: pairs of elements that were in contact within R (see ``network.surroundings``), ``("H-H", "H-O")``;
+            None if that is unknown.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    newer = frozenset({"contacts"})
 
     bonded: dict[str, Formulas]
     densities: dict[str, Range]
     radius: float = Field(gt=0.0, le=100.0)
+    contacts: ElementPairs | None = None
 
     @model_validator(mode="after")
     def _known_symbols(self) -> "Coverage":
-        named = {*self.bonded, *self.densities}
+        named = {*self.bonded, *self.densities, *(symbol for pair in self.contacts or () for symbol in pair.split("-"))}
         named.update(
             symbol for formulas in self.bonded.values() for formula in formulas for symbol in counts_of(formula)
         )
@@ -57,11 +74,13 @@ class Coverage(BaseModel):
         """Record the surroundings of all atoms of the structures; densities within ``radius`` Angstrom."""
         bonded: dict[str, set[str]] = {}
         ranges: dict[str, tuple[float, float]] = {}
+        unmet = np.ones((len(chemical_symbols), len(chemical_symbols)), dtype=bool)
         for structure in structures:
             numbers = structure.numbers
             species = np.unique(numbers)
             pairs = find_pairs(structure, max(radius, bond_reach(species)))
-            counts = bonded_counts(numbers, closer_than_bonds(numbers, pairs), species)
+            bonds = closer_than_bonds(numbers, pairs)
+            counts = bonded_counts(numbers, bonds, species)
             for row in np.unique(np.column_stack([numbers, counts]), axis=0):
                 bonded.setdefault(chemical_symbols[row[0]], set()).add(formula_of(species, row[1:]))
             if not len(pairs):
@@ -71,12 +90,18 @@ class Coverage(BaseModel):
                 here = density[numbers == number]
                 known = ranges.get(chemical_symbols[number], (np.inf, 0.0))
                 ranges[chemical_symbols[number]] = (min(known[0], here.min()), max(known[1], here.max()))
+            near = closer_than_contacts(numbers, within(pairs, radius))
+            for index in contacts(numbers, near, bonds, unmet):
+                first, second = numbers[near.first[index]], numbers[near.second[index]]
+                unmet[first, second] = unmet[second, first] = False
+        met = np.argwhere(np.triu(~unmet)).tolist()
         return cls(
             bonded={
                 symbol: tuple(sorted(found)) for symbol, found in _sorted(bonded) if len(found) <= MAX_SURROUNDINGS
             },
             densities={symbol: (round(low, 3), round(high, 3)) for symbol, (low, high) in _sorted(ranges)},
             radius=radius,
+            contacts=tuple(pair_of(first, second) for first, second in met),
         )
 
     def __or__(self, other: "Coverage") -> "Coverage":
@@ -104,7 +129,22 @@ class Coverage(BaseModel):
             bonded={symbol: found for symbol, found in _sorted(bonded) if len(found) <= MAX_SURROUNDINGS},
             densities=dict(_sorted(densities)),
             radius=self.radius,
+            contacts=_joined(self.contacts, other.contacts),
         )
+
+    @property
+    def bonds(self) -> tuple[str, ...]:
+        """The pairs of elements that were bonded, in the form of ``contacts``; two unlisted species count as bonded."""
+        listed = [(symbol, counts_of(formula)) for symbol, found in self.bonded.items() for formula in found]
+        found = {_pair(symbol, other) for symbol, counts in listed for other in counts}
+        unlisted = filter(self._unlisted, self.densities)
+        return _in_order({*found, *itertools.starmap(_pair, itertools.combinations_with_replacement(unlisted, 2))})
+
+    def missing(self, seen: Sequence[str]) -> tuple[str, ...]:
+        """The pairs of the elements of the data that are not among ``seen``, which is ``bonds`` or ``contacts``."""
+        symbols = {*self.bonded, *self.densities}
+        every = {_pair(first, second) for first in symbols for second in symbols}
+        return _in_order(every - {*seen})
 
     def _unlisted(self, symbol: str) -> bool:
         """Whether a species had too many surroundings to list them."""
@@ -120,6 +160,20 @@ def formula_of(species: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
 def counts_of(formula: str) -> dict[str, int]:
     """How many atoms of each symbol a formula has. The inverse of ``formula_of``."""
     return {symbol: int(count or 1) for symbol, count in _TERM.findall(formula)}
+
+
+def _pair(first: str, second: str) -> str:
+    return pair_of(atomic_numbers[first], atomic_numbers[second])
+
+
+def _in_order(pairs: Iterable[str]) -> tuple[str, ...]:
+    """Pairs in the order of the atomic numbers of their elements."""
+    return tuple(sorted(pairs, key=lambda pair: [atomic_numbers[symbol] for symbol in pair.split("-")]))
+
+
+def _joined(one: Sequence[str] | None, other: Sequence[str] | None) -> tuple[str, ...] | None:
+    """What is in one of two lists of pairs; None if either is unknown."""
+    return None if one is None or other is None else _in_order({*one, *other})
 
 
 def _sorted(by_symbol: Mapping[str, Any]) -> list[tuple[str, Any]]:

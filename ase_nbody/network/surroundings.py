@@ -1,20 +1,26 @@
-"""What surrounds each atom: which atoms are bonded to it, and how densely its neighbours are packed.
+"""What surrounds each atom: which atoms are bonded to it, which are in contact, how densely its neighbours are packed.
 
-Two atoms count as bonded if their distance is below a factor times the sum of their covalent radii. The density is a
-smooth number of neighbours, in which close ones count more:
+Two atoms count as bonded if their distance is below a factor times the sum of their covalent radii. They are in contact
+if they are not much farther apart than the sum of their van der Waals radii (Alvarez, Dalton Trans. 42, 8617, 2013) and
+neither bonded to each other nor to one atom in common. The density is a smooth number of neighbours; close ones count
+more:
 
     rho_i = sum_j (1 - (r_ij / R)^2)^3,   r_ij < R
 
-Training records both for its data (``Coverage``), and evaluation compares a structure with that record.
+Training records all three for its data (``Coverage``), and evaluation compares a structure with that record.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
-from ase.data import covalent_radii
+from ase.data import chemical_symbols, covalent_radii
+from ase.data.vdw_alvarez import vdw_radii
 from numpy.typing import NDArray
 
 from ase_nbody.hierarchy.neighbours import Pairs
 
 BOND = 1.3  # times the sum of the covalent radii. Bonds of hot molecules are shorter, hydrogen bonds are longer.
+CONTACT = 1.1  # times the sum of the van der Waals radii
 
 
 def bonded_counts(numbers: NDArray[np.int64], bonds: Pairs, species: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -33,8 +39,53 @@ def bonded_counts(numbers: NDArray[np.int64], bonds: Pairs, species: NDArray[np.
 def closer_than_bonds(numbers: NDArray[np.int64], pairs: Pairs, factor: float = BOND) -> Pairs:
     """The pairs whose distance is below ``factor`` times the sum of their covalent radii."""
     radii = covalent_radii[numbers]
-    near = pairs.distance < factor * (radii[pairs.first] + radii[pairs.second])
-    return Pairs(pairs.first[near], pairs.second[near], pairs.shift[near], pairs.distance[near])
+    return _chosen(pairs, pairs.distance < factor * (radii[pairs.first] + radii[pairs.second]))
+
+
+def closer_than_contacts(numbers: NDArray[np.int64], pairs: Pairs, factor: float = CONTACT) -> Pairs:
+    """The pairs whose distance is below ``factor`` times the sum of their van der Waals radii, bonded or not."""
+    radii = vdw_radii[numbers]  # NaN if it is unknown: such an element is in contact with nothing
+    return _chosen(pairs, pairs.distance < factor * (radii[pairs.first] + radii[pairs.second]))
+
+
+def contacts(numbers: NDArray[np.int64], near: Pairs, bonds: Pairs, wanted: NDArray[np.bool_]) -> Iterator[int]:
+    """Which of some near pairs are contacts: their indices, one by one.
+
+    Args:
+        numbers: atomic numbers (N,).
+        near: pairs that are close enough (see ``closer_than_contacts``).
+        bonds: the bonds, sorted by their first atom.
+        wanted: whether a contact of two atomic numbers is looked for (elements, elements).
+    """
+
+    def bonded_to(atom: int) -> set[tuple[int, ...]]:
+        own = slice(*np.searchsorted(bonds.first, [atom, atom + 1]))
+        return {*map(tuple, np.column_stack([bonds.second[own], bonds.shift[own]]).astype(int).tolist())}
+
+    for index in np.flatnonzero(wanted[numbers[near.first], numbers[near.second]]).tolist():
+        shift = near.shift[index].astype(int).tolist()
+        around = bonded_to(int(near.first[index]))
+        beyond = {
+            (last, *(a + b for a, b in zip(first_step, second_step, strict=True)))
+            for middle, *first_step in around
+            for last, *second_step in bonded_to(middle)
+        }
+        if (int(near.second[index]), *shift) not in around | beyond:
+            yield index
+
+
+def within(pairs: Pairs, radius: float) -> Pairs:
+    """The pairs at most ``radius`` Angstrom apart."""
+    return _chosen(pairs, pairs.distance <= radius)
+
+
+def pair_of(first: int, second: int) -> str:
+    """The name of a pair of atomic numbers, the lighter element first: ``H-O``."""
+    return f"{chemical_symbols[min(first, second)]}-{chemical_symbols[max(first, second)]}"
+
+
+def _chosen(pairs: Pairs, which: NDArray[np.bool_]) -> Pairs:
+    return Pairs(pairs.first[which], pairs.second[which], pairs.shift[which], pairs.distance[which])
 
 
 def bond_reach(species: NDArray[np.int64], factor: float = BOND) -> float:

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs, still_valid
 from ase_nbody.network.coverage import Coverage, counts_of, formula_of
-from ase_nbody.network.surroundings import bond_reach, bonded_counts, closer_than_bonds, densities
+from ase_nbody.network.surroundings import (
+    bond_reach,
+    bonded_counts,
+    closer_than_bonds,
+    closer_than_contacts,
+    contacts,
+    densities,
+    pair_of,
+    within,
+)
 from ase_nbody.runtime.evaluation import Evaluation
 from ase_nbody.runtime.extrapolation import ExtrapolationWarning
 from ase_nbody.structure import Structure
@@ -17,6 +26,8 @@ from ase_nbody.structure import Structure
 # A vibration must not look like chemistry. So a bond surely exists below the first factor, times the sum of covalent
 # radii, and surely does not above the second; a bond between them agrees with either.
 SURELY_BONDED, SURELY_FREE = 1.15, 1.5
+# Training takes note of contacts a little further apart (``network.surroundings.CONTACT``).
+SURELY_IN_CONTACT = 1.0
 # Densities may leave the range of the training data by these factors: long dynamics goes a little beyond short one.
 THINNER, DENSER = 0.85, 1.15
 # The structure is looked at again when an atom has moved by half of this since the last time.
@@ -26,7 +37,8 @@ _SKIN_ANGSTROM = 0.8
 class CoverageWatch:
     """Warns once about the first atom that is bonded, or packed, unlike every atom of its kind in the training data.
 
-    Composition alone is no reason. If the user has made the warning an error, it is raised for every such structure.
+    It also warns of two atoms in contact whose elements never were in the training data. Composition is no reason.
+    If the user has made the warning an error, it is raised for every such structure.
 
     Args:
         coverages: that of each network; an atom must be covered for all of them. A network without any says nothing.
@@ -61,9 +73,9 @@ class CoverageWatch:
             return None
         pairs = find_pairs(structure, max(self._radius, bond_reach(np.unique(structure.numbers), SURELY_FREE)))
         for limits in self._limits:
-            found = limits.bonded_unlike(structure.numbers, pairs) or limits.packed_unlike(structure.numbers, pairs)
-            if found is not None:
-                return found
+            for unlike in (limits.bonded_unlike, limits.in_contact_unlike, limits.packed_unlike):
+                if (found := unlike(structure.numbers, pairs)) is not None:
+                    return found
         return None
 
 
@@ -77,6 +89,10 @@ class _Limits:
         self._named = named | {atomic_numbers[symbol] for symbol in (*coverage.bonded, *coverage.densities)}
         self._listed = listed
         size = len(chemical_symbols)
+        self._no_bond, self._no_contact = np.zeros((2, size, size), dtype=bool)
+        _mark(self._no_bond, coverage.missing(coverage.bonds))
+        if coverage.contacts is not None:
+            _mark(self._no_contact, coverage.missing(coverage.contacts))
         self._lowest, self._highest = np.zeros(size), np.full(size, np.inf)
         for symbol, (low, high) in coverage.densities.items():
             self._lowest[atomic_numbers[symbol]], self._highest[atomic_numbers[symbol]] = THINNER * low, DENSER * high
@@ -96,10 +112,29 @@ class _Limits:
             return None
         atom = int(outside.argmax())
         symbol = chemical_symbols[numbers[atom]]
-        bonds = formula_of(species, bonded_counts(numbers, closer_than_bonds(numbers, possible), species)[atom])
+        counts = bonded_counts(numbers, closer_than_bonds(numbers, possible), species)[atom]
+        bonds = formula_of(species, counts)
+        never = [pair_of(numbers[atom], other) for other in species[counts > 0] if self._no_bond[numbers[atom], other]]
         return atom, (
             f"atom {atom} ({symbol}) {f'is bonded to {bonds}' if bonds else 'has no bonds'}, unlike every {symbol} in "
-            f"the training data ({_some(self._coverage.bonded[symbol])})"
+            f"the training data ({_some(self._coverage.bonded[symbol])}"
+            f"{f'; no {never[0]} bond occurs there' if never else ''})"
+        )
+
+    def in_contact_unlike(self, numbers: NDArray[np.int64], pairs: Pairs) -> tuple[int, str] | None:
+        """The first atom in contact with one of an element that its own never met, and a sentence."""
+        near = closer_than_contacts(numbers, within(pairs, self._coverage.radius), SURELY_IN_CONTACT)
+        if not self._no_contact[numbers[near.first], numbers[near.second]].any():
+            return None
+        bonds = closer_than_bonds(numbers, pairs, SURELY_FREE)
+        index = next(contacts(numbers, near, bonds, self._no_contact), None)
+        if index is None:
+            return None
+        atom, other = int(near.first[index]), int(near.second[index])
+        return atom, (
+            f"atoms {atom} ({chemical_symbols[numbers[atom]]}) and {other} ({chemical_symbols[numbers[other]]}) are "
+            f"{near.distance[index]:.1f} Angstrom apart and not bonded; the training data have no such contact "
+            f"{pair_of(numbers[atom], numbers[other])}"
         )
 
     def _known(self, number: int, species: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -131,6 +166,13 @@ def _agree(low: NDArray[np.int64], high: NDArray[np.int64], known: NDArray[np.in
     least, most = np.split(kinds[:, None], 2, axis=2)  # (kinds, 1, species)
     agrees = np.all((least <= known) & (known <= most), axis=2).any(axis=1)
     return np.asarray(agrees[kind_of.reshape(-1)])
+
+
+def _mark(table: NDArray[np.bool_], pairs: Sequence[str]) -> None:
+    """Mark pairs of elements in a table by atomic numbers."""
+    for pair in pairs:
+        first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
+        table[first, second] = table[second, first] = True
 
 
 def _some(formulas: Sequence[str]) -> str:

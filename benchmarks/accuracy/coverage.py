@@ -1,9 +1,11 @@
-"""Add to shipped models the record of what their training files cover, without changing a weight.
+"""Add to models the record of what their training files cover, without changing a weight.
 
     python benchmarks/accuracy/coverage.py [MODEL ...]
+    python benchmarks/accuracy/coverage.py FILE.nbody --data train.extxyz
 
-Each model is read from ``models/``, and its training file from the configuration of the same name in this folder. The
-file must have the checksum that the card names. New trainings record their coverage by themselves.
+Shipped models are read from ``models/``, and their training files from the configurations of the same names in this
+folder. The training file must have the checksum that the card names. New trainings record their coverage by themselves.
+For the card, the pairs of elements are printed that were never bonded, and those that were never in contact.
 """
 
 import argparse
@@ -22,10 +24,15 @@ from ase_nbody.training import TrainingConfig
 HERE = Path(__file__).resolve().parent
 
 
-def add_coverage(name: str, path: Path) -> None:
+def training_file(name: str) -> Path:
+    """The file that a shipped model was trained on."""
+    (source,) = TrainingConfig.from_yaml(HERE / f"{name}.yaml").data.train
+    return Path(source.path)
+
+
+def add_coverage(name: str, path: Path, source: Path) -> None:
     """Write the model at ``path`` anew, with the coverage of its training file."""
-    card, config = read_card(path)["card"], TrainingConfig.from_yaml(HERE / f"{name}.yaml")
-    (source,) = (Path(source.path) for source in config.data.train)
+    card = read_card(path)["card"]
     if hashlib.sha256(source.read_bytes()).hexdigest() != card["training data sha256"]:
         raise SystemExit(f"{source} is not the file that {name} was trained on: its checksum differs from the card's")
     members = load_members(path)
@@ -36,6 +43,8 @@ def add_coverage(name: str, path: Path) -> None:
     save_model([with_config(member, covered).to(dtype) for member in members], path, card)
     surroundings = sum(len(found) for found in coverage.bonded.values())
     print(f"{name}: {surroundings} bonded surroundings in {len(structures)} structures, densities {coverage.densities}")
+    print(f"Pairs never bonded: {', '.join(coverage.missing(coverage.bonds)) or 'none'}")
+    print(f"Pairs never in contact: {', '.join(coverage.missing(coverage.contacts or ())) or 'none'}")
 
 
 def with_config(network: NBodyNetwork, config: NBodyConfig) -> NBodyNetwork:
@@ -49,11 +58,17 @@ def main() -> None:
     shipped = shipped_models()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: all, {', '.join(shipped)}")
+    parser.add_argument("--data", type=Path, help="the training file of one model, which is then named by its file")
     options = parser.parse_args()
+    if options.data:
+        if len(options.models) != 1:
+            parser.error(f"--data is the training file of one model, and {len(options.models)} are given")
+        add_coverage(options.models[0], Path(options.models[0]), options.data)
+        return
     if unknown := set(options.models) - set(shipped):
         parser.error(f"no shipped model {', '.join(sorted(unknown))}; there are {', '.join(shipped)}")
     for name in options.models or shipped:
-        add_coverage(name, shipped[name])
+        add_coverage(name, shipped[name], training_file(name))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from geometries import Conformer, cluster, embed, twisted
-from molecules import Streams, canonical, singles
+from molecules import Streams, canonical
 from numpy.typing import NDArray
-from shards import Arrays, arrays, write
+from shards import Arrays, arrays, singles, write
 from springs import Springs
 from teacher import LARGEST_SPREAD, Geometry, Label, Teacher, sound
 

@@ -44,11 +44,6 @@ def kept_for_tests(smiles: str) -> bool:
     return any(int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100 < 8 for text in writings)
 
 
-def singles(name: str) -> list[str]:
-    """The molecules of a name in the data, each by itself: a prefix and dots divide them."""
-    return name.split(" ")[-1].split(".")
-
-
 class Streams:
     """The names of new molecules, subset by subset.
 

@@ -67,3 +67,8 @@ def geometries(data: Arrays) -> list[Geometry]:
     numbers, positions = np.split(data["numbers"], ends), np.split(data["positions"], ends)
     charges = data["total_charge"].tolist()
     return [Geometry(*parts) for parts in zip(numbers, positions, charges, strict=True)]
+
+
+def singles(name: str) -> list[str]:
+    """The molecules of a name in the data, each by itself: a prefix and dots divide them."""
+    return name.split(" ")[-1].split(".")

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from ase_nbody.cli import app
 from ase_nbody.files.archive import read_card, save_model
 from ase_nbody.files.tensor_file import ModelFileError
+from ase_nbody.network.coverage import Coverage
 
 CARD = {
     "theory": "none, random weights",
@@ -50,6 +51,17 @@ def test_for_people(model, network):
         "heavy",
     ):
         assert word in out
+
+
+def test_pairs_of_elements_that_the_data_lack(tmp_path, make_network):
+    coverage = Coverage(bonded={"H": ("O",), "O": ("H2",)}, densities={}, radius=4.0, contacts=("H-H", "H-O"))
+    for known, lines in (
+        (coverage, {"pairs never bonded": "H-H, O-O", "pairs never in contact": "O-O"}),
+        (coverage.model_copy(update={"contacts": None}), {"pairs never bonded": "H-H, O-O"}),
+    ):
+        out = shown(str(save_model(make_network(coverage=known), tmp_path / "covered.nbody")))
+        cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in out.splitlines() if "pairs never" in line]
+        assert dict(cells) == lines
 
 
 def test_forms_of_the_levels(tmp_path, make_form, make_network):

@@ -29,12 +29,15 @@ TINY = {"channels": 1, "l_max": 1, "l_out": 1, "n_basis": 1, "n_radial": 1, "mes
 
 @pytest.fixture(scope="module")
 def of_all_elements():
-    """A network that knows all elements, the closest distance of each pair and as many surroundings as may be."""
+    """A network that knows all elements, distances and contacts of all pairs and as many surroundings as may be."""
     formulas = tuple(f"H{number % 100}C{number}N12O12" for number in range(MAX_SURROUNDINGS))
-    coverage = Coverage(
-        bonded=dict.fromkeys(ELEMENTS, formulas), densities=dict.fromkeys(ELEMENTS, (1.234, 12.345)), radius=5.0
-    )
     closest = {f"{one}-{other}": 1.2345 for i, one in enumerate(ELEMENTS) for other in ELEMENTS[i:]}
+    coverage = Coverage(
+        bonded=dict.fromkeys(ELEMENTS, formulas),
+        densities=dict.fromkeys(ELEMENTS, (1.234, 12.345)),
+        radius=5.0,
+        contacts=tuple(closest),
+    )
     energies = dict.fromkeys(ELEMENTS, -12345.678901234567)
     config = NBodyConfig(
         species=ELEMENTS,

@@ -57,7 +57,9 @@ def test_the_molecule_itself_hot_or_turned_causes_none(evaluator) -> None:
     assert sentences(evaluator, *hot) == []
 
 
-def test_two_molecules_far_apart_are_covered_and_a_close_third_is_packed_too_densely(evaluator) -> None:
+def test_two_molecules_far_apart_are_covered_and_a_close_third_is_packed_too_densely(make_network) -> None:
+    known = coverage_of(molecule("CH3CH2OH"))
+    evaluator = Evaluator(make_network(coverage=known.model_copy(update={"contacts": known.missing(())})))
     one, far, near = molecule("CH3CH2OH"), molecule("CH3CH2OH"), molecule("CH3CH2OH")
     far.positions += [12.0, 0.0, 0.0]
     near.positions += [0.0, 0.0, 2.6]
@@ -109,6 +111,41 @@ def test_forces_that_vanish_by_symmetry_are_not_taken_for_certainty(make_network
     (sentence,) = sentences(evaluator, bulk("C"))
     assert "e-" not in sentence
     assert "eV per atom" in sentence
+
+
+def chlorides(distance: float) -> ase.Atoms:
+    """Two molecules of HCl, the chlorine atoms towards each other at a distance in Angstrom."""
+    return ase.Atoms("HClClH", [[-1.3, 0, 0], [0, 0, 0], [distance, 0, 0], [distance + 1.3, 0, 0]])
+
+
+HYDROGEN_BOND = ase.Atoms("ClHClH", [[0, 0, 0], [1.3, 0, 0], [4.2, 0, 0], [5.5, 0, 0]])
+
+
+def test_a_contact_of_elements_that_never_met_is_named(make_network) -> None:
+    """Nothing else is new: in the data, chlorine has a denser surrounding, and a thinner one."""
+    evaluator = Evaluator(make_network(coverage=coverage_of(HYDROGEN_BOND, chlorides(8.0))))
+    (sentence,) = sentences(evaluator, chlorides(3.8), HYDROGEN_BOND, chlorides(3.6))
+    assert "atoms 1 (Cl) and 2 (Cl) are 3.6 Angstrom apart and not bonded" in sentence
+    assert "the training data have no such contact Cl-Cl" in sentence
+
+
+def test_a_known_contact_causes_none_and_an_older_file_knows_of_none(make_network) -> None:
+    known = coverage_of(HYDROGEN_BOND, chlorides(8.0), chlorides(3.8))
+    assert sentences(Evaluator(make_network(coverage=known)), chlorides(3.6)) == []
+    older = coverage_of(HYDROGEN_BOND, chlorides(8.0)).model_copy(update={"contacts": None})
+    assert sentences(Evaluator(make_network(coverage=older)), chlorides(3.6)) == []
+
+
+def test_atoms_at_one_neighbour_are_no_contact(make_network) -> None:
+    known = coverage_of(molecule("CCl4"))
+    assert known.contacts == ()
+    assert sentences(Evaluator(make_network(coverage=known)), molecule("CCl4")) == []
+
+
+def test_a_bond_of_elements_that_were_never_bonded_is_named(make_network) -> None:
+    evaluator = Evaluator(make_network(coverage=coverage_of(molecule("CH4"), molecule("HCl"))))
+    (sentence,) = sentences(evaluator, molecule("CH3Cl"))
+    assert "is bonded to H3Cl, unlike every C in the training data (H4; no C-Cl bond occurs there)" in sentence
 
 
 def test_without_the_entry_nothing_is_said(make_network) -> None:

@@ -1,0 +1,93 @@
+"""Errors of a model on neutral structures that were kept out of its training, by subset, element and size.
+
+    python benchmarks/organic/judge.py MODEL ../shared/data/organic/validation.npz
+
+Total energies are compared as they are: nothing is fitted or subtracted. Prints Markdown.
+"""
+
+import argparse
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from ase.data import atomic_numbers
+from judging import Labelled, neutral, predicted, table
+from numpy.typing import NDArray
+from shards import singles
+
+from ase_nbody import NBodyCalculator
+
+FEWEST_MOLECULES = 10  # with an element; from fewer, no error of the element follows
+SIZES = (10, 20, 30, 40)  # atoms; each begins a class
+_ATOM = re.compile(r"\[\d*([A-Z][a-z]?|[a-z]{1,2})|(Br|Cl|[BCNOFPSI]|[bcnops])")  # of SMILES
+
+Errors = list[tuple[float, NDArray]]  # of each structure: energy per atom in meV, forces (atoms, 3) in meV/Angstrom
+
+
+def symbols_in(smiles: str) -> set[str]:
+    """The elements that a SMILES names. Hydrogen, which it mostly leaves out, is always among them."""
+    return {(bracketed or bare).capitalize() for bracketed, bare in _ATOM.findall(smiles)} | {"H"}
+
+
+def measured(found: Labelled, energy: float, forces: NDArray) -> tuple[float, NDArray]:
+    """The errors of one structure."""
+    return 1000 * abs(energy - found.energy) / len(found.atoms), 1000 * abs(forces - found.forces)
+
+
+def mean_errors(errors: Errors) -> list[str]:
+    """Mean absolute errors of the force components and of the energies per atom, as cells of a row."""
+    forces = np.concatenate([of_forces.ravel() for _, of_forces in errors])
+    return [f"{forces.mean():.1f}", f"{np.mean([of_energy for of_energy, _ in errors]):.2f}"]
+
+
+def row(title: str, data: list[Labelled], errors: Errors, chosen: Callable[[Labelled], bool]) -> list[object]:
+    """A row on the structures that are chosen."""
+    which = [number for number, found in enumerate(data) if chosen(found)]
+    molecules = {single for number in which for single in singles(data[number].name)}
+    return [title, len(which), len(molecules), *mean_errors([errors[number] for number in which])]
+
+
+def rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:
+    """All structures, each subset and each class of sizes."""
+    yield row("all", data, errors, lambda found: True)
+    for subset in sorted({found.subset for found in data}):
+        yield row(subset, data, errors, lambda found, subset=subset: found.subset == subset)
+    bounds = [2, *SIZES, max(len(found.atoms) for found in data) + 1]
+    for low, high in itertools.pairwise(bounds):
+        if any(low <= len(found.atoms) < high for found in data):
+            title = f"{low} to {high - 1} atoms"
+            yield row(title, data, errors, lambda found, low=low, high=high: low <= len(found.atoms) < high)
+
+
+def element_rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:
+    """Each element: structures and molecules that have it, their errors, and those of the forces on its atoms."""
+    for symbol in sorted({symbol for found in data for symbol in found.atoms.symbols}, key=atomic_numbers.__getitem__):
+        which = [number for number, found in enumerate(data) if symbol in found.atoms.symbols]
+        names = {single for number in which for single in singles(data[number].name)}
+        molecules = [name for name in names if symbol in symbols_in(name)]
+        cells = ["-"] * 3
+        if len(molecules) >= FEWEST_MOLECULES:
+            own = [errors[number][1][data[number].atoms.symbols == symbol].ravel() for number in which]
+            cells = [*mean_errors([errors[number] for number in which]), f"{np.concatenate(own).mean():.1f}"]
+        yield [symbol, len(which), len(molecules), *cells]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args()
+    data = neutral(options.file)
+    found = predicted(NBodyCalculator(options.model), [labelled.atoms for labelled in data])
+    errors = [measured(labelled, *values) for labelled, values in zip(data, found, strict=True)]
+    columns = ["structures", "molecules", "forces, meV/Angstrom", "energy, meV/atom"]
+    print(f"`{options.model}` on the neutral structures of {options.file.name}; mean absolute errors.\n")
+    print(table(["", *columns], rows(data, errors)))
+    print(f"\nStructures with an element; of fewer than {FEWEST_MOLECULES} molecules there is no result.\n")
+    print(table(["", *columns, "forces on its atoms"], element_rows(data, errors)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The signals that end a run well: Ctrl-C, the end of a batch system's time, and a terminal or connection that closes."""
+"""The signals that end a run well: Ctrl-C, the end of a batch system's time, a terminal or connection that closes."""
 
 import signal
 
@@ -7,5 +7,5 @@ ENDING_SIGNALS = tuple(one for one in signal.Signals if one.name in ("SIGINT", "
 
 
 def is_free(number: int) -> bool:
-    """Whether the program around leaves a signal as it was: it neither handles it nor, as ``nohup`` does, ignores it."""
+    """Whether the program around leaves a signal as it was: it neither handles nor, as ``nohup`` does, ignores it."""
     return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)

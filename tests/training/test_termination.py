@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and SIGHUP end a training within a batch; the resumed run has the weights of an unbroken one, bit for bit."""
+"""SIGTERM, Ctrl-C and SIGHUP end a training within a batch; a resumed run has the weights of an unbroken one."""
 
 import os
 import signal

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ase.md.md import MolecularDynamics
 from rich.console import Console
@@ -11,13 +11,17 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from ase_nbody.dynamics import ResumableRun
+from ase_nbody.dynamics.signals import ENDING_SIGNALS, is_free
 
 NS_PER_DAY = 0.0864  # 1 fs per second
 
 
 @contextmanager
 def stopped_by_signals(run: ResumableRun) -> Iterator[list[int]]:
-    """Let SIGINT and SIGTERM end the run after the next frame, and a second one at once. Yield the signals received."""
+    """Let SIGINT, SIGTERM and SIGHUP end the run after the next frame, and a second one at once. Yield those received.
+
+    Signals that are ignored, as ``nohup`` and the shell's background jobs ignore some, go on being ignored.
+    """
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
@@ -25,10 +29,11 @@ def stopped_by_signals(run: ResumableRun) -> Iterator[list[int]]:
         if len(received) > 1:
             raise KeyboardInterrupt
         run.stop()
-        # Not ``print``: the signal may have interrupted one.
-        os.write(2, b"Interrupted: running to the next frame. Interrupt again to stop at once.\n")
+        with suppress(OSError):  # after SIGHUP there is no terminal
+            # Not ``print``: the signal may have interrupted one.
+            os.write(2, b"Interrupted: running to the next frame. Interrupt again to stop at once.\n")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in ENDING_SIGNALS if is_free(number)}
     try:
         yield received
     finally:

@@ -20,6 +20,7 @@ from ase_nbody.text import printable
 
 _create = ase.io.jsonio.create_ndarray
 _LONGEST_ITEM_BYTES = 4096
+_LARGEST_ROW_BYTES = 2**25  # seven times the positions of the largest frame of an xyz file that is read
 
 
 def next_in_bounds(frames: Iterator[ase.Atoms]) -> ase.Atoms | None:
@@ -48,6 +49,21 @@ def refuse_computed_rows(path: str) -> None:
                 raise ValueError(
                     f"its {kind} {printable(name, 50)} is computed when it is read. Write it anew with ASE"
                 )
+
+
+@contextlib.contextmanager
+def rows_in_bounds(rows: Any) -> Iterator[None]:
+    """Within it, an open database of ASE refuses rows that are too large to be structures before it reads them.
+
+    Raises:
+        ValueError: a row is too large.
+    """
+    if (connection := getattr(rows, "connection", None)) is not None:  # a JSON file has none
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_ROW_BYTES)
+    try:
+        yield
+    except sqlite3.DataError as error:
+        raise ValueError(f"it has a row of more than {_LARGEST_ROW_BYTES} bytes, so it holds no structures") from error
 
 
 def _checked(shape: Any, dtype: Any, data: Any) -> NDArray[Any]:

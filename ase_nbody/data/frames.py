@@ -19,7 +19,7 @@ from ase.io.formats import (
     open_with_compression,
 )
 
-from ase_nbody.data.arrays import next_in_bounds, refuse_computed_rows
+from ase_nbody.data.arrays import next_in_bounds, refuse_computed_rows, rows_in_bounds
 from ase_nbody.data.labels import DataError
 from ase_nbody.data.xyz import names_in_headers, parse_xyz, xyz_texts
 from ase_nbody.text import printable
@@ -158,13 +158,13 @@ def _chosen(items: Iterator[T], index: slice, count: Callable[[], int]) -> Itera
 
 def _rows(path: str) -> Iterator[ase.Atoms]:
     """The rows of a database, with what was stored beside them: ASE's own reader leaves that out, and steps too."""
-    with ase.db.connect(path, serial=True) as rows:
+    with ase.db.connect(path, serial=True) as rows, rows_in_bounds(rows):
         for row in rows.select():
             yield row.toatoms(add_additional_information=True)
 
 
 def _count_rows(path: str) -> int:
-    with ase.db.connect(path, serial=True) as rows:
+    with ase.db.connect(path, serial=True) as rows, rows_in_bounds(rows):
         return int(rows.count())
 
 

@@ -19,6 +19,8 @@ MAX_NEIGHBOURS = 15_000
 MAX_SKEW = 1000.0  # volume of a cell over the product of its heights; an orthogonal cell has 1
 # A cube of 2 Angstrom has room for about 27 protons that are as close as those in H2.
 CUBE_ANGSTROM, MAX_ATOMS_IN_CUBE = 2.0, 100
+# Matter has about one atom in such a cube. Where there are many times as many, a few thousand atoms fill gigabytes.
+CROWDED_ATOMS_IN_CUBE, MAX_PAIRS_IN_CROWD = 20, 1e7
 _MAX_EXTENT_IN_CUTOFFS = 10.0  # a molecule up to this long is searched as it is, without ``compact``
 _DTYPES = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
 
@@ -88,7 +90,7 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
         edges = find_edges(simpler, cutoff, device)
         shift = edges.shift @ torch.from_numpy(combinations).to(device)
         return _sorted(torch.stack([edges.first, edges.second], 1), shift, edges.distance, len(structure))
-    _refuse_clumps(structure)
+    _refuse_clumps(structure, cutoff)
     spread = np.ptp(structure.positions, axis=0)
     if not structure.pbc.any() and (spread < _MAX_EXTENT_IN_CUTOFFS * cutoff).all():
         _refuse_crowds(structure, np.diag(spread + 1.5 * cutoff), cutoff)
@@ -232,8 +234,11 @@ def _refuse_crowds(structure: Structure, box: NDArray[np.float64], cutoff: float
         )
 
 
-def _refuse_clumps(structure: Structure) -> None:
-    """Refuse a structure in which far too many atoms share a place, such as a molecule with positions in nm."""
+def _refuse_clumps(structure: Structure, cutoff: float) -> None:
+    """Refuse a structure in which far too many atoms share a place, such as a molecule with positions in nm.
+
+    The estimate of the pairs assumes that the cubes around an atom are as full as its own.
+    """
     if len(structure) <= MAX_ATOMS_IN_CUBE:
         return
     cubes = np.floor(structure.positions / CUBE_ANGSTROM).astype(np.int64)
@@ -247,6 +252,14 @@ def _refuse_clumps(structure: Structure) -> None:
             f"{counts[fullest]} atoms share a cube of {CUBE_ANGSTROM:g} Angstrom around atom "
             f"{order[starts[fullest]]} (allowed: {MAX_ATOMS_IN_CUBE}): they are too crowded. Check atoms.positions, "
             "which are in Angstrom (1 nm = 10 Angstrom)."
+        )
+    together = float(np.square(counts).sum()) / len(structure)  # atoms in the cube of an average atom
+    pairs = len(structure) * together * 4.0 / 3.0 * math.pi * (cutoff / CUBE_ANGSTROM) ** 3
+    if together > CROWDED_ATOMS_IN_CUBE and pairs > MAX_PAIRS_IN_CROWD:
+        raise StructureError(
+            f"{len(structure)} atoms would have about {pairs:.1g} pairs within {cutoff:.3g} Angstrom, because "
+            f"{together:.0f} of them share a cube of {CUBE_ANGSTROM:g} Angstrom: they are too crowded. Check "
+            "atoms.positions, which are in Angstrom (1 nm = 10 Angstrom)."
         )
 
 

@@ -17,6 +17,9 @@ from ase_nbody.so3.fragments import Type
 from ase_nbody.so3.powers import power_couplings
 
 MAX_LEVELS = 8  # a level takes some hundredths of a second to build, even if it has few weights
+# Far beyond any use. Networks of a million channels take minutes and gigabytes before their weights can be counted.
+Width = Annotated[int, Field(ge=1, le=4096)]
+NumberOfFunctions = Annotated[int, Field(ge=1, le=256)]
 Children = Literal["all", "heavy"] | tuple[str, ...]
 Parts = Literal["all", "heavy", "labels"] | tuple[str, ...]
 # What a network gives beside the energy: names of ``OUTPUTS``, sorted, each once.
@@ -65,19 +68,19 @@ class LevelConfig(Compact):
     parts: Parts = "all"
     children: Children = "all"
     radius: float = Field(5.0, ge=1e-3, le=100.0)
-    channels: int = Field(64, ge=1)
+    channels: Width = 64
     l_max: int = Field(3, ge=0, le=8)
     l_out: int = Field(2, ge=0, le=8)
     body_order: int = Field(4, ge=2, le=8)
-    product_decay: float = Field(1.0, gt=0.0)
-    n_basis: int = Field(8, ge=1)
+    product_decay: float = Field(1.0, ge=1e-3, le=1e3)
+    n_basis: NumberOfFunctions = 8
     radial_decay: float = Field(1.0, ge=0.0)
-    n_radial: int = Field(8, ge=1)
-    message_channels: int = Field(32, ge=1)
-    hidden: int = Field(32, ge=1)
+    n_radial: NumberOfFunctions = 8
+    message_channels: Width = 32
+    hidden: Width = 32
     mean_children: float = Field(10.0, gt=0.0)
     read_out: bool = True
-    tau: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1, max_length=9)
+    tau: tuple[Width, ...] | None = Field(None, min_length=1, max_length=9)
     product: Annotated[Products, BeforeValidator(one_for_both)] = Products()
     channel_pairs: Literal["equal", "all"] = "equal"
     parity: Literal["natural", "both"] = "natural"
@@ -159,7 +162,7 @@ class NBodyConfig(Compact):
         min_length=1,
         max_length=MAX_LEVELS,
     )
-    embedding: int | None = Field(None, ge=1)
+    embedding: Width | None = None
     isolated_atom_energies: dict[str, float] = Field(default_factory=dict)
     energy_scale: float = Field(1.0, gt=0.0)
     repulsion: bool = False

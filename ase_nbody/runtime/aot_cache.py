@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -31,24 +31,22 @@ def cache_folder() -> Path:
 
 
 def trusted_place(path: Path) -> Path:
-    """The path itself, or one in another folder of this user if somebody else may have written to it.
+    """The path itself, or one in another folder if somebody else may have written to it or its folder cannot be made.
 
     The folder exists afterwards. If it is another one, a sentence on stderr says so, once. It is no warning: nothing is
     wrong with the results, and a warning could be made an error.
 
     Raises:
-        UntrustedCodeError: the other folders cannot be trusted either.
-        OSError: the folder of the path cannot be created, for instance because the disk is full.
+        UntrustedCodeError: the other folders cannot be trusted or made either.
     """
     reason = _distrust(path)
     if reason is None:
         return path
     for folder in _other_folders():
         other = folder / path.name
-        with suppress(OSError):  # it cannot be created
-            if _distrust(other) is None:
-                _say_once(f"Compiled code is kept in {folder}, because {reason}.")
-                return other
+        if _distrust(other) is None:
+            _say_once(f"Compiled code is kept in {folder}, because {reason}.")
+            return other
     raise UntrustedCodeError(reason)
 
 
@@ -84,7 +82,10 @@ def _other_folders() -> Iterator[Path]:
 
 def _distrust(path: Path) -> str | None:
     """Why a file must not be loaded from its place or written there; None if it may be. Creates the folder."""
-    make_private(path.parent)
+    try:
+        make_private(path.parent)
+    except OSError as error:
+        return f"{path.parent} cannot be made ({error.strerror})"
     if os.name != "posix":
         return None
     try:

@@ -90,6 +90,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         payload = Path(path).read_bytes()
         try:
             with zipfile.ZipFile(io.BytesIO(payload)) as archive:  # torch.load does not verify the checksums
+                _require_uncompressed(archive, len(payload))
                 damaged = archive.testzip()
             if damaged:
                 raise ValueError(f"the checksum of {damaged} does not match its contents")
@@ -105,6 +106,17 @@ class AtomicCheckpoints(TorchCheckpointIO):
             ) from error
         _move_paths(checkpoint, Path(path).parent)
         return checkpoint
+
+
+def _require_uncompressed(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive that holds more than its size: torch compresses nothing.
+
+    Raises:
+        ValueError: a file in it is compressed, or several stand in the same place.
+    """
+    files = archive.infolist()
+    if any(one.compress_type != zipfile.ZIP_STORED for one in files) or sum(one.file_size for one in files) > size:
+        raise ValueError(f"it unpacks to more than its {size} bytes, so torch has not written it")
 
 
 def _require_entries(checkpoint: Any) -> None:

@@ -16,7 +16,8 @@ from ase_nbody.training.splits import require_own_frames
 
 CONFIG_NAME = "config.yaml"
 MODEL_NAME = "model.nbody"
-_REPLACED = ("metrics.csv", "report.html", "worst.extxyz", "figures", "checkpoints")  # what else a run overwrites
+# What else a run writes.
+_REPLACED = ("metrics.csv", "report.html", "worst.extxyz", "figures", "checkpoints", "tensorboard")
 _WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", "report.html", "worst.extxyz", "last.ckpt", "best.ckpt")
 _MAY_GROW = ("training.epochs", "training.patience")  # entries that may differ when a finished run is continued
 _SECONDS_BETWEEN_TRIALS = 1.0  # of a run that waits for another one
@@ -252,6 +253,8 @@ def _is_of_a_run(config: Path) -> bool:
     The run may have been moved since, and killed before its first checkpoint. Its lock, which stays in the folder,
     then tells its configuration from a copy that the user made.
     """
+    if not config.is_file():  # a pipe would wait for a writer
+        return False
     try:
         found, folder = TrainingConfig.as_written(config), config.parent.resolve()
         if found.to_yaml() != config.read_text(encoding="utf-8"):

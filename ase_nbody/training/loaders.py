@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
 from ase_nbody.data import AtomBatches, Batch, LabelledStructure, LazySamples, Sample, collate, prepare
+from ase_nbody.dynamics.signals import ENDING_SIGNALS
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.processes import Processes, Share, without_labels
@@ -83,9 +84,9 @@ def _collate(members: list[Sample], filler: Sample) -> Batch:
 
 
 def _outlive_signals(number: int) -> None:
-    """Let a worker go on after SIGTERM or Ctrl-C, which reach all processes, until the training has ended.
+    """Let a worker go on after SIGTERM, Ctrl-C or SIGHUP, which reach all processes, until the training has ended.
 
     The training needs it for the present batch. Without an end of the training, the worker ends by itself.
     """
-    for received in (signal.SIGTERM, signal.SIGINT):
+    for received in ENDING_SIGNALS:
         signal.signal(received, lambda *arguments: signal.alarm(_WORKER_GRACE_S))

@@ -116,6 +116,7 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     if Processes.launched().count > 1:
         raise ConfigError("a pretraining runs in one process; start it without torchrun")
     require_own_files(Path(config.output))
+    require_own_files(folder)
     require_own_structures(_structures_folder(config, options))
     data, reach = read_sources(config, "train"), sum(level.radius for level in config.network.levels)
     molecules = take(data, find_molecules(data, reach))

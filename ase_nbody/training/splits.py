@@ -16,6 +16,7 @@ from ase_nbody.data import LABELS, DataError, Found, FrameStore, LabelledStructu
 from ase_nbody.data.file_names import data_file
 from ase_nbody.text import count_of
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
+from ase_nbody.training.config.optimisation import LARGEST_WEIGHT, LEAST_WEIGHT
 from ase_nbody.training.processes import Processes
 
 # Files are read into memory if their size is at most this fraction of ``data.memory``. The rest of the memory is for
@@ -23,7 +24,6 @@ from ase_nbody.training.processes import Processes
 _FRACTION_OF_MEMORY_FOR_FILES = 0.25
 _STORE_NAME = re.compile(r"(train|validation|test)_\d+")  # which set, and the number of the process that reads it
 _LARGEST_DEFAULT_VALIDATION = 50  # frames
-_LEAST_WEIGHT, _LARGEST_WEIGHT = 1e-6, 1e6  # of a label in the loss; smaller ones underflow, larger ones swamp the rest
 
 # How validation frames are drawn. A run keeps its rule for life: its weights belong to its training frames.
 PLAIN_SPLIT = 1  # any frame may be drawn; runs of earlier releases
@@ -185,10 +185,10 @@ def _require_weights(training: Sequence[LabelledStructure], validation: Sequence
     """
     for frame in (*training, *validation):
         for name, weight in _weights_of_labels(frame).items():
-            if 0.0 < weight < _LEAST_WEIGHT or weight > _LARGEST_WEIGHT:
+            if 0.0 < weight < LEAST_WEIGHT or weight > LARGEST_WEIGHT:
                 raise DataError(
                     f"a frame of {_formula(frame)} has the weight {weight:g} for {name}: it must be 0, or between "
-                    f"{_LEAST_WEIGHT:g} and {_LARGEST_WEIGHT:g}. It is the product of 'weight' in the configuration "
+                    f"{LEAST_WEIGHT:g} and {LARGEST_WEIGHT:g}. It is the product of 'weight' in the configuration "
                     "and of config_weight and the like in the file."
                 )
     forces = [weights["forces"] for weights in map(_weights_of_labels, training) if "forces" in weights]

@@ -1,4 +1,6 @@
-"""SIGTERM, which schedulers send half a minute before they kill, and Ctrl-C: the training ends and loses no batch.
+"""Ctrl-C, SIGTERM (schedulers send it half a minute before they kill) and SIGHUP (a terminal or connection has closed).
+
+The training ends and loses no batch.
 
 The checkpoint is taken inside the epoch. Its loops stand where lightning leaves them after a training batch, so that a
 resumed run goes on with the next batch. There is no such place between the last batch of an epoch and the end of its
@@ -18,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
+from ase_nbody.dynamics.signals import ENDING_SIGNALS, is_free
 from ase_nbody.training.callbacks import AtomicCheckpoints
 from ase_nbody.training.processes import summed
 
@@ -25,16 +28,16 @@ _SHELL_OFFSET = 128  # shells report the end by a signal as this plus its number
 
 
 class Terminated(SystemExit):
-    """The training was ended by SIGTERM or Ctrl-C and can be resumed.
+    """The training was ended by SIGTERM, Ctrl-C or SIGHUP and can be resumed.
 
-    The exit code is 143 or 130, as shells report it.
+    The exit code is 143, 130 or 129, as shells report it.
     """
 
 
 class EndOnSignals(Callback):
-    """Ends the training after the batch in which SIGTERM or Ctrl-C arrives, with a checkpoint.
+    """Ends the training after the batch in which SIGTERM, Ctrl-C or SIGHUP arrives, with a checkpoint.
 
-    A second Ctrl-C ends it at once. A program that handles Ctrl-C itself, or ignores it, goes on doing so.
+    A second Ctrl-C ends it at once. A program that handles Ctrl-C or SIGHUP itself, or ignores it, goes on doing so.
 
     Args:
         path: the checkpoint from which the run is resumed.
@@ -50,9 +53,9 @@ class EndOnSignals(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Replace lightning's own handler, which waits for the end of the epoch. The user's is restored at the end."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._receive)
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                signal.signal(signal.SIGINT, self._receive)
+            for number in ENDING_SIGNALS:
+                if number == signal.SIGTERM or is_free(number):
+                    signal.signal(number, self._receive)
         if pl_module.compiled is not None:
             pl_module.compiled.around.append(self._interruptible)
 
@@ -170,7 +173,8 @@ class EndOnSignals(Callback):
         else:
             remedy = "there is no checkpoint yet, so it will begin anew"
         cause = "Ctrl-C" if self._number == signal.SIGINT else signal.Signals(self._number).name
-        self.console.print(f"Ended by {cause} in epoch {trainer.current_epoch + 1}: {remedy}.", highlight=False)
+        with contextlib.suppress(OSError):  # after SIGHUP there is no terminal
+            self.console.print(f"Ended by {cause} in epoch {trainer.current_epoch + 1}: {remedy}.", highlight=False)
 
 
 def _several_processes() -> bool:

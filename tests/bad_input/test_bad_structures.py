@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import Evaluator, NBodyCalculator
 from ase_nbody.data import DataError, read_labelled
+from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure, StructureError
 
 CELL = np.diag([6.0, 7.0, 8.0])
@@ -284,3 +285,13 @@ def test_no_atom_and_a_single_atom(atoms: ase.Atoms, network) -> None:
 def test_impossible_keywords_are_refused(keywords: dict, sentence: str, network) -> None:
     with pytest.raises(CalculatorSetupError, match=sentence):
         NBodyCalculator(network, **keywords)
+
+
+def test_a_large_crowd_is_refused_before_its_pairs_fill_the_memory() -> None:
+    """No cube has more atoms than are allowed. Within 6 Angstrom there would be 40 million pairs, of 3 GB."""
+    random = np.random.default_rng(0)
+    positions = random.uniform(0.0, 2.0, (100, 60, 3)) + 2.0 * np.indices((5, 5, 4)).reshape(3, -1).T[:, None]
+    atoms = ase.Atoms(numbers=[1] * 6000, positions=positions.reshape(-1, 3))
+    with pytest.raises(StructureError, match=r"6000 atoms would have about 4e\+07 pairs within 6 .*1 nm = 10"):
+        find_pairs(Structure.from_atoms(atoms), 6.0)
+    assert len(find_pairs(Structure.from_atoms(atoms[:500]), 2.0))

@@ -136,6 +136,27 @@ def test_tables_of_a_database_that_are_computed(trick: str, tmp_path) -> None:
         read_labelled(path)
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process is read from /proc")
+@pytest.mark.parametrize("columns", [("positions",), ("positions", "momenta", "forces", "data", "calculator")])
+def test_rows_of_a_database_that_would_fill_the_memory(columns: tuple[str, ...], tmp_path) -> None:
+    """Rows of 450 MB together are refused within 200 MB of addresses above those of the imported package."""
+    path = tmp_path / "a.db"
+    with ase.db.connect(path) as rows:
+        rows.write(ase.Atoms("H"))
+    with contextlib.closing(sqlite3.connect(path)) as tables, tables:
+        for name in columns:
+            tables.execute(f"UPDATE systems SET {name} = zeroblob({450_000_000 // len(columns)})")
+    script = (
+        "import resource, sys\nfrom ase_nbody.data import DataError, read_labelled\nimport ase.db.sqlite\n"
+        "pages = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages + 2 * 10**8,) * 2)\n"
+        "for index in (':', '-1', '0'):\n    try:\n        read_labelled(sys.argv[1], index)\n"
+        "    except DataError as error:\n        print('refused:', error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=False)
+    assert run.stdout.count("it has a row of more than 33554432 bytes") == 3, run.stdout + run.stderr[-500:]
+
+
 def test_an_error_of_a_parser_without_words_is_named(tmp_path) -> None:
     path = tmp_path / "a.db"
     with ase.db.connect(path) as rows:

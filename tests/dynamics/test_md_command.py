@@ -369,7 +369,8 @@ def test_refusals(md, contents):
 def started(arguments: list[str], steps: int) -> subprocess.Popen:
     """Start a run in a process of its own, and return the process once it has written at least ``steps`` steps."""
     command = [sys.executable, "-W", "error", "-m", "ase_nbody.cli", "md", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=_in_the_foreground)
     table = Path("md/table.csv")
     while process.poll() is None:
         if table.exists() and table.read_bytes().count(b"\n") > 1 + steps // 5:
@@ -378,16 +379,23 @@ def started(arguments: list[str], steps: int) -> subprocess.Popen:
     return process
 
 
+def _in_the_foreground():
+    """Neither nohup nor a background job, which ignore signals."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_signals(md, contents):
-    """A run that is ended by SIGTERM, then by SIGKILL, and then resumed gives the files of an unbroken run."""
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals(name, md, contents):
+    """A run that is ended by a signal, then by SIGKILL, and then resumed gives the files of an unbroken run."""
     arguments = ["a.nbody", "methanol.extxyz", "--interval", "5", "--checkpoint", "10", "--steps"]
     process = started([*arguments, "100000"], 10)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.Signals[name])
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "interrupted by SIGTERM" in err
+    assert process.returncode == 128 + signal.Signals[name]
+    assert f"interrupted by {name}" in err
     assert "the same command with --resume continues from there" in err
     made = int(out.split()[0])
     assert made >= 10

@@ -375,13 +375,25 @@ def test_weights_of_another_type(dtype, saved):
         load_model(saved)
 
 
-@pytest.mark.parametrize("level", [{"channels": 10**9}, {"hidden": 10**12}, {"n_basis": 10**15}, {"channels": 10**400}])
+@pytest.mark.parametrize(
+    ("level", "reason"),
+    [
+        *(({name: 4096}, "the configuration describes a network of") for name in ("channels", "hidden")),
+        ({"n_basis": 256}, "the configuration describes a network of"),
+        *(
+            ({"channels": number}, "channels': Input should be less than or equal to 4096")
+            for number in (10**9, 10**400)
+        ),
+        ({"hidden": 10**12}, "hidden': Input should be less than or equal to 4096"),
+        ({"n_basis": 10**15}, "n_basis': Input should be less than or equal to 256"),
+    ],
+)
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_network_of_terabytes(level, number, saved, no_network):
+def test_a_network_of_gigabytes_or_terabytes(level, reason, number, saved, no_network):
     config = read_card(saved)["config"]
     config["levels"][number].update(level)
     forge(saved, {"config": config})
-    with pytest.raises(ModelFileError, match="the configuration describes a network of"):
+    with pytest.raises(ModelFileError, match=reason):
         load_model(saved)
 
 

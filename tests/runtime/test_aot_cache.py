@@ -171,6 +171,16 @@ def test_a_user_without_a_cache_folder_has_one_for_temporary_files(home, placed,
     assert str(path.parent) in capsys.readouterr().err
 
 
+def test_a_user_without_a_home_has_one_for_temporary_files_too(home, placed, keep, monkeypatch, capsys):
+    """As in a container that runs under any number, where no folder can be made in the home folder."""
+    monkeypatch.delenv("NBODY_CACHE")
+    (home / "home").touch()
+    path = keep()
+    assert path == home / "tmp" / f"ase-nbody-{os.geteuid()}" / placed.name
+    said = f"Compiled code is kept in {path.parent}, because {home / 'home' / 'ase-nbody'} cannot be made ("
+    assert capsys.readouterr().err.startswith(said)
+
+
 @pytest.fixture
 def _no_compiler(monkeypatch):
     """Tracing is real, the package is 100 kB of nothing."""

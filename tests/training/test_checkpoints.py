@@ -2,6 +2,7 @@
 
 import io
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -31,6 +32,29 @@ def checkpoint(tmp_path):
 def same(loaded) -> bool:
     weights = loaded["state_dict"]["weight"], STATE["state_dict"]["weight"]
     return torch.equal(*weights) and all(loaded[key] == STATE[key] for key in ("epoch", "rows"))
+
+
+def compressed(checkpoint):
+    """Torch would read it, and take all of the memory that it claims."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(checkpoint, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
+def repeated(checkpoint):
+    """Many names for one place in the archive."""
+    with zipfile.ZipFile(checkpoint, "a") as archive:
+        archive.filelist += 50 * archive.filelist
+        archive._didModify = True
+
+
+@pytest.mark.parametrize("forge", [compressed, repeated])
+def test_an_archive_that_holds_more_than_its_size_is_refused(forge, checkpoint):
+    forge(checkpoint)
+    with pytest.raises(CheckpointError, match=r"it unpacks to more than its \d+ bytes, so torch has not written it"):
+        AtomicCheckpoints().load_checkpoint(checkpoint)
 
 
 def test_round_trip(checkpoint):

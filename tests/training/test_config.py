@@ -291,6 +291,53 @@ def test_a_folder_that_is_a_file_and_a_name_that_is_no_text_are_refused_at_once(
 
 
 @pytest.mark.parametrize(
+    ("entry", "value", "bound"),
+    [
+        *(("n_basis", 257, "256"), ("n_radial", 10**5, "256"), ("channels", 5000, "4096"), ("hidden", 10**9, "4096")),
+        *(("message_channels", 10**6, "4096"), ("tau.0", 10**6, "4096"), ("embedding", 10**8, "4096")),
+        *(("product_decay", 1e-300, "0.001"), ("product_decay", 1e300, "1000")),
+    ],
+)
+def test_a_network_that_would_take_gigabytes_is_refused_from_its_configuration(entry, value, bound):
+    level = {"tau": [value]} if entry == "tau.0" else {entry: value}
+    network = {"embedding": value} if entry == "embedding" else {"levels": [level]}
+    with pytest.raises(ConfigError, match=rf"{entry}: should be (less|greater) than or equal to {bound}, got"):
+        TrainingConfig.from_dict({"data": {"train": "a"}, "network": network}, Path("config.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("embedding", "level"),
+    [
+        (4096, {"n_basis": 256, "channels": 1}),
+        (64, {"l_max": 8, "n_basis": 256, "channels": 1}),
+        (8, {"channels": 4096, "l_max": 8, "body_order": 2}),
+    ],
+)
+def test_states_that_would_fill_the_memory_with_a_few_atoms_are_refused(embedding, level):
+    network = {"embedding": embedding, "levels": [level]}
+    with pytest.raises(ConfigError, match=r"each part of level 1 would have a state of [\d,]+ numbers"):
+        TrainingConfig.from_dict({"data": {"train": "a"}, "network": network}, Path("config.yaml"))
+
+
+@pytest.mark.parametrize("name", ["energy_weight", "stress_weight", "charges_weight", "dipole_weight"])
+@pytest.mark.parametrize("weight", [1e-300, 1e-7, 1e7, -1.0])
+def test_a_weight_of_the_loss_that_single_precision_loses_is_refused(name, weight):
+    entries = {name: weight}
+    for training in (entries, {"second_stage": {"energy_weight": 1.0} | entries}):
+        with pytest.raises(ConfigError, match=rf"{name}: should be 0, or between 1e-06 and 1e\+06, got {weight}"):
+            TrainingConfig.from_dict({"data": {"train": "a"}, "training": training}, Path("config.yaml"))
+    TrainingConfig.from_dict({"data": {"train": "a"}, "training": {name: 0.0}}, Path("config.yaml"))
+
+
+@pytest.mark.parametrize(
+    "training", [{"muon_rate": 1e-300}, {"adam_rate": 1e-300}, {"gradient_clip": 1e-300}, {"huber_delta": 1e-300}]
+)
+def test_steps_that_single_precision_loses_are_refused(training):
+    with pytest.raises(ConfigError, match=rf"{next(iter(training))}: should be greater than or equal to 1e-"):
+        TrainingConfig.from_dict({"data": {"train": "a"}, "training": training}, Path("config.yaml"))
+
+
+@pytest.mark.parametrize(
     ("entries", "culprit"),
     [
         ({"epochs": 3}, "epochs is not an entry; did you mean 'training.epochs' or 'pretraining.epochs'?"),

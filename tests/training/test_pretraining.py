@@ -199,6 +199,18 @@ def test_the_users_own_configuration_is_refused_before_the_pretraining(configure
     assert not (tmp_path / "pretraining").exists()
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "checkpoints/mine.ckpt"])
+def test_files_of_the_user_in_the_folder_of_the_pretraining_are_not_overwritten(name, configure):
+    config = configure()
+    mine = Path(config.output) / "pretraining" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match="was not written by a run in this folder"):
+        train_in_stages(config)
+    assert mine.read_text() == "mine"
+    assert not (Path(config.output) / "pretraining" / "config.yaml").exists()
+
+
 def test_runs_in_which_every_molecule_comes_apart_are_an_error(water, tmp_path, monkeypatch):
     monkeypatch.setattr(tight_binding, "_LARGEST_FORCE_EV_PER_ANGSTROM", 0.0)
     with pytest.raises(DataError, match="gives no structure"):

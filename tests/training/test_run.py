@@ -1,5 +1,6 @@
 """The training loop learns, resumes bit for bit after a kill, and never overwrites a finished run."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -103,7 +104,10 @@ def test_the_users_own_configuration_is_not_overwritten(start, configuration, tm
     assert run(configuration(name="mine.yaml", output="run", epochs=1)).is_file()
 
 
-@pytest.mark.parametrize("name", ["metrics.csv", "report.html", "figures/learning.png", "checkpoints/best.ckpt"])
+@pytest.mark.parametrize(
+    "name",
+    ["metrics.csv", "report.html", "figures/learning.png", "checkpoints/best.ckpt", "tensorboard", "tensorboard/x"],
+)
 def test_other_files_of_the_user_are_not_overwritten(name, configuration, tmp_path):
     mine = tmp_path / "run" / name
     mine.parent.mkdir(parents=True)
@@ -112,6 +116,14 @@ def test_other_files_of_the_user_are_not_overwritten(name, configuration, tmp_pa
         run(configuration(epochs=1))
     assert mine.read_text() == "mine"
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_in_the_place_of_the_configuration_is_not_waited_for(configuration, tmp_path):
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "config.yaml")
+    with pytest.raises(ConfigError, match=r"config.yaml was not written by a run in this folder"):
+        run(configuration(epochs=1))
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(configuration, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a training within a batch; the resumed run has the weights of an unbroken one, bit for bit."""
+"""SIGTERM, Ctrl-C and SIGHUP end a training within a batch; a resumed run has the weights of an unbroken one."""
 
 import os
 import signal
@@ -105,14 +105,25 @@ def test_a_second_ctrl_c_ends_the_training_at_once(configuration, monkeypatch):
         signal.signal(signal.SIGINT, before)  # lightning ignores Ctrl-C from then on
 
 
-def test_a_program_that_handles_ctrl_c_itself_goes_on_doing_so(configuration, monkeypatch, terminate):
-    received, before = [], signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_program_that_handles_a_signal_itself_goes_on_doing_so(number, configuration, terminate):
+    received, before = [], signal.signal(number, lambda *arguments: received.append(arguments))
     try:
-        terminate("training_step", 0, 1, signal.SIGINT)
+        terminate("training_step", 0, 1, number)
         run(configuration(epochs=1))
         assert len(received) == 1
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+def test_nohup_goes_on_ignoring_that_the_terminal_has_closed(configuration, terminate):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        terminate("training_step", 0, 1, signal.SIGHUP)
+        assert run(configuration(epochs=1)).is_file()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_run_may_be_terminated_twice_and_diverge_in_between(configuration, monkeypatch, terminate, capsys):
@@ -168,7 +179,9 @@ def test_a_compilation_is_broken_off(patience, configuration, frames, tmp_path, 
     assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "eager" / "metrics.csv").read_text()
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C"), (signal.SIGHUP, "SIGHUP")]
+)
 def test_the_command_ends_with_the_code_of_the_signal(number, name, configuration, tmp_path):
     """A real process and its worker are ended in the middle of an epoch, as batch systems and terminals do."""
     path = configuration(epochs=2)
@@ -180,6 +193,7 @@ def test_the_command_ends_with_the_code_of_the_signal(number, name, configuratio
             import sys
 
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
             from ase_nbody.cli import main
             from ase_nbody.training.module import NBodyTraining
 

@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ase_nbody.files.archive import find_model, load_members, shipped_models
-from ase_nbody.network.config import MAX_LEVELS, LevelConfig, Outputs
+from ase_nbody.network.config import MAX_LEVELS, LevelConfig, Outputs, Width
 from ase_nbody.network.electronic_states import Multiplicities, TotalCharges
+from ase_nbody.network.types import LevelTypes
+from ase_nbody.so3 import Type
 from ase_nbody.training.config.paths import absolute_file
 from ase_nbody.training.config.strict import ConfigError, Strict
 
 AUTO = "auto"  # the general model where it suits, or nothing
+_MOST_NUMBERS = 2**18  # in a state of one part: many times those of a large network, and 2 MB in float64
+_DEFAULT_EMBEDDING = 8  # the most channels that a network chooses by itself
 
 
 class FreezeConfig(Strict):
@@ -76,7 +80,7 @@ class ArchitectureConfig(Strict):
     levels: Annotated[
         tuple[LevelConfig, ...], Field(min_length=1, max_length=MAX_LEVELS), AfterValidator(_levels_that_count)
     ] = (LevelConfig(), LevelConfig(parts="heavy", children="heavy", l_out=0))
-    embedding: int | None = None
+    embedding: Width | None = None
     repulsion: bool = True
     embedded_atom: bool = False
     fading: bool = False
@@ -90,6 +94,21 @@ class ArchitectureConfig(Strict):
     def has_start(self) -> bool:
         """Whether the network starts from a model that is known."""
         return self.start_from not in (None, AUTO)
+
+    @model_validator(mode="after")
+    def _states_that_fit(self) -> "ArchitectureConfig":
+        """Refuse states that would fill the memory with a few atoms, before data are read and anything is built."""
+        below = Type.uniform(self.embedding or _DEFAULT_EMBEDDING, 0)
+        for number, level in enumerate(self.levels, start=1):
+            types = LevelTypes.of(below, level)
+            largest = max(tau.components * tau.channels for tau in (types.gathered, types.state, types.products))
+            if largest > _MOST_NUMBERS:
+                raise ValueError(
+                    f"each part of level {number} would have a state of {largest:,} numbers (allowed: "
+                    f"{_MOST_NUMBERS:,}): lower its channels, n_basis, n_radial, message_channels or l_max"
+                )
+            below = types.handed_up
+        return self
 
 
 def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> ArchitectureConfig:

@@ -78,9 +78,10 @@ def _reason(fault: Mapping[str, Any]) -> str:
         wanted = _WANTED.get(kind.partition("_")[0])
         if wanted:
             return f"should be {wanted}"
-    if kind in ("less_than", "greater_than"):
+    if kind.startswith(("less_than", "greater_than")):
         (bound,) = context.values()
-        return f"should be {kind.replace('_', ' ')} {bound:g}"
+        relation = kind.replace("_equal", " or equal to").replace("_", " ")
+        return f"should be {relation} {bound:.15g}"
     message = str(fault["msg"]).removeprefix("Value error, ")
     return printable(message.replace("Input should", "should", 1), 500)
 

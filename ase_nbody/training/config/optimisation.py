@@ -8,9 +8,22 @@ from pydantic import AfterValidator, Field
 from ase_nbody.training.config.strict import Strict
 from ase_nbody.training.loss import LossKind
 
-LARGEST_RATE = 1e6  # float32 would overflow soon after
+LEAST_RATE, LARGEST_RATE = 1e-12, 1e6  # below and beyond, float32 would learn nothing or overflow
+LEAST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6  # of a label in the loss; smaller ones underflow, larger ones swamp the rest
 LARGEST_SEED = 2**62  # torch takes 64 bits, and a committee counts on from here
-LearningRate = Annotated[float, Field(gt=0.0, le=LARGEST_RATE)]
+HOTTEST_K = 1e5
+
+
+def _weight_that_counts(weight: float) -> float:
+    """Refuse a weight of the loss that single precision loses."""
+    if weight != 0.0 and not LEAST_WEIGHT <= weight <= LARGEST_WEIGHT:
+        raise ValueError(f"should be 0, or between {LEAST_WEIGHT:g} and {LARGEST_WEIGHT:g}")
+    return weight
+
+
+LearningRate = Annotated[float, Field(ge=LEAST_RATE, le=LARGEST_RATE)]
+LossWeight = Annotated[float, AfterValidator(_weight_that_counts)]
+Temperature = Annotated[float, Field(gt=0.0, le=HOTTEST_K)]
 
 
 class SecondStage(Strict):
@@ -25,10 +38,10 @@ class SecondStage(Strict):
     """
 
     start: float = Field(0.75, ge=0.0, lt=1.0)
-    energy_weight: float = Field(ge=0.0)
-    stress_weight: float | None = Field(None, ge=0.0)
-    charges_weight: float | None = Field(None, ge=0.0)
-    dipole_weight: float | None = Field(None, ge=0.0)
+    energy_weight: LossWeight
+    stress_weight: LossWeight | None = None
+    charges_weight: LossWeight | None = None
+    dipole_weight: LossWeight | None = None
 
 
 def _known_device(name: str) -> str:
@@ -87,18 +100,18 @@ class OptimisationConfig(Strict):
     muon_rate: LearningRate = 0.005
     adam_rate: LearningRate = 0.005
     weight_decay: float = Field(0.0, ge=0.0, le=LARGEST_RATE)
-    gradient_clip: float | None = Field(None, gt=0.0)
+    gradient_clip: float | None = Field(None, ge=LEAST_RATE)
     warmup: int = Field(100, ge=0)
     schedule: Literal["cosine", "plateau"] = "cosine"
     plateau_factor: float = Field(0.5, gt=0.0, lt=1.0)
     plateau_patience: int = Field(10, ge=0)
     patience: int | None = Field(None, ge=1)
     loss: LossKind = "norm"
-    huber_delta: float = Field(0.01, gt=0.0)
-    energy_weight: float = Field(1.0, ge=0.0)
-    stress_weight: float = Field(1.0, ge=0.0)
-    charges_weight: float = Field(0.1, ge=0.0)
-    dipole_weight: float = Field(0.1, ge=0.0)
+    huber_delta: float = Field(0.01, ge=LEAST_WEIGHT, le=LARGEST_WEIGHT)
+    energy_weight: LossWeight = 1.0
+    stress_weight: LossWeight = 1.0
+    charges_weight: LossWeight = 0.1
+    dipole_weight: LossWeight = 0.1
     second_stage: SecondStage | None = None
     averaging: float = Field(0.995, ge=0.0, lt=1.0)
     compile: bool = True
@@ -149,7 +162,7 @@ class PretrainingConfig(Strict):
 
     method: Literal["GFN2-xTB", "GFN1-xTB"] = "GFN2-xTB"
     frames: int = Field(6000, ge=100)
-    temperatures: tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]] = (300.0, 1200.0)
+    temperatures: tuple[Temperature, Temperature] = (300.0, 1200.0)
     steps_apart: int = Field(5, ge=1)
     seed: int = Field(0, ge=0)
     folder: str | None = None
@@ -157,7 +170,7 @@ class PretrainingConfig(Strict):
     batch_size: int = Field(10, ge=1)
     muon_rate: LearningRate = 0.005
     adam_rate: LearningRate = 0.005
-    energy_weight: float = Field(0.01, ge=0.0)
+    energy_weight: LossWeight = 0.01
 
     def __str__(self) -> str:
         low, high = self.temperatures

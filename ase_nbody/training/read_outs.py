@@ -12,12 +12,13 @@ weights minimises
     n     number of structures with the label
     D_k   the diagonal of the normal equations, so that the unit of a feature does not matter
 
-so what the data do not tell stays as it is. The validation loss chooses among several strengths, and it may choose to
-leave the weights as they are.
+so what the data do not tell stays as it is. Descent follows forces well, and r of the forces is known along few
+directions only. So there is a second way: the forces keep their trained values as far as they can, which sets their r
+to zero. The validation loss chooses one of the two and a strength, or the trained weights.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ from ase_nbody.training.linear_rows import Rows, rows_of, set_weights, weights_o
 from ase_nbody.training.loss import Residuals, errors, loss, unit_of
 from ase_nbody.undisturbed import undisturbed
 
-ROWS_PER_UNKNOWN = 20  # of forces; that is five per cent more error than all rows would leave
+ROWS_PER_UNKNOWN = 10  # along random directions of forces
 MAX_UNKNOWNS = 4096  # their normal equations take 128 MiB for each label
 STRENGTHS = tuple(10.0**-power for power in range(8))
 _WORSE_IN_A_ROW = 2  # after so many strengths that make it worse, weaker ones are not tried
@@ -49,12 +50,14 @@ class Solution:
 
     Attributes:
         strength: the strength of the ridge; None if the validation frames wanted the trained weights.
+        kept_forces: whether the forces kept their trained values as far as they could.
         unknowns: number of weights.
         before: validation loss and errors (see ``loss.errors``) of the trained weights.
         after: the same with the weights that the network has now.
     """
 
     strength: float | None
+    kept_forces: bool
     unknowns: int
     before: tuple[float, Errors]
     after: tuple[float, Errors]
@@ -63,6 +66,7 @@ class Solution:
         what = f"Least squares for {self.unknowns} weights of the read-outs"
         if self.strength is None:
             return f"{what} do not lower the validation loss ({self.before[0]:.4g}): the trained weights stay"
+        what += " with forces kept" if self.kept_forces else ""
         return f"{what} lower the validation loss from {self.before[0]:.4g} to {self.after[0]:.4g}: {self.changes}"
 
     @property
@@ -81,6 +85,7 @@ class Solution:
         return {
             "weights": self.unknowns,
             "ridge": self.strength,
+            "forces kept": self.kept_forces,
             "validation loss": {"trained": loss_before, "solved": loss_after},
         }
 
@@ -114,19 +119,21 @@ def solve_read_outs(
         validation: frames whose loss is to fall.
         options: the loss, with the weights of the last epoch, and the seed.
     """
-    trained = weights_of(network)
+    trained, change = weights_of(network), None
     best = before = _validated(network, validation, options)
-    strength, worse = None, 0
-    ridge = _Ridge.of(network, training, options)
-    for tried in STRENGTHS:
-        set_weights(network, trained + ridge.change(tried))
-        found = _validated(network, validation, options)
-        better = found[0] < best[0]
-        best, strength, worse = (found, tried, 0) if better else (best, strength, worse + 1)
-        if worse == _WORSE_IN_A_ROW:
-            break
-    set_weights(network, trained if strength is None else trained + ridge.change(strength))
-    return Solution(strength, len(trained), before, best)
+    kept, strength = False, None
+    sums = _sums(network, training, options)
+    for keep in (False, True):
+        ridge, worse = _Ridge.of(sums, network.config.energy_scale, options, keep_forces=keep), 0
+        for tried in STRENGTHS:
+            set_weights(network, trained + ridge.change(tried))
+            found = _validated(network, validation, options)
+            if found[0] < best[0]:
+                best, kept, strength, change, worse = found, keep, tried, ridge.change(tried), 0
+            elif (worse := worse + 1) == _WORSE_IN_A_ROW:
+                break
+    set_weights(network, trained if change is None else trained + change)
+    return Solution(strength, kept, len(trained), before, best)
 
 
 def _validated(
@@ -183,17 +190,19 @@ class _Ridge:
     right: Tensor
 
     @classmethod
-    def of(cls, network: NBodyNetwork, frames: Sequence[LabelledStructure], options: OptimisationConfig) -> "_Ridge":
-        """The equations for these frames."""
+    def of(
+        cls, sums: Mapping[str, _Sums], energy_scale: float, options: OptimisationConfig, *, keep_forces: bool
+    ) -> "_Ridge":
+        """The equations of all labels together, with their weights in the loss."""
         weights = options.loss_weights((options.epochs or 1) - 1)
-        total = _Sums.zeros(len(weights_of(network)))
-        for name, one in _sums(network, frames, options).items():
-            unit = BY_NAME[name].misfit.size * (network.config.energy_scale if BY_NAME[name].misfit.relative else 1.0)
+        total = _Sums.zeros(len(sums["energy"].right))
+        for name, one in sums.items():
+            unit = BY_NAME[name].misfit.size * (energy_scale if BY_NAME[name].misfit.relative else 1.0)
             mean_square = one.lacking / max(1, one.count) / unit**2
             if mean_square > 0.0:
                 factor = _slope(options.loss, weights[name], mean_square, BY_NAME[name].shape) / one.count / unit**2
                 total.matrix += factor * one.matrix
-                total.right += factor * one.right
+                total.right += 0.0 if keep_forces and name == "forces" else factor * one.right
         diagonal = total.matrix.diagonal()
         inverse_scale = torch.where(diagonal > 0.0, diagonal, torch.inf).rsqrt()
         scaled = inverse_scale.unsqueeze(1) * total.matrix * inverse_scale

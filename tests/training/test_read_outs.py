@@ -40,11 +40,11 @@ def trainable(request, network, labelled_network, make_form):
 
 
 def with_parts(frames):
-    """The same frames with a label for each molecule, and none in crystals."""
+    """The same frames with a label for each molecule, and for one atom of each crystal."""
     found = []
     for frame in frames:
         one = frame.structure
-        labels = np.full(len(one), -1 if one.pbc.any() else 0)
+        labels = np.where(np.arange(len(one)) == 0, 0, -1 if one.pbc.any() else 0)
         structure = Structure(one.numbers, one.positions, one.cell, one.pbc, one.charge, labels)
         found.append(LabelledStructure(structure, frame.energy, frame.forces, frame.stress, frame.weights))
     return found
@@ -151,6 +151,19 @@ def test_the_trained_weights_stay_where_validation_wants_them(network, labelled)
     assert "trained weights stay" in str(solution)
 
 
+def test_forces_are_kept_where_those_of_the_training_frames_mislead(network, labelled):
+    start, rng = copy.deepcopy(network).requires_grad_(True), np.random.default_rng(0)
+    made = predict(changed(start, 0.02), labelled)
+    noisy = [
+        LabelledStructure(one.structure, one.energy, one.forces + rng.normal(size=one.forces.shape), one.stress)
+        for one in made[::2]
+    ]
+    solution = solve_read_outs(start, noisy, made[1::2], OPTIONS)
+    assert solution.strength is not None
+    assert solution.kept_forces
+    assert "forces kept" in str(solution)
+
+
 def test_frames_without_weight_are_not_fitted(network, labelled):
     start = copy.deepcopy(network).requires_grad_(True)
     made = predict(changed(start), labelled)
@@ -228,7 +241,7 @@ def test_a_run_that_was_killed_while_it_solved_is_resumed(configuration, monkeyp
 def test_read_outs_that_cannot_be_solved_are_refused_before_the_training(configuration, monkeypatch):
     config = TrainingConfig.from_yaml(configuration(solve_read_outs=True))
     monkeypatch.setattr("ase_nbody.training.read_outs.MAX_UNKNOWNS", 100)
-    with pytest.raises(ConfigError, match=r"at most 100 weights, .* have 288 that are free \(4 species\): leave it out"):
+    with pytest.raises(ConfigError, match=r"at most 100 weights, .* have 288 that are free \(4 species\)"):
         train(config)
 
 

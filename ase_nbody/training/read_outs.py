@@ -206,7 +206,8 @@ class _Ridge:
         diagonal = total.matrix.diagonal()
         inverse_scale = torch.where(diagonal > 0.0, diagonal, torch.inf).rsqrt()
         scaled = inverse_scale.unsqueeze(1) * total.matrix * inverse_scale
-        return cls(inverse_scale, *torch.linalg.eigh(scaled), inverse_scale * total.right)
+        eigenvalues, eigenvectors = torch.linalg.eigh(scaled)
+        return cls(inverse_scale, eigenvalues, eigenvectors, inverse_scale * total.right)
 
     def change(self, strength: float) -> Tensor:
         """The change of the weights (K,)."""

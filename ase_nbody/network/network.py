@@ -97,6 +97,18 @@ class NBodyNetwork(nn.Module):
         """Floating-point type of the weights."""
         return self.embedding.weight.dtype
 
+    @staticmethod
+    def species_of_parts(level: Level, one_hot: Tensor) -> Tensor:
+        """One-hot rows of the atoms at the centres of parts, or the compositions of labelled ones ``(P, species)``.
+
+        Args:
+            level: the parts.
+            one_hot: one-hot rows of all atoms ``(N, species)``.
+        """
+        if level.labelled is None:
+            return one_hot.index_select(0, level.centre)
+        return _composition(level.labelled, one_hot)
+
     def forward(self, hierarchy: Hierarchy, vectors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Outputs of the parts of each level (see ``ascend``).
 
@@ -138,11 +150,9 @@ class NBodyNetwork(nn.Module):
             numbers.index_select(0, level.centre),
             numbers.take(level.atom),
         )
-        if level.labelled is None:
-            one_hot_centres = one_hot.index_select(0, level.centre)
-            closest = None if self.closest_approach is None else self.closest_approach(centre, atom, radius)
-        else:
-            one_hot_centres, closest = _composition(level.labelled, one_hot), None
+        one_hot_centres, closest = self.species_of_parts(level, one_hot), None
+        if level.labelled is None and self.closest_approach is not None:
+            closest = self.closest_approach(centre, atom, radius)
         distance = vectors.square().sum(0).sqrt()  # torch.linalg.vector_norm takes ten times as long
         fade = self.fades[number](centre, distance) if number < len(self.fades) else None
         state, energy = self.levels[number](state, vectors, distance, level, one_hot_centres, closest, fade)

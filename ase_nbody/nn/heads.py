@@ -1,5 +1,6 @@
 """Heads: outputs of a part from the fragments of its state, scalars from degree 0 and vectors from degree 1."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,6 +39,10 @@ class ReadOut(nn.Module):
             "hidden": Weight((channels, hidden), matrix=True),
             "output": Weight((n_species, hidden)),
         }
+
+    def features(self, scalars: Tensor) -> Tensor:
+        """[s, silu(s W)] ``(parts, channels + hidden)``: epsilon is linear in these, with the weights [a(z), b(z)]."""
+        return torch.cat([scalars, functional.silu(scalars @ self.hidden)], dim=-1)
 
     def forward(self, scalars: Tensor, one_hot: Tensor) -> Tensor:
         """Scalars ``(parts, channels)`` and one-hot rows ``(parts, species)`` -> epsilon ``(parts,)``."""

@@ -43,7 +43,7 @@ def evaluate_model(
         DataError: the data contain species that the network does not know, or lack labels that it needs.
         EvaluationError: a batch of structures does not fit into memory.
     """
-    batches = _batches(network, data, dtype)
+    batches = predictions(network, data, dtype)
     return errors([Residuals.of(prediction, batch) for batch, prediction in batches])
 
 
@@ -65,7 +65,7 @@ def predict(
 ) -> list[LabelledStructure]:
     """Label structures with the network's predictions; arguments and errors are the same as in ``evaluate_model``."""
     labelled: list[LabelledStructure] = []
-    for batch, prediction in _batches(network, data, dtype):
+    for batch, prediction in predictions(network, data, dtype):
         labelled += _labelled(data[len(labelled) :], batch, prediction)
     return labelled
 
@@ -79,7 +79,7 @@ def evaluate_and_predict(
     """What ``evaluate_model`` and ``predict`` return, from one pass over the data."""
     residuals: list[Residuals] = []
     labelled: list[LabelledStructure] = []
-    for batch, prediction in _batches(network, data, dtype):
+    for batch, prediction in predictions(network, data, dtype):
         residuals.append(Residuals.of(prediction, batch))
         labelled += _labelled(data[len(labelled) :], batch, prediction)
     return errors(residuals), labelled
@@ -103,10 +103,13 @@ def _labelled(frames: Sequence[LabelledStructure], batch: Batch, prediction: Pre
         yield LabelledStructure(frame.structure, **values | {"energy": float(values["energy"])})
 
 
-def _batches(
+def predictions(
     network: NBodyNetwork | Sequence[NBodyNetwork], data: Sequence[LabelledStructure], dtype: torch.dtype
 ) -> Iterator[tuple[Batch, Prediction]]:
-    """Yield each batch of the data with the prediction of the network, or with the mean prediction of a committee."""
+    """Each batch of the data with the prediction of the network, or with the mean prediction of a committee.
+
+    Arguments and errors are the same as in ``evaluate_model``.
+    """
     warm_up_vector_functions()
     networks = [network] if isinstance(network, NBodyNetwork) else network
     require_parts(data, networks[0].config.layout)

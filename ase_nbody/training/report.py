@@ -29,6 +29,7 @@ def write_report(
     sets: Mapping[str, Sequence[LabelledStructure]],
     metrics: Path | Sequence[Path],
     output: Path,
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Write ``report.html``, its figures as ``figures/*.png``, and the worst frames as ``worst.extxyz``.
 
@@ -37,6 +38,7 @@ def write_report(
         sets: the structures by the name of their set: training, validation and, if there is one, test.
         metrics: ``metrics.csv`` of the training, or those of all members; the mean of their rows is shown.
         output: folder of the run.
+        remarks: sentences on the training, shown above the figures.
 
     Returns:
         Path of ``report.html``.
@@ -60,6 +62,7 @@ def write_report(
         table(("set", "frames", "quantity", "MAE", "RMSE", "unit"), _error_rows(parts)),
         *_committee(network, parts[-1]),
         *_forces(parts, output),
+        *map(paragraph, remarks),
         heading("Figures"),
         *pictures,
         paragraph("The figures are in figures/ as PNG, the learning curves in metrics.csv and tensorboard/."),

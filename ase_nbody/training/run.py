@@ -35,6 +35,7 @@ from ase_nbody.training.model_card import model_card, with_test_errors
 from ase_nbody.training.module import NBodyTraining
 from ase_nbody.training.origin import Origin, Stamp, require_unchanged, stamps
 from ase_nbody.training.processes import Processes
+from ase_nbody.training.read_outs import Solution, require_solvable, solve_read_outs
 from ase_nbody.training.recovery import TrainingDiverged
 from ase_nbody.training.report import write_report
 from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames
@@ -127,6 +128,8 @@ def train_in_own_folder(
     config = _with_default_epochs(config, frames["training"])
     _require_epochs_to_come(config, checkpoint)
     network = build_network(config, frames["training"], members)
+    if config.training.solve_read_outs:
+        require_solvable(network)
     require_known_species(config, network.config.species, frames)
     require_learnt_states(network.config, frames)
     for name in ("validation", "test"):
@@ -157,7 +160,13 @@ def train_in_own_folder(
     epoch = _take_averages(module, path)
     n_validation = len(frames["validation"])
     console.print(errors_table(module.errors, f"{count_of(n_validation, 'validation frame')}, epoch {epoch}"))
-    return _write_model(network, module.errors, frames, origin, config, console)
+    errors, solution = module.errors, None
+    if config.training.solve_read_outs:
+        _say(console, "Solving the weights of the read-outs by least squares")
+        solution = solve_read_outs(network, frames["training"], frames["validation"], config.training)
+        errors = solution.after[1]
+        _say(console, str(solution))
+    return _write_model(network, errors, frames, origin, config, console, solution)
 
 
 def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, list[Stamp]]:
@@ -284,10 +293,13 @@ def _write_model(
     origin: Origin,
     config: TrainingConfig,
     console: Console,
+    solution: Solution | None,
 ) -> Path:
     """Write the model file, then what may fail: the test errors in its card, and the report. Return its path."""
     output = Path(config.output)
     card = model_card(config, frames, origin, validation_errors)
+    if solution is not None:
+        card["read-outs solved"] = solution.as_card()
     path = save_model(network, output / MODEL_NAME, card)
     _say(console, f"Wrote {path}")
     if frames["test"]:
@@ -297,7 +309,9 @@ def _write_model(
             save_model(network, path, with_test_errors(card, config, len(frames["test"]), test_errors))
     if config.report:
         with said_if_it_fails("is no report", console):
-            _say(console, f"Wrote {write_report(network, frames, output / 'metrics.csv', output)}")
+            remarks = [] if solution is None else [str(solution)]
+            report = write_report(network, frames, output / "metrics.csv", output, remarks)
+            _say(console, f"Wrote {report}")
     remove_frames(config)
     return path
 

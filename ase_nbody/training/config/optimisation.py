@@ -86,6 +86,8 @@ class OptimisationConfig(Strict):
         second_stage: other weights for the last epochs.
         averaging: decay per step of the exponential moving average of the weights. The averaged weights are the ones
             that are validated and saved.
+        solve_read_outs: whether to solve the weights of the read-outs by least squares after the last epoch (see
+            ``training.read_outs``). The validation loss decides whether the model takes them.
         compile: whether to compile the training step for tensor shapes that recur. It takes half a minute for each set
             of shapes and makes the step about twice as fast.
         dtype: precision of the training.
@@ -114,6 +116,7 @@ class OptimisationConfig(Strict):
     dipole_weight: LossWeight = 0.1
     second_stage: SecondStage | None = None
     averaging: float = Field(0.995, ge=0.0, lt=1.0)
+    solve_read_outs: bool = False
     compile: bool = True
     dtype: Literal["float32", "float64"] = "float32"
     device: Annotated[str, AfterValidator(_known_device)] = "auto"

@@ -73,6 +73,11 @@ def _covered(coverage: Coverage | None) -> dict[str, Any]:
             if coverage.contacts is None
             else {"pairs never in contact": ", ".join(coverage.missing(coverage.contacts)) or "none"}
         ),
+        **(
+            {}
+            if coverage.intermolecular is None
+            else {"molecules side by side": "in the data" if coverage.intermolecular else "never in the data"}
+        ),
         "density of neighbours": {symbol: f"{low:g} to {high:g}" for symbol, (low, high) in coverage.densities.items()},
     }
 

@@ -69,6 +69,7 @@ FEATURES = {
     "coverage": Feature(config=("coverage",)),
     "embedded_atom": Feature(config=("embedded_atom",)),
     "fading": Feature(config=("densest",)),
+    "intermolecular": Feature(config=("intermolecular",)),
     "labels": Feature(levels=("member_weights",)),
     "multiplicities": Feature(config=("multiplicities",)),
     "outputs": Feature(config=("outputs",)),

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.network.compact import Compact
 from ase_nbody.network.surroundings import (
+    between_molecules,
     bond_reach,
     bonded_counts,
     closer_than_bonds,
@@ -48,14 +49,16 @@ class Coverage(Compact):
         radius: R of the densities in Angstrom.
         contacts: pairs of elements that were in contact within R (see ``network.surroundings``), ``("H-H", "H-O")``;
             None if that is unknown.
+        intermolecular: whether atoms of two molecules, which no bonds link, were within R; None if that is unknown.
     """
 
-    newer = frozenset({"contacts"})
+    newer = frozenset({"contacts", "intermolecular"})
 
     bonded: dict[str, Formulas]
     densities: dict[str, Range]
     radius: float = Field(gt=0.0, le=100.0)
     contacts: ElementPairs | None = None
+    intermolecular: bool | None = None
 
     @model_validator(mode="after")
     def _known_symbols(self) -> "Coverage":
@@ -75,6 +78,7 @@ class Coverage(Compact):
         bonded: dict[str, set[str]] = {}
         ranges: dict[str, tuple[float, float]] = {}
         unmet = np.ones((len(chemical_symbols), len(chemical_symbols)), dtype=bool)
+        intermolecular = False
         for structure in structures:
             numbers = structure.numbers
             species = np.unique(numbers)
@@ -90,7 +94,9 @@ class Coverage(Compact):
                 here = density[numbers == number]
                 known = ranges.get(chemical_symbols[number], (np.inf, 0.0))
                 ranges[chemical_symbols[number]] = (min(known[0], here.min()), max(known[1], here.max()))
-            near = closer_than_contacts(numbers, within(pairs, radius))
+            visible = within(pairs, radius)
+            intermolecular = intermolecular or bool(len(between_molecules(len(numbers), visible, bonds)))
+            near = closer_than_contacts(numbers, visible)
             for index in contacts(numbers, near, bonds, unmet):
                 first, second = numbers[near.first[index]], numbers[near.second[index]]
                 unmet[first, second] = unmet[second, first] = False
@@ -102,6 +108,7 @@ class Coverage(Compact):
             densities={symbol: (round(low, 3), round(high, 3)) for symbol, (low, high) in _sorted(ranges)},
             radius=radius,
             contacts=tuple(pair_of(first, second) for first, second in met),
+            intermolecular=intermolecular,
         )
 
     def __or__(self, other: "Coverage") -> "Coverage":
@@ -130,6 +137,7 @@ class Coverage(Compact):
             densities=dict(_sorted(densities)),
             radius=self.radius,
             contacts=_joined(self.contacts, other.contacts),
+            intermolecular=_either(self.intermolecular, other.intermolecular),
         )
 
     @property
@@ -174,6 +182,10 @@ def _in_order(pairs: Iterable[str]) -> tuple[str, ...]:
 def _joined(one: Sequence[str] | None, other: Sequence[str] | None) -> tuple[str, ...] | None:
     """What is in one of two lists of pairs; None if either is unknown."""
     return None if one is None or other is None else _in_order({*one, *other})
+
+
+def _either(one: bool | None, other: bool | None) -> bool | None:
+    return None if one is None or other is None else one or other
 
 
 def _sorted(by_symbol: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -2,12 +2,13 @@
 
 Two atoms count as bonded if their distance is below a factor times the sum of their covalent radii. They are in contact
 if they are not much farther apart than the sum of their van der Waals radii (Alvarez, Dalton Trans. 42, 8617, 2013) and
-neither bonded to each other nor to one atom in common. The density is a smooth number of neighbours; close ones count
+neither bonded to each other nor to one atom in common. Atoms that bonds link, directly or through others, are of one
+molecule. The density is a smooth number of neighbours; close ones count
 more:
 
     rho_i = sum_j (1 - (r_ij / R)^2)^3,   r_ij < R
 
-Training records all three for its data (``Coverage``), and evaluation compares a structure with that record.
+Training records all of this for its data (``Coverage``), and evaluation compares a structure with that record.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.vdw_alvarez import vdw_radii
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ase_nbody.hierarchy.neighbours import Pairs
 
@@ -72,6 +75,13 @@ def contacts(numbers: NDArray[np.int64], near: Pairs, bonds: Pairs, wanted: NDAr
         }
         if (int(near.second[index]), *shift) not in around | beyond:
             yield index
+
+
+def between_molecules(n_atoms: int, pairs: Pairs, bonds: Pairs) -> NDArray[np.int64]:
+    """Indices of the pairs whose atoms are of two molecules. An image of a molecule counts as the molecule itself."""
+    linked = coo_array((np.ones(len(bonds)), (bonds.first, bonds.second)), shape=(n_atoms, n_atoms))
+    _, molecule = connected_components(linked, directed=False)
+    return np.flatnonzero(molecule[pairs.first] != molecule[pairs.second])
 
 
 def within(pairs: Pairs, radius: float) -> Pairs:

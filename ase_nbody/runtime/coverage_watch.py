@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs, still_valid
 from ase_nbody.network.coverage import Coverage, counts_of, formula_of
 from ase_nbody.network.surroundings import (
+    between_molecules,
     bond_reach,
     bonded_counts,
     closer_than_bonds,
@@ -37,7 +38,8 @@ _SKIN_ANGSTROM = 0.8
 class CoverageWatch:
     """Warns once about the first atom that is bonded, or packed, unlike every atom of its kind in the training data.
 
-    It also warns of two atoms in contact whose elements never were in the training data. Composition is no reason.
+    It also warns of two atoms in contact whose elements never were in the training data, and of two molecules side by
+    side if these data have none. Composition is no reason.
     If the user has made the warning an error, it is raised for every such structure.
 
     Args:
@@ -73,14 +75,14 @@ class CoverageWatch:
             return None
         pairs = find_pairs(structure, max(self._radius, bond_reach(np.unique(structure.numbers), SURELY_FREE)))
         for limits in self._limits:
-            for unlike in (limits.bonded_unlike, limits.in_contact_unlike, limits.packed_unlike):
+            for unlike in (limits.bonded, limits.in_contact, limits.side_by_side, limits.packed):
                 if (found := unlike(structure.numbers, pairs)) is not None:
                     return found
         return None
 
 
 class _Limits:
-    """A coverage as arrays, by atomic number."""
+    """A coverage as arrays, by atomic number. Each method looks for what the data do not have."""
 
     def __init__(self, coverage: Coverage) -> None:
         self._coverage = coverage
@@ -97,7 +99,7 @@ class _Limits:
         for symbol, (low, high) in coverage.densities.items():
             self._lowest[atomic_numbers[symbol]], self._highest[atomic_numbers[symbol]] = THINNER * low, DENSER * high
 
-    def bonded_unlike(self, numbers: NDArray[np.int64], pairs: Pairs) -> tuple[int, str] | None:
+    def bonded(self, numbers: NDArray[np.int64], pairs: Pairs) -> tuple[int, str] | None:
         """The first atom whose bonds agree with none of the listed surroundings of its species, and a sentence."""
         present = np.unique(numbers).tolist()
         species = np.array(sorted({*present, *self._named}))
@@ -121,7 +123,7 @@ class _Limits:
             f"{f'; no {never[0]} bond occurs there' if never else ''})"
         )
 
-    def in_contact_unlike(self, numbers: NDArray[np.int64], pairs: Pairs) -> tuple[int, str] | None:
+    def in_contact(self, numbers: NDArray[np.int64], pairs: Pairs) -> tuple[int, str] | None:
         """The first atom in contact with one of an element that its own never met, and a sentence."""
         near = closer_than_contacts(numbers, within(pairs, self._coverage.radius), SURELY_IN_CONTACT)
         if not self._no_contact[numbers[near.first], numbers[near.second]].any():
@@ -137,12 +139,28 @@ class _Limits:
             f"{pair_of(numbers[atom], numbers[other])}"
         )
 
+    def side_by_side(self, numbers: NDArray[np.int64], pairs: Pairs) -> tuple[int, str] | None:
+        """The first atom that sees one of another molecule, if the data have no such pair, and a sentence."""
+        if self._coverage.intermolecular is not False:
+            return None
+        visible = within(pairs, self._coverage.radius)
+        apart = between_molecules(len(numbers), visible, closer_than_bonds(numbers, pairs, SURELY_FREE))
+        if not len(apart):
+            return None
+        index = apart[visible.distance[apart].argmin()]
+        atom, other = int(visible.first[index]), int(visible.second[index])
+        return atom, (
+            f"atoms {atom} ({chemical_symbols[numbers[atom]]}) and {other} ({chemical_symbols[numbers[other]]}) are "
+            f"{visible.distance[index]:.1f} Angstrom apart in two molecules; the training data have no molecules side "
+            "by side"
+        )
+
     def _known(self, number: int, species: NDArray[np.int64]) -> NDArray[np.int64]:
         """The listed surroundings of a species as numbers of atoms (surroundings, species)."""
         symbols = [chemical_symbols[other] for other in species]
         return np.array([[counts.get(symbol, 0) for symbol in symbols] for counts in self._listed[number]])
 
-    def packed_unlike(self, numbers: NDArray[np.int64], pairs: Pairs) -> tuple[int, str] | None:
+    def packed(self, numbers: NDArray[np.int64], pairs: Pairs) -> tuple[int, str] | None:
         """The first atom whose neighbours are denser or thinner than around any atom of its species, and a sentence."""
         if len(numbers) == 1 and not len(pairs):
             return None  # a free atom has an energy of its own

@@ -3,7 +3,7 @@
 import ase
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.data import atomic_numbers
 from pydantic import ValidationError
 
@@ -73,6 +73,24 @@ def test_pairs_that_were_bonded_and_pairs_that_are_missing() -> None:
     assert "Cl-Cl" not in known.missing(known.contacts or ())
 
 
+@pytest.mark.parametrize(
+    ("distance", "seen"), [(2.5, True), (4.4, True), (4.6, False), (9.0, False)], ids=lambda value: str(value)
+)
+def test_molecules_side_by_side_are_known_within_the_radius(distance: float, seen: bool) -> None:
+    pair = ase.Atoms("H4", [[0, 0, -0.75], [0, 0, 0], [0, 0, distance], [0, 0, distance + 0.75]])
+    assert Coverage.of([Structure.from_atoms(pair)], 4.5).intermolecular is seen
+
+
+def test_a_crystal_and_a_molecule_are_no_two_molecules() -> None:
+    alone = [Structure.from_atoms(atoms) for atoms in (molecule("CH3CH2OH"), bulk("Si") * (2, 2, 2))]
+    coverage = Coverage.of(alone, 4.5)
+    assert coverage.intermolecular is False
+    beside = Coverage.of([Structure.from_atoms(ase.Atoms("H2", [[0, 0, 0], [0, 0, 3.0]]))], 4.5)
+    assert (coverage | beside).intermolecular is True
+    older = Coverage(bonded=beside.bonded, densities=beside.densities, radius=4.5)
+    assert (coverage | older).intermolecular is None
+
+
 def test_contacts_join_and_stay_unknown_if_either_is() -> None:
     one, other = coverage_of("C2H6"), Coverage.of([Structure.from_atoms(dimer("HCl HCl", 3.8))], 4.0)
     assert {*((one | other).contacts or ())} == {*(one.contacts or ()), *(other.contacts or ())}
@@ -137,7 +155,7 @@ def test_a_file_holds_it_and_a_file_without_it_stays_as_it_was(make_network, tmp
     known = coverage_of("CH3CH2OH")
     save_model(make_network(coverage=known), tmp_path / "covered.nbody")
     assert load_model(tmp_path / "covered.nbody").config.coverage == known
-    assert read_card(tmp_path / "covered.nbody")["features"] == ["contacts", "coverage"]
+    assert read_card(tmp_path / "covered.nbody")["features"] == ["contacts", "coverage", "intermolecular"]
     older = Coverage(bonded=known.bonded, densities=known.densities, radius=4.0)
     save_model(make_network(coverage=older), tmp_path / "older.nbody")
     assert read_card(tmp_path / "older.nbody")["features"] == ["coverage"]

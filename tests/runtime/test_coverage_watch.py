@@ -59,7 +59,9 @@ def test_the_molecule_itself_hot_or_turned_causes_none(evaluator) -> None:
 
 def test_two_molecules_far_apart_are_covered_and_a_close_third_is_packed_too_densely(make_network) -> None:
     known = coverage_of(molecule("CH3CH2OH"))
-    evaluator = Evaluator(make_network(coverage=known.model_copy(update={"contacts": known.missing(())})))
+    evaluator = Evaluator(
+        make_network(coverage=known.model_copy(update={"contacts": known.missing(()), "intermolecular": True}))
+    )
     one, far, near = molecule("CH3CH2OH"), molecule("CH3CH2OH"), molecule("CH3CH2OH")
     far.positions += [12.0, 0.0, 0.0]
     near.positions += [0.0, 0.0, 2.6]
@@ -164,3 +166,22 @@ def test_a_warning_that_is_an_error_comes_again_and_leaves_no_results(make_netwo
 def test_structures_side_by_side_are_judged_too(evaluator) -> None:
     with pytest.warns(ExtrapolationWarning, match="HC2"):
         evaluator.evaluate([Structure.from_atoms(molecule(name)) for name in ("CH3CH2OH", "C6H6")])
+
+
+@pytest.mark.parametrize(("gap", "warned"), [(2.2, True), (3.5, True), (6.0, False)])
+def test_a_second_molecule_is_noticed_if_the_data_have_one_alone(gap: float, warned: bool, evaluator) -> None:
+    one, other = molecule("CH3CH2OH"), molecule("CH3CH2OH")
+    other.positions[:, 2] += np.ptp(one.positions[:, 2]) + gap
+    found = sentences(evaluator, one + other)
+    assert [("in two molecules" in sentence and "no molecules side by side" in sentence) for sentence in found] == (
+        [True] * warned
+    )
+
+
+def test_dimers_cause_none_if_the_data_have_some(make_network) -> None:
+    water = molecule("H2O")
+    near, further = water.copy(), water.copy()
+    near.positions[:, 0] += 3.0
+    further.positions[:, 0] += 3.2
+    evaluator = Evaluator(make_network(coverage=coverage_of(water + near)))
+    assert sentences(evaluator, water + further) == []

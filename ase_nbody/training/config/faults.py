@@ -81,7 +81,7 @@ def _reason(fault: Mapping[str, Any]) -> str:
     if kind.startswith(("less_than", "greater_than")):
         (bound,) = context.values()
         relation = kind.replace("_equal", " or equal to").replace("_", " ")
-        return f"should be {relation} {bound:.15g}"
+        return f"should be {relation} {bound if isinstance(bound, int) else format(bound, '.15g')}"
     message = str(fault["msg"]).removeprefix("Value error, ")
     return printable(message.replace("Input should", "should", 1), 500)
 

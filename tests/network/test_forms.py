@@ -11,6 +11,7 @@ from ase_nbody import NBodyCalculator
 from ase_nbody.files.archive import load_model, read_card, save_model
 from ase_nbody.files.entries import FEATURES, features_of
 from ase_nbody.network.config import LevelConfig, NBodyConfig, Products
+from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.network.types import LevelTypes
 from ase_nbody.potential import evaluate
@@ -202,7 +203,7 @@ def test_each_choice_is_a_feature_of_its_own(make_form):
     assert names["children"] == ["children_gate"]
     assert names["kondor"] == ["channel_pairs", "children_gate", "products", "species_gains", "types"]
     keys = [key for feature in FEATURES.values() for key in (*feature.config, *feature.levels)]
-    assert set(keys) == LevelConfig.newer | NBodyConfig.newer
+    assert set(keys) == LevelConfig.newer | NBodyConfig.newer | Coverage.newer
 
 
 # ------------------------------------------------------------------------------------------------------ configuration

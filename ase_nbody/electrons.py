@@ -62,6 +62,8 @@ def other_charge(info: Mapping[str, Any], charges: Sequence[float] | None) -> tu
 
 def _whole(given: Any) -> int | None:
     """One number, rounded; None for anything else."""
+    if given is None:  # as a rule; this is asked for many names at every step of a run
+        return None
     value = np.asarray(given)
     if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
         return None

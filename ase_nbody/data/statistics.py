@@ -13,7 +13,7 @@ from ase_nbody.hierarchy.build import build_hierarchy, members
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.network.coverage import Coverage
-from ase_nbody.network.surroundings import densities
+from ase_nbody.network.surroundings import densities, pair_of
 from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
 
 
@@ -191,5 +191,5 @@ def _measure_pairs(
                     edges[index] += int(level.mask.sum())
                     parts[index] += len(level.centre)
     found = np.argwhere(np.triu(np.isfinite(closest)))
-    distances = {f"{chemical_symbols[i]}-{chemical_symbols[j]}": round(float(closest[i, j]), 4) for i, j in found}
+    distances = {pair_of(i, j): round(float(closest[i, j]), 4) for i, j in found}
     return tuple(float(max(1.0, mean)) for mean in edges / np.maximum(parts, 1.0)), distances

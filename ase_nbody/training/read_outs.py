@@ -119,20 +119,21 @@ def solve_read_outs(
         validation: frames whose loss is to fall.
         options: the loss, with the weights of the last epoch, and the seed.
     """
-    trained, change = weights_of(network), None
+    trained = chosen = weights_of(network)
     best = before = _validated(network, validation, options)
     kept, strength = False, None
     sums = _sums(network, training, options)
     for keep in (False, True):
         ridge, worse = _Ridge.of(sums, network.config.energy_scale, options, keep_forces=keep), 0
         for tried in STRENGTHS:
-            set_weights(network, trained + ridge.change(tried))
+            weights = trained + ridge.change(tried)
+            set_weights(network, weights)
             found = _validated(network, validation, options)
             if found[0] < best[0]:
-                best, kept, strength, change, worse = found, keep, tried, ridge.change(tried), 0
+                best, kept, strength, chosen, worse = found, keep, tried, weights, 0
             elif (worse := worse + 1) == _WORSE_IN_A_ROW:
                 break
-    set_weights(network, trained if change is None else trained + change)
+    set_weights(network, chosen)
     return Solution(strength, kept, len(trained), before, best)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -63,8 +64,13 @@ def _torch() -> Path:
     return Path(torch.__file__).resolve().parent
 
 
+def _library() -> Path:
+    """The shared library of torch, which the plugin opens."""
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    return _torch() / "lib" / f"libtorch_cpu.{suffix}"
+
+
 def _compiled(lammps: Lammps) -> bytes:
-    libraries = _torch() / "lib"
     with tempfile.TemporaryDirectory() as place:
         target = Path(place, "nbodyplugin.so")
         command = [
@@ -74,14 +80,12 @@ def _compiled(lammps: Lammps) -> bytes:
             f"-DLAMMPS_{lammps.sizes}",
             f'-DNBODY_LAMMPS="{lammps.version}"',
             f'-DNBODY_TORCH="{torch.__version__}"',
+            f'-DNBODY_TORCH_LIBRARY="{_library()}"',
             f"-I{lammps.headers}",
             "-isystem",
             str(_torch() / "include"),
             *map(str, sorted(SOURCES.glob("*.cpp"))),
-            f"-L{libraries}",
-            "-ltorch_cpu",
-            "-lc10",
-            f"-Wl,-rpath,{libraries}",
+            "-ldl",
             "-o",
             str(target),
         ]

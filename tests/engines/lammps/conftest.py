@@ -155,13 +155,22 @@ def script(plugin: Path, tmp_path: Path) -> Callable[..., str]:
     """The beginning of an input that reads atoms and a model."""
 
     def write(
-        atoms: ase.Atoms, model: Path, species: Sequence[str], *, boundary: str = "", pair: str = "", more: str = ""
+        atoms: ase.Atoms,
+        model: Path,
+        species: Sequence[str],
+        *,
+        boundary: str = "",
+        pair: str = "",
+        more: str = "",
+        style: str = "atomic",
     ) -> str:
         prism = Prism(atoms.cell.array, pbc=atoms.pbc)
-        write_lammps_data(tmp_path / "data", atoms, specorder=list(species), masses=True, prismobj=prism)
+        settings = {"specorder": list(species), "masses": True, "prismobj": prism, "atom_style": style}
+        write_lammps_data(tmp_path / "data", atoms, **settings)
         pair = pair or "pair_style nbody\npair_coeff * * {model} {species}"
         lines = f"""
 units metal
+atom_style {style}
 boundary {boundary or " ".join("p" if periodic else "f" for periodic in atoms.pbc)}
 atom_modify map yes
 {more}

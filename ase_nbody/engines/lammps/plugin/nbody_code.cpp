@@ -4,6 +4,8 @@
 
 #include "nbody_code.h"
 
+#include "nbody_torch.h"
+
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -25,13 +27,13 @@ static void check(int32_t status, const char *what)
 /* ---------------------------------------------------------------------- */
 
 NBodyArguments::NBodyArguments(bool is_double) :
-    real_type(is_double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32())
+    real_type(is_double ? NBodyTorch::get().dtype_float64() : NBodyTorch::get().dtype_float32())
 {
 }
 
 NBodyArguments::~NBodyArguments()
 {
-  for (AtenTensorHandle handle : handles) aoti_torch_delete_tensor_object(handle);
+  for (AtenTensorHandle handle : handles) NBodyTorch::get().delete_tensor(handle);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -43,12 +45,12 @@ void NBodyArguments::real(const void *data, const std::vector<int64_t> &sizes)
 
 void NBodyArguments::index(const int64_t *data, std::initializer_list<int64_t> sizes)
 {
-  add(data, sizes.begin(), sizes.size(), aoti_torch_dtype_int64());
+  add(data, sizes.begin(), sizes.size(), NBodyTorch::get().dtype_int64());
 }
 
 void NBodyArguments::flag(const uint8_t *data, std::initializer_list<int64_t> sizes)
 {
-  add(data, sizes.begin(), sizes.size(), aoti_torch_dtype_bool());
+  add(data, sizes.begin(), sizes.size(), NBodyTorch::get().dtype_bool());
 }
 
 /* ---------------------------------------------------------------------- */
@@ -57,10 +59,11 @@ void NBodyArguments::add(const void *data, const int64_t *sizes, size_t dim, int
 {
   std::vector<int64_t> strides(dim, 1);
   for (size_t axis = dim; axis-- > 1;) strides[axis - 1] = strides[axis] * sizes[axis];
+  const NBodyTorch &torch = NBodyTorch::get();
   AtenTensorHandle handle;
-  check(aoti_torch_create_tensor_from_blob_v2(
-            const_cast<void *>(data), (int64_t) dim, sizes, strides.data(), 0, type,
-            aoti_torch_device_type_cpu(), 0, &handle, aoti_torch_layout_strided(), nullptr, 0),
+  check(torch.create_tensor(const_cast<void *>(data), (int64_t) dim, sizes, strides.data(), 0,
+                            type, torch.device_type_cpu(), 0, &handle, torch.layout_strided(),
+                            nullptr, 0),
         "take a tensor");
   handles.push_back(handle);
 }
@@ -72,8 +75,8 @@ NBodyResult::NBodyResult(AtenTensorHandle given) : data(nullptr), strides(nullpt
   if (!handle) return;
   void *pointer;
   int64_t *found;
-  check(aoti_torch_get_data_ptr(handle, &pointer), "give a tensor");
-  check(aoti_torch_get_strides(handle, &found), "give a tensor");
+  check(NBodyTorch::get().get_data(handle, &pointer), "give a tensor");
+  check(NBodyTorch::get().get_strides(handle, &found), "give a tensor");
   data = (const char *) pointer;
   strides = found;
 }
@@ -86,7 +89,7 @@ NBodyResult::NBodyResult(NBodyResult &&other) noexcept :
 
 NBodyResult::~NBodyResult()
 {
-  if (handle) aoti_torch_delete_tensor_object(handle);
+  if (handle) NBodyTorch::get().delete_tensor(handle);
 }
 
 /* ----------------------------------------------------------------------

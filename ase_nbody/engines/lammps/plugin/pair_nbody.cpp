@@ -1,5 +1,7 @@
 /* ----------------------------------------------------------------------
    Part of ase-nbody: N-body networks (Kondor 2018) in LAMMPS
+
+   What the input asks of pair_style nbody, and what LAMMPS asks of it before a run.
 ------------------------------------------------------------------------- */
 
 #include "pair_nbody.h"
@@ -7,6 +9,7 @@
 #include "nbody_block.h"
 #include "nbody_network.h"
 #include "nbody_states.h"
+#include "nbody_torch.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -14,13 +17,9 @@
 #include "force.h"
 #include "memory.h"
 #include "modify.h"
-#include "neigh_list.h"
 #include "neighbor.h"
 #include "update.h"
 #include "utils.h"
-
-#include <ATen/Parallel.h>
-#include <ATen/Version.h>
 
 #include <algorithm>
 #include <cstring>
@@ -40,7 +39,11 @@ PairNBody::PairNBody(LAMMPS *lmp) : Pair(lmp), commlevel(0), laststep(-1)
   centroidstressflag = CENTROID_NOTAVAIL;
   unit_convert_flag = 0;
 
-  at::set_num_threads(1);    // MPI is what runs in parallel
+  try {
+    NBodyTorch::get().set_num_threads(1);    // MPI is what runs in parallel
+  } catch (std::exception &e) {
+    error->one(FLERR, "Pair style nbody: {}", e.what());
+  }
 }
 
 /* ---------------------------------------------------------------------- */
@@ -112,13 +115,13 @@ void PairNBody::read_file(const std::string &path)
                "say \"nbody lammps export\" and \"nbody lammps build\" with the same PyTorch",
                path, file.torch, NBODY_TORCH);
 
-  int right = at::get_cpu_capability() == file.capability, all_right;
+  int right = NBodyTorch::get().get_cpu_capability() == file.capability, all_right;
   MPI_Allreduce(&right, &all_right, 1, MPI_INT, MPI_MIN, world);
   if (!all_right)
     error->all(FLERR,
                "Model file {} was exported for processors with {}, which not all ranks have "
                "(rank 0 has {}): say \"nbody lammps export\" on a node like those of this run",
-               path, file.capability, at::get_cpu_capability());
+               path, file.capability, NBodyTorch::get().get_cpu_capability());
 
   std::string problem;
   try {
@@ -189,249 +192,6 @@ double PairNBody::init_one(int i, int j)
 {
   if (setflag[i][j] == 0) error->all(FLERR, "All pair coeffs are not set");
   return network->cutoff;
-}
-
-/* ---------------------------------------------------------------------- */
-
-void PairNBody::compute(int eflag, int vflag)
-{
-  ev_init(eflag, vflag);
-  find_parts();
-  if (network->members > 1)
-    fmember.assign((size_t) network->members * (atom->nlocal + atom->nghost) * 3, 0.0);
-  laststep = update->ntimestep;
-
-  try {
-    for (int member = 0; member < network->members; member++) {
-      climb(member);
-      descend(member);
-    }
-  } catch (std::exception &e) {
-    error->one(FLERR, "Pair style nbody: {}", e.what());
-  }
-}
-
-/* ----------------------------------------------------------------------
-   which atoms are centers of parts, and where the states of those are that the level above
-   needs. The composition alone decides this
-------------------------------------------------------------------------- */
-
-void PairNBody::find_parts()
-{
-  const int nall = atom->nlocal + atom->nghost, nlevels = network->nlevels;
-  const int *const type = atom->type;
-  const auto &levels = network->levels;
-
-  parts.resize(nlevels);
-  rowof.resize(nlevels);
-  nrows.assign(nlevels, 0);
-  for (int n = 0; n < nlevels; n++) {
-    parts[n].clear();
-    for (int ii = 0; ii < list->inum; ii++) {
-      const int i = list->ilist[ii], s = speciesof[type[i]];
-      if (s >= 0 && levels[n].parts[s]) parts[n].push_back(i);
-    }
-    rowof[n].assign(n < nlevels - 1 ? nall : 0, -1);
-    for (size_t i = 0; i < rowof[n].size(); i++) {
-      const int s = speciesof[type[i]];
-      if (s >= 0 && levels[n].parts[s] && (levels[n + 1].parts[s] || levels[n + 1].children[s]))
-        rowof[n][i] = nrows[n]++;
-    }
-  }
-}
-
-/* ----------------------------------------------------------------------
-   up the levels: states of all parts that the last level needs
-------------------------------------------------------------------------- */
-
-void PairNBody::climb(int member)
-{
-  for (int n = 0; n < network->nlevels - 1; n++) {
-    states[n].resize(nrows[n]);
-    std::vector<int> needed, rows;
-    for (int i : parts[n])
-      if (rowof[n][i] >= 0) needed.push_back(i);
-    for (size_t first = 0; first < needed.size(); first += network->levels[n].block) {
-      build_block(n, needed, (int) first);
-      const NBodyResult found = network->up(member, n, *block, n ? &states[n - 1] : nullptr);
-      rows.clear();
-      for (int i : block->part) rows.push_back(rowof[n][i]);
-      states[n].scatter(rows.data(), (int) rows.size(), found, false);
-    }
-    commlevel = n;
-    comm->forward_comm(this, states[n].doubles());
-  }
-}
-
-/* ----------------------------------------------------------------------
-   down the levels: energies, forces, and derivatives with respect to the states below
-------------------------------------------------------------------------- */
-
-void PairNBody::descend(int member)
-{
-  for (int n = network->nlevels - 1; n >= 0; n--) {
-    const bool last = n == network->nlevels - 1;
-    if (n > 0) slopes[n - 1].resize(nrows[n - 1]);
-    std::vector<int> rows;
-    for (size_t first = 0; first < parts[n].size(); first += network->levels[n].block) {
-      build_block(n, parts[n], (int) first);
-      rows.assign(block->nparts, -1);
-      if (!last)
-        for (int p = 0; p < block->nreal; p++) rows[p] = rowof[n][block->part[p]];
-      const auto found = network->down(member, n, *block, n ? &states[n - 1] : nullptr,
-                                       last ? nullptr : &slopes[n], rows);
-      if (eflag_either) tally_energies(found[0]);
-      tally_forces(found[1], member);
-      if (n > 0) slopes[n - 1].scatter(block->rows.data(), block->nrows, found[2], true);
-    }
-    if (n > 0) {
-      commlevel = n - 1;
-      comm->reverse_comm(this, slopes[n - 1].doubles());
-    }
-  }
-  if (!eflag_either || member > 0) return;
-
-  // energies of isolated atoms, once
-
-  for (int ii = 0; ii < list->inum; ii++) {
-    const int i = list->ilist[ii], s = speciesof[atom->type[i]];
-    if (s < 0) continue;
-    if (eflag_global) eng_vdwl += network->isolated[s];
-    if (eflag_atom) eatom[i] += network->isolated[s];
-  }
-}
-
-/* ---------------------------------------------------------------------- */
-
-void PairNBody::build_block(int n, const std::vector<int> &centers, int first)
-{
-  const auto &level = network->levels[n];
-  const NBodyAtoms atoms = {atom->x, atom->type, speciesof.data(), list->numneigh,
-                            list->firstneigh};
-  const int count = std::min(level.block, (int) centers.size() - first);
-  if (n == 0)
-    block->build(level, atoms, &centers[first], count);
-  else
-    block->build(level, atoms, &centers[first], count, rowof[n - 1]);
-}
-
-/* ---------------------------------------------------------------------- */
-
-void PairNBody::tally_energies(const NBodyResult &energies)
-{
-  const double share = 1.0 / network->members;
-  for (int p = 0; p < block->nreal; p++) {
-    const int64_t place = p * energies.strides[0];
-    const double energy = share *
-        (network->is_double ? ((const double *) energies.data)[place]
-                            : ((const float *) energies.data)[place]);
-    if (eflag_global) eng_vdwl += energy;
-    if (eflag_atom) eatom[block->part[p]] += energy;
-  }
-}
-
-/* ----------------------------------------------------------------------
-   with g_ij = dE/dr_ij: F_i += g_ij, F_j -= g_ij, and either end has half of the virial
-   - r_ij g_ij. In a model of one level, energy flows to the child j, so that the centroid
-   virial of j has all of it
-------------------------------------------------------------------------- */
-
-void PairNBody::tally_forces(const NBodyResult &gradient, int member)
-{
-  const double share = 1.0 / network->members;
-  double **const f = atom->f;
-  double *const fm = network->members > 1
-      ? fmember.data() + (size_t) member * (atom->nlocal + atom->nghost) * 3
-      : nullptr;
-
-  block->edges(gradient, [&](int i, int j, const double *r, const double *g) {
-    for (int a = 0; a < 3; a++) {
-      f[i][a] += share * g[a];
-      f[j][a] -= share * g[a];
-    }
-    if (fm)
-      for (int a = 0; a < 3; a++) {
-        fm[3 * i + a] += g[a];
-        fm[3 * j + a] -= g[a];
-      }
-    if (!vflag_either) return;
-
-    const double v[6] = {-share * r[0] * g[0],
-                         -share * r[1] * g[1],
-                         -share * r[2] * g[2],
-                         -share * 0.5 * (r[0] * g[1] + r[1] * g[0]),
-                         -share * 0.5 * (r[0] * g[2] + r[2] * g[0]),
-                         -share * 0.5 * (r[1] * g[2] + r[2] * g[1])};
-    if (vflag_global)
-      for (int k = 0; k < 6; k++) virial[k] += v[k];
-    if (vflag_atom)
-      for (int k = 0; k < 6; k++) {
-        vatom[i][k] += 0.5 * v[k];
-        vatom[j][k] += 0.5 * v[k];
-      }
-    if (cvflag_atom) {
-      static constexpr int first[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2};
-      static constexpr int second[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
-      for (int k = 0; k < 9; k++) cvatom[j][k] -= share * r[first[k]] * g[second[k]];
-    }
-  });
-}
-
-/* ----------------------------------------------------------------------
-   only atoms whose parts the level above needs have something to say, and both sides know
-   the types of these atoms
-------------------------------------------------------------------------- */
-
-int PairNBody::pack_forward_comm(int n, int *list, double *buf, int /*pbc_flag*/, int * /*pbc*/)
-{
-  const auto &rows = rowof[commlevel];
-  const auto &level = states[commlevel];
-  int m = 0;
-  for (int k = 0; k < n; k++) {
-    const int row = rows[list[k]];
-    if (row < 0) continue;
-    level.pack(row, &buf[m]);
-    m += level.doubles();
-  }
-  return m;
-}
-
-void PairNBody::unpack_forward_comm(int n, int first, double *buf)
-{
-  const auto &rows = rowof[commlevel];
-  auto &level = states[commlevel];
-  int m = 0;
-  for (int i = first; i < first + n; i++) {
-    if (rows[i] < 0) continue;
-    level.unpack(rows[i], &buf[m], false);
-    m += level.doubles();
-  }
-}
-
-int PairNBody::pack_reverse_comm(int n, int first, double *buf)
-{
-  const auto &rows = rowof[commlevel];
-  const auto &level = slopes[commlevel];
-  int m = 0;
-  for (int i = first; i < first + n; i++) {
-    if (rows[i] < 0) continue;
-    level.pack(rows[i], &buf[m]);
-    m += level.doubles();
-  }
-  return m;
-}
-
-void PairNBody::unpack_reverse_comm(int n, int *list, double *buf)
-{
-  const auto &rows = rowof[commlevel];
-  auto &level = slopes[commlevel];
-  int m = 0;
-  for (int k = 0; k < n; k++) {
-    const int row = rows[list[k]];
-    if (row < 0) continue;
-    level.unpack(row, &buf[m], true);
-    m += level.doubles();
-  }
 }
 
 /* ---------------------------------------------------------------------- */

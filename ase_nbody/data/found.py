@@ -98,6 +98,11 @@ class Found:
         unused = [name for name in self.names.unused if name != "free_energy" or self._has_another_energy()]
         if unused:
             sentences.append(f"Not read, because labels of different names are never mixed: {_list(unused)}.")
+            if not (self.labels["energy"] and self.labels["forces"]):
+                sentences.append(
+                    "If one calculation wrote energies and forces, name both: --key energy=NAME --key forces=NAME, or "
+                    "data.keys."
+                )
         if self.free_energies and self.names.used.get("energy") == "energy":
             sentences.append(
                 f"The free energy is not the energy in {_frames(self.free_energies)}. Forces belong to the free "

@@ -1,5 +1,6 @@
 """The frames of a file as ``ase.Atoms``, one at a time. xyz files are read by ``xyz.py``, all others by ASE."""
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ from ase_nbody.text import printable
 
 _LONGEST_LINE_BYTES = 2**26  # in text of other formats than xyz
 _BLOCK_BYTES = 2**20
+_LARGEST_EXPANSION = 100  # of an archive: text of structures shrinks to a half or a tenth
+_LEAST_UNPACKED_BYTES = 2**26  # what unpacks to less is read, however small it was
 _XYZ, _DATABASES = "extxyz", ("db", "json")
 _LAMMPS = "lammps-dump-text"
 _TEXT = ("cif",)  # text that ASE opens as binary
@@ -170,11 +173,14 @@ def _count_rows(path: str) -> int:
 
 def _refuse_what_no_parser_can_read(path: str, kind: str) -> None:
     """Refuse what would fill the memory or be lost: endless lines, impossible numbers of atoms, joined trajectories."""
-    if kind != "traj" and ((ioformats[kind].isbinary and kind not in _TEXT) or kind == "db"):
+    is_text = not ((ioformats[kind].isbinary and kind not in _TEXT) or kind == "db")
+    packed = get_compression(path)[1] is not None
+    if not (is_text or packed or kind == "traj"):
         return
     shown, claim, size = printable(path), _CLAIMS.get(kind), 0
+    most = max(_LEAST_UNPACKED_BYTES, _LARGEST_EXPANSION * os.path.getsize(path)) if packed else math.inf
     length, claimed, before = 0, 0, b""  # bytes since the last line break; atoms; the end of the previous block
-    with open(path, "rb") if kind == "traj" else open_with_compression(path, "rb") as file:
+    with open_with_compression(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):
             joined = before + block
             if kind == "traj" and _TRAJECTORY_MAGIC in (joined if size else joined[1:]):
@@ -182,7 +188,7 @@ def _refuse_what_no_parser_can_read(path: str, kind: str) -> None:
                     f"{shown} consists of several trajectories, of which only the first can be read. "
                     "Give them as separate files, or join them with 'ase convert'."
                 )
-            if kind != "traj":
+            if is_text:
                 length = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else length + len(block)
             if length > _LONGEST_LINE_BYTES:
                 raise DataError(f"{shown} has a line of more than {_LONGEST_LINE_BYTES} bytes: it holds no structures")
@@ -190,6 +196,11 @@ def _refuse_what_no_parser_can_read(path: str, kind: str) -> None:
                 counts = [number for match in claim.finditer(joined) for number in match[1].split()]
                 claimed = max([claimed, *(int(number[:_MOST_DIGITS]) for number in counts)])
             size += len(block)
+            if size > most:
+                raise DataError(
+                    f"{shown} unpacks to more than {_LARGEST_EXPANSION} times its size, which no structures do. "
+                    "If it is right, give the unpacked file."
+                )
             before = joined[-_OVERLAP_BYTES:]
     if claimed > size:  # each atom takes more than a byte
         raise DataError(f"{shown} claims to have {claimed} atoms in {size} bytes. Mend the file.")

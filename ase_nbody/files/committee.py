@@ -80,8 +80,8 @@ def refuse_repeated(members: Sequence[Sequence[NBodyNetwork]], names: Sequence[s
 
 
 def _identity(config: NBodyConfig, weights: Mapping[str, Tensor]) -> str:
-    """A checksum of a network that does not depend on the dtype of its weights."""
-    return checksum(config.model_dump(mode="json"), {name: weight.double() for name, weight in weights.items()})
+    """A checksum of a network that does not depend on the dtype of its weights, nor on their rounding to float32."""
+    return checksum(config.model_dump(mode="json"), {name: weight.float() for name, weight in weights.items()})
 
 
 def _refuse_equal(identities: Sequence[Sequence[str]], names: Sequence[str]) -> None:

@@ -4,6 +4,10 @@ Training needs the extra ``train`` (lightning, tensorboard, matplotlib). Configu
 not, so each name below is imported from its module only when it is first used.
 """
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +60,7 @@ _MODULE_OF = {
     "unit_of": "loss",
     "write_report": "report",
 }
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # variables of launchers
 
 
 def __getattr__(name: str) -> Any:
@@ -68,7 +73,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        with _without_foreign_ranks():
+            return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "lightning":
             raise
@@ -76,6 +82,18 @@ def __getattr__(name: str) -> Any:
             f"{__name__}.{name} needs lightning, which is not installed: pip install lightning tensorboard matplotlib",
             name=error.name,
         ) from error
+
+
+@contextlib.contextmanager
+def _without_foreign_ranks() -> Iterator[None]:
+    """Hide variables that lightning, when it is imported, takes for the number of a process, where they are none."""
+    hidden = {name: value for name in _RANKS if not re.fullmatch("[0-9]{1,9}", value := os.environ.get(name, "0"))}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def __dir__() -> list[str]:

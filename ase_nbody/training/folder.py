@@ -28,6 +28,11 @@ def last_checkpoint(output: Path) -> Path:
     return output / "checkpoints" / "last.ckpt"
 
 
+def best_checkpoint(output: Path) -> Path:
+    """Path of the checkpoint of the epoch with the lowest validation loss, where a run keeps it."""
+    return output / "checkpoints" / "best.ckpt"
+
+
 def pretraining_folder(output: Path) -> Path:
     """The folder within the output folder that holds the pretraining."""
     return output / "pretraining"

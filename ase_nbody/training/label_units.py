@@ -21,6 +21,9 @@ _NUMBERS: Mapping[str, Mapping[str, float]] = {
 _SIGN = {"energy": "", "forces": " (gradients, not forces)", "stress": " (positive under pressure)"}
 _LEAST_FRAMES = 5  # of fewer, a factor may be chance
 _LEAST_COSINE = 0.9  # between labels and predictions: below it, the model does not know these structures
+# A model that is right about the directions, if only roughly, is not wrong about the size by a factor of ten.
+_OTHER_SIZE, _LEAST_COSINE_OF_OTHER_SIZE = 10.0, 0.6
+_LEAST_NUMBERS_OF_OTHER_SIZE = 30  # of fewer, such a cosine may be chance
 _FACTOR_TOLERANCE = 0.15  # of the logarithm
 
 
@@ -89,12 +92,15 @@ def _relative_energies(known: _Pairs) -> _Both:
 
 
 def _factor(labels: NDArray[np.float64], predictions: NDArray[np.float64]) -> float | None:
-    """The labels divided by the predictions, if they are a multiple; negative if their signs are opposite."""
+    """The labels divided by the predictions, if they are about a multiple; negative if their signs are opposite."""
     lengths = np.linalg.norm(labels), np.linalg.norm(predictions)
     if not min(lengths, default=0.0) > 0.0:
         return None
     cosine = float(labels @ predictions / (lengths[0] * lengths[1]))
-    return float(np.sign(cosine) * lengths[0] / lengths[1]) if abs(cosine) > _LEAST_COSINE else None
+    size = float(lengths[0] / lengths[1])
+    is_other = not 1.0 / _OTHER_SIZE < size < _OTHER_SIZE and len(labels) >= _LEAST_NUMBERS_OF_OTHER_SIZE
+    least = _LEAST_COSINE_OF_OTHER_SIZE if is_other else _LEAST_COSINE
+    return float(np.sign(cosine) * size) if abs(cosine) > least else None
 
 
 def _unit(factor: float, numbers: Mapping[str, float], sign: str) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,9 +38,12 @@ class Processes:
         A batch system's tasks are not processes of a training, and neither is a variable that is left over.
         """
         elastic = distributed.is_available() and distributed.is_torchelastic_launched()
-        if not (elastic and all(os.environ.get(name, "").isdigit() for name in (*_RANK_AND_COUNTS, "MASTER_PORT"))):
+        values = [os.environ.get(name, "") for name in (*_RANK_AND_COUNTS, "MASTER_PORT")]
+        if not (elastic and all(re.fullmatch("[0-9]{1,9}", value) for value in values)):
             return cls()
-        return cls(*(int(os.environ[name]) for name in _RANK_AND_COUNTS))
+        rank, count, here, _ = map(int, values)
+        fit = rank < count and 1 <= here <= count  # as torchrun sets them; some may be of another launch
+        return cls(rank, count, here) if fit else cls()
 
 
 class Share(Sampler[list[int]]):

@@ -19,7 +19,9 @@ from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.electronic_states import require_learnt_states
 from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import (
+    CONFIG_NAME,
     MODEL_NAME,
+    best_checkpoint,
     claim_folder,
     examine_folder,
     last_checkpoint,
@@ -127,6 +129,8 @@ def train_in_own_folder(
     _refuse_earlier_fit(config, fitted, checkpoint)
     config = _with_default_epochs(config, frames["training"])
     _require_epochs_to_come(config, checkpoint)
+    if checkpoint and config.training.keeps_best:
+        _require_best(output, checkpoint)
     network = build_network(config, frames["training"], members)
     if config.training.solve_read_outs:
         require_solvable(network)
@@ -151,7 +155,7 @@ def train_in_own_folder(
         module = _fit(trainer, network, frames, config, processes, checkpoint)
     if processes.rank:
         return output / MODEL_NAME  # the first process writes it
-    path = output / "checkpoints" / ("best.ckpt" if config.training.keeps_best else "last.ckpt")
+    path = best_checkpoint(output) if config.training.keeps_best else last_checkpoint(output)
     if not path.is_file():
         raise TrainingDiverged(
             f"the run in {output} ended without a checkpoint: the validation loss was not finite in any epoch. Lower "
@@ -201,13 +205,35 @@ def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStru
 
 
 def _require_epochs_to_come(config: TrainingConfig, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to train a finished run for longer if it stopped because it had run out of patience."""
+    """Refuse to resume a run beyond its last epoch, or to train a finished one for longer if it ran out of patience."""
+    begun, epochs = checkpoint.get("epoch", -1) + 1, int(config.training.epochs or 0)
+    if begun > epochs:
+        raise ConfigError(
+            f"the run in {config.output} has come to epoch {begun}, beyond training.epochs={epochs}: somebody has "
+            f"changed its {CONFIG_NAME}. Give the number that it had, or choose another 'output'"
+        )
     patience = config.training.patience
     waited = max((state.get("wait_count", 0) for state in checkpoint.get("callbacks", {}).values()), default=0)
     if (Path(config.output) / MODEL_NAME).exists() and patience is not None and waited >= patience:
         raise ConfigError(
             f"the run in {config.output} stopped because the validation loss had not fallen for "
             f"{count_of(waited, 'epoch')}: give a larger training.patience too, or training.patience=null"
+        )
+
+
+def _require_best(output: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to resume without the checkpoint of the best epoch so far, which the model may be written from.
+
+    Raises:
+        ConfigError: it is missing.
+        CheckpointError: it is damaged.
+    """
+    path = best_checkpoint(output)
+    if path.is_file():
+        AtomicCheckpoints().load_checkpoint(path)
+    elif any(Path(state.get("best_model_path", "")).name == path.name for state in checkpoint["callbacks"].values()):
+        raise ConfigError(
+            f"{path} is missing, which holds the weights of the best epoch: put it back, or choose another 'output'"
         )
 
 

@@ -60,6 +60,9 @@ def make_trainer(
     callbacks.append(ModelCheckpoint(folder, filename="last", **same_file))
     callbacks.append(Progress(console, output / "metrics.csv"))
     callbacks.append(EndOnSignals(last_checkpoint(output), console))
+    alone = LightningEnvironment()
+    if processes.count == 1:  # lightning has asked variables that may be left over, and other ranks record no curves
+        alone.set_global_rank(0)
     # Buffers never change, so they need no broadcast. Every weight has a gradient from any batch, as DDP requires.
     several_processes = DDPStrategy(broadcast_buffers=False)
     return lightning.Trainer(
@@ -72,7 +75,7 @@ def make_trainer(
         callbacks=callbacks,
         logger=loggers,
         # Without this, lightning takes the variables of SLURM, LSF and MPI for processes of this training.
-        plugins=[AtomicCheckpoints(), TorchElasticEnvironment() if processes.count > 1 else LightningEnvironment()],
+        plugins=[AtomicCheckpoints(), TorchElasticEnvironment() if processes.count > 1 else alone],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

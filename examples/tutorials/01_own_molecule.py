@@ -16,6 +16,7 @@ You need `pip install -c constraints.txt ".[train,pretraining]"` and about ten m
 # between frames is little, 100 fs is better if your method is fast. The test frames come from a run of their own.
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
@@ -30,6 +31,7 @@ from tblite.ase import TBLite
 short = os.environ.get("NBODY_TUTORIAL") == "short"
 folder = Path("own_molecule")
 folder.mkdir(exist_ok=True)
+nbody = [sys.executable, "-m", "ase_nbody.cli"]  # the command `nbody`, whether or not the environment is activated
 
 
 def sample(n_frames: int, seed: int) -> list[Atoms]:
@@ -57,7 +59,7 @@ ase.io.write(folder / "test.extxyz", sample(10 if short else 100, seed=1))
 #
 # Most failures begin here: a wrong unit, forces with the wrong sign, the same frame twice. `nbody lint` finds them
 # and says what to do. With so few frames it cannot judge everything, and says that too.
-subprocess.run(["nbody", "lint", "train.extxyz", "--test", "test.extxyz"], cwd=folder, check=False)
+subprocess.run([*nbody, "lint", "train.extxyz", "--test", "test.extxyz"], cwd=folder, check=False)
 
 # %%
 # ## Train
@@ -65,7 +67,7 @@ subprocess.run(["nbody", "lint", "train.extxyz", "--test", "test.extxyz"], cwd=f
 # Everything has a default. The run writes `runs/train/`, with the model, a report in HTML with learning curves and
 # the worst frames, and checkpoints: after a kill, the same command with `--resume` goes on.
 quick = ["preset=small", "training.epochs=1", "training.compile=false"]
-subprocess.run(["nbody", "train", "train.extxyz", "--threads", "1", *(quick if short else [])], cwd=folder, check=True)
+subprocess.run([*nbody, "train", "train.extxyz", "--threads", "1", *(quick if short else [])], cwd=folder, check=True)
 
 # %%
 # ## How good is it?
@@ -73,7 +75,7 @@ subprocess.run(["nbody", "train", "train.extxyz", "--threads", "1", *(quick if s
 # Test frames are those that nobody looked at before. For a force error of 10 meV/Angstrom, a bond that you stretch by
 # 0.01 Angstrom (half an eV/Angstrom) is right to 2 %.
 model = "runs/train/model.nbody"
-subprocess.run(["nbody", "evaluate", model, "test.extxyz"], cwd=folder, check=True)
+subprocess.run([*nbody, "evaluate", model, "test.extxyz"], cwd=folder, check=True)
 
 # %%
 # ## Use it
@@ -93,5 +95,5 @@ print(f"energy of the relaxed molecule: {atoms.get_potential_energy():.3f} eV")
 # `nbody md` runs dynamics that survive a kill and stop by themselves if the molecule breaks. Every model should first
 # be asked what happens far from its data: `nbody check` does so.
 steps = ["--steps", "20"] if short else ["--ps", "20"]
-command = ["nbody", "md", model, "--temperature", "300", *steps, "--output", "runs/md"]
+command = [*nbody, "md", model, "--temperature", "300", *steps, "--output", "runs/md"]
 subprocess.run(command, cwd=folder, check=not short)

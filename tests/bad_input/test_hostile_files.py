@@ -37,6 +37,8 @@ BOMBS = {
     "gaussian.log.gz": ("Entering Gaussian System\n", b"x", "\n"),
     "vasprun.xml.gz": ("<xml>", b"x", "\n"),
     "a.cif.gz": ("data_a\n", b"x", "\n"),
+    "lines.cif.gz": ("data_a\n_x '", b"a b\n", "'\n"),
+    "a.traj.gz": ("- of UlmASE-Trajectory", b"\0", "\n"),
 }
 
 

@@ -92,10 +92,11 @@ def test_anything_else_after_the_last_frame_is_refused(rest, files, tmp_path):
 
 
 def test_trajectories_joined_by_cat_are_refused(files, tmp_path):
-    path = tmp_path / "joined.traj"
-    path.write_bytes(2 * (files / "a.traj").read_bytes())
-    with pytest.raises(DataError, match="consists of several trajectories, of which only the first can be read"):
-        read_labelled(path)
+    joined = 2 * (files / "a.traj").read_bytes()
+    for name, content in {"joined.traj": joined, "joined.traj.gz": gzip.compress(joined)}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match="consists of several trajectories, of which only the first can be read"):
+            read_labelled(tmp_path / name)
     with ase.io.Trajectory(tmp_path / "grown.traj", "w") as file:
         file.write(seven()[0])
     with ase.io.Trajectory(tmp_path / "grown.traj", "a") as file:

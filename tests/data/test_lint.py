@@ -224,6 +224,16 @@ def test_missing_labels_are_found(molecules):
     assert "No frame has an energy" in remarks(without, "error")["labels"].text
 
 
+def test_lone_atoms_need_no_forces(molecules):
+    """By symmetry they are zero, in vacuum, in a box and in a crystal of one atom, so nobody has to write them."""
+    boxes = [ase.Atoms("H"), ase.Atoms("C", cell=[20.0] * 3, pbc=True), ase.Atoms("O", cell=[4.0] * 3, pbc=True)]
+    alone = [changed(labelled(atoms), forces=np.full((1, 3), np.nan)) for atoms in boxes]
+    assert "labels" not in remarks([*alone, *molecules], "warning")
+    nothing = np.full_like(molecules[0].forces, np.nan)
+    assert remarks([*alone, changed(molecules[0], forces=nothing), *molecules[1:]], "warning")["labels"].frames == (3,)
+    assert remarks([changed(alone[0], energy=np.nan), *molecules], "warning")["labels"].frames == (0,)
+
+
 def test_rare_elements_and_undetermined_isolated_energies_are_found(molecules):
     water = [labelled(thermal(ase.build.molecule("H2O"), seed)) for seed in range(3)]
     assert "isolated atoms" in remarks(molecules, "warning")

@@ -50,6 +50,7 @@ def test_the_reference_comes_before_what_a_model_wrote(name, prefix, said):
     assert found.labels == {"energy": 4, "forces": 4}
     assert f"4 frames: 4 with energy (named {prefix}energy), 4 with forces (named {prefix}forces)" in str(found)
     assert "never mixed: energy, forces." in str(found)
+    assert "name both" not in str(found)
 
 
 @pytest.mark.parametrize(("there", "missing"), [("energy", "forces"), ("forces", "energy")])
@@ -57,6 +58,7 @@ def test_a_missing_label_of_a_set_is_not_taken_from_another(there, missing, said
     frames, found = said([ethanol(number, names=(there,)) for number in range(3)])
     assert np.isnan([getattr(frame, missing) for frame in frames]).all()
     assert found.labels == {there: 3}
+    assert "If one calculation wrote energies and forces, name both: --key energy=NAME" in str(found)
 
 
 def test_the_names_are_those_of_the_whole_file(said, tmp_path):

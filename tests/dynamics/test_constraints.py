@@ -27,9 +27,8 @@ from ase.constraints import (
 )
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 
-from ase_nbody.dynamics import NoseHooverChain, ResumableRun
+from ase_nbody.dynamics import NoseHooverChain, ResumableRun, draw_velocities, make_dynamics
 from ase_nbody.dynamics.constraints import check_constraints
-from ase_nbody.dynamics.ensembles import draw_velocities, make_dynamics
 from ase_nbody.dynamics.integrators import temperature
 
 

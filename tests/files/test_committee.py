@@ -1,6 +1,7 @@
 """Committees in one file: every command and the calculator accept them, and they give what their members give."""
 
 import json
+from copy import deepcopy
 
 import ase.io
 import numpy as np
@@ -83,7 +84,8 @@ def test_a_network_that_occurs_twice_is_refused(committee, files, members, tmp_p
     """It agrees with itself, under whatever name, so the committee would show too small a spread."""
     copy = tmp_path / "copy.nbody"
     copy.write_bytes(files[0].read_bytes())
-    for models in ([files[0], files[0]], [files[0], files[1], copy], [committee, files[2]]):
+    rounded = save_model(deepcopy(members[0]).float(), tmp_path / "rounded.nbody")
+    for models in ([files[0], files[0]], [files[0], files[1], copy], [committee, files[2]], [files[0], rounded]):
         last = models[-1].name
         with pytest.raises(ValueError, match=rf"{last} and .*nbody are, or hold, the same network: .*too small"):
             pack_models(models, tmp_path / "twice.nbody")

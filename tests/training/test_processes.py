@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 import subprocess
 import sys
 
@@ -20,6 +21,28 @@ def test_the_shares_of_all_processes_make_up_the_batches():
     shares = [list(Share(batches, Processes(rank, 3, 3))) for rank in range(3)]
     assert [sorted(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == list(batches)
     assert shares[0] == [[0, 3], [4, 7], [8]]
+
+
+@pytest.mark.parametrize("values", ["3 2 2", "0 0 0", "0 2 3", "0 1 0", "\N{SUPERSCRIPT TWO} 4 4"])
+def test_variables_that_do_not_fit_together_are_left_over(values, monkeypatch):
+    names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    for name, value in zip(names, values.split(), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "left over")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert Processes.launched() == Processes()
+    for name, value in zip(names, ["1", "4", "2"], strict=True):
+        monkeypatch.setenv(name, value)
+    assert Processes.launched() == Processes(1, 4, 2)
+
+
+def test_ranks_that_are_left_over_neither_end_a_training_nor_silence_its_curves(configuration, tmp_path):
+    """Lightning reads them when it is imported: it fails at a word, and leaves the curves to another process."""
+    command = [sys.executable, "-m", "ase_nbody.cli", "train", configuration(epochs=1)]
+    foreign = {"RANK": "gold", "SLURM_PROCID": "1"}
+    result = subprocess.run(command, env=os.environ | foreign, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
 def test_two_processes_equal_one(configuration, tmp_path):

@@ -163,6 +163,24 @@ def test_a_checkpoint_without_the_state_of_an_optimiser_is_refused(name, killed,
         run(path, resume=True)
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x")], ids=["missing", "damaged"])
+def test_a_run_without_its_best_epoch_is_refused_before_it_is_trained(damage, killed, tmp_path, monkeypatch):
+    """Its model could not be written at the end."""
+    path = killed(patience=5)
+    damage(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    monkeypatch.setattr(Progress, "on_train_start", lambda *arguments: pytest.fail("it was trained"))
+    with pytest.raises((ConfigError, CheckpointError), match=r"best\.ckpt is (missing|not a checkpoint)"):
+        run(path, resume=True)
+
+
+def test_a_run_beyond_its_number_of_epochs_is_refused(configuration, tmp_path):
+    run(configuration(epochs=2)).unlink()
+    written = tmp_path / "run" / "config.yaml"
+    written.write_text(written.read_text().replace("epochs: 2", "epochs: 1"))
+    with pytest.raises(ConfigError, match=r"has come to epoch 2, beyond training\.epochs=1"):
+        run(configuration(epochs=1), resume=True)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_a_moved_run_is_resumed_bit_for_bit(schedule, configuration, killed, tmp_path, nbody):
     unbroken = run(configuration(name="unbroken.yaml", output="unbroken", epochs=4, schedule=schedule))

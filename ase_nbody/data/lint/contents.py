@@ -45,6 +45,7 @@ def _labels(frames: Frames) -> Iterator[Remark]:
         yield error(
             "labels", "No frame has an energy, so the model's energies would have an arbitrary zero: add energies."
         )
+    forces |= np.array(atoms) == 1  # a lone atom has no forces to give: they are zero by symmetry, in a crystal too
     for name, present in (("energy", energies), ("forces", forces)):
         if present.any() and not present.all():
             missing = where(~present)

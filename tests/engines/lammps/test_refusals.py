@@ -128,6 +128,17 @@ def test_a_source_tree_is_found(tmp_path):
     assert (found.headers, found.version, found.sizes) == ((tmp_path / "src").resolve(), "29 Aug 2024", "BIGBIG")
 
 
+def test_an_old_lammps_is_refused_by_its_version(tmp_path):
+    headers = tmp_path / "include" / "lammps"
+    headers.mkdir(parents=True)
+    (headers / "pair.h").touch()
+    (headers / "version.h").write_text('#define LAMMPS_VERSION "29 Sep 2021"\n')
+    with pytest.raises(FileNotFoundError, match=r"LAMMPS 29 Sep 2021 .* needs 23 Jun 2022 or newer"):
+        find_lammps(tmp_path)
+    (headers / "version.h").write_text('#define LAMMPS_VERSION "23 Jun 2022"\n')
+    assert find_lammps(tmp_path, compiler="cc").version == "23 Jun 2022"
+
+
 def test_a_missing_compiler_is_named(tmp_path):
     (tmp_path / "pair.h").write_text("")
     with pytest.raises(FileNotFoundError, match="no MPI compiler no_such_compiler"):

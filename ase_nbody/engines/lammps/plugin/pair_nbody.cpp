@@ -95,9 +95,12 @@ void PairNBody::coeff(int narg, char **arg)
     if (map[itype] < 0) continue;
     const std::string element = elements[map[itype]];
     const auto found = std::find(species.begin(), species.end(), element);
-    if (found == species.end())
-      error->all(FLERR, "Element {} in pair_coeff is unknown to model file {}, which has {}",
-                 element, arg[2], utils::join_words(species, " "));
+    if (found == species.end()) {
+      std::string known;
+      for (const auto &one : species) known += " " + one;
+      error->all(FLERR, "Element {} in pair_coeff is unknown to model file {}, which has{}",
+                 element, arg[2], known);
+    }
     speciesof[itype] = (int) (found - species.begin());
   }
 }

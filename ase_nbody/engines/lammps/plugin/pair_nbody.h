@@ -64,6 +64,8 @@ class PairNBody : public Pair {
   void find_parts();
   void climb(int);
   void descend(int);
+  void send_states(int);
+  void return_slopes(int);
   void build_block(int, const std::vector<int> &, int);
   void tally_energies(const class NBodyResult &);
   void tally_forces(const class NBodyResult &, int);

@@ -88,8 +88,7 @@ void PairNBody::climb(int member)
       for (int i : block->part) rows.push_back(rowof[n][i]);
       states[n].scatter(rows.data(), (int) rows.size(), found, false);
     }
-    commlevel = n;
-    comm->forward_comm(this, states[n].doubles());
+    send_states(n);
   }
 }
 
@@ -114,10 +113,7 @@ void PairNBody::descend(int member)
       tally_forces(found[1], member);
       if (n > 0) slopes[n - 1].scatter(block->rows.data(), block->nrows, found[2], true);
     }
-    if (n > 0) {
-      commlevel = n - 1;
-      comm->reverse_comm(this, slopes[n - 1].doubles());
-    }
+    if (n > 0) return_slopes(n - 1);
   }
   if (!eflag_either || member > 0) return;
 
@@ -129,6 +125,30 @@ void PairNBody::descend(int member)
     if (eflag_global) eng_vdwl += network->isolated[s];
     if (eflag_atom) eatom[i] += network->isolated[s];
   }
+}
+
+/* ----------------------------------------------------------------------
+   the messages of a level: states to the ghosts, and slopes back to their owners. LAMMPS of
+   before 2025 takes the size of a row from comm_forward and comm_reverse alone, and sizes its
+   buffers by them before each run
+------------------------------------------------------------------------- */
+
+void PairNBody::send_states(int n)
+{
+  const int largest = comm_forward;
+  commlevel = n;
+  comm_forward = states[n].doubles();
+  comm->forward_comm(this);
+  comm_forward = largest;
+}
+
+void PairNBody::return_slopes(int n)
+{
+  const int largest = comm_reverse;
+  commlevel = n;
+  comm_reverse = slopes[n].doubles();
+  comm->reverse_comm(this);
+  comm_reverse = largest;
 }
 
 /* ---------------------------------------------------------------------- */

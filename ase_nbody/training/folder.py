@@ -18,6 +18,7 @@ CONFIG_NAME = "config.yaml"
 MODEL_NAME = "model.nbody"
 # What else a run writes.
 _REPLACED = ("metrics.csv", "report.html", "worst.extxyz", "figures", "checkpoints", "tensorboard")
+_FOLDERS = ("figures", "checkpoints", "tensorboard")
 _WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", "report.html", "worst.extxyz", "last.ckpt", "best.ckpt")
 _MAY_GROW = ("training.epochs", "training.patience")  # entries that may differ when a finished run is continued
 _SECONDS_BETWEEN_TRIALS = 1.0  # of a run that waits for another one
@@ -135,6 +136,7 @@ def examine_folder(
     Raises:
         ConfigError: the folder holds another run or a finished one, or files of the user under names that a run writes.
     """
+    _require_folders(output)
     finished = (output / MODEL_NAME).exists()
     require_own_frames(config)
     if resume and begun:
@@ -237,6 +239,13 @@ def require_own_files(output: Path) -> None:
                 f"{path} was not written by a run in this folder, and a run would overwrite it: "
                 "choose another 'output' or move it away"
             )
+
+
+def _require_folders(output: Path) -> None:
+    """Raise ConfigError if a file has the name of a folder that a run fills, which would end the run after an epoch."""
+    for path in (output / name for name in _FOLDERS):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path} is a file, and a run needs a folder of that name: move it away")
 
 
 def at_its_place(config: TrainingConfig, path: Path) -> TrainingConfig:

@@ -7,6 +7,9 @@ contenders take turns, round by round. What stands behind the ratios:
     two ranks    t1: one rank alone; t2: two ranks; s: two independent runs of one rank each, side by side, of the same
                  box. Two cores share memory and cache, so t1 / t2 is compared with 2 t1 / s.
     SNAP         pair_style snap of the same LAMMPS: Si and quadratic Si (Zuo et al. 2020), one rank
+
+``memory`` compares bytes per atom with those of ASE, ``drift`` the total energies over ``--steps`` of 1 fs, and
+``ghosts`` counts what the ranks send each other.
 """
 
 import argparse
@@ -22,8 +25,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ase_nbody.engines.lammps import build_plugin, export_model
 from ase_nbody.engines.lammps.installed import find_lammps, mpi_libraries
+from ase_nbody.files.archive import load_members
 
 PROGRAMS = Path(sys.executable).parent
 CELLS = {64: (2, 2, 2), 1536: (4, 6, 8), 12288: (8, 12, 16), 98304: (16, 24, 32)}  # by number of atoms
@@ -38,7 +44,7 @@ region box block 0 {x} 0 {y} 0 {z}
 create_box 1 box
 create_atoms 1 box
 mass 1 28.0855
-displace_atoms all random 0.05 0.05 0.05 1
+displace_atoms all random 0.05 0.05 0.05 1 units box
 {pair}
 neighbor 1.0 bin
 velocity all create 300 1
@@ -131,6 +137,67 @@ def compare_memory(options: argparse.Namespace, folder: Path) -> None:
         print(f"{name}: {(after - before) / (large - small):.0f} bytes per atom between {small:,} and {large:,} atoms")
 
 
+DRIFT = """
+import json, sys
+import ase.build, numpy as np
+from ase import units
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
+from ase_nbody import NBodyCalculator
+model, dtype, cells, steps, interval = json.loads(sys.argv[1])
+atoms = ase.build.bulk("Si", "diamond", a=5.469, cubic=True) * cells
+atoms.positions += np.random.default_rng(1).uniform(-0.05, 0.05, atoms.positions.shape)
+atoms.calc = NBodyCalculator(model, dtype=dtype, compile=True, threads=1)
+MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(1))
+run, energies = VelocityVerlet(atoms, 1.0 * units.fs), []
+run.attach(lambda: energies.append(atoms.get_total_energy()), interval=interval)
+run.run(steps)
+print(json.dumps(energies))
+"""
+
+
+def compare_drift(options: argparse.Namespace, folder: Path) -> None:
+    """Print how the total energy drifts and fluctuates at constant energy, by LAMMPS on two ranks and by ASE."""
+    n_atoms, steps, interval = min(options.atoms), options.steps, max(1, options.steps // 200)
+    (folder / "drift").mkdir()
+    x, y, z = CELLS[n_atoms]
+    text = INPUT.format(x=x, y=y, z=z, pair=nbody(options, folder), steps=steps, end="")
+    text = text.replace("step cpu pe\nthermo 1", f"step etotal pe\nthermo_modify format float %.12g\nthermo {interval}")
+    (folder / "drift" / "in").write_text(text)
+    command = [PROGRAMS / "mpirun", "-n", "2", lammps_folder() / "lmp", "-in", "in", "-nocite"]
+    done = subprocess.run(command, cwd=folder / "drift", env=environment(), capture_output=True, text=True, check=True)
+    lammps = [float(row.split()[1]) for row in re.findall(r"^ +\d+ +\S+ +\S+ *$", done.stdout, re.MULTILINE)]
+    settings = json.dumps([options.model, options.dtype, CELLS[n_atoms], steps, interval])
+    command = [sys.executable, "-W", "ignore", "-c", DRIFT, settings]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    ase_run = json.loads(done.stdout.splitlines()[-1])
+    for name, energies in {"LAMMPS": lammps, "ASE": ase_run}.items():
+        per_atom = 1e3 * np.array(energies) / n_atoms
+        time_ps = 1e-3 * interval * np.arange(len(per_atom))
+        slope, start = np.polyfit(time_ps, per_atom, 1)
+        spread = np.std(per_atom - start - slope * time_ps)
+        print(f"{name}: drift {slope:.2e} meV/atom/ps, fluctuation {spread:.2e} meV/atom, {time_ps[-1]:.1f} ps")
+
+
+def count_ghosts(options: argparse.Namespace, folder: Path) -> None:
+    """Print what each rank of a cube of 8 x 1,000 atoms receives at a step, from the ghosts that LAMMPS counts."""
+    network = load_members(options.model)[0]
+    (folder / "ghosts").mkdir()
+    cutoff = max(level.radius for level in network.config.levels)
+    text = INPUT.format(x=10, y=10, z=10, pair=f"pair_style zero {cutoff}\npair_coeff * *", steps=1, end="")
+    (folder / "ghosts" / "in").write_text(text)
+    command = [PROGRAMS / "mpirun", "-n", "8", lammps_folder() / "lmp", "-in", "in", "-nocite"]
+    done = subprocess.run(command, cwd=folder / "ghosts", env=environment(), capture_output=True, text=True, check=True)
+    atoms, ghosts = (
+        float(re.search(rf"^{name}: +(\S+) ave", done.stdout, re.MULTILINE)[1]) for name in ("Nlocal", "Nghost")
+    )
+    size = {"float32": 4, "float64": 8}[options.dtype]
+    rows = [tau.components * tau.channels * size for tau in network.taus[1:-1]]
+    each, received = sum(rows), f"{atoms:.0f} atoms and {ghosts:.0f} ghosts"
+    print(f"{received} on each rank; {each} bytes of states for each ghost, and as many of derivatives back")
+    print(f"{2e-6 * each * ghosts:.1f} MB for each rank and step, beside {48e-6 * ghosts:.1f} of positions and forces")
+
+
 def nbody(options: argparse.Namespace, folder: Path) -> str:
     """The lines of an input that choose the model."""
     plugin, exported = build_plugin(), folder / "model.lammps"
@@ -163,8 +230,12 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[
     return found
 
 
+OTHERS = {"memory": compare_memory, "drift": compare_drift, "ghosts": count_ghosts}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["time", *OTHERS], default="time")
     parser.add_argument("--model", default="silicon")
     parser.add_argument("--dtype", default="float64", choices=["float32", "float64"])
     parser.add_argument("--atoms", type=int, nargs="+", default=[1536, 12288], choices=list(CELLS))
@@ -172,11 +243,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], help="these contenders alone, such as t1 t2 s: no table then")
     parser.add_argument("--output", type=Path, help="where to keep all figures as JSON")
-    parser.add_argument("--memory", action="store_true", help="compare memory per atom, and nothing else")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if options.memory:
-            return compare_memory(options, Path(folder))
+        if options.what in OTHERS:
+            return OTHERS[options.what](options, Path(folder))
         timed = contenders(options, Path(folder))
         if options.only:
             timed = {name: measure for name, measure in timed.items() if name.partition(" ")[2] in options.only}

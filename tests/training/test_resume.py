@@ -50,6 +50,17 @@ def killed(configuration, monkeypatch):
     return start
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "figures"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_in_place_of_a_folder_is_refused_before_the_first_epoch(name, resume, killed, tmp_path):
+    path = killed()
+    output = tmp_path / "run"
+    shutil.rmtree(output / name, ignore_errors=True)
+    (output / name).touch()
+    with pytest.raises(ConfigError, match=f"{name} is a file, and a run needs a folder of that name: move it away"):
+        run(path, resume=resume)
+
+
 def test_other_data_are_refused(killed, tmp_path, frames):
     path = killed()
     before = (tmp_path / "data.extxyz").read_bytes()

@@ -8,19 +8,21 @@ import contextlib
 import functools
 import operator
 import os
+import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 from ase_nbody.runtime.aot_cache import UntrustedCodeError, make_private, own_folders, refuse_foreign
 
 _TORCH, _TRITON = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
-# Precompiled headers are kept in torch's default folder, whatever the environment says.
-_HEADERS = ("aot_inductor.precompile_headers", "cpp_cache_precompile_headers")
+_HEADERS_OF_LIBRARIES = "aot_inductor.precompile_headers"
+_HEADERS_OF_KERNELS = "cpp_cache_precompile_headers"
 _LOCK = threading.RLock()  # the environment belongs to all threads
 
 
@@ -31,8 +33,6 @@ def private_torch_cache() -> Iterator[Path]:
     It replaces the folder that the environment names: torch puts its default there as soon as it is imported, so that
     nobody can tell whether the user chose it. Threads that compile wait for each other.
     """
-    import torch._inductor.config as config
-
     with _LOCK:
         folder = _folder()
         places = {_TORCH: str(folder), _TRITON: str(folder / "triton")}
@@ -40,9 +40,50 @@ def private_torch_cache() -> Iterator[Path]:
         with (
             mock.patch.object(tempfile, "tempdir", str(folder)),
             mock.patch.dict(os.environ, places),
-            config.patch({name: False for name in _HEADERS if _known(config, name)}),
+            _headers_in(folder),
         ):
             yield folder
+
+
+@contextlib.contextmanager
+def _headers_in(folder: Path) -> Iterator[None]:
+    """Within it, torch precompiles headers in a folder, or not at all.
+
+    A training step has some seventy kernels, and each takes a second or more to parse torch's headers. By default torch
+    keeps them compiled, but below ``/tmp``, whatever the environment says, and remembers where. A library for
+    evaluation is compiled in two pieces, which is less work than compiling their headers.
+    """
+    import torch._inductor.config as config
+    from torch._inductor import codecache  # private, and heavy
+
+    places: dict[str, Any] = {
+        "_HEADER_DIR": str(folder / "headers"),
+        "_HEADER_LOCK_DIR": str(folder / "headers" / "locks"),
+    }
+    compile_header = getattr(getattr(codecache, "_precompile_header", None), "__wrapped__", None)
+    possible = compile_header and all(hasattr(codecache, name) for name in places) and shutil.which("openssl")
+    unwanted = [_HEADERS_OF_LIBRARIES] if possible else [_HEADERS_OF_LIBRARIES, _HEADERS_OF_KERNELS]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(config.patch({name: False for name in unwanted if _known(config, name)}))
+        if possible:
+            compiler = _remembered(compile_header, folder)
+            stack.enter_context(mock.patch.multiple(codecache, **places, _precompile_header=compiler))
+        yield
+
+
+@functools.cache
+def _remembered(compile_header: Callable[..., str], folder: Path) -> Callable[..., str]:
+    """A function of torch that compiles a header in this folder, and is called once for each header that is there."""
+    remembered = functools.cache(compile_header)
+
+    def compiled(*arguments: Hashable, **options: Hashable) -> str:
+        header = remembered(*arguments, **options)
+        if not os.path.exists(header):  # the user has emptied the cache
+            remembered.cache_clear()
+            header = remembered(*arguments, **options)
+        return header
+
+    return compiled
 
 
 def _known(config: ModuleType, name: str) -> bool:

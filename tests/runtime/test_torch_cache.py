@@ -1,12 +1,13 @@
 """Torch's compiler loads the libraries that it finds in its folder, so nobody else may have made that folder."""
 
+import functools
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from torch._inductor import config
+from torch._inductor import codecache, config
 from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir, triton_cache_dir
 
 from ase_nbody.hierarchy.build import build_hierarchy
@@ -35,15 +36,16 @@ def cache(tmp_path, monkeypatch):
 
 
 def places():
-    """Where torch would look for libraries, and whether it would take headers from elsewhere."""
-    headers = config.aot_inductor.precompile_headers or config.cpp_cache_precompile_headers
-    return Path(cache_dir()), Path(default_cache_dir()).parent, Path(triton_cache_dir(0)).parent, headers
+    """Where torch would look for libraries and headers."""
+    headers = Path(codecache._HEADER_DIR).parent, Path(codecache._HEADER_LOCK_DIR).parents[1]
+    return Path(cache_dir()), Path(default_cache_dir()).parent, Path(triton_cache_dir(0)).parent, *headers
 
 
 def test_torch_works_in_a_folder_of_this_user_alone(cache):
     before, temporary = places(), tempfile.gettempdir()
     with private_torch_cache() as folder:
-        assert places() == (folder, folder, folder, False)
+        assert places() == (folder,) * 5
+        assert not config.aot_inductor.precompile_headers
         assert folder == (cache / "torch").resolve()
         assert folder.stat().st_mode & 0o777 == 0o700
     assert places() == before
@@ -80,7 +82,7 @@ def test_a_folder_that_others_may_have_filled_is_not_used(door, place, cache, tm
         pass
     door({"torch": folder, "cache": cache, "above": tmp_path}[place], monkeypatch)
     with private_torch_cache() as other:
-        assert places()[:3] == (other, other, other)
+        assert places() == (other,) * 5
         assert other.stat().st_mode & 0o777 == 0o700
         assert (other == tmp_path / "home" / "torch") == (place != "above")
         assert tmp_path not in other.parents or place != "above"
@@ -119,7 +121,37 @@ def test_both_compilers_work_there(cache, small_network, systems, monkeypatch):
     with pytest.warns(RuntimeWarning, match="seen"):
         CompiledPotential(small_network, virials=False, patience=1)(hierarchy, positions, cells)
     folder = (cache / "torch").resolve()
-    assert seen == [(folder, folder, folder, False)] * 2
+    assert seen == [(folder,) * 5] * 2
+
+
+def test_each_folder_has_headers_of_its_own(cache, monkeypatch):
+    """Torch remembers where it has compiled a header, and would take it from there again."""
+    compiled = []
+
+    @functools.cache
+    def precompile(header):
+        place = Path(codecache._HEADER_DIR, f"{len(compiled)}.h")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        compiled.append(place)
+        return str(place)
+
+    monkeypatch.setattr(codecache, "_precompile_header", precompile)
+    monkeypatch.setattr(codecache, "_HEADER_DIR", str(cache / "planted"))
+    precompile("kernels.h")
+    with private_torch_cache() as folder:
+        for _ in range(2):
+            assert codecache._precompile_header("kernels.h") == str(folder / "headers" / "1.h")
+        compiled[1].unlink()
+        assert codecache._precompile_header("kernels.h") == str(folder / "headers" / "2.h")
+    assert codecache._precompile_header("kernels.h") == str(cache / "planted" / "0.h")
+    assert len(compiled) == 3
+
+
+def test_without_openssl_no_headers_are_compiled(cache, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with private_torch_cache():
+        assert not config.cpp_cache_precompile_headers
 
 
 def test_the_home_folder_of_the_variable(monkeypatch, tmp_path):

@@ -61,7 +61,7 @@ def test_a_killed_run_resumes_bit_for_bit(configuration, tmp_path):
     command = [sys.executable, "-m", "ase_nbody.cli", "train", str(path), "--threads", str(torch.get_num_threads())]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

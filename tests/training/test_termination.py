@@ -215,7 +215,7 @@ def test_the_command_ends_with_the_code_of_the_signal(number, name, configuratio
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
         assert any(line == "kill me\n" for line in process.stdout)
         os.killpg(process.pid, number)
-        out, err = process.communicate("go on\n", timeout=100)
+        out, err = process.communicate("go on\n", timeout=600)
     assert process.returncode == 128 + number, err
     assert f"Ended by {name} in epoch 2: --resume continues from here." in out
     assert err.strip() == ("interrupted" if number == signal.SIGINT else "")

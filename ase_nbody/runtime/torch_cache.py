@@ -61,7 +61,9 @@ def _headers_in(folder: Path) -> Iterator[None]:
         "_HEADER_LOCK_DIR": str(folder / "headers" / "locks"),
     }
     compile_header = getattr(getattr(codecache, "_precompile_header", None), "__wrapped__", None)
-    possible = compile_header and all(hasattr(codecache, name) for name in places) and shutil.which("openssl")
+    possible = (
+        compile_header and all(hasattr(codecache, name) for name in places) and _has_openssl(os.environ.get("PATH", ""))
+    )
     unwanted = [_HEADERS_OF_LIBRARIES] if possible else [_HEADERS_OF_LIBRARIES, _HEADERS_OF_KERNELS]
     with contextlib.ExitStack() as stack:
         stack.enter_context(config.patch({name: False for name in unwanted if _known(config, name)}))
@@ -69,6 +71,12 @@ def _headers_in(folder: Path) -> Iterator[None]:
             compiler = _remembered(compile_header, folder)
             stack.enter_context(mock.patch.multiple(codecache, **places, _precompile_header=compiler))
         yield
+
+
+@functools.cache  # every step of a training asks
+def _has_openssl(path: str) -> bool:
+    """Whether the program with which torch names its headers is on this search path."""
+    return shutil.which("openssl", path=path) is not None
 
 
 @functools.cache

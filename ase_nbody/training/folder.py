@@ -17,8 +17,8 @@ from ase_nbody.training.splits import require_own_frames
 CONFIG_NAME = "config.yaml"
 MODEL_NAME = "model.nbody"
 # What else a run writes.
-_REPLACED = ("metrics.csv", "report.html", "worst.extxyz", "figures", "checkpoints", "tensorboard")
 _FOLDERS = ("figures", "checkpoints", "tensorboard")
+_REPLACED = ("metrics.csv", "report.html", "worst.extxyz", *_FOLDERS)
 _WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", "report.html", "worst.extxyz", "last.ckpt", "best.ckpt")
 _MAY_GROW = ("training.epochs", "training.patience")  # entries that may differ when a finished run is continued
 _SECONDS_BETWEEN_TRIALS = 1.0  # of a run that waits for another one

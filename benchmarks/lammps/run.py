@@ -87,24 +87,29 @@ def step_ms(process: subprocess.Popen[str]) -> float:
     return 1e3 * statistics.median(after - before for before, after in itertools.pairwise(clock))
 
 
-CALCULATOR = """
+# The beginning of both scripts that run the calculator. Their last setting is the warm-up of one, the interval of the other.
+ASE_RUN = """
 import json, resource, statistics, sys, time
 import ase.build, numpy as np
 from ase import units
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase_nbody import NBodyCalculator
-model, dtype, cells, steps, warm_up = json.loads(sys.argv[1])
+model, dtype, cells, steps, last = json.loads(sys.argv[1])
 atoms = ase.build.bulk("Si", "diamond", a=5.469, cubic=True) * cells
 atoms.positions += np.random.default_rng(1).uniform(-0.05, 0.05, atoms.positions.shape)
 atoms.calc = NBodyCalculator(model, dtype=dtype, compile=True, threads=1)
 MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(1))
-run, times = VelocityVerlet(atoms, 1.0 * units.fs), []
-for _ in range(steps + warm_up):
+run = VelocityVerlet(atoms, 1.0 * units.fs)
+"""
+
+CALCULATOR = f"""{ASE_RUN}
+times = []
+for _ in range(steps + last):
     begin = time.perf_counter()
     run.run(1)
     times.append(time.perf_counter() - begin)
-print(1e3 * statistics.median(times[warm_up:]), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(1e3 * statistics.median(times[last:]), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -137,20 +142,9 @@ def compare_memory(options: argparse.Namespace, folder: Path) -> None:
         print(f"{name}: {(after - before) / (large - small):.0f} bytes per atom between {small:,} and {large:,} atoms")
 
 
-DRIFT = """
-import json, sys
-import ase.build, numpy as np
-from ase import units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from ase.md.verlet import VelocityVerlet
-from ase_nbody import NBodyCalculator
-model, dtype, cells, steps, interval = json.loads(sys.argv[1])
-atoms = ase.build.bulk("Si", "diamond", a=5.469, cubic=True) * cells
-atoms.positions += np.random.default_rng(1).uniform(-0.05, 0.05, atoms.positions.shape)
-atoms.calc = NBodyCalculator(model, dtype=dtype, compile=True, threads=1)
-MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(1))
-run, energies = VelocityVerlet(atoms, 1.0 * units.fs), []
-run.attach(lambda: energies.append(atoms.get_total_energy()), interval=interval)
+DRIFT = f"""{ASE_RUN}
+energies = []
+run.attach(lambda: energies.append(atoms.get_total_energy()), interval=last)
 run.run(steps)
 print(json.dumps(energies))
 """

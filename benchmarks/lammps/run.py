@@ -87,7 +87,8 @@ def step_ms(process: subprocess.Popen[str]) -> float:
     return 1e3 * statistics.median(after - before for before, after in itertools.pairwise(clock))
 
 
-# The beginning of both scripts that run the calculator. Their last setting is the warm-up of one, the interval of the other.
+# The beginning of both scripts that run the calculator. Their last setting is the warm-up of one, the interval of the
+# other.
 ASE_RUN = """
 import json, resource, statistics, sys, time
 import ase.build, numpy as np

@@ -106,7 +106,7 @@ def test_the_users_own_configuration_is_not_overwritten(start, configuration, tm
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics.csv", "report.html", "figures/learning.png", "checkpoints/best.ckpt", "tensorboard", "tensorboard/x"],
+    ["metrics.csv", "report.html", "figures/learning.png", "checkpoints/best.ckpt", "tensorboard/x"],
 )
 def test_other_files_of_the_user_are_not_overwritten(name, configuration, tmp_path):
     mine = tmp_path / "run" / name

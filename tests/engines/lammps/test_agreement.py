@@ -1,6 +1,5 @@
 """LAMMPS gives what the calculator gives, on any number of ranks and in any box."""
 
-import os
 
 import ase
 import ase.build
@@ -123,7 +122,7 @@ def test_the_mean_of_a_committee(exported, run_once):
     assert_same(run_once(atoms, model, SPECIES, 2), atoms, model.with_name("committee.nbody"))
 
 
-@pytest.mark.skipif("NBODY_LONG" not in os.environ, reason="minutes; NBODY_LONG=1 runs it")
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_a_large_box_of_water(ranks, exported, run_once):
     atoms, model = water(2), exported("two levels")

@@ -1,6 +1,5 @@
 """LAMMPS gives what the calculator gives, on any number of ranks and in any box."""
 
-
 import ase
 import ase.build
 import numpy as np

@@ -7,18 +7,22 @@ different structures. Single frames whose forces vanish by symmetry, and energie
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from ase.data import covalent_radii
+from numpy.typing import NDArray
 
 from ase_nbody.data.labels import DataError, LabelledStructure
 from ase_nbody.data.lint.fingerprint import equal_structures
-from ase_nbody.hierarchy.neighbours import find_pairs
+from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
+from ase_nbody.network.surroundings import BOND
 from ase_nbody.structure import Structure, StructureError
 
 _RANGE_ANGSTROM = 6.0
 _LENGTHS_ANGSTROM = (0.7, 1.5, 3.0)  # of the pair forces that are tried
 _ASYMMETRY = 1e-4  # a sum of forces of this fraction of the sum of their sizes is no zero by symmetry
+_IMBALANCE = 1e-2  # likewise for bonds: no rounding makes such a force zero
 _MIN_FRAMES, _MIN_FRAMES_OF_COMPOSITION = 3, 10  # below these numbers, rounded energies may agree by chance
 _MAX_ENERGIES_KEPT = 200_000
 _MAX_COMPARED = 300  # structures of one energy
@@ -110,17 +114,47 @@ def forces_vanish_by_symmetry(structure: Structure) -> bool:
     if is_unbound(structure):
         return True
     pairs = find_pairs(structure, _RANGE_ANGSTROM)
+    fade = (1.0 - (pairs.distance / _RANGE_ANGSTROM) ** 2) ** 3
+    return not any(
+        (np.linalg.norm(force, axis=1) > _ASYMMETRY * sizes).any() for force, sizes in _pulls(structure, pairs, fade)
+    )
+
+
+def unbalanced_bonds(structure: Structure) -> NDArray[np.bool_]:
+    """Along which axes the bonds of each atom pull it to one side, for some pair potential (N, 3).
+
+    Only bonds count, because no potential is so short that it lacks them.
+    """
+    unbalanced = np.zeros((len(structure), 3), dtype=bool)
+    if is_unbound(structure):
+        return unbalanced
+    pairs = find_pairs(structure, _RANGE_ANGSTROM)
+    radii = covalent_radii[structure.numbers]
+    longest = BOND * (radii[pairs.first] + radii[pairs.second])
+    fade = np.clip(1.0 - (pairs.distance / longest) ** 2, 0.0, None)
+    for force, sizes in _pulls(structure, pairs, fade):
+        unbalanced |= np.abs(force) > _IMBALANCE * sizes[:, None]
+    return unbalanced
+
+
+def _pulls(
+    structure: Structure, pairs: Pairs, weight: NDArray[np.float64]
+) -> Iterator[tuple[NDArray[np.float64], ...]]:
+    """For some pair potentials, the sum of forces on each atom (N, 3), and the sum of their sizes (N,).
+
+    Args:
+        structure: the structure.
+        pairs: its pairs.
+        weight: how much each pair counts.
+    """
     positions, numbers = structure.positions, structure.numbers
     vectors = positions[pairs.second] + pairs.shift @ structure.cell - positions[pairs.first]
-    fade = (1.0 - (pairs.distance / _RANGE_ANGSTROM) ** 2) ** 3
     for length in _LENGTHS_ANGSTROM:
-        size = numbers[pairs.second] ** 0.5 * np.exp(-pairs.distance / length) * fade
+        size = numbers[pairs.second] ** 0.5 * np.exp(-pairs.distance / length) * weight
         force, sizes = np.zeros((len(structure), 3)), np.zeros(len(structure))
         np.add.at(force, pairs.first, vectors * (size / pairs.distance)[:, None])
         np.add.at(sizes, pairs.first, size)
-        if (np.linalg.norm(force, axis=1) > _ASYMMETRY * sizes).any():
-            return False
-    return True
+        yield force, sizes
 
 
 def is_unbound(structure: Structure) -> bool:

@@ -18,6 +18,7 @@ from ase_nbody.data.labels import BY_NAME, LABELS, DataError, Label, LabelledStr
 from ase_nbody.data.names import all_usual_names, choose_names
 from ase_nbody.data.partly_zero import PartlyZero
 from ase_nbody.data.structures import next_frame, require_file, slice_of
+from ase_nbody.data.xyz import require_symmetric
 from ase_nbody.hierarchy.neighbours import coincident_atoms
 from ase_nbody.structure import Structure
 from ase_nbody.text import count_of, printable
@@ -129,6 +130,7 @@ def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> Labe
             )
             for label in LABELS
         }
+        require_symmetric(values["stress"])
         labelled = LabelledStructure(
             structure=structure,
             weights=_weights(info, weight),

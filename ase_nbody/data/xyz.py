@@ -8,6 +8,7 @@ more memory than its own text. ASE still parses each frame.
 import io
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import ase
 import numpy as np
@@ -23,12 +24,14 @@ LARGEST_FRAME_CHARACTERS = 2**25
 LONGEST_LINE_CHARACTERS = 2**23
 LARGEST_NUMBER_OF_COLUMNS = 10_000  # of one property
 LARGEST_NUMBER_OF_ENTRIES = 10_000  # of a header
+ASYMMETRY_EV_PER_ANGSTROM3 = 1e-3  # 0.16 GPa: stresses that are not well converged are less asymmetric
 MOST_BLANK_LINES = 1_000_000  # between two frames
 
 # A value in quotes or brackets, or an escaped letter, as ASE reads a header.
 _QUOTED = re.compile(
     r"""\\.|"(?:[^"\\]++|\\.)*+"?|'(?:[^'\\]++|\\.)*+'?|\{(?:[^}\\]++|\\.)*+\}?|\[(?:[^]\\]++|\\.)*+\]?""", re.DOTALL
 )
+_STRESS = re.compile(r"(?<!\w)stress\s*=")
 # Where results of a calculation may be logical values.
 _LOGICAL = re.compile(rf""":L:|(?<!\w)({"|".join(all_properties)})\s*=["'{{\[\s]*[TF]""")
 
@@ -73,6 +76,8 @@ def parse_xyz(number: int, text: list[str]) -> ase.Atoms:
     try:
         _require_parsable(text[1])
         _require_numbers(text[1])
+        if _STRESS.search(text[1]):  # ASE keeps six of nine components
+            require_symmetric(key_val_str_to_dict(text[1]).get("stress"))
         (atoms,) = read_xyz(io.StringIO("".join(text)), index=slice(0, 1))
     except MemoryError:
         raise
@@ -104,6 +109,25 @@ def _require_numbers(header: str) -> None:
     for name in logical:
         if REV_PROPERTY_NAME_MAP.get(name, name) in all_properties:
             raise ValueError(f"the {printable(name)} should be numbers, found True or False (T or F)")
+
+
+def require_symmetric(stress: Any) -> None:
+    """Refuse a matrix (3, 3) that is no stress: one triangle alone, or components in another order.
+
+    Raises:
+        ValueError: it is not symmetric.
+    """
+    matrix = np.asarray(stress)
+    if matrix.shape != (3, 3) or matrix.dtype.kind not in "iuf":
+        return
+    difference, shears = np.abs(matrix - matrix.T), np.abs(matrix[~np.eye(3, dtype=bool)])
+    if difference.max() > max(ASYMMETRY_EV_PER_ANGSTROM3, 0.5 * shears.max()):  # false for NaN
+        i, j = np.unravel_index(int(difference.argmax()), (3, 3))
+        names = "xyz"[i] + "xyz"[j], "xyz"[j] + "xyz"[i]
+        raise ValueError(
+            f"the stress is not symmetric: {names[0]} is {matrix[i, j]:.4g} and {names[1]} is {matrix[j, i] + 0.0:.4g} "
+            "eV/Angstrom^3. Write all nine components of the matrix, or the six xx, yy, zz, yz, xz, xy"
+        )
 
 
 def names_in_headers(path: str, wanted: set[str]) -> Iterator[str]:

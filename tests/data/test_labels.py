@@ -48,6 +48,28 @@ def test_virials_become_stresses_of_ases_sign(tmp_path, key, copper, write):
     np.testing.assert_allclose(frame.stress, expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["stress", "REF_stress", "mine", "virial"])
+@pytest.mark.parametrize("triangle", [np.triu, np.tril])
+def test_one_triangle_of_a_stress_is_refused(tmp_path, name, triangle, copper, write):
+    atoms = copper()
+    atoms.rattle(0.1, seed=0)
+    atoms.calc = EMT()
+    full = atoms.get_stress(voigt=False) * (atoms.get_volume() if name == "virial" else 1.0)
+    keys = {"stress": "mine"} if name == "mine" else None
+    for matrix in (triangle(full), full + 0.1 * (triangle(full) - full)):
+        text = " ".join(map(str, matrix.ravel()))
+        (tmp_path / "a.xyz").unlink(missing_ok=True)
+        path = write(tmp_path / "a.xyz", atoms.copy())
+        lines = path.read_text().splitlines(keepends=True)
+        lines[1] = f'{name}="{text}" {lines[1]}'
+        path.write_text("".join(lines))
+        if matrix.all():  # a little asymmetric, as noise makes it
+            assert np.isfinite(read_labelled(path, keys=keys)[0].stress).all()
+        else:
+            with pytest.raises(DataError, match=r"the stress is not symmetric: .. is .* and .. is .* Write all nine"):
+                read_labelled(path, keys=keys)
+
+
 def test_a_virial_of_what_has_no_volume_is_left_out(tmp_path, copper, write):
     atoms = copper()
     atoms.pbc = (True, True, False)

@@ -3,9 +3,10 @@
 import ase.io
 import numpy as np
 import pytest
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixCartesian
 
 from ase_nbody.data import DataError, read_labelled
 
@@ -94,3 +95,66 @@ def test_small_energies_that_were_rounded_to_zero_are_right(read):
     energies = np.round(-0.5 * np.exp(-0.15 * np.arange(40)), 2)  # at large distances nothing is left
     assert (energies == 0.0).sum() > 5
     assert len(read(shaken(40), lambda number, labels: {"energy": energies[number]})) == 40
+
+
+def slabs(count, *constraints):
+    structures = []
+    for number in range(count):
+        slab = fcc111("Cu", (2, 2, 3), vacuum=6.0)
+        noise = np.random.default_rng(number).normal(scale=0.1, size=(8, 3))
+        slab.positions[4:] += noise  # the four atoms of the lowest layer stay where they are
+        slab.set_constraint(constraints)
+        structures.append(slab)
+    return structures
+
+
+@pytest.mark.parametrize("constraint", [FixAtoms(range(4)), FixCartesian(range(4), mask=(False, False, True))])
+@pytest.mark.parametrize("n_others", [0, 20])
+def test_forces_of_held_atoms_that_a_constraint_made_zero(constraint, n_others, read):
+    # the fixture takes atoms.get_forces(), as users do
+    with pytest.raises(DataError, match=rf"in 5 of {5 + n_others} frames .*apply_constraint=False.*--key forces=NAME"):
+        read([*slabs(5, constraint), *shaken(n_others)])
+    assert len(read(slabs(5, constraint), keys={"forces": "forces"})) == 5
+
+
+def test_one_held_atom_of_a_molecule(read):
+    structures = shaken(20)
+    for atoms in structures:
+        atoms.set_constraint(FixAtoms([2]))
+    with pytest.raises(DataError, match="in 20 of 20 frames"):
+        read(structures)
+
+
+def test_true_forces_of_held_atoms_are_right(read):
+    held = FixAtoms(range(4))
+    assert len(read(slabs(5, held), lambda number, labels: {"forces": slab_forces(number)})) == 5
+    assert len(read(slabs(5))) == 5
+
+
+def slab_forces(number):
+    atoms = slabs(number + 1)[number]
+    atoms.calc = EMT()
+    return atoms.get_forces()
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 3, 6])
+def test_forces_that_were_rounded_to_zero_are_right(decimals, read):
+    def rounded(number, labels):
+        return {"forces": labels["forces"].round(decimals)}
+
+    assert len(read(shaken(60), rounded)) == 60
+    assert len(read(shaken(20, "Cu"), rounded)) == 20
+
+
+def test_forces_that_symmetry_makes_zero_on_some_atoms_are_right(read):
+    flat = [molecule("C6H6"), molecule("CO2"), molecule("C2H2"), molecule("H2O")]
+    stretched = [scaled(atoms, factor) for factor in (0.95, 0.98, 1.03, 1.06) for atoms in flat]
+    displaced = bulk("Cu", cubic=True).repeat(3)
+    displaced.positions[0, 0] += 0.05
+    assert len(read([*stretched, displaced, bulk("Cu", cubic=True)])) == 18
+
+
+def scaled(atoms, factor):
+    atoms = atoms.copy()
+    atoms.positions *= factor
+    return atoms

@@ -60,11 +60,20 @@ def other_charge(info: Mapping[str, Any], charges: Sequence[float] | None) -> tu
     return ("the initial charges of the atoms", total) if _ONE_ELECTRON <= abs(total) < np.inf else None
 
 
-def _whole(given: Any) -> int | None:
-    """One number, rounded; None for anything else."""
+def one_number(given: Any) -> float | None:
+    """A finite number, or an array of one, as some readers give it; None for anything else."""
     if given is None:  # as a rule; this is asked for many names at every step of a run
         return None
-    value = np.asarray(given)
+    try:
+        value = np.asarray(given)
+    except Exception:  # a list of lists of different lengths; an object may raise anything
+        return None
     if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
         return None
-    return round(float(value.item()))
+    return float(value.item())
+
+
+def _whole(given: Any) -> int | None:
+    """One number, rounded; None for anything else."""
+    value = one_number(given)
+    return None if value is None else round(value)

@@ -11,7 +11,8 @@ from ase.data import atomic_masses, chemical_symbols
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
-from ase_nbody.electrons import lowest_multiplicity, multiplicity_of
+from ase_nbody.electrons import lowest_multiplicity, multiplicity_of, one_number
+from ase_nbody.text import printable
 
 # At this distance from the origin a float64 resolves 1e-7 Angstrom, and forces are right to 1e-5 eV/Angstrom.
 LARGEST_COORDINATE_ANGSTROM = 1e9
@@ -234,10 +235,10 @@ def labels_of(atoms: ase.Atoms) -> NDArray[np.int64] | None:
 def _total_charge(info: Mapping[str, Any]) -> float:
     """The charge in e: None means neutral, and an array of one number, as some readers give it, that number."""
     given = info.get("charge")
-    value = np.asarray(0.0 if given is None else given)
-    if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value):
+    value = 0.0 if given is None else one_number(given)
+    if value is None:
         raise StructureError(
-            f"atoms.info['charge'] is {given!r}, but the total charge must be one finite number in e. "
+            f"atoms.info['charge'] is {printable(repr(given))}, but the total charge must be one finite number in e. "
             "Set atoms.info['charge'] = 0 for a neutral system, or remove the entry."
         )
-    return float(value.item())
+    return value

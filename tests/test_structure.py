@@ -89,8 +89,13 @@ def test_programs_write_a_charge_in_many_ways(charge, value):
     assert Structure.from_atoms(ase.Atoms("Na", info={"charge": charge})).charge == value
 
 
-@pytest.mark.parametrize("charge", [np.nan, np.inf, "1", [1.0, 0.0], [], True])
+@pytest.mark.parametrize("charge", [np.nan, np.inf, "1", [1.0, 0.0], [], True, [[1], [1, 2]], "\x1b" * 10**6])
 def test_a_charge_that_is_no_finite_number_is_shown(charge):
     atoms = ase.Atoms("Na", info={"charge": charge})
-    with pytest.raises(StructureError, match=r"atoms\.info\['charge'\] is .*must be one finite number"):
+    with pytest.raises(StructureError, match=r"atoms\.info\['charge'\] is .*must be one finite number") as refusal:
         Structure.from_atoms(atoms)
+    assert len(str(refusal.value)) < 1000
+
+
+def test_a_spin_that_is_no_number_is_passed_over():
+    assert Structure.from_atoms(ase.Atoms("Na", info={"spin": [[1], [1, 2]]})).multiplicity is None

@@ -20,6 +20,7 @@ from ase_nbody.text import printable
 
 _create = ase.io.jsonio.create_ndarray
 _LONGEST_ITEM_BYTES = 4096
+_MOST_AXES = 8  # the product of thousands of long sizes would take minutes
 _LARGEST_ROW_BYTES = 2**25  # seven times the positions of the largest frame of an xyz file that is read
 
 
@@ -70,8 +71,13 @@ def _checked(shape: Any, dtype: Any, data: Any) -> NDArray[Any]:
     """ASE's ``create_ndarray``, but for arrays that the data do not fill."""
     try:
         kind = np.dtype(dtype)
-        count = math.prod(int(size) for size in shape) * (2 if kind.kind == "c" else 1)
-        fits = len(data) == count and kind.itemsize <= _LONGEST_ITEM_BYTES and min(shape, default=0) >= 0
+        count = math.prod(int(size) for size in shape[:_MOST_AXES]) * (2 if kind.kind == "c" else 1)
+        fits = (
+            len(shape) <= _MOST_AXES
+            and len(data) == count
+            and kind.itemsize <= _LONGEST_ITEM_BYTES
+            and min(shape, default=0) >= 0
+        )
     except (TypeError, ValueError):
         fits = False
     if not fits:

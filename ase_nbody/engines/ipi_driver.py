@@ -12,10 +12,10 @@ import os
 from dataclasses import replace
 from typing import Any
 
-import ase.io
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_nbody.data.structures import read_structures
 from ase_nbody.engines.models import evaluator_for
 from ase_nbody.engines.results import structure_of
 from ase_nbody.engines.versions import require_version
@@ -51,7 +51,7 @@ class NBodyDriver(Dummy_driver):
         settings: the keywords of ``Evaluator``: device, dtype, compile, threads, skin.
 
     Raises:
-        FileNotFoundError, ModelFileError: the model or the template cannot be read.
+        FileNotFoundError, ModelFileError, DataError: the model or the template cannot be read.
         ValueError: the template is no structure that this model knows, or there is an argument that is not known.
     """
 
@@ -114,7 +114,7 @@ class NBodyDriver(Dummy_driver):
 
 def _read(template: str, pbc: bool | None, evaluator: Evaluator) -> Structure:
     """The structure in a file, with other periodic directions if ``pbc`` is given."""
-    atoms = ase.io.read(template)
+    (atoms,) = read_structures(template, "-1", default="-1")
     if pbc is not None:
         if not isinstance(pbc, bool):
             raise ValueError(

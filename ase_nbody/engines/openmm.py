@@ -17,6 +17,7 @@ from ase_nbody.engines.models import Model, evaluator_for
 from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluator import Evaluator
 from ase_nbody.structure import Structure
+from ase_nbody.text import printable
 
 require_version("openmm", "8.6", module="openmm", extra="openmm")
 
@@ -151,7 +152,8 @@ def _elements(atoms: Sequence[app.topology.Atom], species: Sequence[str]) -> NDA
         if symbol not in species:
             what = "has no element" if symbol is None else f"is {symbol}"
             raise ValueError(
-                f"atom {atom.index} ({atom.name} of residue {atom.residue.name} {atom.residue.id}) {what}, and the "
+                f"atom {atom.index} ({printable(f'{atom.name} of residue {atom.residue.name} {atom.residue.id}')}) "
+                f"{what}, and the "
                 f"model knows {', '.join(species)}. Leave it to the force field with createMixedSystem, or take "
                 "another model."
             )

@@ -35,7 +35,8 @@ def page(title: str, *parts: str) -> bytes:
     """A complete HTML file. Each part is HTML already."""
     head = f"<title>{escape(title)}</title><style>{_STYLE}</style>"
     body = f"<h1>{escape(title)}</h1>{''.join(parts)}"
-    return f"{_BEGINNING}{head}</head><body>{body}</body></html>\n".encode()
+    whole = f"{_BEGINNING}{head}</head><body>{body}</body></html>\n"
+    return whole.encode(errors="backslashreplace")  # a path may hold half surrogates, where it is not UTF-8
 
 
 def require_replaceable(path: Path) -> None:

@@ -14,7 +14,7 @@ import math
 import operator
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ MAX_FILE_BYTES = 512 * 2**20  # over three times a committee of 64 of our larges
 MAX_HEADER_BYTES = 8 * 2**20  # holds the errors of a committee of 64 on each of 118 elements
 MAX_JSON_VALUES = 300_000  # in the header, as its brackets and commas tell: an object of Python takes up to 300 bytes
 MAX_JSON_DEPTH = 16  # levels of brackets
+MAX_AXES = 8  # of a tensor; the product of thousands of long sizes would take minutes
 DTYPES = {"F32": torch.float32, "F64": torch.float64}
 
 
@@ -149,15 +150,17 @@ def read_header(payload: bytes) -> TensorFile:
             f"it has {len(payload):,} bytes, {length:,} of them in the header; "
             f"at most {MAX_FILE_BYTES:,} and {MAX_HEADER_BYTES:,} are allowed"
         )
-    text = payload[8 : 8 + length]
-    if sum(map(text.count, (b"[", b"{", b","))) > MAX_JSON_VALUES:
-        raise ModelFileError(f"its header has more than {MAX_JSON_VALUES:,} values")
     try:
-        header = parse_json(text.decode())
+        text = payload[8 : 8 + length].decode()
+        _check_values([text])
+        header = parse_json(text)
         raw = header.pop("__metadata__", {})
+        _check_values(raw.values())  # once more, because a header may write their brackets as escapes
         content = {key: parse_json(value) for key, value in raw.items()}
         found = {entry["dtype"] for entry in header.values()}
-        shapes = {name: tuple(map(operator.index, entry["shape"])) for name, entry in header.items()}
+        shapes = {name: _shape(entry["shape"]) for name, entry in header.items()}
+    except ModelFileError:
+        raise
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ModelFileError(f"its header is not one of safetensors with JSON entries: {error}") from error
     if len(found) != 1 or not found <= DTYPES.keys():
@@ -166,6 +169,20 @@ def read_header(payload: bytes) -> TensorFile:
             f"but it holds {', '.join(sorted(map(str, found))) or 'none'}"
         )
     return TensorFile(content, shapes, DTYPES[found.pop()], payload)
+
+
+def _check_values(texts: Iterable[str]) -> None:
+    """Refuse JSON of more values than a header may have, before it is parsed. Brackets and commas tell their number."""
+    if sum(text.count(sign) for text in texts for sign in "[{,") > MAX_JSON_VALUES:
+        raise ModelFileError(f"its header has more than {MAX_JSON_VALUES:,} values")
+
+
+def _shape(sizes: Any) -> tuple[int, ...]:
+    """The sizes of a tensor, none of them larger than a file."""
+    shape = tuple(map(operator.index, sizes[: MAX_AXES + 1]))
+    if len(shape) > MAX_AXES or not all(0 <= size <= MAX_FILE_BYTES for size in shape):
+        raise ValueError(f"a tensor has more than {MAX_AXES} axes, or sizes that no file could hold")
+    return shape
 
 
 def parse_json(text: str) -> Any:

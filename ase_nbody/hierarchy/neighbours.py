@@ -17,6 +17,7 @@ from ase_nbody.structure import Structure, StructureError
 # A sphere of 6 Angstrom has room for about 3,000 protons that are as close as those in H2. So 15,000 must be an error.
 MAX_NEIGHBOURS = 15_000
 MAX_SKEW = 1000.0  # volume of a cell over the product of its heights; an orthogonal cell has 1
+_MAX_SKEW_OF_TORUS = 10.0  # the same where only atoms at one place are looked for
 # A cube of 2 Angstrom has room for about 27 protons that are as close as those in H2.
 CUBE_ANGSTROM, MAX_ATOMS_IN_CUBE = 2.0, 100
 # Matter has about one atom in such a cube. Where there are many times as many, a few thousand atoms fill gigabytes.
@@ -90,14 +91,15 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
         edges = find_edges(simpler, cutoff, device)
         shift = edges.shift @ torch.from_numpy(combinations).to(device)
         return _sorted(torch.stack([edges.first, edges.second], 1), shift, edges.distance, len(structure))
-    _refuse_clumps(structure, cutoff)
     spread = np.ptp(structure.positions, axis=0)
     if not structure.pbc.any() and (spread < _MAX_EXTENT_IN_CUTOFFS * cutoff).all():
+        _refuse_clumps(structure.positions, cutoff)
         _refuse_crowds(structure, np.diag(spread + 1.5 * cutoff), cutoff)
         found = _search(structure.positions, np.zeros((3, 3)), cutoff, torch.device(device), periodic=False)
         return _sorted(*found, len(structure)).within(cutoff)
     positions, wraps, box = compact(structure, 1.5 * cutoff)
     extents = cell_heights(box)
+    _refuse_clumps(positions, cutoff)  # of the atoms wrapped into the cell: far outside, they may share a place there
     _refuse_crowds(structure, box, cutoff)
     found = _search(positions, box, _search_radius(extents, cutoff), torch.device(device), periodic=True)
     edges = _sorted(*found, len(structure))
@@ -112,15 +114,36 @@ def coincident_atoms(structure: Structure, distance: float) -> tuple[int, int] |
     For distances far below the lattice vectors this is much quicker than ``find_pairs``: a k-d tree in the coordinates
     along the lattice vectors, where the cell is a torus.
     """
+    if (reduced := _less_skewed(structure, _MAX_SKEW_OF_TORUS)) is not None:
+        structure, _ = reduced
     box = complete_cell(structure)
     coordinates = np.linalg.solve(box.T, structure.positions.T).T
     on_torus = np.where(structure.pbc, coordinates % 1.0 % 1.0, coordinates)  # once more: -1e-17 % 1.0 is 1.0
-    tree = cKDTree(on_torus, boxsize=np.where(structure.pbc, 1.0, 0.0))
-    pairs = tree.query_pairs(distance / cell_heights(box).min(), output_type="ndarray")
+    if (pair := _in_one_cube(on_torus @ box, distance)) is not None:
+        return pair
+    # In units of the heights, no coordinate of two close atoms differs by more than their distance.
+    heights = cell_heights(box)
+    scaled, ends = on_torus * heights, np.where(structure.pbc, heights, np.inf)
+    tree = cKDTree(np.minimum(scaled, np.nextafter(ends, 0.0)), boxsize=np.where(structure.pbc, heights, 0.0))
+    pairs = tree.query_pairs(1.001 * distance, p=np.inf, output_type="ndarray")
     apart = coordinates[pairs[:, 1]] - coordinates[pairs[:, 0]]
     apart -= np.where(structure.pbc, np.round(apart), 0.0)
     close = pairs[np.linalg.norm(apart @ box, axis=1) < distance]
     return None if not len(close) else (int(close[:, 0].min()), int(close[close[:, 0].argmin(), 1]))
+
+
+def _in_one_cube(positions: NDArray[np.float64], distance: float) -> tuple[int, int] | None:
+    """The first two atoms in one cube so small that they are closer than ``distance``; None if there are none.
+
+    Thousands of atoms at one place have more pairs than fit into memory. Without two atoms in a cube, an atom has few.
+    """
+    cubes = np.floor(positions * (2.0 / distance))
+    order = np.lexsort(cubes.T)  # stable: the atoms of a cube stay in order
+    equal = np.flatnonzero((np.diff(cubes[order], axis=0) == 0.0).all(axis=1))
+    if not len(equal):
+        return None
+    first = equal[order[equal].argmin()]
+    return int(order[first]), int(order[first + 1])
 
 
 def _search(
@@ -199,15 +222,16 @@ def compact(structure: Structure, gap: float) -> tuple[NDArray[np.float64], NDAr
     return positions, wraps.T.astype(np.int64, order="C"), box
 
 
-def _less_skewed(structure: Structure) -> tuple[Structure, NDArray[np.int64]] | None:
+def _less_skewed(structure: Structure, most: float = MAX_SKEW) -> tuple[Structure, NDArray[np.int64]] | None:
     """The same crystal with short lattice vectors, and these as combinations (3, 3) of the given ones.
 
-    None unless the cell is so skewed that the search would look at thousands of images of each atom.
+    None unless the cell is so skewed, by more than ``most``, that the search would look at thousands of images of each
+    atom.
     """
     if not structure.pbc.any():
         return None
     cell = complete_cell(structure)
-    if abs(np.linalg.det(cell)) < MAX_SKEW * math.prod(cell_heights(cell).tolist()):
+    if abs(np.linalg.det(cell)) < most * math.prod(cell_heights(cell).tolist()):
         return None
     return structure.with_short_lattice_vectors()
 
@@ -234,18 +258,18 @@ def _refuse_crowds(structure: Structure, box: NDArray[np.float64], cutoff: float
         )
 
 
-def _refuse_clumps(structure: Structure, cutoff: float) -> None:
-    """Refuse a structure in which far too many atoms share a place, such as a molecule with positions in nm.
+def _refuse_clumps(positions: NDArray[np.float64], cutoff: float) -> None:
+    """Refuse positions (N, 3) where far too many atoms share a place, such as a molecule with positions in nm.
 
     The estimate of the pairs assumes that the cubes around an atom are as full as its own.
     """
-    if len(structure) <= MAX_ATOMS_IN_CUBE:
+    if len(positions) <= MAX_ATOMS_IN_CUBE:
         return
-    cubes = np.floor(structure.positions / CUBE_ANGSTROM).astype(np.int64)
+    cubes = np.floor(positions / CUBE_ANGSTROM).astype(np.int64)
     order = np.lexsort(cubes.T)
     ends = np.flatnonzero((np.diff(cubes[order], axis=0) != 0).any(axis=1))
     starts = np.concatenate([[0], ends + 1])
-    counts = np.diff(starts, append=len(structure))
+    counts = np.diff(starts, append=len(positions))
     fullest = int(counts.argmax())
     if counts[fullest] > MAX_ATOMS_IN_CUBE:
         raise StructureError(
@@ -253,11 +277,11 @@ def _refuse_clumps(structure: Structure, cutoff: float) -> None:
             f"{order[starts[fullest]]} (allowed: {MAX_ATOMS_IN_CUBE}): they are too crowded. Check atoms.positions, "
             "which are in Angstrom (1 nm = 10 Angstrom)."
         )
-    together = float(np.square(counts).sum()) / len(structure)  # atoms in the cube of an average atom
-    pairs = len(structure) * together * 4.0 / 3.0 * math.pi * (cutoff / CUBE_ANGSTROM) ** 3
+    together = float(np.square(counts).sum()) / len(positions)  # atoms in the cube of an average atom
+    pairs = len(positions) * together * 4.0 / 3.0 * math.pi * (cutoff / CUBE_ANGSTROM) ** 3
     if together > CROWDED_ATOMS_IN_CUBE and pairs > MAX_PAIRS_IN_CROWD:
         raise StructureError(
-            f"{len(structure)} atoms would have about {pairs:.1g} pairs within {cutoff:.3g} Angstrom, because "
+            f"{len(positions)} atoms would have about {pairs:.1g} pairs within {cutoff:.3g} Angstrom, because "
             f"{together:.0f} of them share a cube of {CUBE_ANGSTROM:g} Angstrom: they are too crowded. Check "
             "atoms.positions, which are in Angstrom (1 nm = 10 Angstrom)."
         )

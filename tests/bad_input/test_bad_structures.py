@@ -1,8 +1,10 @@
 """Every way in refuses unusable structures with one sentence; odd but sound structures give right results."""
 
 import re
+import resource
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import ase
 import ase.io
@@ -13,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import Evaluator, NBodyCalculator
 from ase_nbody.data import DataError, read_labelled
-from ase_nbody.hierarchy.neighbours import find_pairs
+from ase_nbody.hierarchy.neighbours import coincident_atoms, find_pairs
 from ase_nbody.structure import Structure, StructureError
 
 CELL = np.diag([6.0, 7.0, 8.0])
@@ -215,6 +217,41 @@ def test_the_reader_refuses_atoms_at_one_place(shift: object, pbc: object, label
         assert len(read_labelled(labelled(sound(), atoms))) == 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to set limits")
+@parametrize("spread", [0.0, 1e-5])
+@parametrize("cell", [None, np.diag([9.0, 9.0, 9.0]), np.diag([0.0011, 1e3, 1e3])])
+def test_thousands_of_atoms_at_one_place_take_no_memory(spread: float, cell: np.ndarray | None) -> None:
+    """Their pairs would: 20,000 atoms have 200 million."""
+    positions = np.random.default_rng(0).normal(scale=spread, size=(20_000, 3)) + 4.0
+    structure = Structure.from_atoms(ase.Atoms("H20000", positions, cell=cell, pbc=cell is not None))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    size = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (size + 5 * 10**8, before[1]))
+    try:
+        assert coincident_atoms(structure, 1e-3) is not None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@parametrize("seed", range(5))
+def test_atoms_at_one_place_are_found_as_all_images_tell(seed: int) -> None:
+    """In skewed and thin cells, and at their faces."""
+    random = np.random.default_rng(seed)
+    cell = random.normal(size=(3, 3)) * [3.0, 3.0, 0.3] + random.integers(-20, 20, (3, 3)) @ np.diag([1.0, 0.1, 0.0])
+    pbc = random.random(3) < 0.7
+    atoms = ase.Atoms("H40", random.integers(0, 3, (40, 3)) / 3.0 @ cell, cell=cell, pbc=pbc)
+    atoms.positions += random.normal(scale=3e-4, size=(40, 3)) + random.integers(-2, 3, (40, 3)) * pbc @ cell
+    structure = Structure.from_atoms(atoms)
+    for number in range(2, 40):
+        part = Structure.from_atoms(atoms[:number])
+        pairs = find_pairs(part, 1e-3)
+        close = [(i, j) for i, j in zip(pairs.first, pairs.second, strict=True) if i != j]
+        found = coincident_atoms(part, 1e-3)
+        assert (found is None) == (not close)
+        assert found is None or found in close
+    assert len(structure) == 40
+
+
 @parametrize("size", [1e16, -1e200, 1e308])
 @parametrize(
     ("name", "sentence"),
@@ -295,3 +332,12 @@ def test_a_large_crowd_is_refused_before_its_pairs_fill_the_memory() -> None:
     with pytest.raises(StructureError, match=r"6000 atoms would have about 4e\+07 pairs within 6 .*1 nm = 10"):
         find_pairs(Structure.from_atoms(atoms), 6.0)
     assert len(find_pairs(Structure.from_atoms(atoms[:500]), 2.0))
+
+
+def test_atoms_that_share_a_place_as_images_are_refused_before_their_pairs_fill_the_memory() -> None:
+    """Far outside of the cell, each has a place of its own. Wrapped, 9000 atoms would have 81 million pairs."""
+    translations = np.random.default_rng(0).integers(-100, 100, (9000, 3)) * 100.0
+    atoms = ase.Atoms(numbers=[1] * 9000, positions=translations + 1.0, cell=[100.0] * 3, pbc=True)
+    with pytest.raises(StructureError, match="9000 atoms share a cube of 2 Angstrom around atom 0 "):
+        find_pairs(Structure.from_atoms(atoms), 6.0)
+    assert len(find_pairs(Structure.from_atoms(atoms[:50]), 6.0)) == 50 * 49

@@ -98,6 +98,7 @@ def database(path, numbers, positions=NUMBERS["positions"]) -> None:
         [[1], "S1000000000", ["a"]],
         [[1], "V1000000000", [1]],
         [["a"], "int64", [1]],
+        pytest.param([[10**4000] * 2000, "int64", [1]], id="a product of minutes"),
     ],
 )
 def test_arrays_larger_than_their_numbers(numbers, tmp_path) -> None:

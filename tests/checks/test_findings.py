@@ -44,6 +44,10 @@ def test_json_holds_no_infinities():
 
 def test_the_report_is_one_offline_file(tmp_path):
     page = write_html(FINDINGS, tmp_path / "report.html", "a & b").read_text()
+    assert (
+        "nbody check l\\udce9.nbody"
+        in write_html(FINDINGS, tmp_path / "b.html", "nbody check l\udce9.nbody").read_text()
+    )
     assert "measured &lt;this&gt;" in page
     assert "a &amp; b" in page
     assert page.count("data:image/png;base64,") == 1

@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody.cli import main
 from ase_nbody.data import LabelledStructure, read_labelled
+from ase_nbody.data.lint import fingerprint as lint_fingerprint
 from ase_nbody.data.lint import lint
 from ase_nbody.data.lint.fingerprint import equal_structures, fingerprint
 from ase_nbody.structure import Structure
@@ -114,6 +115,18 @@ def test_duplicates_are_found_after_rotation_translation_and_permutation(molecul
     found = remarks(frames, "warning")["duplicates"]
     assert found.frames == (40,)
     assert "contradictions" not in remarks(frames, "error")
+
+
+def test_many_copies_take_one_search_for_neighbours_each(monkeypatch):
+    """Their pairs are so many that a search for each of them took minutes for 300 copies."""
+    searched = []
+    search = lint_fingerprint.find_pairs
+    monkeypatch.setattr(lint_fingerprint, "find_pairs", lambda *given: searched.append(1) or search(*given))
+    copies = [ase.build.molecule("CH3OH") for _ in range(10)]
+    for number, atoms in enumerate(copies[5:]):
+        atoms.rotate(30.0 * number + 10.0, (1.0, 2.0, 3.0))
+    assert len(equal_structures([Structure.from_atoms(atoms) for atoms in copies])) == 45
+    assert len(searched) <= 20  # a fingerprint, and the surroundings of the atoms
 
 
 def test_a_supercell_is_a_duplicate(crystals):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ase_nbody import NBodyCalculator, NBodyNetwork, save_model
+from ase_nbody.data import DataError
 from ase_nbody.files.archive import shipped_models
 from ase_nbody.structure import StructureError
 
@@ -115,6 +116,16 @@ def test_faults_are_named(network: NBodyNetwork, systems: dict, liquid: ase.Atom
         driver(boxed(ase.Atoms("F")), network)
     with pytest.raises(ValueError, match="i-PI has 5 atoms, but the template has 6"):
         driver(atoms, network)(atoms.cell.array.T * BOHR, atoms.positions[:5] * BOHR)
+
+
+def test_a_template_is_read_within_the_bounds_of_data(network: NBodyNetwork, tmp_path: Path) -> None:
+    """A frame that claims a million million atoms is refused before memory is spent."""
+    from ase_nbody.engines.ipi_driver import NBodyDriver
+
+    model, template = save_model(network, tmp_path / "model.nbody"), tmp_path / "template.xyz"
+    template.write_text("999999999999\n\nH 0 0 0\n")
+    with pytest.raises(DataError, match="claims to have 999999999999 atoms"):
+        NBodyDriver(str(template), str(model))
 
 
 def test_a_liquid_is_not_taken_for_a_cluster(

@@ -131,8 +131,8 @@ def test_faults_are_named(network: NBodyNetwork, systems: dict[str, Callable], p
         potential(network).createSystem(topology, precision="mixed")
     with pytest.raises(ValueError, match="device 'cuda:99' is not available"):
         potential(network).createSystem(topology, device="cuda:99")
-    topology.addAtom("M", None, next(topology.residues()))
-    with pytest.raises(ValueError, match=r"atom 6 \(M of residue R0 1\) has no element"):
+    topology.addAtom("M\x1b[31m", None, next(topology.residues()))
+    with pytest.raises(ValueError, match=r"atom 6 \(M\\x1b\[31m of residue R0 1\) has no element"):
         potential(network).createSystem(topology)
     with pytest.raises(ValueError, match=r"atom 0 .* is F, and the model knows H, C, O"):
         potential(network).createSystem(topology_of(ase.Atoms("F")))

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import time
 
 import numpy as np
 import pytest
@@ -310,6 +311,8 @@ ENTRY = '{"dtype":"F64","shape":[1],"data_offsets":[0,8]}'
         '{"a":{"dtype":"F64","shape":[-1],"data_offsets":[0,8]}}',
         '{"a":{"dtype":"F64","shape":[1],"data_offsets":[8,0]}}',
         '{"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},"b":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"F64","shape":[' + ",".join(["9" * 4000] * 2000) + '],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"F64","shape":[' + "1," * 8 + '1],"data_offsets":[0,8]}}',
         '{"a":' * 10**4,
         '{"\ufeff\\ud800":' + ENTRY + "}",
     ],
@@ -320,6 +323,35 @@ def test_nonsensical_headers(header, tmp_path):
     path.write_bytes(with_header(header, bytes(8)))
     with pytest.raises(ModelFileError, match="is not an N-body model that can be loaded"):
         load_model(path)
+
+
+def test_sizes_whose_product_would_take_minutes(saved, no_network):
+    """The other entries are right, so that they are compared with the weights of the configuration."""
+    payload = saved.read_bytes()
+    end = 8 + int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8:end])
+    next(entry for name, entry in header.items() if name != "__metadata__")["shape"] = ["sizes"]
+    text = json.dumps(header).replace('"sizes"', ",".join(["9" * 4000] * 1800))
+    saved.write_bytes(with_header(text, payload[end:]))
+    began = time.process_time()
+    with pytest.raises(ModelFileError, match="a tensor has more than 8 axes, or sizes that no file could hold"):
+        load_members(saved)
+    assert time.process_time() - began < 10.0
+
+
+def test_values_that_a_header_hides_as_escapes(saved, no_network):
+    content = read_card(saved) | {"card": {"many": [[]] * 300_000}}
+    content["metadata_checksum"] = metadata_checksum(
+        {key: value for key, value in content.items() if key != "metadata_checksum"}
+    )
+    weights = load(saved.read_bytes())
+    payload = save(weights, {key: json.dumps(value) for key, value in content.items()})
+    end = 8 + int.from_bytes(payload[:8], "little")
+    text = payload[8:end].decode().replace("[], ", "\\u005b]\\u002c")
+    assert text.count("[") < 1000
+    saved.write_bytes(with_header(text, payload[end:]))
+    with pytest.raises(ModelFileError, match="its header has more than 300,000 values"):
+        load_members(saved)
 
 
 def _renamed(weights):

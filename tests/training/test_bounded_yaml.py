@@ -40,6 +40,7 @@ BOMBS = {
     "timestamp": ("a: !!timestamp 3", "has not the form of its type"),
     "object": ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
     "twice": ("a: 1\nb: 2\na: 3", "line 3: the entry 'a' occurs twice"),
+    "twice by an alias": ("&x a: 1\nb: 2\n*x : 3", "line 3: the alias 'x' stands for a name of an entry"),
     "nul": ('a: "x\\0"', "has a character that no file can hold"),
     "surrogate": ('a: "\\ud800"', "has a character that no file can hold"),
     "escape": ('"\\e[2J": 1\n"\\e[2J": 2', r"the entry '\\x1b[2J' occurs twice"),

@@ -14,6 +14,7 @@ by atom too: each atom of one must have an atom in the other with the same dista
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,32 +66,58 @@ def equal_structures(
             more.
     """
     within = second is None
-    left, right = _by_composition(first), _by_composition(first if second is None else second)
+    left = _by_composition(first)
+    right = left if second is None else _by_composition(second)
     found = []
     for composition in left.keys() & right.keys():
         (rows, points), (columns, others) = left[composition], right[composition]
         near = cKDTree(points).query_ball_tree(cKDTree(others), tolerance, p=np.inf)
         found += [(rows[i], columns[j]) for i, hits in enumerate(near) for j in hits]
-    partners = first if second is None else second
+    one, other = map(_with_contents, (first, first if second is None else second))
     found = sorted(pair for pair in found if not within or pair[0] < pair[1])
-    return [(i, j) for i, j in found if _same_surroundings(first[i], partners[j], _DISTANCE_TOLERANCE * tolerance)]
+    surroundings = _Surroundings(_DISTANCE_TOLERANCE * tolerance)
+    return [(i, j) for i, j in found if surroundings.same(*one[i], *other[j])]
 
 
-def _same_surroundings(first: Structure, second: Structure, tolerance: float) -> bool:
-    """Whether the atoms of two structures can be matched so that all distances to near neighbours are equal.
+def _with_contents(structures: Sequence[Structure]) -> list[tuple[bytes, Structure]]:
+    """Each structure behind a digest of it, which copies share."""
+    return [
+        (sha256(b"".join(a.tobytes() for a in (one.numbers, one.positions, one.cell, one.pbc))).digest(), one)
+        for one in structures
+    ]
 
-    A supercell matches its cell.
-    """
-    small, large = sorted((first, second), key=len)
-    repeats, rest = divmod(len(large), len(small))
-    if rest:
-        return True  # two supercells of one cell, as their fingerprints say
-    rows, columns = np.tile(_near_distances(small), (repeats, 1)), _near_distances(large)
-    difference = cdist(rows, columns, metric="chebyshev")
-    difference[np.tile(small.numbers, repeats)[:, None] != large.numbers] = CUTOFF
-    # The assignment with the smallest largest difference: differences within the tolerance cost nothing.
-    cost = (difference > tolerance).astype(np.float64)
-    return not bool(cost[linear_sum_assignment(cost)].any())
+
+class _Surroundings:
+    """Compares structures atom by atom. Neighbours are searched once for each, not for each of its many pairs."""
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._near: dict[bytes, NDArray[np.float64]] = {}
+
+    def same(self, content: bytes, first: Structure, other_content: bytes, second: Structure) -> bool:
+        """Whether the atoms of two structures can be matched so that all distances to near neighbours are equal.
+
+        A supercell matches its cell.
+        """
+        if content == other_content:
+            return True
+        (small, rows), (large, columns) = sorted(
+            [(first, self._distances(content, first)), (second, self._distances(other_content, second))],
+            key=lambda pair: len(pair[0]),
+        )
+        repeats, rest = divmod(len(large), len(small))
+        if rest:
+            return True  # two supercells of one cell, as their fingerprints say
+        difference = cdist(np.tile(rows, (repeats, 1)), columns, metric="chebyshev")
+        difference[np.tile(small.numbers, repeats)[:, None] != large.numbers] = CUTOFF
+        # The assignment with the smallest largest difference: differences within the tolerance cost nothing.
+        cost = (difference > self._tolerance).astype(np.float64)
+        return not bool(cost[linear_sum_assignment(cost)].any())
+
+    def _distances(self, content: bytes, structure: Structure) -> NDArray[np.float64]:
+        if content not in self._near:
+            self._near[content] = _near_distances(structure)
+        return self._near[content]
 
 
 def _near_distances(structure: Structure) -> NDArray[np.float64]:

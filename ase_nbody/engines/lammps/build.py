@@ -89,7 +89,7 @@ def _compiled(lammps: Lammps) -> bytes:
             "-o",
             str(target),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             last = "\n".join((done.stderr or done.stdout).strip().splitlines()[:_SHOWN_LINES])
             raise OSError(f"{lammps.compiler} could not compile the plugin against {lammps.headers}:\n{last}")

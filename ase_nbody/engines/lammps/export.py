@@ -59,10 +59,8 @@ def _library(network: NBodyNetwork, name: str, anew: bool) -> bytes:
 
 def _check_place(path: Path) -> None:
     """Raise now, and not after minutes of compiling, if LAMMPS would refuse the file or another file would be lost."""
-    if path.exists():
-        with open(path, "rb") as file:
-            if not file.read(len(MAGIC)).startswith(MAGIC.split()[0].encode()):
-                raise FileExistsError(f"{path} exists and is no exported model; choose another name for --output")
+    if path.exists() and not _is_exported(path):
+        raise FileExistsError(f"{path} exists and is no exported model; choose another name for --output")
     folder = path.absolute().parent.resolve()
     status = os.stat(folder)
     if status.st_mode & 0o1000 and status.st_uid == 0:  # as in /tmp, nobody can exchange the files of others
@@ -71,3 +69,10 @@ def _check_place(path: Path) -> None:
         refuse_foreign(folder, status)
     except UntrustedCodeError as error:
         raise UntrustedCodeError(f"{error}: LAMMPS would refuse a file of machine code there") from error
+
+
+def _is_exported(path: Path) -> bool:
+    if not path.is_file():  # a pipe would wait for a writer
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)).startswith(MAGIC.split()[0].encode())

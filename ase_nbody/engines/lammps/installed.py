@@ -108,13 +108,15 @@ def _about(root: Path) -> str:
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
     try:
         command = [str(programs[0]), "-h"]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False).stdout
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", timeout=120, check=False
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
 
 def _version(headers: Path, about: str) -> str:
-    text = (headers / "version.h").read_text() if (headers / "version.h").is_file() else ""
+    text = (headers / "version.h").read_text(errors="replace") if (headers / "version.h").is_file() else ""
     found = re.search(r'LAMMPS_VERSION "([^"]+)"', text) or re.search(r"Simulator - (\d+ \w+ \d+)", about)
     return found.group(1) if found else ""
 

@@ -71,6 +71,8 @@ def _check(text: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
                 raise YamlError(f"line {line}: the alias {printable(event.anchor, 50)!r} stands for nothing before it")
+            if open_[-1].expects_key:  # it may repeat an entry in disguise
+                raise YamlError(f"line {line}: the alias {printable(event.anchor, 50)!r} stands for a name of an entry")
             size, anchor = sizes[event.anchor], None
         elif isinstance(event, yaml.ScalarEvent):
             _check_scalar(event, line, open_[-1])

@@ -52,3 +52,23 @@ def test_a_compiler_that_fails_says_why(nbody, tmp_path, monkeypatch):
     code, _, errors = nbody("lammps", "build", "--lammps", tmp_path, "--mpicxx", "false")
     assert code == 1
     assert "could not compile the plugin" in errors
+
+
+def test_a_compiler_that_speaks_another_encoding_is_quoted(nbody, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBODY_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "pair.h").write_text("")
+    (tmp_path / "version.h").write_bytes(b'#define LAMMPS_VERSION "22 Jul 2025" // \xe9')
+    compiler = tmp_path / "mpicxx"
+    compiler.write_text("#!/bin/sh\nprintf 'no r\\351pertoire' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    code, _, errors = nbody("lammps", "build", "--lammps", tmp_path, "--mpicxx", compiler)
+    assert code == 1
+    assert "could not compile the plugin" in errors
+    assert "pertoire" in errors
+
+
+def test_export_does_not_wait_for_a_pipe(nbody, tmp_path):
+    os.mkfifo(tmp_path / "mine.lammps")
+    code, _, errors = nbody("lammps", "export", "lithium", "--output", tmp_path / "mine.lammps")
+    assert code == 1
+    assert "exists and is no exported model" in errors

@@ -22,7 +22,7 @@ from ase_nbody.structure import Structure, StructureError
 _RANGE_ANGSTROM = 6.0
 _LENGTHS_ANGSTROM = (0.7, 1.5, 3.0)  # of the pair forces that are tried
 _ASYMMETRY = 1e-4  # a sum of forces of this fraction of the sum of their sizes is no zero by symmetry
-_IMBALANCE = 1e-2  # likewise for bonds: no rounding makes such a force zero
+_IMBALANCE = 1e-2  # the same for bonds: no rounding makes such a force zero
 _MIN_FRAMES, _MIN_FRAMES_OF_COMPOSITION = 3, 10  # below these numbers, rounded energies may agree by chance
 _MAX_ENERGIES_KEPT = 200_000
 _MAX_COMPARED = 300  # structures of one energy

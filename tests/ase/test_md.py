@@ -131,6 +131,7 @@ def memory() -> np.ndarray:
     return np.array([tensors, tracemalloc.get_traced_memory()[0], pages * os.sysconf("SC_PAGE_SIZE")])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_memory_is_constant_over_a_thousand_steps(tetrahedron: ase.Atoms) -> None:
     """One array of forces kept at each step would take 200 kB of Python's memory; its free lists take about 50 kB."""

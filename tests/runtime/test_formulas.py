@@ -227,7 +227,7 @@ def test_traced_is_equal_to_evaluated(any_network, systems, hierarchy_of, predic
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["everything", "kondor"])
+@pytest.mark.parametrize("name", [pytest.param("everything", marks=pytest.mark.long), "kondor"])
 def test_forms_are_traced_as_they_are_evaluated(name, make_form, systems, hierarchy_of, predict):
     """Between them they have every layer."""
     form = make_form(name)

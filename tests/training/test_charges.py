@@ -99,6 +99,7 @@ def test_training_halves_the_errors_of_charges_and_dipole(trained, tmp_path):
     assert "<td>me Angstrom</td>" in (tmp_path / "end" / "report.html").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_the_compiled_step_has_the_charges_of_the_eager_one(molecules, tiny, tmp_path):
     ase.io.write(tmp_path / "data.extxyz", molecules[:4])

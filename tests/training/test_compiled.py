@@ -47,6 +47,7 @@ def case(configuration, tiny, tmp_path):
     return network, collate(prepare(data, network.config))
 
 
+@pytest.mark.long
 def test_compiled_equals_eager(case):
     network, batch = case
     compiled = CompiledPotential(network, virials=True, patience=2)

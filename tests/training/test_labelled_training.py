@@ -46,8 +46,9 @@ def test_molecules_are_a_level_that_is_trained(labelled, tmp_path, frames):
     assert errors["forces"]["mae"] < typical
 
 
+@pytest.mark.long
 def test_the_compiled_step_is_the_eager_one(labelled, tmp_path, make_labelled_network):
-    """No shapes are compiled, so nothing fails either."""
+    """There are no ghosts for labelled parts, so the shapes of the batch are compiled as they are."""
     frames = read_labelled(tmp_path / "data.extxyz")[-4:]
     network = make_labelled_network().requires_grad_(True)
     batch = collate(prepare(frames, network.config))

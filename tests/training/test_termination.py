@@ -29,6 +29,14 @@ def same(path, other):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Ctrl-C interrupts, also where the tests run as a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)  # lightning ignores it after a second one
+
+
 @pytest.fixture
 def terminate(monkeypatch):
     """A function that lets a signal arrive at the beginning of one step, and lists the steps that are made."""
@@ -96,13 +104,10 @@ def test_a_second_ctrl_c_ends_the_training_at_once(configuration, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("it went on")
 
-    path, before = configuration(), signal.getsignal(signal.SIGINT)
+    path = configuration()
     monkeypatch.setattr(NBodyTraining, "training_step", twice)
-    try:
-        with pytest.raises(SystemExit):
-            run(path)
-    finally:
-        signal.signal(signal.SIGINT, before)  # lightning ignores Ctrl-C from then on
+    with pytest.raises(SystemExit):
+        run(path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

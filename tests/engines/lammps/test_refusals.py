@@ -70,6 +70,7 @@ def other_version(path):
         (other_version, "it has another version"),
         (lambda path: path.chmod(0o660), "other users may write to"),
         (lambda path: path.parent.chmod(0o777), "other users may write to"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "model.lammps is not a file"),  # and LAMMPS does not wait
     ],
 )
 def test_a_file_that_may_not_be_loaded_is_refused(spoil, sentence, copper, exported, script, execute, tmp_path):

@@ -68,7 +68,9 @@ std::string NBodyTrust::read(const std::string &given, std::string &content)
   const int place = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (place < 0) return "Cannot open the folder " + folder + ": " + strerror(errno);
 
-  const int file = openat(place, &path[slash + 1], O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  // O_NONBLOCK: a pipe would wait for a writer
+
+  const int file = openat(place, &path[slash + 1], O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   struct stat status;
   std::string fault;
   if (file < 0)

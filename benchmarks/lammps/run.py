@@ -169,9 +169,10 @@ def compare_drift(options: argparse.Namespace, folder: Path) -> None:
     for name, energies in {"LAMMPS": lammps, "ASE": ase_run}.items():
         per_atom = 1e3 * np.array(energies) / n_atoms
         time_ps = 1e-3 * interval * np.arange(len(per_atom))
-        slope, start = np.polyfit(time_ps, per_atom, 1)
-        spread = np.std(per_atom - start - slope * time_ps)
-        print(f"{name}: drift {slope:.2e} meV/atom/ps, fluctuation {spread:.2e} meV/atom, {time_ps[-1]:.1f} ps")
+        (slope, start), covariance = np.polyfit(time_ps, per_atom, 1, cov=True)
+        spread, error = np.std(per_atom - start - slope * time_ps), np.sqrt(covariance[0, 0])
+        drift = f"drift {slope:.2e} +- {error:.0e} meV/atom/ps"
+        print(f"{name}: {drift}, fluctuation {spread:.2e} meV/atom, {time_ps[-1]:.1f} ps")
 
 
 def count_ghosts(options: argparse.Namespace, folder: Path) -> None:

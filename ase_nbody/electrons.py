@@ -56,8 +56,22 @@ def other_charge(info: Mapping[str, Any], charges: Sequence[float] | None) -> tu
     for name in OTHER_CHARGES:
         if value := _whole(info.get(name)):
             return f"atoms.info[{name!r}]", value
-    total = 0.0 if charges is None else float(np.sum(charges))
-    return ("the initial charges of the atoms", total) if _ONE_ELECTRON <= abs(total) < np.inf else None
+    total = None if charges is None else another_sum(charges, 0.0)
+    return None if total is None else ("the initial charges of the atoms", total)
+
+
+def another_sum(charges: Any, total: float) -> float | None:
+    """The sum of the charges of atoms in e, if it differs from the total charge by half an electron or more.
+
+    Args:
+        charges: charges (N,) in e. None is returned for anything else, and if one of them is not finite.
+        total: total charge in e.
+    """
+    values = np.asarray(charges)
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        return None
+    found = float(values.sum(dtype=np.float64))
+    return found if _ONE_ELECTRON <= abs(found - total) < np.inf else None
 
 
 def one_number(given: Any) -> float | None:

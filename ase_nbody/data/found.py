@@ -12,6 +12,7 @@ from ase.data import covalent_radii, vdw_radii
 
 from ase_nbody.data.labels import BY_NAME, LABELS, LabelledStructure
 from ase_nbody.data.names import Names
+from ase_nbody.electrons import another_sum
 from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
 from ase_nbody.text import count_of, printable
 
@@ -26,6 +27,7 @@ _LIKE = {
     "forces": re.compile(r"forc|^f$|^f_|_f$|^f[xyz]$|grad", re.I),
     "stress": re.compile(r"stress(?!es)|virial(?!s$)", re.I),
 }
+_INITIAL_CHARGES = "initial_charges"  # their sum is the total charge for tblite and xtb
 _GRADIENT = re.compile(r"grad", re.I)
 _LEARNT_ON_REQUEST = (BY_NAME["charges"], BY_NAME["dipole"])
 _NO_LABEL = re.compile(r"weight|_spread$|^kinetic", re.I)
@@ -49,6 +51,9 @@ class Found:
         dropped: number of frames with a label that such a structure cannot have, by label.
         charged: number of frames with a total charge that is not zero.
         not_read: number of frames with a value under each name that says something of charge or spin and is not read.
+        sums: number of frames in which the charges of the atoms sum to another total charge than that of the frame, by
+            the name of these charges.
+        first_sums: this sum and the total charge of the first such frame, in e.
         present: all names of values that the frames have.
         free_energies: number of frames whose ``free_energy`` is not their ``energy``.
         lone: number of frames of one atom whose images are too far away for a bond and too near for an isolated atom.
@@ -62,6 +67,8 @@ class Found:
     dropped: Counter[str] = field(default_factory=Counter)
     charged: int = 0
     not_read: Counter[str] = field(default_factory=Counter)
+    sums: Counter[str] = field(default_factory=Counter)
+    first_sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     present: set[str] = field(default_factory=set)
     free_energies: int = 0
     lone: int = 0
@@ -90,6 +97,7 @@ class Found:
         for name, value in values.items():
             if name != "charge" and _says_something(name, value):
                 self.not_read[name] += 1
+        self._compare_sums(frame, values)
 
     def __str__(self) -> str:
         """In words: the labels and their names, then what is not used."""
@@ -142,7 +150,24 @@ class Found:
         for name, count in sorted(self.not_read.items()):
             remedy = " Name it charge if it is the total charge." if _OTHER_CHARGES.match(name) else ""
             sentences.append(f"{_frames(count)} with {printable(name)}: it is ignored.{remedy}")
+        for name, count in sorted(self.sums.items()):
+            total, charge = self.first_sums[name]
+            sentences.append(
+                f"The {printable(name)} of {_frames(count)} do not sum to the total charge (charge, 0 if absent): in "
+                f"the first one to {total:+.3g} instead of {charge:+.3g} e. Set charge to the sum if that is the total "
+                "charge."
+            )
         return f"{printable(self.path)}: {' '.join(sentences)}" if sentences else ""
+
+    def _compare_sums(self, frame: LabelledStructure, values: Mapping[str, Any]) -> None:
+        """Compare the total charge with the sums of partial charges and, if it is not given, of initial charges."""
+        summed = {self.names.used.get("charges", "charges"): frame.charges}
+        if values.get("charge") is None and values.get(_INITIAL_CHARGES) is not None:
+            summed[_INITIAL_CHARGES] = values[_INITIAL_CHARGES]
+        for name, charges in summed.items():
+            if (total := another_sum(charges, frame.structure.charge)) is not None:
+                self.sums[name] += 1
+                self.first_sums.setdefault(name, (total, frame.structure.charge))
 
     def _count(self, label: Any) -> str:
         names = [self.names.used[key] for key in (label.name, *_stands_for(label.name)) if key in self.names.used]

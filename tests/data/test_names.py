@@ -231,3 +231,28 @@ def test_magnetic_moments_that_are_ignored_are_said(said):
     atoms = ethanol()
     atoms.set_initial_magnetic_moments([1.0] + [0.0] * 8)
     assert "1 frame with initial_magmoms: it is ignored." in said([atoms])[1].ignored(uses_charge=True)
+
+
+@pytest.mark.parametrize("uses_charge", [False, True])
+def test_partial_charges_that_do_not_sum_to_the_total_charge_are_said(uses_charge, said):
+    frames = [ethanol() for _ in range(3)]
+    for atoms, charges, total in zip(frames, ([0.12] * 9, [-0.11] * 9, [0.01] * 9), (None, -1, None), strict=True):
+        atoms.set_array("REF_charges", np.array(charges))
+        atoms.info |= {"REF_energy": -1.0} if total is None else {"REF_energy": -1.0, "charge": total}
+    sentence = (
+        "The REF_charges of 1 frame do not sum to the total charge (charge, 0 if absent): in the first one to +1.08 "
+        "instead of +0 e. Set charge to the sum if that is the total charge."
+    )
+    assert sentence in said(frames)[1].ignored(uses_charge=uses_charge)
+    assert "do not sum" not in said(frames[1:])[1].ignored(uses_charge=uses_charge)
+
+
+@pytest.mark.parametrize("total", [None, 0, 1])
+def test_initial_charges_that_tell_of_an_ion_are_said_unless_its_charge_is_given(total, said):
+    atoms = ethanol()
+    atoms.set_initial_charges([1.0] + [0.0] * 8)
+    atoms.info |= {} if total is None else {"charge": total}
+    sentence = (
+        "The initial_charges of 1 frame do not sum to the total charge (charge, 0 if absent): in the first one to"
+    )
+    assert (f"{sentence} +1" in said([atoms])[1].ignored(uses_charge=True)) == (total is None)

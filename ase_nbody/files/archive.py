@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ase_nbody.files.entries import check_entries, check_members, config_of, entries_of, upgraded
+from ase_nbody.files.entries import (
+    Energies,
+    check_entries,
+    check_members,
+    config_of,
+    energies_of,
+    entries_of,
+    upgraded,
+)
 from ase_nbody.files.tensor_file import ModelFileError, TensorFile, pack, read_bounded, read_header
 from ase_nbody.files.weights import check_declared, checksum, of_member, require_finite, stack, verified_weights
 from ase_nbody.files.writing import write_whole
@@ -39,21 +47,32 @@ def save_model(
     """Write a network and its card to ``path``. The file appears whole or not at all.
 
     Args:
-        network: a network, or the members of a committee, which must have one configuration. The weights keep their
-            dtype.
+        network: a network, or the members of a committee, which must have one configuration. Their isolated-atom
+            energies may differ. The weights keep their dtype.
         path: file name, which usually ends in ``.nbody``.
         card: JSON-able description: data, theory level, errors, licence, command, ...
 
     Raises:
         TypeError, ValueError: the card is not JSON (an object, NaN), the network is too large for a model file, or the
-            members of a committee differ in more than their weights.
+            members of a committee differ in more than their weights and isolated-atom energies.
     """
     networks = [network] if isinstance(network, NBodyNetwork) else list(network)
     check_members(len(networks))
-    if any(member.config != networks[0].config for member in networks):
+    if any(differing_entries(networks[0].config, member.config) for member in networks):
         raise ValueError("the members of a committee in one file must have one configuration; save them one by one")
     weights = stack([member.state_dict() for member in networks])
-    return write_model(Stored(networks[0].config, len(networks), weights), path, card or {})
+    energies = [member.config.isolated_atom_energies for member in networks]
+    return write_model(Stored(networks[0].config, len(networks), weights, energies), path, card or {})
+
+
+def differing_entries(first: NBodyConfig, other: NBodyConfig) -> list[str]:
+    """Names of the entries in which two configurations differ that one file cannot hold together.
+
+    Isolated-atom energies may differ, because a network that starts from another one takes them from its predictions.
+    """
+    alike = first.isolated_atom_energies.keys() == other.isolated_atom_energies.keys()
+    free = {"isolated_atom_energies"} if alike else set()
+    return [entry for entry, value in first if entry not in free and getattr(other, entry) != value]
 
 
 class Stored(NamedTuple):
@@ -63,11 +82,13 @@ class Stored(NamedTuple):
         config: the configuration of all members.
         members: number of networks.
         weights: the weights by name, as the file has them: with a first axis for the members, if there are several.
+        energies: isolated-atom energies of each member. The configuration has those of the first.
     """
 
     config: NBodyConfig
     members: int
     weights: Mapping[str, Tensor]
+    energies: Sequence[Energies]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -80,8 +101,10 @@ def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str,
     path = Path(path)
     require_finite(stored.weights)
     config = stored.config.model_dump(mode="json")
-    content = entries_of(config, stored.members, card, checksum(config, stored.weights))
-    config_of(content)  # what would not be read is not written
+    energies = stored.energies if any(one != stored.energies[0] for one in stored.energies) else ()
+    digest = checksum(config, stored.weights, energies)
+    content = entries_of(config, stored.members, card, digest, energies)
+    energies_of(content, config_of(content))  # what would not be read is not written
     write_whole(path, pack(stored.weights, content))
     return path
 
@@ -109,13 +132,15 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
 @undisturbed()
 def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
     """Read all networks of a model file: one, or the members of a committee. Otherwise the same as ``load_model``."""
-    config, count, weights = read_stored(name)
+    config, count, weights, energies = read_stored(name)
     with _errors_name(find_model(name)), undrawn_weights():
         network = NBodyNetwork(config)
     members = [network, *(copy.deepcopy(network) for _ in range(count - 1))]  # they share the constants
     for number, member in enumerate(members):
         own = {name: weight.to(torch.float64, copy=True) for name, weight in of_member(weights, number, count).items()}
         member.load_state_dict(own, strict=True, assign=True)
+        if energies[number] != config.isolated_atom_energies:
+            member.set_isolated_atom_energies(energies[number])
     return [member.requires_grad_(False) for member in members]
 
 
@@ -132,7 +157,8 @@ def read_stored(name: str | os.PathLike[str]) -> Stored:
         config, count = config_of(present), present["members"]
         check_members(count)
         check_declared(NBodyNetwork.declared_weights(config), count, file.shapes)
-        return Stored(config, count, verified_weights(file))
+        energies = energies_of(present, config) or [config.isolated_atom_energies] * count
+        return Stored(config, count, verified_weights(file), energies)
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:

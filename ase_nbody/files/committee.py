@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ase_nbody.files.archive import Stored, read_card, read_stored, write_model
+from ase_nbody.files.archive import Stored, differing_entries, read_card, read_stored, write_model
 from ase_nbody.files.room import require_room
 from ase_nbody.files.weights import checksum, of_member, stack
 from ase_nbody.network.config import NBodyConfig
@@ -30,7 +30,8 @@ def pack_models(
         card: further entries of the card, which replace those of the same name.
 
     Raises:
-        ValueError: there are fewer than two files, they differ in more than their weights, or a network occurs twice.
+        ValueError: there are fewer than two files, they differ in more than their weights and isolated-atom energies,
+            or a network occurs twice.
         ModelFileError: together they are too large for a file, or have more than 64 members.
         FileNotFoundError, ModelFileError: see ``load_model``.
     """
@@ -53,13 +54,13 @@ def pack_models(
         others = {key: value for key, value in content["card"].items() if key not in shared}
         own.append({"checksum": content["checksum"], **others})
     members = [{name: weight.to(dtype) for name, weight in one.items()} for group in networks for one in group]
-    committee = Stored(stored[0].config, len(members), stack(members))
+    energies = [energies for one in stored for energies in one.energies]
+    committee = Stored(stored[0].config, len(members), stack(members), energies)
     return write_model(committee, path, {**shared, "members": own, **(card or {})})
 
 
 def _require_one_configuration(first: NBodyConfig, other: NBodyConfig, first_name: str, name: str) -> None:
-    differing = [entry for entry, value in first if getattr(other, entry) != value]
-    if differing:
+    if differing := differing_entries(first, other):
         raise ValueError(
             f"{name} differs from {first_name} in {', '.join(differing)}: one file holds networks of one "
             "configuration, trained on the same data. NBodyCalculator takes a list of any files."

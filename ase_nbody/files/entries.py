@@ -11,6 +11,8 @@ Entries, each JSON in the metadata of one safetensors file (``tensor_file.py``):
     members            number of networks; since version 3. The networks of a committee share the config, and each
                        weight has an additional first dimension that counts them.
     features           sorted names of the optional features that the file uses; since version 4
+    member_energies    isolated-atom energies of each network in eV, by chemical symbol, where those of a committee
+                       differ; a feature
     metadata_checksum  SHA-256 of all entries above; since version 2
 
 A file that uses no optional feature is written as version 3. A later release that adds a feature adds a row to
@@ -19,6 +21,7 @@ A file that uses no optional feature is written as version 3. A later release th
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -28,6 +31,8 @@ from pydantic import ValidationError
 
 from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.network.config import MAX_LEVELS, NBodyConfig
+
+Energies = Mapping[str, float]  # of isolated atoms in eV, by chemical symbol
 
 FORMAT_VERSION = 4  # the newest that is read
 UNITS = {"energy": "eV", "length": "Angstrom"}
@@ -71,6 +76,7 @@ FEATURES = {
     "fading": Feature(config=("densest",)),
     "intermolecular": Feature(config=("intermolecular",)),
     "labels": Feature(levels=("member_weights",)),
+    "member_energies": Feature(entries={"member_energies": list}),
     "multiplicities": Feature(config=("multiplicities",)),
     "outputs": Feature(config=("outputs",)),
     "parity": Feature(levels=("parity",)),
@@ -99,9 +105,24 @@ def metadata_checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def entries_of(config: Mapping[str, Any], members: int, card: Mapping[str, Any], digest: str) -> dict[str, Any]:
-    """The entries of a model file; ``digest`` is the checksum of configuration and weights."""
-    features = features_of(config)
+def entries_of(
+    config: Mapping[str, Any],
+    members: int,
+    card: Mapping[str, Any],
+    digest: str,
+    energies: Sequence[Energies] = (),
+) -> dict[str, Any]:
+    """The entries of a model file.
+
+    Args:
+        config: the configuration.
+        members: number of networks.
+        card: what the model is.
+        digest: the checksum of configuration and weights.
+        energies: isolated-atom energies of each network, if they differ.
+    """
+    own = {"member_energies": [dict(one) for one in energies]} if energies else {}
+    features = sorted([*features_of(config), *own])
     content = {
         "format": 4 if features else 3,
         "config": config,
@@ -111,6 +132,7 @@ def entries_of(config: Mapping[str, Any], members: int, card: Mapping[str, Any],
         "checksum": digest,
         "members": members,
         **({"features": features} if features else {}),
+        **own,
     }
     return {**content, "metadata_checksum": metadata_checksum(content)}
 
@@ -223,6 +245,30 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
         if not used >= {*FEATURES[name].config, *FEATURES[name].levels}:
             raise ModelFileError(f"it names the feature {name!r} but does not use it")
     return config
+
+
+def energies_of(content: Mapping[str, Any], config: NBodyConfig) -> tuple[Energies, ...]:
+    """The isolated-atom energies of each network in eV, if those of a committee differ; otherwise none.
+
+    Raises:
+        ModelFileError: they are not one table of finite energies for each network, of the species that have one.
+    """
+    if "member_energies" not in content:
+        return ()
+    tables, named = content["member_energies"], config.isolated_atom_energies.keys()
+    if len(tables) != content["members"] or not all(
+        isinstance(table, dict)
+        and table.keys() == named
+        and all(type(energy) is float and math.isfinite(energy) for energy in table.values())
+        for table in tables
+    ):
+        raise ModelFileError(
+            f"its entry 'member_energies' does not give {content['members']} networks the energies of "
+            f"{', '.join(named)[:100]} in eV"
+        )
+    if tables[0] != config.isolated_atom_energies:
+        raise ModelFileError("its entry 'member_energies' and its configuration give the first network other energies")
+    return tuple(tables)
 
 
 def _check_species(listed: Sequence[str], config: NBodyConfig) -> None:

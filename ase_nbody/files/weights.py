@@ -13,9 +13,19 @@ from ase_nbody.files.tensor_file import ModelFileError, TensorFile
 from ase_nbody.nn.weights import Weight
 
 
-def checksum(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the configuration, in the form that the file holds, and every weight (name, dtype, shape, bytes)."""
+def checksum(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], energies: Sequence[Mapping[str, float]] = ()
+) -> str:
+    """SHA-256 of what makes the networks: the identity of a model.
+
+    Args:
+        config: the configuration, in the form that the file holds.
+        weights: every weight; its name, dtype, shape and bytes count.
+        energies: isolated-atom energies of each network, if those of a committee differ.
+    """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    if energies:
+        digest.update(json.dumps(list(energies), sort_keys=True).encode())
     for name in sorted(weights):
         weight = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode(errors="backslashreplace"))
@@ -30,7 +40,7 @@ def verified_weights(file: TensorFile) -> dict[str, Tensor]:
         ModelFileError: they are damaged, NaN or infinite.
     """
     weights = file.tensors()
-    if file.content["checksum"] != checksum(file.content["config"], weights):
+    if file.content["checksum"] != checksum(file.content["config"], weights, file.content.get("member_energies", ())):
         raise ModelFileError("it is damaged: its checksum does not match its contents. Fetch or train it anew.")
     require_finite(weights)
     return weights

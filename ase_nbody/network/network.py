@@ -1,6 +1,6 @@
 """The N-body network: atoms -> environments -> clusters -> system, with named outputs read at every level."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -86,6 +86,15 @@ class NBodyNetwork(nn.Module):
     def output_names(config: NBodyConfig, number: int) -> tuple[str, ...]:
         """Names of the outputs of level ``number``, from 0, in the order in which ``ascend`` returns them."""
         return ("energy", *_heads(config, number))
+
+    def set_isolated_atom_energies(self, energies: Mapping[str, float]) -> None:
+        """Give the network another zero of energy, in place.
+
+        Args:
+            energies: in eV by chemical symbol; 0 for species that it does not name.
+        """
+        self.config = self.config.model_copy(update={"isolated_atom_energies": dict(energies)})
+        self.isolated_atoms = IsolatedAtoms(self.config.species, energies)
 
     @property
     def masses(self) -> Tensor:

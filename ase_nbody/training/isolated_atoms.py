@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
 from ase_nbody.data.statistics import atom_counts, energies_per_atom
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.nn.species import IsolatedAtoms
 from ase_nbody.training.evaluation import predict
 from ase_nbody.training.splits import species_of, take
 from ase_nbody.training.two_zeros import refuse_two_zeros
@@ -49,8 +48,7 @@ def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], 
         differences = differences - counts @ correction
         for symbol, value in zip(species, correction, strict=True):
             energies[symbol] = energies.get(symbol, 0.0) + float(value)
-    network.config = network.config.model_copy(update={"isolated_atom_energies": energies})
-    network.isolated_atoms = IsolatedAtoms(network.config.species, energies)
+    network.set_isolated_atom_energies(energies)
 
 
 def refuse_other_zero(

@@ -10,11 +10,15 @@ import torch
 from ase.build import molecule
 from ase.calculators.calculator import CalculatorSetupError
 from ase.calculators.singlepoint import SinglePointCalculator
+from safetensors.torch import load_file
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.data import read_labelled
+from ase_nbody.engines.lammps.form import packed as packed_for_lammps
 from ase_nbody.files.archive import ModelFileError, checksum, load_members, load_model, read_card, save_model
 from ase_nbody.files.committee import pack_models
+from ase_nbody.files.entries import metadata_checksum
+from ase_nbody.files.tensor_file import pack
 from ase_nbody.training.evaluation import evaluate_model
 
 
@@ -57,6 +61,61 @@ def test_the_card_has_common_entries_and_those_of_each_member(committee, members
         "purpose": "tests",
         "members": [{"checksum": digest, "seed": seed} for seed, digest in enumerate(own)],
     }
+
+
+@pytest.fixture
+def of_other_zeros(members):
+    """The same networks, with isolated-atom energies of their own, as when they start from networks that differ."""
+    changed = deepcopy(members)
+    for number, network in enumerate(changed):
+        energies = network.config.isolated_atom_energies
+        network.set_isolated_atom_energies({symbol: energy + 0.1 * number for symbol, energy in energies.items()})
+    return changed
+
+
+def test_members_keep_their_isolated_atom_energies(of_other_zeros, systems, tmp_path):
+    files = [save_model(network, tmp_path / f"{number}.nbody") for number, network in enumerate(of_other_zeros)]
+    pair, atoms = pack_models(files[:2], tmp_path / "pair.nbody"), systems["molecule"]()
+    for path in (pack_models([pair, files[2]], tmp_path / "packed"), save_model(of_other_zeros, tmp_path / "saved")):
+        assert read_card(path)["features"] == ["member_energies"]
+        assert [member.config for member in load_members(path)] == [member.config for member in of_other_zeros]
+        listed, packed = NBodyCalculator(files), NBodyCalculator(path)
+        assert packed.get_potential_energy(atoms) == listed.get_potential_energy(atoms)
+        assert packed.energy_spread == listed.energy_spread > 0.0
+    assert read_card(tmp_path / "packed")["checksum"] == read_card(tmp_path / "saved")["checksum"]
+    assert read_card(pair)["checksum"] != read_card(pack_models(files[1:], tmp_path / "others.nbody"))["checksum"]
+
+
+def test_lammps_gets_the_mean_of_the_isolated_atom_energies(of_other_zeros):
+    head = packed_for_lammps(of_other_zeros, {}).split(b"\nend\n")[0].decode().splitlines()
+    found = dict(line.split()[1:] for line in head if line.startswith("atom "))
+    first = of_other_zeros[0].config.isolated_atom_energies
+    assert {symbol: float(energy) for symbol, energy in found.items()} == pytest.approx(
+        {symbol: energy + 0.1 for symbol, energy in first.items()}, abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tables: tables[:2],
+        lambda tables: [*tables[:2], {**tables[2], "Xe": 0.0}],
+        lambda tables: [*tables[:2], {**tables[2], "H": None}],
+        lambda tables: [*tables[:2], {**tables[2], "H": True}],
+        lambda tables: [*tables[:2], [1.0]],
+        lambda tables: [tables[1], *tables[1:]],
+        lambda tables: [],
+    ],
+)
+def test_forged_isolated_atom_energies_are_refused(change, of_other_zeros, tmp_path):
+    path = save_model(of_other_zeros, tmp_path / "model.nbody")
+    content, weights = read_card(path), load_file(path)
+    content["member_energies"] = change(content["member_energies"])
+    content["checksum"] = checksum(content["config"], weights, content["member_energies"])
+    del content["metadata_checksum"]
+    path.write_bytes(pack(weights, {**content, "metadata_checksum": metadata_checksum(content)}))
+    with pytest.raises(ModelFileError, match="its entry 'member_energies'"):
+        load_members(path)
 
 
 @pytest.mark.parametrize("name", ["molecule", "crystal"])

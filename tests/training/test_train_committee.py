@@ -113,6 +113,21 @@ def test_a_committee_is_not_resumed_with_other_data(read, tmp_path, frames):
     assert digests_of_run(tmp_path / "run" / "seed_0").keys() == {"data.train"}
 
 
+def test_a_committee_is_fine_tuned_member_by_member(read, tmp_path, frames):
+    """Their predictions of the data differ, and so do the isolated-atom energies that they are given."""
+    start = train_committee(read(output="start", epochs=1), 2)
+    ase.io.write(tmp_path / "data.extxyz", [atoms for atoms in frames if len(atoms) > 1])
+    config = read(output="tuned", epochs=1)
+    network = config.network.model_copy(update={"start_from": str(start)})
+    path = train_committee(config.model_copy(update={"network": network}), 2)
+    tuned = load_members(path)
+    assert tuned[0].config.isolated_atom_energies != tuned[1].config.isolated_atom_energies
+    members = [tmp_path / "tuned" / f"seed_{number}" / "model.nbody" for number in range(2)]
+    assert [member.config for member in tuned] == [load_model(member).config for member in members]
+    both, whole = NBodyCalculator(members), NBodyCalculator(path)
+    assert whole.get_potential_energy(frames[-1]) == both.get_potential_energy(frames[-1])
+
+
 def test_members_that_would_be_equal_are_refused_before_they_are_trained(read, tmp_path, frames):
     start = train(read(output="start", epochs=1))
     ase.io.write(tmp_path / "few.extxyz", frames[:3])

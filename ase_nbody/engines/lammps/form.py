@@ -41,7 +41,7 @@ def packed(networks: Sequence[NBodyNetwork], code: Mapping[str, bytes]) -> bytes
         f"torch {torch.__version__}",
         f"capability {torch.backends.cpu.get_cpu_capability()}",
         f"dtype {str(first.dtype).removeprefix('torch.')}",
-        *_atoms(first),
+        *_atoms(networks),
         *_levels(first),
         *(" ".join(["weight", *map(str, weight.shape)]) for weight in first.parameters()),
         *(f"member {len(one)}" for one in weights),
@@ -52,8 +52,10 @@ def packed(networks: Sequence[NBodyNetwork], code: Mapping[str, bytes]) -> bytes
     return f"{MAGIC}{zlib.crc32(body):08x}\n".encode() + body
 
 
-def _atoms(network: NBodyNetwork) -> list[str]:
-    pairs = zip(network.config.species, network.isolated_atoms.exact("energy").tolist(), strict=True)
+def _atoms(networks: Sequence[NBodyNetwork]) -> list[str]:
+    """The energies of isolated atoms; their mean over the members of a committee."""
+    energies = np.mean([network.isolated_atoms.exact("energy") for network in networks], axis=0)
+    pairs = zip(networks[0].config.species, energies.tolist(), strict=True)
     return [f"atom {symbol} {energy!r}" for symbol, energy in pairs]
 
 

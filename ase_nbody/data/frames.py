@@ -85,8 +85,6 @@ def names_in_file(path: str, wanted: set[str]) -> set[str]:
             return found
         for atoms in read_frames(path, slice(None)):
             found |= wanted & names_in_frame(atoms)
-    except MemoryError:
-        raise
     except Exception:  # it is raised again where the frame itself is wanted
         return found
     return found

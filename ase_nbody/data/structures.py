@@ -71,13 +71,15 @@ def next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms |
     """
     try:
         return next(frames, None)
-    except (MemoryError, DataError):
+    except DataError:
         raise
     except Exception as error:  # parsers fail with errors of every type
         path = printable(path)
         said = printable(" ".join(str(error).split()).rstrip("."), _LONGEST_REASON)
         reason = said or f"ASE's reader says no more than {type(error).__name__}"
         kind = "" if isinstance(error, UnreadableFrame) or not said else f"{type(error).__name__}: "
+        if isinstance(error, MemoryError):  # parsers take memory for any size that a file claims
+            kind, reason = "", f"it takes more memory than there is{f' ({said})' if said else ''}"
         if isinstance(error, UnreadableFrame):
             good = error.number
         if good:

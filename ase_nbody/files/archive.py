@@ -150,6 +150,11 @@ def read_stored(name: str | os.PathLike[str]) -> Stored:
     Raises:
         FileNotFoundError, PermissionError, ModelFileError: see ``load_model``.
     """
+    return read_stored_and_card(name)[0]
+
+
+def read_stored_and_card(name: str | os.PathLike[str]) -> tuple[Stored, dict[str, Any]]:
+    """What ``read_stored`` and ``read_card`` return, of one file, even if it is replaced meanwhile."""
     path = find_model(name)
     with _errors_name(path):
         file = _read(path)
@@ -158,7 +163,7 @@ def read_stored(name: str | os.PathLike[str]) -> Stored:
         check_members(count)
         check_declared(NBodyNetwork.declared_weights(config), count, file.shapes)
         energies = energies_of(present, config) or [config.isolated_atom_energies] * count
-        return Stored(config, count, verified_weights(file), energies)
+        return Stored(config, count, verified_weights(file), energies), file.content
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ase_nbody.files.archive import Stored, differing_entries, read_card, read_stored, write_model
+from ase_nbody.files.archive import Stored, differing_entries, read_stored_and_card, write_model
 from ase_nbody.files.room import require_room
 from ase_nbody.files.weights import checksum, of_member, stack
 from ase_nbody.network.config import NBodyConfig
@@ -39,14 +39,16 @@ def pack_models(
         raise ValueError(f"a committee needs at least two models, got {len(models)}")
     names = [os.fspath(model) for model in models]
     stored: list[Stored] = []
+    contents: list[dict[str, Any]] = []
     for model, name in zip(models, names, strict=True):
-        stored.append(read_stored(model))
+        one, content = read_stored_and_card(model)
+        stored.append(one)
+        contents.append(content)
         _require_one_configuration(stored[0].config, stored[-1].config, names[0], name)
         dtype = functools.reduce(torch.promote_types, (one.dtype for one in stored))
         require_room(stored[0].config, sum(one.members for one in stored), dtype)  # before the next one is read
     networks = [[of_member(one.weights, number, one.members) for number in range(one.members)] for one in stored]
     _refuse_equal([[_identity(stored[0].config, weights) for weights in group] for group in networks], names)
-    contents = [read_card(model) for model in models]
     cards = [content["card"] for content in contents]
     shared = {key: value for key, value in cards[0].items() if all(other.get(key) == value for other in cards)}
     own = []

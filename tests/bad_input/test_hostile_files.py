@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import ase.db
+import ase.io
 import pytest
+from ase.build import molecule
 
 from ase_nbody.data import DataError, read_labelled
 
@@ -47,6 +49,28 @@ def test_claims_that_the_file_cannot_hold(name: str, tmp_path) -> None:
     (tmp_path / name).write_text(CLAIMS[name])
     with pytest.raises(DataError, match=r"(atoms|columns).*(allowed|expected|bytes)"):
         read_labelled(tmp_path / name)
+
+
+@pytest.mark.parametrize("claim", ["frames", "bytes of a frame", "rows of an array"])
+def test_trajectories_that_claim_more_than_fits_into_memory(claim: str, tmp_path) -> None:
+    path, many = tmp_path / "a.traj", 10**15
+    ase.io.write(path, [molecule("H2O")] * 2)
+    content = bytearray(path.read_bytes())
+    place = int.from_bytes(content[40:48], "little")  # of the table of frames
+    second = int.from_bytes(content[place + 8 : place + 16], "little")
+    if claim == "frames":
+        content[32:40] = many.to_bytes(8, "little")
+    elif claim == "bytes of a frame":
+        content[second : second + 8] = many.to_bytes(8, "little")
+    else:
+        size = int.from_bytes(content[second : second + 8], "little")
+        frame = content[second + 8 : second + 8 + size].replace(b"[[3, 3]", f"[[{many}, 3]".encode())
+        content[place + 8 : place + 16] = len(content).to_bytes(8, "little")
+        content += len(frame).to_bytes(8, "little") + frame
+    path.write_bytes(content)
+    where = "a.traj cannot" if claim == "frames" else "a.traj: frame 1 cannot"
+    with pytest.raises(DataError, match=f"{where} be read.* more memory than there is"):
+        read_labelled(path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process is read from /proc")

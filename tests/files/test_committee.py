@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from ase_nbody import NBodyCalculator
 from ase_nbody.data import read_labelled
 from ase_nbody.engines.lammps.form import packed as packed_for_lammps
+from ase_nbody.files import archive
 from ase_nbody.files.archive import ModelFileError, checksum, load_members, load_model, read_card, save_model
 from ase_nbody.files.committee import pack_models
 from ase_nbody.files.entries import metadata_checksum
@@ -165,6 +166,21 @@ def test_pack_as_a_command_refuses_a_file_twice(nbody, files, tmp_path):
 def test_a_committee_is_refused_where_one_network_is_expected(committee):
     with pytest.raises(ModelFileError, match=r"holds a committee of 3 networks where one is expected"):
         load_model(committee)
+
+
+def test_a_file_that_is_replaced_while_it_is_packed_gives_its_weights_and_card_together(files, tmp_path, monkeypatch):
+    first, checksum_before = files[0], read_card(files[0])["checksum"]
+    read = archive._read
+
+    def replaced_afterwards(path):
+        found = read(path)
+        if path == files[1]:
+            first.write_bytes(files[2].read_bytes())
+        return found
+
+    monkeypatch.setattr(archive, "_read", replaced_afterwards)
+    packed = pack_models(files[:2], tmp_path / "packed.nbody")
+    assert read_card(packed)["card"]["members"][0]["checksum"] == checksum_before
 
 
 def test_networks_that_differ_are_not_packed(files, make_network, tmp_path):

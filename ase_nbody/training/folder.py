@@ -17,9 +17,10 @@ from ase_nbody.training.splits import require_own_frames
 CONFIG_NAME = "config.yaml"
 MODEL_NAME = "model.nbody"
 # What else a run writes.
+_REPORT_NAME = "report.html"
 _FOLDERS = ("figures", "checkpoints", "tensorboard")
-_REPLACED = ("metrics.csv", "report.html", "worst.extxyz", *_FOLDERS)
-_WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", "report.html", "worst.extxyz", "last.ckpt", "best.ckpt")
+_REPLACED = ("metrics.csv", _REPORT_NAME, "worst.extxyz", *_FOLDERS)
+_WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", _REPORT_NAME, "worst.extxyz", "last.ckpt", "best.ckpt")
 _MAY_GROW = ("training.epochs", "training.patience")  # entries that may differ when a finished run is continued
 _SECONDS_BETWEEN_TRIALS = 1.0  # of a run that waits for another one
 
@@ -138,6 +139,7 @@ def examine_folder(
     """
     _require_folders(output)
     finished = (output / MODEL_NAME).exists()
+    missing = what_is_missing(output, config) if finished else []
     require_own_frames(config)
     if resume and begun:
         before = TrainingConfig.as_written(output / CONFIG_NAME)
@@ -146,9 +148,14 @@ def examine_folder(
         if config.training.epochs is None:
             config = with_epochs(config, epochs)
         longer = finished and (config.training.epochs or 0) > (epochs or 0) > 0
-        if not finished or longer:
+        if not finished or longer or missing:
             require_same(config, with_epochs(before, epochs), output, _MAY_GROW if longer else ())
             return config
+    if missing:
+        raise ConfigError(
+            f"{output} holds a run that ended before it had written {' and '.join(missing)}: continue it with "
+            "--resume, or choose another 'output'"
+        )
     if finished:
         raise ConfigError(
             f"{output} holds a finished run. To train it for longer, give --resume and more training.epochs than it "
@@ -168,6 +175,18 @@ def claim_folder(
         output.mkdir(parents=True, exist_ok=True)
         write_config(config)
     return config
+
+
+def what_is_missing(output: Path, config: TrainingConfig) -> list[str]:
+    """What a run whose model is written has not written after it, because it was ended there, or had no room."""
+    missing = []
+    if config.data.test:
+        with contextlib.suppress(OSError, ModelFileError):
+            if "test errors" not in read_card(output / MODEL_NAME)["card"]:
+                missing.append("the errors on the test frames")
+    if config.report and not (output / _REPORT_NAME).exists():
+        missing.append("its report")
+    return missing
 
 
 def with_epochs(config: TrainingConfig, epochs: int | None) -> TrainingConfig:
@@ -203,17 +222,23 @@ def write_config(config: TrainingConfig) -> None:
     write_whole(Path(config.output) / CONFIG_NAME, config.to_yaml().encode())
 
 
-def set_model_aside(output: Path) -> Path | None:
+def set_model_aside(output: Path, epochs: int | None) -> Path | None:
     """Rename the model of a finished run that is to be trained for longer. It is never overwritten.
 
+    Args:
+        output: the output folder.
+        epochs: for how many epochs the run is trained.
+
     Returns:
-        The new path, or None if there is no model.
+        The new path, or None if there is no model, or it is of as many epochs.
     """
     model = output / MODEL_NAME
     if not model.exists():
         return None
-    epochs = TrainingConfig.as_written(output / CONFIG_NAME).training.epochs or _epochs_of(model)
-    stem, number = f"model_after_{epochs}_epoch{'' if epochs == 1 else 's'}", 1
+    before = TrainingConfig.as_written(output / CONFIG_NAME).training.epochs or _epochs_of(model)
+    if before == epochs:
+        return None
+    stem, number = f"model_after_{before}_epoch{'' if before == 1 else 's'}", 1
     aside = output / f"{stem}.nbody"
     while aside.exists():
         number += 1

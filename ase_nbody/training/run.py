@@ -146,7 +146,7 @@ def train_in_own_folder(
     )  # those of the model stay energies of atoms
     _say(console, *said_of_fitted_energies(fitted, corrected, frames))
     if not processes.rank:
-        if (aside := set_model_aside(output)) is not None:
+        if (aside := set_model_aside(output, config.training.epochs)) is not None:
             _say(console, f"The model of the finished run is {aside.name} now")
         write_config(config)
 

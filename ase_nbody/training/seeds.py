@@ -27,6 +27,7 @@ from ase_nbody.training.folder import (
     pretraining_folder,
     runs_in,
     set_model_aside,
+    what_is_missing,
     with_epochs,
     write_config,
 )
@@ -88,7 +89,7 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
             train_in_stages(member, resume=bool(runs_in(Path(member.output))), console=console, members=size)
     folders = [Path(member.output) for member in members]
     epochs = TrainingConfig.as_written(folders[0] / CONFIG_NAME).training.epochs
-    set_model_aside(output)
+    set_model_aside(output, epochs)
     write_config(with_epochs(config, epochs))
     networks = [load_model(folder / MODEL_NAME) for folder in folders]
     frames = _frames(config, split_rule(last_checkpoint(folders[0])))
@@ -165,9 +166,9 @@ def _member_config(config: TrainingConfig, seed: int) -> TrainingConfig:
 
 
 def _is_finished(member: TrainingConfig) -> bool:
-    """Whether a member has its model, and was trained for as many epochs as are asked for."""
+    """Whether a member has its model and what follows it, and was trained for as many epochs as are asked for."""
     folder = Path(member.output)
     if not (folder / MODEL_NAME).exists():
         return False
     epochs = TrainingConfig.as_written(folder / CONFIG_NAME).training.epochs
-    return member.training.epochs in (None, epochs)
+    return member.training.epochs in (None, epochs) and not what_is_missing(folder, member)

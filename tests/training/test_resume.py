@@ -221,6 +221,33 @@ def test_a_finished_run_is_trained_for_longer_and_its_model_is_kept(configuratio
         run(configuration(epochs=4, seed=1), resume=True)
 
 
+@pytest.mark.parametrize("where", ["evaluate_model", "write_report"])
+def test_what_follows_the_model_is_made_up_for(where, configuration, tmp_path, monkeypatch):
+    """A job may be killed when its model is written, but neither the errors on the test frames nor the report."""
+
+    def killed(*arguments):
+        raise SystemExit(137)
+
+    options = (f"data.test={tmp_path / 'data.extxyz'}", "report=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ase_nbody.training.run.{where}", killed)
+        with pytest.raises(SystemExit):
+            run(configuration(), *options)
+    model, report = tmp_path / "run" / "model.nbody", tmp_path / "run" / "report.html"
+    before = read_card(model)["checksum"]
+    assert not report.exists()
+    with pytest.raises(ConfigError, match=r"ended before it had written .*its report: continue it with --resume"):
+        run(configuration(), *options)
+    assert run(configuration(), *options, resume=True) == model
+    unbroken = run(configuration(output="unbroken"), *options)
+    assert read_card(model)["checksum"] == before == read_card(unbroken)["checksum"]
+    assert read_card(model)["card"]["test errors"] == read_card(unbroken)["card"]["test errors"]
+    assert report.exists()
+    assert not [*model.parent.glob("model_after*")]
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        run(configuration(), *options, resume=True)
+
+
 def test_a_run_that_lost_patience_is_not_trained_for_longer_in_vain(configuration):
     options = {"patience": 1, "muon_rate": 1e-9, "adam_rate": 1e-9, "averaging": 0.0}
     run(configuration(epochs=9, **options))

@@ -139,7 +139,7 @@ def examine_folder(
     """
     _require_folders(output)
     finished = (output / MODEL_NAME).exists()
-    missing = what_is_missing(output, config) if finished else []
+    missing = what_is_missing(output, config) if finished and begun else []
     require_own_frames(config)
     if resume and begun:
         before = TrainingConfig.as_written(output / CONFIG_NAME)

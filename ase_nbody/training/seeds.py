@@ -171,4 +171,5 @@ def _is_finished(member: TrainingConfig) -> bool:
     if not (folder / MODEL_NAME).exists():
         return False
     epochs = TrainingConfig.as_written(folder / CONFIG_NAME).training.epochs
-    return member.training.epochs in (None, epochs) and not what_is_missing(folder, member)
+    unfinished = last_checkpoint(folder).is_file() and what_is_missing(folder, member)
+    return member.training.epochs in (None, epochs) and not unfinished

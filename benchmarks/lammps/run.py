@@ -87,8 +87,7 @@ def step_ms(process: subprocess.Popen[str]) -> float:
     return 1e3 * statistics.median(after - before for before, after in itertools.pairwise(clock))
 
 
-# The beginning of both scripts that run the calculator. Their last setting is the warm-up of one, the interval of the
-# other.
+# The beginning of both scripts that run the calculator.
 ASE_RUN = """
 import json, resource, statistics, sys, time
 import ase.build, numpy as np
@@ -96,7 +95,7 @@ from ase import units
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase_nbody import NBodyCalculator
-model, dtype, cells, steps, last = json.loads(sys.argv[1])
+model, dtype, cells, *settings = json.loads(sys.argv[1])
 atoms = ase.build.bulk("Si", "diamond", a=5.469, cubic=True) * cells
 atoms.positions += np.random.default_rng(1).uniform(-0.05, 0.05, atoms.positions.shape)
 atoms.calc = NBodyCalculator(model, dtype=dtype, compile=True, threads=1)
@@ -105,12 +104,12 @@ run = VelocityVerlet(atoms, 1.0 * units.fs)
 """
 
 CALCULATOR = f"""{ASE_RUN}
-times = []
-for _ in range(steps + last):
+times, (steps, warm_up) = [], settings
+for _ in range(steps + warm_up):
     begin = time.perf_counter()
     run.run(1)
     times.append(time.perf_counter() - begin)
-print(1e3 * statistics.median(times[last:]), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(1e3 * statistics.median(times[warm_up:]), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -144,8 +143,8 @@ def compare_memory(options: argparse.Namespace, folder: Path) -> None:
 
 
 DRIFT = f"""{ASE_RUN}
-energies = []
-run.attach(lambda: energies.append(atoms.get_total_energy()), interval=last)
+energies, (steps, interval) = [], settings
+run.attach(lambda: energies.append(atoms.get_total_energy()), interval=interval)
 run.run(steps)
 print(json.dumps(energies))
 """

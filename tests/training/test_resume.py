@@ -246,6 +246,11 @@ def test_what_follows_the_model_is_made_up_for(where, configuration, tmp_path, m
     assert not [*model.parent.glob("model_after*")]
     with pytest.raises(ConfigError, match="holds a finished run"):
         run(configuration(), *options, resume=True)
+    report.unlink()
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()  # so --resume is no remedy
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="holds a finished run"):
+            run(configuration(), *options, resume=resume)
 
 
 def test_a_run_that_lost_patience_is_not_trained_for_longer_in_vain(configuration):

@@ -18,7 +18,7 @@ def train(
     seeds: Annotated[
         int, typer.Option(min=1, max=64, help="Networks to train as a committee; they differ in their seed.")
     ] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Most CPU threads; small batches take one.")] = None,
 ) -> None:
     """Train a model on structures with energies and forces, and with stresses if the data have them."""
     import torch

@@ -25,12 +25,11 @@ from ase_nbody.runtime.memory import MemoryGuard, is_out_of_memory, too_large
 from ase_nbody.runtime.pickled import from_bytes, to_bytes
 from ase_nbody.runtime.runner import Runner
 from ase_nbody.runtime.settings import DTYPES, Settings, existing_device
-from ase_nbody.runtime.threads import ThreadLock, torch_threads
+from ase_nbody.runtime.threads import ThreadLock, fitting_threads, torch_threads
 from ase_nbody.structure import Structure, StructureError
 from ase_nbody.undisturbed import is_forked, undisturbed
 
 BATCH_ATOMS = 2000  # atoms in a batch of structures that are evaluated side by side
-SERIAL_EDGES = 4000  # up to this number of edges, torch's threads only wait for each other
 
 
 class Evaluator:
@@ -225,8 +224,7 @@ class Evaluator:
 
     def _predict(self, hierarchies: Sequence[Hierarchy], structures: Sequence[Structure]) -> list[Prediction]:
         """What each network says about the structures; ``hierarchies`` holds one for each layout."""
-        small = self.device.type == "cpu" and all(hierarchy.n_edges <= SERIAL_EDGES for hierarchy in hierarchies)
-        with torch_threads(1 if is_forked() or (self.threads is None and small) else self.threads):
+        with torch_threads(1 if is_forked() else self.threads or fitting_threads(*hierarchies)):
             geometry = self._geometry(structures)
             numbers = range(len(self.networks))
             return [self._predict_by(number, hierarchies[self._layout_of[number]], geometry) for number in numbers]

@@ -15,6 +15,10 @@ from typing import TypeVar
 
 import torch
 
+from ase_nbody.hierarchy.tables import Hierarchy
+
+SERIAL_EDGES = 4000  # up to this number of edges, torch's threads mostly wait for each other
+
 # The functions that a network evaluates and torch leaves to MKL.
 VECTOR_FUNCTIONS = (torch.cos, torch.exp, torch.sin, torch.sqrt)
 
@@ -55,6 +59,15 @@ def warm_up_vector_functions() -> None:
     for dtype in (torch.float32, torch.float64):
         for function in VECTOR_FUNCTIONS:
             function(torch.ones(1, dtype=dtype, device="cpu"))
+
+
+def fitting_threads(*hierarchies: Hierarchy) -> int | None:
+    """One, if all hierarchies are in the CPU's memory and so small that more threads hardly help; else None.
+
+    Where another process is busy, one thread is several times as fast, because torch's threads wait for each other.
+    """
+    small = all(each.numbers.device.type == "cpu" and each.n_edges <= SERIAL_EDGES for each in hierarchies)
+    return 1 if small else None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.evaluation import EvaluationError
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.memory import MemoryGuard, too_large
-from ase_nbody.runtime.threads import warm_up_vector_functions
+from ase_nbody.runtime.threads import fitting_threads, torch_threads, warm_up_vector_functions
 from ase_nbody.terminal import plain
 from ase_nbody.training.loss import Residuals, errors, predicted_labels, unit_of
 from ase_nbody.undisturbed import undisturbed
@@ -124,5 +124,6 @@ def predictions(
             if guard.foresees_failure(batch.hierarchy):
                 last = min(start + step, len(data)) - 1
                 raise EvaluationError(f"frames {start} to {last}: {too_large(member, batch.hierarchy)}")
-        members = [evaluate(member, *system) for member in copies]
+        with torch_threads(fitting_threads(batch.hierarchy)):
+            members = [evaluate(member, *system) for member in copies]
         yield batch, Prediction.mean(members)

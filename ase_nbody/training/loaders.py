@@ -78,6 +78,14 @@ def make_loader(
     )
 
 
+def typical_batch(loader: DataLoader[Batch]) -> Batch:
+    """A batch of the first structures, of as many as batches have on average: the same in a run that was resumed."""
+    share: Any = loader.batch_sampler
+    samples: Any = loader.dataset
+    mean = len(samples) / max(1, len(share)) / share.processes.count
+    return _collate([samples[index] for index in range(max(1, round(mean)))], filler=samples[0])
+
+
 def _collate(members: list[Sample], filler: Sample) -> Batch:
     """A batch of the members. If this process has no share, the batch is ``filler`` without its labels."""
     return collate(members or [without_labels(filler)], multiple=_TABLE_WIDTH_MULTIPLE)

@@ -12,6 +12,7 @@ from rich.console import Console
 from ase_nbody.data import Found, LabelledStructure, require_parts
 from ase_nbody.files.archive import save_model
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.runtime.threads import fitting_threads, torch_threads
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
@@ -31,7 +32,7 @@ from ase_nbody.training.folder import (
     write_config,
 )
 from ase_nbody.training.initial import build_network, species_with_fitted_energies
-from ase_nbody.training.loaders import Done, make_loader
+from ase_nbody.training.loaders import Done, make_loader, typical_batch
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.model_card import model_card, with_test_errors
 from ase_nbody.training.module import NBodyTraining
@@ -273,7 +274,8 @@ def _fit(
     path = last_checkpoint(Path(config.output)) if checkpoint else None
     if path is not None:
         _require_same_weights(module, checkpoint, path)
-    trainer.fit(module, loader, validation_loader, ckpt_path=path, weights_only=True)
+    with torch_threads(fitting_threads(typical_batch(loader).hierarchy)):
+        trainer.fit(module, loader, validation_loader, ckpt_path=path, weights_only=True)
     return module
 
 

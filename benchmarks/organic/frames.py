@@ -3,7 +3,8 @@
     python benchmarks/organic/frames.py OUTPUT.extxyz FILE.npz ...
 
 Neutral structures of more than one atom are written, and charged ones with ``--charged``. Lone atoms are left out: the
-labels of a batch of them are wrong in some files. The subset becomes ``config_type``.
+labels of a batch of them are wrong in some files. So are clusters whose molecules are so close that they count as
+bonded. The subset becomes ``config_type``.
 """
 
 import argparse
@@ -11,16 +12,32 @@ import os
 from pathlib import Path
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
-from shards import Arrays, read
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
+from shards import Arrays, geometries, read, singles
+from teacher import Geometry
 
 PROPERTIES = "species:S:1:pos:R:3:forces:R:3"
+BONDED = 1.25  # atoms count as bonded within so many sums of their covalent radii
 
 
 def wanted(data: Arrays, charged: bool) -> NDArray:
     """Which structures are written (structures,)."""
-    return (data["n_atoms"] > 1) & (charged | (data["total_charge"] == 0))
+    chosen = (data["n_atoms"] > 1) & (charged | (data["total_charge"] == 0))
+    pairs = zip(geometries(data), data["name"], strict=True)
+    return chosen & np.array([apart(geometry, str(name)) for geometry, name in pairs])
+
+
+def apart(geometry: Geometry, name: str) -> bool:
+    """Whether the structure falls into at least as many molecules as its name has."""
+    expected = len(singles(name))
+    if expected == 1:
+        return True
+    radii = covalent_radii[geometry.numbers]
+    bonded = cdist(geometry.positions, geometry.positions) < BONDED * (radii[:, None] + radii)
+    return bool(connected_components(bonded, return_labels=False) >= expected)
 
 
 def write(path: Path, data: Arrays, chosen: NDArray) -> int:

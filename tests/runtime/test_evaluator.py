@@ -110,7 +110,7 @@ def test_small_systems_use_one_thread(repeat, threads, expected, network, system
     before = torch.get_num_threads()
     atoms, used = systems["triclinic"]().repeat(repeat), []
     assert (len(atoms) < 50) == (repeat == 1)
-    monkeypatch.setattr(module, "SERIAL_EDGES", 3000)
+    monkeypatch.setattr("ase_nbody.runtime.threads.SERIAL_EDGES", 3000)
     evaluate = module.Runner.__call__
     monkeypatch.setattr(
         module.Runner, "__call__", lambda self, *given: used.append(torch.get_num_threads()) or evaluate(self, *given)

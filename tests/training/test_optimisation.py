@@ -148,3 +148,21 @@ def test_a_run_killed_before_writing_its_model_still_saves_the_averages(run, tmp
     assert same(weights, again)
     assert not same(last["state_dict"], last["current_model_state"])
     assert read_card(tmp_path / "run" / "model.nbody")["card"]["validation errors"]["forces"]["mae"] > 0.0
+
+
+@pytest.mark.parametrize(("serial_edges", "expected"), [(10**6, 1), (0, 3)])
+def test_trainings_with_small_batches_take_one_thread(serial_edges, expected, run, monkeypatch):
+    """Torch's threads would mostly wait for each other, above all where another process is busy."""
+    monkeypatch.setattr("ase_nbody.runtime.threads.SERIAL_EDGES", serial_edges)
+    before, used = torch.get_num_threads(), set()
+    predict = NBodyTraining.predict
+    monkeypatch.setattr(
+        NBodyTraining, "predict", lambda self, batch: used.add(torch.get_num_threads()) or predict(self, batch)
+    )
+    try:
+        torch.set_num_threads(3)
+        run(epochs=1)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert used == {expected}

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ase_nbody.cli.keys import HeadOption
 from ase_nbody.files.archive import read_card
 from ase_nbody.files.example import example_structure, example_temperature
 
@@ -35,6 +36,7 @@ def check(
     temperature: Annotated[
         float | None, typer.Option(help="Temperature of the training data in K; default: the model's, or 300.")
     ] = None,
+    head: HeadOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
 ) -> None:
@@ -55,7 +57,7 @@ def check(
         task = bar.add_task("reading", total=None)
         findings = list(
             run_checks(
-                NBodyCalculator(model),
+                NBodyCalculator(model, head=head),
                 frames,
                 only=only or (),
                 without=() if compiled else COMPILED,

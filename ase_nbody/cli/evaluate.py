@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ase_nbody.cli.keys import KeysOption, parse_keys
+from ase_nbody.cli.keys import HeadOption, KeysOption, parse_keys
 from ase_nbody.files.archive import load_members
 from ase_nbody.terminal import plain
 
@@ -24,6 +24,7 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="File with reference values (extxyz, ...).")],
     index: Annotated[str, typer.Option(help="Which frames, as ASE writes slices.")] = ":",
     key: KeysOption = None,
+    head: HeadOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Print mean absolute and root-mean-square errors of energy, forces, stress, partial charges and dipole moment.
@@ -40,7 +41,7 @@ def evaluate(
     from ase_nbody.training.two_zeros import find_two_zeros
     from ase_nbody.training.unlike import find_unlike
 
-    members = load_members(model)
+    members = load_members(model, head)
     contents: list[Found] = []
     frames = read_labelled(data, index, keys=parse_keys(key), tell=contents.append)
     (content,) = contents
@@ -65,6 +66,7 @@ def evaluate(
     if as_json:
         found = {quantity: {"unit": unit_of(quantity), **measures} for quantity, measures in table.items()}
         about: dict[str, Any] = {"model": model, "data": data, "frames": len(frames)}
+        about |= {"head": head} if head is not None else {}
         about |= {"labels": dict(content.labels), "names": dict(content.names.used), "left_out": dict(content.dropped)}
         about |= {"errors": found}
         about |= {"unlike_training_data": unlike.as_json()} if unlike else {}

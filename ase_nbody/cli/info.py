@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ase_nbody.files.archive import load_members, read_card
+from ase_nbody.files.archive import default_head, load_members, read_card
 from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.text import printable
@@ -33,11 +33,17 @@ def info(
     card: dict[str, Any] = content["card"]
     errors = {key: value for key, value in card.items() if _is_error_table(value)}
     lists = {key: value for key, value in card.items() if _is_member_list(value)}
+    of_heads = {name: own for name, own in card.get("heads", {}).items() if isinstance(own, dict)}
     console = Console()
     console.print(_pairs(model, _overview(members, content)))
-    console.print(_pairs("card", {key: value for key, value in card.items() if key not in (*errors, *lists)}))
+    console.print(_pairs("card", {key: value for key, value in card.items() if key not in (*errors, *lists, "heads")}))
     for title, table in errors.items():
         console.print(_errors(title, table))
+    for name, own in of_heads.items():
+        tables = {key: value for key, value in own.items() if _is_error_table(value)}
+        console.print(_pairs(f"head {name}", {key: value for key, value in own.items() if key not in tables}))
+        for title, table in tables.items():
+            console.print(_errors(f"head {name}: {title}", table))
     for title, listed in lists.items():
         console.print(_members(title, listed))
     console.print(_levels(content["config"]["levels"], list(map(str, members[0].taus[1:]))))
@@ -48,6 +54,11 @@ def _overview(members: list[NBodyNetwork], content: Mapping[str, Any]) -> dict[s
     config = {key: value for key, value in content["config"].items() if key not in ("species", "levels", "coverage")}
     return {
         "elements": ", ".join(network.config.species),
+        **(
+            {"heads": ", ".join([f"{default_head(content)} (the default)", *content["heads"]["others"]])}
+            if "heads" in content
+            else {}
+        ),
         **({"committee of": f"{len(members)} networks, each with the weights below"} if len(members) > 1 else {}),
         "weights": f"{sum(weight.numel() for weight in network.parameters()):,}",
         "influence ends at": f"{network.config.reach:g} Angstrom"

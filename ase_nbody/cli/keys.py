@@ -1,4 +1,4 @@
-"""The option ``--key``: unusual names of the labels in a data file."""
+"""Options of several commands: ``--key``, unusual names of the labels in a data file, and ``--head`` of a model."""
 
 from typing import Annotated
 
@@ -11,6 +11,7 @@ KeysOption = Annotated[
     list[str] | None,
     typer.Option("--key", metavar="LABEL=NAME", help=f"Name of a label ({_CHOICES}); repeat for several."),
 ]
+HeadOption = Annotated[str | None, typer.Option(help="Which head, of a model that has several theories.")]
 
 
 def parse_keys(options: list[str] | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ase_nbody.cli.keys import HeadOption
 from ase_nbody.text import printable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -41,6 +42,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; default: MODEL.lammps.")
     ] = None,
+    head: HeadOption = None,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     force: Annotated[bool, _FORCE] = False,
 ) -> None:
@@ -51,7 +53,7 @@ def export(
 
     path = output or Path(f"{Path(model).stem}.lammps")
     _tell(f"Exporting {model} in {dtype}; compiling takes some minutes, once ...")
-    species = export_model(model, path, dtype=dtype, anew=force)
+    species = export_model(model, path, head=head, dtype=dtype, anew=force)
     _tell(
         f"Wrote {path}. It holds machine code for this processor and this version of PyTorch: use nobody else's, and "
         "let nobody else write to it."

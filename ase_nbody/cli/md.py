@@ -15,6 +15,7 @@ from ase.calculators.calculator import CalculatorError
 from ase.optimize import BFGS
 from rich.console import Console
 
+from ase_nbody.cli.keys import HeadOption
 from ase_nbody.cli.md_plan import (
     check_options,
     fingerprint,
@@ -69,6 +70,7 @@ def md(
     seed: Annotated[int, typer.Option(min=0, help="Seed of velocities and thermostat.")] = 0,
     relax: Annotated[bool, typer.Option("--relax", help="Relax the atoms first, to 0.05 eV/Angstrom.")] = False,
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("md"),
+    head: HeadOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     compile: Annotated[
@@ -102,6 +104,7 @@ def md(
         **{"ensemble": ensemble, "temperature": temperature, "pressure": pressure, "timestep": timestep},
         **{"seed": seed, "relax": relax, "device": device, "dtype": dtype},
         **({"compile": True} if compile else {}),
+        **({"head": head} if head is not None else {}),
         **({"velocities": velocities} if velocities != "auto" else {}),
     }
     torch.set_num_threads(threads)
@@ -109,7 +112,7 @@ def md(
     resumes = resume and (output / "checkpoint.json").exists()
     check_constraints(atoms)
     members = models if len(models) > 1 else models[0]
-    atoms.calc = NBodyCalculator(members, device=device, dtype=dtype, compile=compile)
+    atoms.calc = NBodyCalculator(members, head=head, device=device, dtype=dtype, compile=compile)
     if relax and not resumes:
         _relax(atoms)
     kept = give_velocities(atoms, velocities, temperature, rng)

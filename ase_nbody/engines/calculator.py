@@ -52,6 +52,7 @@ class NBodyCalculator(Calculator):
             in a list or in one file, form a committee: the results are its mean, and ``energy_spread`` and
             ``forces_spread`` say how far its members disagree. A calculation also puts them into
             ``atoms.info["energy_spread"]`` and ``atoms.arrays["forces_spread"]``, where trajectories take them from.
+        head: which head to take of a model that has several theories; default: the model's own.
         device: where to evaluate, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: ``"float64"`` (default: smooth to round-off, for optimisation and phonons) or ``"float32"`` (faster).
         compile: evaluate with native code, two to three times as fast for small molecules. It is compiled at the first
@@ -62,7 +63,7 @@ class NBodyCalculator(Calculator):
             for many steps. It changes the speed, never the result.
 
     Raises:
-        FileNotFoundError, ModelFileError: the model cannot be read (see ``load_members``).
+        FileNotFoundError, ModelFileError: the model cannot be read, or has no such head (see ``load_model``).
         CalculatorSetupError: the dtype or device is unknown, the committee is empty or has a network twice, the model
             does not know a species, or learnt other charges or spins alone, or the positions or the cell cannot be
             evaluated.
@@ -80,6 +81,7 @@ class NBodyCalculator(Calculator):
         self,
         model: Model | Sequence[Model],
         *,
+        head: str | None = None,
         device: str = "cpu",
         dtype: str = "float64",
         compile: bool = False,
@@ -89,7 +91,7 @@ class NBodyCalculator(Calculator):
         super().__init__()
         try:
             self.evaluator = evaluator_for(
-                model, device=device, dtype=dtype, compile=compile, threads=threads, skin=skin
+                model, head, device=device, dtype=dtype, compile=compile, threads=threads, skin=skin
             )
         except ModelFileError:
             raise
@@ -102,7 +104,9 @@ class NBodyCalculator(Calculator):
             *(output.name for output in self.evaluator.outputs),
         ]
         self.parameters.update(
-            model=labels if isinstance(model, list | tuple) else labels[0], **asdict(self.evaluator.settings)
+            model=labels if isinstance(model, list | tuple) else labels[0],
+            **({} if head is None else {"head": head}),
+            **asdict(self.evaluator.settings),
         )
         self._evaluation: Evaluation | None = None
         self._spreads: dict[str, Any] = {}

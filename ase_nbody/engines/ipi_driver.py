@@ -48,7 +48,8 @@ class NBodyDriver(Dummy_driver):
             ``energy_spread`` (eV) in i-PI's extras.
         pbc: overrules the template: ``True`` or ``False`` for all three directions.
         verbose: i-PI's own.
-        settings: the keywords of ``Evaluator``: device, dtype, compile, threads, skin.
+        settings: ``head``, one of a model that has several theories, and the keywords of ``Evaluator``: device, dtype,
+            compile, threads, skin.
 
     Raises:
         FileNotFoundError, ModelFileError, DataError: the model or the template cannot be read.

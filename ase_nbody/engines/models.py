@@ -15,20 +15,23 @@ Model = str | os.PathLike[str] | NBodyNetwork
 
 
 @undisturbed()
-def evaluator_for(model: Model | Sequence[Model], **settings: Any) -> Evaluator:
+def evaluator_for(model: Model | Sequence[Model], head: str | None = None, **settings: Any) -> Evaluator:
     """An evaluator of a model, or of the committee that several models form.
 
     Args:
         model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these.
+        head: which head to take of a model that has several theories; default: the model's own.
         settings: the keywords of ``Evaluator``.
 
     Raises:
-        FileNotFoundError, ModelFileError: a model cannot be read (see ``load_members``).
+        FileNotFoundError, ModelFileError: a model cannot be read, or has no such head (see ``load_model``).
         ValueError: the committee is empty or has a network twice, something else than a model is given, or a setting is
             not allowed.
     """
     models = models_of(model)
-    members = [[one] if isinstance(one, NBodyNetwork) else load_members(one) for one in models]
+    if head is not None and any(isinstance(one, NBodyNetwork) for one in models):
+        raise ValueError(f"an NBodyNetwork has one head, so that head={head!r} cannot be chosen: give it to load_model")
+    members = [[one] if isinstance(one, NBodyNetwork) else load_members(one, head) for one in models]
     if len(models) > 1:
         refuse_repeated(members, [label_of(one) for one in models])
     return Evaluator([*itertools.chain(*members)], **settings)

@@ -39,19 +39,22 @@ class NBodyPotentialImpl(MLPotentialImpl):
     Args:
         modelPath: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these. A committee
             gives the mean of its members.
+        head: which head to take of a model that has several theories; default: the model's own.
 
     Raises:
         FileNotFoundError, ModelFileError: the model cannot be read (see ``load_members``).
         ValueError: ``modelPath`` is missing or no model, or there is an argument that is not known.
     """
 
-    def __init__(self, modelPath: Model | Sequence[Model] | None = None, **unknown: Any) -> None:
+    def __init__(
+        self, modelPath: Model | Sequence[Model] | None = None, head: str | None = None, **unknown: Any
+    ) -> None:
         if modelPath is None:
             raise ValueError(
                 'no model is given: write MLPotential("nbody", modelPath="ethanol"), with a name or a file'
             )
-        _refuse_unknown(unknown, "MLPotential", ("modelPath",))
-        self.networks = evaluator_for(modelPath).networks
+        _refuse_unknown(unknown, "MLPotential", ("modelPath", "head"))
+        self.networks = evaluator_for(modelPath, head).networks
 
     def addForces(
         self,

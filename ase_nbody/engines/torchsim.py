@@ -38,7 +38,8 @@ class NBodyModel(ModelInterface):
         device: where to evaluate, and where torch-sim keeps its states.
         dtype: ``torch.float64`` or ``torch.float32``, for the evaluation and the states.
         compute_forces, compute_stress: whether results have forces and stresses; both may be set later.
-        settings: further keywords of ``Evaluator``: compile, threads, skin.
+        settings: ``head``, one of a model that has several theories, and further keywords of ``Evaluator``: compile,
+            threads, skin.
 
     Raises:
         FileNotFoundError, ModelFileError: the model cannot be read (see ``load_members``).

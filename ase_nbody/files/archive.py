@@ -23,6 +23,15 @@ from ase_nbody.files.entries import (
     entries_of,
     upgraded,
 )
+from ase_nbody.files.heads import (
+    UNNAMED,
+    Head,
+    Heads,
+    check_name,
+    declared_by_heads,
+    heads_of,
+    of_network,
+)
 from ase_nbody.files.tensor_file import ModelFileError, TensorFile, pack, read_bounded, read_header
 from ase_nbody.files.weights import check_declared, checksum, of_member, require_finite, stack, verified_weights
 from ase_nbody.files.writing import write_whole
@@ -83,34 +92,96 @@ class Stored(NamedTuple):
         members: number of networks.
         weights: the weights by name, as the file has them: with a first axis for the members, if there are several.
         energies: isolated-atom energies of each member. The configuration has those of the first.
+        heads: the heads, if there are several. Configuration and weights have the default one.
     """
 
     config: NBodyConfig
     members: int
     weights: Mapping[str, Tensor]
     energies: Sequence[Energies]
+    heads: Heads | None = None
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of all weights."""
         return next(iter(self.weights.values())).dtype
 
+    def with_head(self, head: Head) -> "Stored":
+        """The model with this head alone."""
+        config = self.config.model_copy(update={"isolated_atom_energies": dict(head.energies)})
+        return Stored(config, 1, {**self.weights, **head.weights}, [head.energies])
+
 
 def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str, Any]) -> Path:
     """Write a model file; see ``save_model``."""
     path = Path(path)
-    require_finite(stored.weights)
     config = stored.config.model_dump(mode="json")
     energies = stored.energies if any(one != stored.energies[0] for one in stored.energies) else ()
-    digest = checksum(config, stored.weights, energies)
-    content = entries_of(config, stored.members, card, digest, energies)
-    energies_of(content, config_of(content))  # what would not be read is not written
-    write_whole(path, pack(stored.weights, content))
+    heads = stored.heads.entry() if stored.heads else None
+    weights = {**stored.weights, **(stored.heads.tensors() if stored.heads else {})}
+    require_finite(weights)
+    content = entries_of(config, stored.members, card, checksum(config, weights, energies), energies, heads)
+    read = config_of(content)
+    energies_of(content, read)  # what would not be read is not written
+    declared_by_heads(content, read)
+    write_whole(path, pack(weights, content))
     return path
 
 
-def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
+def add_head(
+    model: str | os.PathLike[str],
+    name: str,
+    network: NBodyNetwork,
+    path: str | os.PathLike[str],
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model with one more head: ``model`` as it is, and the read-outs and isolated-atom energies of a network.
+
+    Args:
+        model: file or name of a shipped model of a single network. A head of this name is replaced.
+        name: name of the head.
+        network: a network with the same states: in all but its read-outs it must be that of the model.
+        path: the file to write.
+        card: JSON-able description of the head, which the card has under ``heads`` and its name.
+
+    Raises:
+        ValueError: the name is not allowed, or that of the default head; or the states of the network are others.
+        ModelFileError: the model is a committee, or together they are too large for a file.
+        FileNotFoundError, ModelFileError: see ``load_model``.
+    """
+    stored, content = read_stored_and_card(model)
+    if stored.members > 1:
+        raise ModelFileError(f"{model} is a committee, and a head stands on the states of one network")
+    names = NBodyNetwork.declared_read_outs(stored.config)
+    weights = {key: weight.detach().cpu() for key, weight in network.state_dict().items()}
+    shared = {key: weight for key, weight in stored.weights.items() if key not in names}
+    alike = shared.keys() <= weights.keys() and all(
+        torch.equal(weights[key], weight.to(weights[key].dtype)) for key, weight in shared.items()
+    )
+    if not alike or set(differing_entries(stored.config, network.config)):
+        raise ValueError(f"the states of the network are not those of {model}, so that its head is none of that model")
+    default, others = default_head(content), dict(stored.heads.others) if stored.heads else {}
+    if check_name(name) == default:
+        raise ValueError(f"{name} is the default head of {model}: give the new head another name")
+    others[name] = Head(
+        dict(network.config.isolated_atom_energies), {key: weights[key].to(stored.dtype) for key in names}
+    )
+    described = {**content["card"], "heads": {**content["card"].get("heads", {}), name: dict(card or {})}}
+    return write_model(stored._replace(heads=Heads(default, others)), path, described)
+
+
+def default_head(content: Mapping[str, Any]) -> str:
+    """Name of the default head of a model with these entries: its card names it, if it has no other."""
+    if "heads" in content:
+        return str(content["heads"]["default"])
+    named = content["card"].get("head")
+    return named if isinstance(named, str) else UNNAMED
+
+
+def load_model(name: str | os.PathLike[str], head: str | None = None) -> NBodyNetwork:
     """Read a network from a file, or a shipped network by its name (``"ethanol"``). It has float64 weights in any case.
+
+    A model may have several heads, one for each theory. ``head`` names the one to take; the default is the model's own.
 
     Whoever made the file, this function loads or refuses it in about a second and needs at most a few times the file's
     size in memory, because it compares and hashes everything before it builds a network.
@@ -118,9 +189,10 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
     Raises:
         FileNotFoundError: no such file or shipped model; the message lists the shipped ones.
         PermissionError: the file may not be read.
-        ModelFileError: the file is foreign, damaged, tampered with, too large, of a newer format, or a committee.
+        ModelFileError: the file is foreign, damaged, tampered with, too large, of a newer format, or a committee; or
+            there is no such head, and the message lists those that there are.
     """
-    members = load_members(name)
+    members = load_members(name, head)
     if len(members) > 1:
         raise ModelFileError(
             f"{name} holds a committee of {len(members)} networks where one is expected; load_members and "
@@ -130,9 +202,9 @@ def load_model(name: str | os.PathLike[str]) -> NBodyNetwork:
 
 
 @undisturbed()
-def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
+def load_members(name: str | os.PathLike[str], head: str | None = None) -> list[NBodyNetwork]:
     """Read all networks of a model file: one, or the members of a committee. Otherwise the same as ``load_model``."""
-    config, count, weights, energies = read_stored(name)
+    config, count, weights, energies, _ = _read_head(name, head)
     with _errors_name(find_model(name)), undrawn_weights():
         network = NBodyNetwork(config)
     members = [network, *(copy.deepcopy(network) for _ in range(count - 1))]  # they share the constants
@@ -142,6 +214,19 @@ def load_members(name: str | os.PathLike[str]) -> list[NBodyNetwork]:
         if energies[number] != config.isolated_atom_energies:
             member.set_isolated_atom_energies(energies[number])
     return [member.requires_grad_(False) for member in members]
+
+
+def _read_head(name: str | os.PathLike[str], head: str | None) -> Stored:
+    """What a model file holds, with one of its heads; None is the default one."""
+    stored, content = read_stored_and_card(name)
+    default = default_head(content)
+    if head is None or head == default:
+        return stored
+    others = stored.heads.others if stored.heads else {}
+    if head not in others:
+        listed = ", ".join([f"{default} (the default)", *sorted(others)])
+        raise ModelFileError(f"{name} has no head {printable(head, _MAX_NAME_CHARACTERS)!r}; it has {listed}")
+    return stored.with_head(others[head])
 
 
 def read_stored(name: str | os.PathLike[str]) -> Stored:
@@ -161,9 +246,11 @@ def read_stored_and_card(name: str | os.PathLike[str]) -> tuple[Stored, dict[str
         present = upgraded(file.content)
         config, count = config_of(present), present["members"]
         check_members(count)
-        check_declared(NBodyNetwork.declared_weights(config), count, file.shapes)
+        declared = NBodyNetwork.declared_weights(config) | declared_by_heads(present, config)
+        check_declared(declared, count, file.shapes)
         energies = energies_of(present, config) or [config.isolated_atom_energies] * count
-        return Stored(config, count, verified_weights(file), energies), file.content
+        weights = verified_weights(file)
+        return Stored(config, count, of_network(weights), energies, heads_of(present, weights)), file.content
 
 
 def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def pack_models(
 
     Raises:
         ValueError: there are fewer than two files, they differ in more than their weights and isolated-atom energies,
-            or a network occurs twice.
+            or a network occurs twice, or a file has several heads.
         ModelFileError: together they are too large for a file, or have more than 64 members.
         FileNotFoundError, ModelFileError: see ``load_model``.
     """
@@ -42,6 +42,11 @@ def pack_models(
     contents: list[dict[str, Any]] = []
     for model, name in zip(models, names, strict=True):
         one, content = read_stored_and_card(model)
+        if one.heads is not None:
+            raise ValueError(
+                f"{name} has the heads {', '.join(one.heads.names)}, and the members of a committee have one each: "
+                "pack models that were trained without network.head"
+            )
         stored.append(one)
         contents.append(content)
         _require_one_configuration(stored[0].config, stored[-1].config, names[0], name)

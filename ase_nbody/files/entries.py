@@ -13,6 +13,8 @@ Entries, each JSON in the metadata of one safetensors file (``tensor_file.py``):
     features           sorted names of the optional features that the file uses; since version 4
     member_energies    isolated-atom energies of each network in eV, by chemical symbol, where those of a committee
                        differ; a feature
+    heads              names and isolated-atom energies of the heads, where a model has several (see ``heads.py``); a
+                       feature
     metadata_checksum  SHA-256 of all entries above; since version 2
 
 A file that uses no optional feature is written as version 3. A later release that adds a feature adds a row to
@@ -74,6 +76,7 @@ FEATURES = {
     "coverage": Feature(config=("coverage",)),
     "embedded_atom": Feature(config=("embedded_atom",)),
     "fading": Feature(config=("densest",)),
+    "heads": Feature(entries={"heads": dict}),
     "intermolecular": Feature(config=("intermolecular",)),
     "labels": Feature(levels=("member_weights",)),
     "member_energies": Feature(entries={"member_energies": list}),
@@ -111,6 +114,7 @@ def entries_of(
     card: Mapping[str, Any],
     digest: str,
     energies: Sequence[Energies] = (),
+    heads: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The entries of a model file.
 
@@ -120,8 +124,10 @@ def entries_of(
         card: what the model is.
         digest: the checksum of configuration and weights.
         energies: isolated-atom energies of each network, if they differ.
+        heads: the entry ``heads``, if the model has several.
     """
-    own = {"member_energies": [dict(one) for one in energies]} if energies else {}
+    own: dict[str, Any] = {"member_energies": [dict(one) for one in energies]} if energies else {}
+    own |= {"heads": dict(heads)} if heads else {}
     features = sorted([*features_of(config), *own])
     content = {
         "format": 4 if features else 3,

@@ -83,6 +83,12 @@ class NBodyNetwork(nn.Module):
         return declared
 
     @staticmethod
+    def declared_read_outs(config: NBodyConfig) -> dict[str, Weight]:
+        """Those of ``declared_weights`` that turn the states into the energy: a head for a theory has its own."""
+        read_outs = tuple(f"levels.{number}.read_out." for number in range(len(config.levels)))
+        return {name: one for name, one in NBodyNetwork.declared_weights(config).items() if name.startswith(read_outs)}
+
+    @staticmethod
     def output_names(config: NBodyConfig, number: int) -> tuple[str, ...]:
         """Names of the outputs of level ``number``, from 0, in the order in which ``ascend`` returns them."""
         return ("energy", *_heads(config, number))

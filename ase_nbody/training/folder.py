@@ -182,7 +182,9 @@ def what_is_missing(output: Path, config: TrainingConfig) -> list[str]:
     missing = []
     if config.data.test:
         with contextlib.suppress(OSError, ModelFileError):
-            if "test errors" not in read_card(output / MODEL_NAME)["card"]:
+            card = read_card(output / MODEL_NAME)["card"]
+            own = card if config.network.head is None else card.get("heads", {}).get(config.network.head, {})
+            if "test errors" not in own:
                 missing.append("the errors on the test frames")
     if config.report and not (output / _REPORT_NAME).exists():
         missing.append("its report")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ase_nbody.data import DataStatistics, LabelledStructure, energies_of_isolated_atoms, measure
 from ase_nbody.data.embedded_atom import fit_embedded_atom
 from ase_nbody.data.statistics import highest_densities
-from ase_nbody.files.archive import ModelFileError, load_members
+from ase_nbody.files.archive import ModelFileError, load_members, load_model, read_card
 from ase_nbody.files.room import require_room
 from ase_nbody.network.config import LevelConfig, NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
@@ -51,9 +51,16 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure],
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        make_network = _network_from_model if config.network.has_start else _new_network
-        network = make_network(config, training, members)
-    network = network.to(getattr(torch, config.training.dtype)).requires_grad_(True)
+        if config.network.head is not None:
+            network = _network_with_new_head(config, training, members)
+        elif config.network.has_start:
+            network = _network_from_model(config, training, members)
+        else:
+            network = _new_network(config, training, members)
+    network = network.to(getattr(torch, config.training.dtype)).requires_grad_(config.network.head is None)
+    if config.network.head is not None:
+        for name in NBodyNetwork.declared_read_outs(network.config):
+            network.get_parameter(name).requires_grad_(True)
     return _freeze(network, config.network.freeze)
 
 
@@ -150,6 +157,28 @@ def _network_from_model(
         given_energies = given if isinstance(given, dict) else None
         refuse_other_zero(after, training, name, given_energies, of_data if given == "fit" else None)
     return after
+
+
+def _network_with_new_head(
+    config: TrainingConfig, training: Sequence[LabelledStructure], number_of_members: int
+) -> NBodyNetwork:
+    """The model whose states the head reads. Its read-outs begin as those of the head of this name, or the default."""
+    start, head = str(config.network.start_from), config.network.head
+    if number_of_members > 1:
+        raise ConfigError("a head is trained for one network: leave out --seeds, or network.head")
+    present = read_card(start).get("heads", {}).get("others", {})
+    network = load_model(start, head if head in present else None)
+    if foreign := sorted(species_of(training) - {*network.config.species}):
+        raise ConfigError(
+            f"the data have {', '.join(foreign)}, which {start} does not know, and a head reads its states as they are"
+        )
+    given, known = config.data.isolated_atom_energies, network.config.isolated_atom_energies
+    reach = network.config.reach
+    own = energies_of_isolated_atoms(training, reach) | (given if isinstance(given, dict) else {})
+    network.set_isolated_atom_energies(known | {symbol: energy for symbol, energy in own.items() if symbol in known})
+    shift_to_data(network, training, fitted_species(training, known, given, reach))
+    refuse_other_zero(network, training, start, given if isinstance(given, dict) else None, own)
+    return network
 
 
 def _require_shared_species(config: TrainingConfig, before: NBodyConfig, training: Sequence[LabelledStructure]) -> None:

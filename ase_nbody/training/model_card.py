@@ -41,8 +41,10 @@ def model_card(
         "validation errors": with_units(validation),
         "trained with": f"ase-nbody {metadata.version('ase-nbody')}, torch {torch.__version__}, {platform.machine()}",
         "training": config.training.model_dump(mode="json"),
-        "example": _example(frames["training"], with_labels=any(level.is_labelled for level in config.network.levels)),
     }
+    if config.network.head is None:  # otherwise the model has an example
+        with_labels = any(level.is_labelled for level in config.network.levels)
+        card["example"] = _example(frames["training"], with_labels=with_labels)
     if config.network.has_start:
         card["started from"] = f"{Path(str(config.network.start_from)).name}, {origin.digests['network.start_from']}"
     return card

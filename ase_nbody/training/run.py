@@ -10,13 +10,13 @@ import numpy as np
 from rich.console import Console
 
 from ase_nbody.data import Found, LabelledStructure, require_parts
-from ase_nbody.files.archive import save_model
+from ase_nbody.files.archive import add_head, save_model
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.threads import fitting_threads, torch_threads
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
-from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.config import ArchitectureConfig, ConfigError, TrainingConfig
 from ase_nbody.training.electronic_states import require_learnt_states
 from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import (
@@ -328,13 +328,13 @@ def _write_model(
     card = model_card(config, frames, origin, validation_errors)
     if solution is not None:
         card["read-outs solved"] = solution.as_card()
-    path = save_model(network, output / MODEL_NAME, card)
+    path = _save(network, output / MODEL_NAME, card, config.network)
     _say(console, f"Wrote {path}")
     if frames["test"]:
         with said_if_it_fails("are no errors on the test frames", console):
             test_errors = evaluate_model(network, frames["test"])
             console.print(errors_table(test_errors, count_of(len(frames["test"]), "test frame")))
-            save_model(network, path, with_test_errors(card, config, len(frames["test"]), test_errors))
+            _save(network, path, with_test_errors(card, config, len(frames["test"]), test_errors), config.network)
     if config.report:
         with said_if_it_fails("is no report", console):
             remarks = [] if solution is None else [str(solution)]
@@ -342,6 +342,13 @@ def _write_model(
             _say(console, f"Wrote {report}")
     remove_frames(config)
     return path
+
+
+def _save(network: NBodyNetwork, path: Path, card: Mapping[str, Any], config: ArchitectureConfig) -> Path:
+    """Write the network and its card, or the model that it started from with this head beside its own."""
+    if config.head is None:
+        return save_model(network, path, card)
+    return add_head(str(config.start_from), config.head, network, path, card)
 
 
 @contextlib.contextmanager

@@ -192,7 +192,7 @@ def test_a_file_of_version_3_uses_no_features(change, message, saved, no_network
         (lambda content: content.update(features=["outputs", 1]), "'features' is not a list of names"),
         (lambda content: content.update(features=["outputs", "outputs"]), "not sorted, or one occurs twice"),
         (lambda content: content.update(features=["outputs", "heads"]), "not sorted, or one occurs twice"),
-        (lambda content: content.update(features=["heads", "outputs"]), "it uses 'heads', .* Update ase-nbody"),
+        (lambda content: content.update(features=["ghosts", "outputs"]), "it uses 'ghosts', .* Update ase-nbody"),
         (
             lambda content: content.update(features=["\ud800"], coverage={}),
             "does not know; it knows .*coverage, .*outputs",

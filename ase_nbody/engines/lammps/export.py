@@ -17,7 +17,12 @@ from ase_nbody.runtime.vector_steps import vector_programs
 
 
 def export_model(
-    model: str | os.PathLike[str], path: str | os.PathLike[str], *, dtype: str = "float64", anew: bool = False
+    model: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    head: str | None = None,
+    dtype: str = "float64",
+    anew: bool = False,
 ) -> tuple[str, ...]:
     """Write the file that ``pair_coeff`` names, and return the symbols of its species.
 
@@ -27,6 +32,7 @@ def export_model(
     Args:
         model: model file or name of a shipped model; it may be a committee.
         path: the file to write. A file that this function wrote before is replaced.
+        head: which head to take of a model that has several theories; default: the model's own.
         dtype: floating-point type of the network: ``"float64"`` or ``"float32"``.
         anew: compile again what is kept.
 
@@ -38,7 +44,7 @@ def export_model(
     """
     path = Path(path)
     kind = DTYPES[Settings(dtype=dtype).dtype]
-    networks = load_members(model)
+    networks = load_members(model, head)
     config = networks[0].config
     if config.is_labelled:
         raise ValueError(f"{model} has levels of labelled parts (parts: labels), which pair_style nbody does not know")

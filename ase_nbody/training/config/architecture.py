@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ase_nbody.files.archive import find_model, load_members, shipped_models
+from ase_nbody.files.archive import default_head, find_model, load_members, read_card, shipped_models
+from ase_nbody.files.heads import check_name
 from ase_nbody.network.config import MAX_LEVELS, LevelConfig, Outputs, Width
 from ase_nbody.network.electronic_states import Multiplicities, TotalCharges
 from ase_nbody.network.types import LevelTypes
@@ -36,6 +37,10 @@ def _list_as_levels(given: Any) -> Any:
     if not isinstance(given, list | tuple | dict | FreezeConfig):
         raise ValueError("should be a list of the numbers of levels, such as [1]")
     return {"levels": given} if isinstance(given, list | tuple) else given
+
+
+def _name_of_head(name: str | None) -> str | None:
+    return name if name is None else check_name(name)
 
 
 def _none_as_nothing(given: Any) -> Any:
@@ -75,6 +80,8 @@ class ArchitectureConfig(Strict):
             ``auto``: the general model that suits the data, if there is one (see ``training.start``). Species that the
             model lacks are added. In a committee, ``training.seed`` modulo the number of members selects the member.
         freeze: which weights of that model are frozen. A list such as ``[1]`` gives the numbers of levels.
+        head: name of a head for another theory. The training teaches it alone, on the states of the model that
+            ``start_from`` names, and writes that model with one more head.
     """
 
     levels: Annotated[
@@ -89,11 +96,21 @@ class ArchitectureConfig(Strict):
     multiplicities: Multiplicities | None = None
     start_from: Annotated[str | None, BeforeValidator(_none_as_nothing)] = AUTO
     freeze: Annotated[FreezeConfig, BeforeValidator(_list_as_levels)] = FreezeConfig()
+    head: Annotated[str | None, AfterValidator(_name_of_head)] = None
 
     @property
     def has_start(self) -> bool:
         """Whether the network starts from a model that is known."""
         return self.start_from not in (None, AUTO)
+
+    @model_validator(mode="after")
+    def _head_of_a_model(self) -> "ArchitectureConfig":
+        """A head stands on the states of a model, which stay as they are."""
+        if self.head is not None and not self.has_start:
+            raise ValueError("head needs start_from, the model whose states it reads: name a model or a file")
+        if self.head is not None and self.freeze != FreezeConfig():
+            raise ValueError("head freezes all of the model but the read-outs of the energy: leave out freeze")
+        return self
 
     @model_validator(mode="after")
     def _states_that_fit(self) -> "ArchitectureConfig":
@@ -126,7 +143,16 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
     if start is None or start == AUTO:
         return network
     start = start if start in shipped_models() else str(find_model(absolute_file(start, folder)))
-    model, *_ = load_members(start)  # the members of a committee have the same shape
+    model, *others = load_members(start)  # the members of a committee have the same shape
+    if network.head is not None and others:
+        raise ConfigError(f"{start} is a committee, and network.head stands on the states of one network: name another")
+    if network.head is not None and network.head == default_head(read_card(start)):
+        raise ConfigError(
+            f"network.head: {network.head} is the default head of {start}, which keeps its states and read-outs: give "
+            "the new head another name"
+        )
+    if network.head is not None and not set(network.outputs) <= set(model.config.outputs):
+        raise ConfigError(f"network.head adds no outputs to {start}: leave out network.outputs, or network.head")
     compared = {
         "levels": (_without_statistics(network.levels), _without_statistics(model.config.levels)),
         "repulsion": (network.repulsion, model.config.repulsion),

@@ -45,6 +45,8 @@ def model_card(
     if config.network.head is None:  # otherwise the model has an example
         with_labels = any(level.is_labelled for level in config.network.levels)
         card["example"] = _example(frames["training"], with_labels=with_labels)
+    if config.data.replay:
+        card["replayed"] = f"{file_names(config.data.replay)}, a share of {config.data.replay_share:g}"
     if config.network.has_start:
         card["started from"] = f"{Path(str(config.network.start_from)).name}, {origin.digests['network.start_from']}"
     return card

@@ -31,7 +31,8 @@ class Origin:
     def of(cls, config: TrainingConfig) -> "Origin":
         """Read the files once."""
         digests: dict[str, str] = {}
-        for name, sources in (("data.train", config.data.train), ("data.validation", config.data.validation)):
+        for entry in ("train", "validation", "replay"):
+            name, sources = f"data.{entry}", getattr(config.data, entry)
             if isinstance(sources, tuple):
                 joined, single = sha256_of_files(sources)
                 digests |= {f"{name}.{number}": digest for number, digest in enumerate(single)}
@@ -91,8 +92,8 @@ def digests_of_run(folder: Path) -> dict[str, str]:
 
 
 def stamps(config: TrainingConfig) -> list[Stamp]:
-    """Size and time of the last change of each file with training or validation data."""
-    sources: list[SourceConfig] = [*config.data.train]
+    """Size and time of the last change of each file with data to learn from or to validate on."""
+    sources: list[SourceConfig] = [*config.data.train, *(config.data.replay or ())]
     if isinstance(config.data.validation, tuple):
         sources += config.data.validation
     files = [Path(data_file(source.path, source.index)[0]) for source in sources]

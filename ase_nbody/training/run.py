@@ -40,6 +40,7 @@ from ase_nbody.training.origin import Origin, Stamp, require_unchanged, stamps
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.read_outs import Solution, require_solvable, solve_read_outs
 from ase_nbody.training.recovery import TrainingDiverged
+from ase_nbody.training.replay import replayed, said_of_replay
 from ase_nbody.training.report import write_report
 from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames
 from ase_nbody.training.splits import (
@@ -135,6 +136,7 @@ def train_in_own_folder(
     network = build_network(config, frames["training"], members)
     if config.training.solve_read_outs:
         require_solvable(network)
+    replay = replayed(config, network, len(frames["training"]))
     require_known_species(config, network.config.species, frames)
     require_learnt_states(network.config, frames)
     for name in ("validation", "test"):
@@ -142,6 +144,7 @@ def train_in_own_folder(
     for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames, fitted))
+    _say(console, *said_of_replay(config, replay))
     corrected = (
         fitted if config.network.has_start else network.config.species
     )  # those of the model stay energies of atoms
@@ -153,7 +156,8 @@ def train_in_own_folder(
 
     with without_hints():
         trainer = make_trainer(config.training, output, console, processes, make_loggers(output, config.wandb), origin)
-        module = _fit(trainer, network, frames, config, processes, checkpoint)
+        learnt = {**frames, "training": [*frames["training"], *replay]} if replay else frames
+        module = _fit(trainer, network, learnt, config, processes, checkpoint)
     if processes.rank:
         return output / MODEL_NAME  # the first process writes it
     path = best_checkpoint(output) if config.training.keeps_best else last_checkpoint(output)

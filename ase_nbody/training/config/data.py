@@ -9,6 +9,8 @@ from ase_nbody.data.labels import USUAL_KEYS
 from ase_nbody.data.reading import LARGEST_LABEL
 from ase_nbody.training.config.strict import Strict
 
+FILES = ("train", "validation", "test", "replay")  # entries of ``data`` that may name files
+
 
 def _named(names: Iterable[str]) -> dict[str, Any]:
     """Optional entries of a configuration with these names, in the form that ``create_model`` takes."""
@@ -61,6 +63,9 @@ class DataConfig(Strict):
         validation: files in the same form, or the number of frames of ``train`` that are held out at random; default:
             a tenth of the frames, but at most 50. Isolated atoms and the only frame of a species are not held out.
         test: files in the same form. The model is evaluated on them once, after the training, for the model card.
+        replay: files of structures in the same form, for a network that starts from a model: some of them, labelled by
+            that model, are learnt beside ``train``, so that the network forgets less (see ``training.replay``).
+        replay_share: their share of all structures of an epoch.
         keys: names of the labels in all files.
         isolated_atom_energies: energy of the isolated atom of each species in eV; or ``fit``, the default, which takes
             those of isolated atoms in the data and fits the others to the energies. If the network starts from a model,
@@ -74,13 +79,15 @@ class DataConfig(Strict):
     train: Sources
     validation: Annotated[int, Field(strict=True)] | Sources | None = None
     test: Sources | None = None
+    replay: Sources | None = None
+    replay_share: float = Field(0.25, gt=0.0, lt=1.0)
     keys: KeysConfig = KeysConfig()
     isolated_atom_energies: dict[str, Energy] | Literal["fit"] | None = None
     seed: int = 0
     workers: int = Field(0, ge=0)
     memory: float = Field(4.0, ge=0.0)
 
-    @field_serializer("train", "validation", "test")
+    @field_serializer(*FILES)
     def _in_short_form(self, sources: tuple[SourceConfig, ...] | int | None) -> Any:
         """A source with nothing but a path is written as the path, and a list of one source as that source."""
         if not isinstance(sources, tuple):

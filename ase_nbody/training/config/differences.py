@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ase_nbody.training.config.data import FILES
 from ase_nbody.training.config.training import TrainingConfig
 
 # The result does not depend on these entries. Files are known by their contents, not by their paths, and the entries
@@ -35,7 +36,7 @@ def _is_free(name: str) -> bool:
 def _entries(config: TrainingConfig) -> Iterator[tuple[str, Any]]:
     """All entries by their full names; files stand there without their paths."""
     content = config.model_dump()
-    for name in ("train", "validation", "test"):
+    for name in FILES:
         sources = getattr(config.data, name)
         if isinstance(sources, tuple):
             content["data"][name] = [source.model_dump(exclude={"path"}) for source in sources]

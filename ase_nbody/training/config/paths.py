@@ -14,9 +14,9 @@ from ase_nbody.data.file_names import in_home
 from ase_nbody.files.archive import shipped_models
 from ase_nbody.text import printable
 from ase_nbody.training.config.bounded_yaml import YamlError, parse_yaml
+from ase_nbody.training.config.data import FILES
 from ase_nbody.training.config.strict import ConfigError
 
-_SOURCES = ("train", "validation", "test")
 _FOLDERS = (("output",), ("pretraining", "folder"))
 _MODEL = ("network", "start_from")
 _NO_MODELS = ("auto", "none")  # values of this entry that are no files
@@ -81,7 +81,7 @@ def value_of(name: str, text: str, folder: Path) -> Any:
 
 def _is_path(steps: Sequence[str]) -> bool:
     """Whether the entry at these steps is a path."""
-    if len(steps) > 1 and steps[0] == "data" and steps[1] in _SOURCES:
+    if len(steps) > 1 and steps[0] == "data" and steps[1] in FILES:
         inner = steps[2:]
         return inner in ([], ["path"]) or (inner[0].isdigit() and inner[1:] in ([], ["path"]))
     return tuple(steps) in (*_FOLDERS, _MODEL)

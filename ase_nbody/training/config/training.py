@@ -12,7 +12,7 @@ from ase_nbody.data.file_names import data_file
 from ase_nbody.text import printable
 from ase_nbody.training.config.architecture import ArchitectureConfig, with_shape_of_start
 from ase_nbody.training.config.bounded_yaml import MAX_CHARACTERS, YamlError, parse_yaml
-from ase_nbody.training.config.data import DataConfig, SourceConfig
+from ase_nbody.training.config.data import FILES, DataConfig, SourceConfig
 from ase_nbody.training.config.faults import sentences
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig
 from ase_nbody.training.config.paths import absolute_file, absolute_folder, value_of
@@ -108,7 +108,7 @@ class TrainingConfig(Strict):
             raise ConfigError(f"{where}: {faults}") from error
         folder = path.parent.resolve()
         sources = {}
-        for name in ("train", "validation", "test"):
+        for name in FILES:
             given = getattr(config.data, name)
             if isinstance(given, tuple):
                 sources[name] = tuple(_absolute_source(source, folder) for source in given)

@@ -1,0 +1,67 @@
+"""Replay: general structures among those of a fine-tuning, so that the network forgets less of what it knew.
+
+Their labels are what the model that the training starts from says of them, at the zero of energy of the data. So any
+structures serve, with labels or without.
+"""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from ase_nbody.data import DataError, LabelledStructure, require_parts
+from ase_nbody.data.structures import read_structures
+from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.structure import Structure
+from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.electronic_states import require_learnt_states
+from ase_nbody.training.evaluation import predict
+from ase_nbody.training.splits import file_names, species_of
+
+
+def replayed(config: TrainingConfig, network: NBodyNetwork, n_training: int) -> list[LabelledStructure]:
+    """The structures of ``data.replay`` that a fine-tuning adds to its own, labelled by the network.
+
+    Args:
+        config: the configuration of the training.
+        network: the network before its training, at the zero of energy of the data.
+        n_training: number of training frames, beside which they are to have the share ``data.replay_share``.
+
+    Raises:
+        ConfigError: the network starts from nothing, or learns a head alone.
+        DataError: the structures have species, charges or spins that the model does not know.
+        FileNotFoundError: there is no such file.
+    """
+    if config.data.replay is None:
+        return []
+    if not config.network.has_start or config.network.head is not None:
+        why = "a head leaves the model as it is" if config.network.head else "this one starts from nothing"
+        raise ConfigError(
+            f"data.replay is for a training that changes what a model knows, and {why}: leave out data.replay, or name "
+            "a model in network.start_from"
+        )
+    structures = [
+        Structure.from_atoms(atoms)
+        for source in config.data.replay
+        for atoms in read_structures(source.path, source.index)
+    ]
+    share = config.data.replay_share
+    wanted = min(len(structures), max(1, round(share / (1.0 - share) * n_training)))
+    chosen = random.Random(config.data.seed).sample(structures, wanted)
+    frames = [LabelledStructure(one, np.nan, np.full((len(one), 3), np.nan), np.full((3, 3), np.nan)) for one in chosen]
+    name = f"{file_names(config.data.replay)} in data.replay"
+    if unknown := ", ".join(sorted(species_of(frames) - {*network.config.species})):
+        raise DataError(f"{name} has structures with {unknown}, which the model does not know: remove them")
+    require_learnt_states(network.config, {"replay": frames})
+    require_parts(frames, network.config.layout, name)
+    return predict(network, frames)
+
+
+def said_of_replay(config: TrainingConfig, frames: Sequence[LabelledStructure]) -> list[str]:
+    """One line on the structures that are replayed; none if there are none."""
+    if not (frames and config.data.replay):
+        return []
+    return [
+        f"Each epoch has {len(frames)} structures of {file_names(config.data.replay)}, labelled by "
+        f"{config.network.start_from}, beside the training data"
+    ]

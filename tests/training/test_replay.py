@@ -1,0 +1,109 @@
+"""``data.replay``: general structures among those of a fine-tuning, labelled by the model that it starts from."""
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase.build import molecule
+
+from ase_nbody import load_model
+from ase_nbody.data import DataError, LabelledStructure
+from ase_nbody.files.archive import read_card
+from ase_nbody.structure import Structure
+from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.evaluation import evaluate_model, predict
+from ase_nbody.training.initial import build_network
+from ase_nbody.training.replay import replayed
+from ase_nbody.training.run import train
+from ase_nbody.training.splits import read_splits
+from ase_nbody.training.start import with_start
+
+
+@pytest.fixture
+def model(configuration):
+    return train(TrainingConfig.from_yaml(configuration(epochs=2)))
+
+
+@pytest.fixture
+def write(tmp_path, model, frames):
+    """A function that writes data of one kind and other structures to replay, and reads the configuration."""
+    ase.io.write(tmp_path / "own.extxyz", [frame for frame in frames if len(frame) > 1][:12])
+    several = [molecule(name) for name in ("CH3OH", "H2O", "CO2", "CH4") for _ in range(4)]
+    for number, atoms in enumerate(several):
+        atoms.set_initial_magnetic_moments(None)
+        atoms.rattle(0.05, seed=number)
+    ase.io.write(tmp_path / "general.xyz", several, format="extxyz")
+
+    def config(output="tuned", data=(), training=(), **network):
+        content = {
+            "data": {"train": "own.extxyz", "validation": 3, "replay": "general.xyz", **dict(data)},
+            "network": {"start_from": str(model), **network},
+            "training": {"epochs": 3, "batch_size": 3, "warmup": 2, "compile": False, **dict(training)},
+            "report": False,
+            "output": str(tmp_path / output),
+        }
+        path = tmp_path / "tuned.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return TrainingConfig.from_yaml(path)
+
+    return config
+
+
+@pytest.mark.filterwarnings("ignore::ase_nbody.ExtrapolationWarning")
+def test_their_labels_are_those_of_the_model_at_the_zero_of_the_data(write, model):
+    config = write()
+    training, validation = read_splits(config)
+    config, _ = with_start(config, {"training": training, "validation": validation})
+    network = build_network(config, training)
+    found = replayed(config, network, len(training))
+    assert len(found) == len(training) // 3  # a quarter of all
+    before = load_model(model)
+    again = predict(before, found)
+    new, old = network.config.isolated_atom_energies, before.config.isolated_atom_energies
+    for frame, other in zip(found, again, strict=True):
+        np.testing.assert_allclose(frame.forces, other.forces, atol=1e-5)
+        symbols = ase.Atoms(frame.structure.numbers).symbols
+        assert frame.energy - other.energy == pytest.approx(sum(new[s] - old[s] for s in symbols), abs=1e-4)
+    assert [frame.energy for frame in replayed(config, network, len(training))] == [frame.energy for frame in found]
+    assert len(replayed(config, network, 10_000)) == 16  # all there are
+
+
+def test_a_network_forgets_less(write, tmp_path, model):
+    long = {"epochs": 20, "muon_rate": 0.005, "adam_rate": 0.005}
+    with_replay = train(write(data={"replay_share": 0.5}, training=long))
+    without = train(write(output="plain", data={"replay": None}, training={**long, "epochs": 40}))  # as many steps
+    card = read_card(with_replay)["card"]
+    assert card["replayed"] == "general.xyz, a share of 0.5"
+    assert card["training data"].startswith("9 frames")
+    assert "replayed" not in read_card(without)["card"]
+    general = [Structure.from_atoms(atoms) for atoms in ase.io.read(tmp_path / "general.xyz", ":")]
+    empty = [LabelledStructure(one, np.nan, np.full((len(one), 3), np.nan), np.full((3, 3), np.nan)) for one in general]
+    frames = predict(load_model(model), empty)
+    errors = [evaluate_model(load_model(path), frames)["forces"]["mae"] for path in (with_replay, without)]
+    assert errors[0] < errors[1]
+
+
+def test_it_goes_on_with_the_same_structures_or_is_refused(write, tmp_path):
+    train(write())
+    longer = write()
+    longer = longer.model_copy(update={"training": longer.training.model_copy(update={"epochs": 4})})
+    train(longer, resume=True)
+    ase.io.write(tmp_path / "general.xyz", [molecule("H2O")] * 20, format="extxyz")
+    more = longer.model_copy(update={"training": longer.training.model_copy(update={"epochs": 5})})
+    with pytest.raises(ConfigError, match=r"data.replay \(general.xyz\) has other contents"):
+        train(more, resume=True)
+
+
+def test_what_cannot_be_replayed(write, tmp_path):
+    with pytest.raises(ConfigError, match="this one starts from nothing"):
+        train(write(start_from="none", levels=[{"channels": 4, "l_max": 1, "l_out": 0, "radius": 3.0}]))
+    with pytest.raises(ConfigError, match="a head leaves the model as it is"):
+        train(write(head="another"))
+    with pytest.raises(ConfigError, match="replay_share"):
+        write(data={"replay_share": 1.0})
+    ase.io.write(tmp_path / "general.xyz", [molecule("H2O"), molecule("SiH4")], format="extxyz")
+    with pytest.raises(DataError, match="has structures with Si, which the model does not know"):
+        train(write(data={"replay_share": 0.9}))
+    with pytest.raises(FileNotFoundError):
+        train(write(data={"replay": "missing.xyz"}))

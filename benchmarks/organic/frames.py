@@ -24,10 +24,13 @@ BONDED = 1.25  # atoms count as bonded within so many sums of their covalent rad
 
 
 def wanted(data: Arrays, charged: bool) -> NDArray:
-    """Which structures are written (structures,)."""
-    chosen = (data["n_atoms"] > 1) & (charged | (data["total_charge"] == 0))
-    pairs = zip(geometries(data), data["name"], strict=True)
-    return chosen & np.array([apart(geometry, str(name)) for geometry, name in pairs])
+    """Which structures have more than one atom, and no charge unless it is wanted (structures,)."""
+    return (data["n_atoms"] > 1) & (charged | (data["total_charge"] == 0))
+
+
+def sound(data: Arrays) -> NDArray:
+    """Which structures are ``apart`` (structures,)."""
+    return np.array([apart(geometry, str(name)) for geometry, name in zip(geometries(data), data["name"], strict=True)])
 
 
 def apart(geometry: Geometry, name: str) -> bool:
@@ -67,7 +70,8 @@ def main() -> None:
     parser.add_argument("--charged", action="store_true", help="write charged structures, too")
     options = parser.parse_args()
     data = read(options.files)
-    print(f"{options.output}: {write(options.output, data, wanted(data, options.charged))} structures")
+    chosen = wanted(data, options.charged) & sound(data)
+    print(f"{options.output}: {write(options.output, data, chosen)} structures")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_numbers
+from frames import apart
 from judging import Labelled, neutral, predicted, table
 from numpy.typing import NDArray
 from shards import singles
+from teacher import Geometry
 
 from ase_nbody import NBodyCalculator
 
@@ -49,9 +51,15 @@ def row(title: str, data: list[Labelled], errors: Errors, chosen: Callable[[Labe
     return [title, len(which), len(molecules), *mean_errors([errors[number] for number in which])]
 
 
+def is_sound(found: Labelled) -> bool:
+    """Whether the structure is none that ``frames.py`` leaves out."""
+    return apart(Geometry(found.atoms.numbers, found.atoms.positions, 0), found.name)
+
+
 def rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:
-    """All structures, each subset and each class of sizes."""
+    """All structures, those that a training would take, each subset and each class of sizes."""
     yield row("all", data, errors, lambda found: True)
+    yield row("without clusters whose molecules count as bonded", data, errors, is_sound)
     for subset in sorted({found.subset for found in data}):
         yield row(subset, data, errors, lambda found, subset=subset: found.subset == subset)
     bounds = [2, *SIZES, max(len(found.atoms) for found in data) + 1]

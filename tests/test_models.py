@@ -1,15 +1,18 @@
 """The shipped models: what their cards say is what they do."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ase_nbody import NBodyCalculator
-from ase_nbody.data import read_labelled
+from ase_nbody.data import LabelledStructure, read_labelled
 from ase_nbody.files.archive import load_members, read_card, shipped_models
 from ase_nbody.training.evaluation import evaluate_model
 
 ROOT = Path(__file__).resolve().parent.parent
+ORGANIC = ROOT / "benchmarks" / "organic"
 TESTS = {
     "3bpa": "3bpa/test_300K.extxyz",
     "acac": "acac/test_300K.extxyz",
@@ -17,6 +20,7 @@ TESTS = {
     "ethanol": "rmd17_ethanol/test.extxyz",
     "lithium": "mlearn_Li/test.extxyz",
     "malonaldehyde": "rmd17_malonaldehyde/test.extxyz",
+    "organic": "organic/validation.npz",
     "silicon": "mlearn_Si/test.extxyz",
 }
 # Energy in meV (of crystals per atom) and forces in meV/Angstrom, mean absolute errors.
@@ -27,8 +31,24 @@ BOUNDS = {
     "ethanol": ("energy", 0.6, 3.2),
     "lithium": ("energy_per_atom", 0.8, 13.0),
     "malonaldehyde": ("energy", 0.8, 4.8),
+    "organic": ("energy_per_atom", 3.0, 50.0),
     "silicon": ("energy_per_atom", 3.5, 55.0),
 }
+
+
+@pytest.fixture
+def test_frames(reference_data, tmp_path):
+    """A function that reads the test frames of a model."""
+
+    def read(name: str) -> list[LabelledStructure]:
+        path = reference_data / TESTS[name]
+        if path.suffix == ".npz":
+            command = [sys.executable, ORGANIC / "frames.py", tmp_path / "test.extxyz", path]
+            subprocess.run(command, check=True, capture_output=True)
+            path = tmp_path / "test.extxyz"
+        return read_labelled(path)
+
+    return read
 
 
 def test_there_is_a_test_for_every_shipped_model():
@@ -40,15 +60,16 @@ def test_card_and_training_come_along(name):
     content = read_card(name)
     for entry in ("system", "theory", "source", "licence", "training data", "test errors", "trained with"):
         assert content["card"][entry], entry
-    assert (ROOT / "benchmarks" / "accuracy" / f"{name}.yaml").is_file()
+    folder = ORGANIC if name.startswith("organic") else ROOT / "benchmarks" / "accuracy"
+    assert (folder / f"{name}.yaml").is_file()
     assert (ROOT / "models" / f"{name}.md").is_file()
     assert NBodyCalculator(name).species == tuple(content["config"]["species"])
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", TESTS)
-def test_errors_are_those_of_the_card(name, reference_data):
-    errors = evaluate_model(load_members(name), read_labelled(reference_data / TESTS[name]))
+def test_errors_are_those_of_the_card(name, test_frames):
+    errors = evaluate_model(load_members(name), test_frames(name))
     for quantity, measures in read_card(name)["card"]["test errors"].items():
         assert errors[quantity]["mae"] == pytest.approx(measures["mae"], rel=1e-6)
         assert errors[quantity]["rmse"] == pytest.approx(measures["rmse"], rel=1e-6)

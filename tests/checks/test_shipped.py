@@ -19,7 +19,7 @@ def example(name: str) -> ase.Atoms:
 
 
 STRUCTURES = {
-    **{name: partial(example, name) for name in ("3bpa", "acac", "aspirin", "malonaldehyde")},
+    **{name: partial(example, name) for name in ("3bpa", "acac", "aspirin", "malonaldehyde", "organic")},
     "ethanol": lambda: molecule("CH3CH2OH"),
     "lithium": lambda: bulk("Li", "bcc", a=3.44),
     "silicon": lambda: bulk("Si", "diamond", a=5.43),

@@ -86,7 +86,7 @@ def equal_structures(
 def _copies(
     structures: Sequence[Structure], indices: list[int], points: NDArray[np.float64]
 ) -> tuple[list[list[int]], NDArray[np.float64]]:
-    """The indices of structures of one charge and one and the same fingerprint, in ascending order; each fingerprint."""
+    """The indices of structures of one charge and fingerprint, in ascending order; and each fingerprint once."""
     charges = [structures[index].charge for index in indices]
     rows, which = np.unique(np.column_stack([points, charges]), axis=0, return_inverse=True)
     copies: list[list[int]] = [[] for _ in rows]

@@ -118,6 +118,10 @@ def test_damage_is_refused_or_harmless(checkpoint):
         (STATE | {"callbacks": {"a": 1}}, "states of its callbacks"),
         (STATE | {"digests": [1]}, "the entry 'digests' has the type list"),
         (
+            STATE | {"loops": {"fit_loop": {"epoch_loop.scheduler_progress": "x"}}},
+            "the states of its loops are no mappings",
+        ),
+        (
             STATE
             | {"batches_done": 7, "loops": {"fit_loop": {"epoch_loop.batch_progress": {"current": {"ready": 3}}}}},
             "7 batches of its epoch are done, but 3 have begun",

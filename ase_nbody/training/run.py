@@ -9,12 +9,12 @@ import lightning
 import numpy as np
 from rich.console import Console
 
-from ase_nbody.data import Found, LabelledStructure, require_parts
+from ase_nbody.data import DataError, Found, LabelledStructure, require_parts
 from ase_nbody.files.archive import add_head, save_model
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.threads import fitting_threads, torch_threads
 from ase_nbody.terminal import plain
-from ase_nbody.text import count_of
+from ase_nbody.text import count_of, printable
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
 from ase_nbody.training.config import ArchitectureConfig, ConfigError, TrainingConfig
 from ase_nbody.training.electronic_states import require_learnt_states
@@ -56,6 +56,7 @@ from ase_nbody.undisturbed import undisturbed
 
 # Steps of the optimiser, if the configuration gives no number of epochs: of a new network, and of one with a start
 _DEFAULT_STEPS, _DEFAULT_STEPS_WITH_START = 9_000, 4_000
+_LONGEST_REASON = 300  # characters of what a library says
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
 
 Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validation" and "test"
@@ -278,9 +279,25 @@ def _fit(
     path = last_checkpoint(Path(config.output)) if checkpoint else None
     if path is not None:
         _require_same_weights(module, checkpoint, path)
-    with torch_threads(fitting_threads(typical_batch(loader).hierarchy)):
+    with torch_threads(fitting_threads(typical_batch(loader).hierarchy)), _said_of_checkpoint(path, module):
         trainer.fit(module, loader, validation_loader, ckpt_path=path, weights_only=True)
     return module
+
+
+@contextlib.contextmanager
+def _said_of_checkpoint(path: Path | None, module: NBodyTraining) -> Iterator[None]:
+    """Let an error of the block that comes before the first step, of whatever type, name the checkpoint."""
+    try:
+        yield
+    except (CheckpointError, ConfigError, DataError):
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if path is None or module.has_begun:
+            raise
+        raise CheckpointError(
+            f"{path} cannot be resumed from ({type(error).__name__}: {printable(str(error), _LONGEST_REASON)}): somebody "
+            "has changed it, or another release wrote it. Put the original back, or choose another 'output'."
+        ) from error
 
 
 def _require_same_weights(module: NBodyTraining, checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -56,6 +56,9 @@ def test_a_prolonged_run_equals_a_longer_one_in_each_ensemble(ensemble, md, cont
     assert report["stopped"] is None
     assert contents("short") == contents("long")
     assert len(ase.io.read("long/trajectory.extxyz", ":")) == 5
+    _, out, _ = md(*command, "--steps", 10, "--output", "short", "--resume")
+    assert "20 steps, mean temperature" in out
+    assert "ns/day" not in out  # nothing was left to do
 
 
 @pytest.mark.usefixtures("inputs")

@@ -103,8 +103,7 @@ def members_table(
 ) -> Table:
     """A table to print: the mean absolute errors of each member and of their mean, as ``evaluate_model`` gives them."""
     quantities = [quantity for quantity in mean if not quantity.startswith("forces_")]
-    units = [unit_of(quantity).replace("/", "/\n") for quantity in quantities]
-    names = [f"{quantity.replace('_', ' ')} ({unit})" for quantity, unit in zip(quantities, units, strict=True)]
+    names = [f"{quantity.replace('_', ' ')}\n({unit_of(quantity)})" for quantity in quantities]
     shown = _uncut(("MAE of", *names), title)
     rows = [(f"member {number}", errors) for number, errors in enumerate(members, start=1)]
     for name, errors in (*rows, ("their mean", mean)):

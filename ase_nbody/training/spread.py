@@ -80,11 +80,16 @@ def spread_rows(found: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...
         (
             quantity.replace("_", " "),
             *(f"{one[name]:.3f}" for name in ("rms_error", "rms_spread")),
-            *(f"{one[name]:.2f}" if name in one else "-" for name in ("ratio", "correlation")),
+            *(_short(one[name]) if name in one else "-" for name in ("ratio", "correlation")),
             unit_of(quantity),
         )
         for quantity, one in found.items()
     ]
+
+
+def _short(value: float) -> str:
+    """Two decimals where they mean something: ratios of a zero of energy that differs reach a million."""
+    return f"{value:.2f}" if abs(value) < 100.0 else f"{value:.0f}"
 
 
 SPREAD_HEAD = ("quantity", "RMS error", "RMS spread", "ratio", "correlation", "unit")

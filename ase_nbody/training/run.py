@@ -142,7 +142,7 @@ def train_in_own_folder(
     require_learnt_states(network.config, frames)
     for name in ("validation", "test"):
         require_parts(frames[name], network.config.layout, f"{name} data")
-    for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
+    for ignored in filter(None, (file.ignored(network.config) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames, fitted))
     _say(console, *said_of_replay(config, replay))

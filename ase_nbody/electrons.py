@@ -10,6 +10,8 @@ import numpy as np
 SPINS = ("spin", "total_spin")
 MULTIPLICITIES = ("spin_multiplicity", "multiplicity", "mult")
 UNPAIRED = ("unpaired_electrons", "n_unpaired", "unpaired", "uhf", "magmom", "total_magmom")
+# All names in a data file that a spin is read from; ASE's readers call initial magnetic moments so.
+SPIN_NAMES = {*SPINS, *MULTIPLICITIES, *UNPAIRED, "initial_magmoms"}
 OTHER_CHARGES = ("total_charge", "net_charge", "tot_charge", "q_tot")  # "charge" is the one that is read
 _ONE_ELECTRON = 0.5  # charges and moments are sums of numbers that were rounded; smaller sums mean none
 

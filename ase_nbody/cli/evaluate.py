@@ -45,7 +45,7 @@ def evaluate(
     contents: list[Found] = []
     frames = read_labelled(data, index, keys=parse_keys(key), tell=contents.append)
     (content,) = contents
-    for sentence in filter(None, (str(content), content.ignored(uses_charge=bool(members[0].config.outputs)))):
+    for sentence in filter(None, (str(content), content.ignored(members[0].config))):
         Console(stderr=as_json).print(plain(sentence), soft_wrap=True)
     require_learnt_states(members[0].config, {"reference": frames})
     table, predicted = evaluate_and_predict(members, frames)

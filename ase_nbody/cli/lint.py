@@ -41,10 +41,9 @@ def lint(
 
     keys = parse_keys(key)
     members = load_members(model) if model is not None else []
-    uses_charge = bool(members and members[0].config.outputs)
 
     def tell(found: Found) -> None:
-        for sentence in filter(None, (str(found), found.ignored(uses_charge=uses_charge))):
+        for sentence in filter(None, (str(found), found.ignored(members[0].config if members else None))):
             Console(stderr=as_json).print(plain(sentence), soft_wrap=True)
 
     frames, test_frames = (read_labelled(path, keys=keys, tell=tell) if path else [] for path in (data, test))

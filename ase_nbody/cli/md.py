@@ -221,7 +221,7 @@ def _report(console: Console, run: ResumableRun, report: dict[str, Any], as_json
         kept = f"Frames are kept up to step {report['last frame']}{_way_on(run, code)}."
         for line, style in ((report["stopped"], "bold red"), (kept, None)):
             console.print(plain(line), style=style, soft_wrap=True)
-    typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K", nl=False)
-    typer.echo(f", {report['ns per day']:.2f} ns/day")
+    speed = f", {report['ns per day']:.2f} ns/day" if report["ns per day"] else ""  # 0 if it was finished before
+    typer.echo(f"{report['steps']} steps, mean temperature {report['mean temperature (K)']:.1f} K{speed}")
     for path in report["files"]:
         typer.echo(printable(path, 4000))

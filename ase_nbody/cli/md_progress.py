@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from ase_nbody.dynamics import ResumableRun
+from ase_nbody.dynamics.integrators import temperature
 from ase_nbody.dynamics.signals import ENDING_SIGNALS, is_free
 
 NS_PER_DAY = 0.0864  # 1 fs per second
@@ -61,8 +62,7 @@ class Bar:
 
     def update(self, dynamics: MolecularDynamics) -> None:
         """Show the present step."""
-        kelvin = f"{dynamics.atoms.get_temperature():.0f} K"
-        self._progress.update(self._task, completed=dynamics.nsteps, description=kelvin)
+        self._progress.update(self._task, completed=dynamics.nsteps, description=f"{temperature(dynamics):.0f} K")
 
     def __enter__(self) -> "Bar":
         self._progress.start()

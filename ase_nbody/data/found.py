@@ -12,7 +12,8 @@ from ase.data import covalent_radii, vdw_radii
 
 from ase_nbody.data.labels import BY_NAME, LABELS, LabelledStructure
 from ase_nbody.data.names import Names
-from ase_nbody.electrons import another_sum
+from ase_nbody.electrons import SPIN_NAMES, another_sum
+from ase_nbody.network.config import NBodyConfig
 from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
 from ase_nbody.text import count_of, printable
 
@@ -50,6 +51,7 @@ class Found:
         labels: number of frames with each label.
         dropped: number of frames with a label that such a structure cannot have, by label.
         charged: number of frames with a total charge that is not zero.
+        lost_charges: number of rows of a database with a key-value pair ``charge``, whose value ASE does not give back.
         not_read: number of frames with a value under each name that says something of charge or spin and is not read.
         sums: number of frames in which the charges of the atoms sum to another total charge than that of the frame, by
             the name of these charges.
@@ -66,6 +68,7 @@ class Found:
     labels: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     charged: int = 0
+    lost_charges: int = 0
     not_read: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
     first_sums: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -91,6 +94,7 @@ class Found:
                 self.dropped[label.name] += 1
         self.free_energies += _have_other_free_energy(values)
         self.charged += frame.structure.charge != 0.0
+        self.lost_charges += _has_lost_charge(values)
         if (distance := _lone_atom(frame.structure)) is not None:
             self.lone += 1
             self.nearest_image = min(self.nearest_image, distance)
@@ -129,25 +133,34 @@ class Found:
         sentences += filter(None, (self._mention(label_name) for label_name in _LIKE))
         return " ".join(sentences)
 
-    def ignored(self, *, uses_charge: bool) -> str:
+    def ignored(self, model: NBodyConfig | None) -> str:
         """In words: the charges, dipole moments and spins that a model ignores, or an empty string.
 
         Args:
-            uses_charge: whether the model uses the total charge, as those that predict partial charges do.
+            model: the configuration of the model, or None for one that predicts no charges and takes any charge and
+                spin. A model that learnt certain charges or spins alone refuses all others and ignores none.
         """
         sentences = []
-        if self.charged and not uses_charge:
+        if self.lost_charges:
+            sentences.append(
+                f"{_frames(self.lost_charges)} with charge as a key-value pair, in whose place databases of ASE give "
+                "the sum of the initial charges. Write the total charge with data={'charge': ...}."
+            )
+        predicts = bool(model and model.outputs)
+        if self.charged and not predicts and not (model and model.total_charges):
             sentences.append(
                 f"{_frames(self.charged)} with a total charge (charge): the model ignores it. It uses charges only "
                 "with network.outputs: [charges]."
             )
         not_learnt = [f"{label.name} in {_frames(n)}" for label in _LEARNT_ON_REQUEST if (n := self.labels[label.name])]
-        if not_learnt and not uses_charge:
+        if not_learnt and not predicts:
             sentences.append(
                 f"{' and '.join(not_learnt)}: the model ignores them. A network learns them with network.outputs: "
                 "[charges]."
             )
         for name, count in sorted(self.not_read.items()):
+            if name in SPIN_NAMES and model and model.multiplicities:
+                continue
             remedy = " Name it charge if it is the total charge." if _OTHER_CHARGES.match(name) else ""
             sentences.append(f"{_frames(count)} with {printable(name)}: it is ignored.{remedy}")
         for name, count in sorted(self.sums.items()):
@@ -200,10 +213,16 @@ def _stands_for(label: str) -> tuple[str, ...]:
 def _says_something(name: str, value: Any) -> bool:
     """Whether an entry of a frame is a charge or a spin that is not zero (a multiplicity: not one)."""
     nothing = 1 if _MULTIPLICITIES.search(name) else 0
-    if nothing == 0 and not _SPINS.search(name) and not _OTHER_CHARGES.search(name):
+    if name not in SPIN_NAMES and not any(like.search(name) for like in (_SPINS, _MULTIPLICITIES, _OTHER_CHARGES)):
         return False
     array = np.asarray(value)
     return array.dtype.kind in "iuf" and bool((array != nothing).any())
+
+
+def _has_lost_charge(values: Mapping[str, Any]) -> bool:
+    """Whether a row of a database has its charge in a key-value pair alone, which ASE overwrites when it reads."""
+    pairs, data = (values.get(name) for name in ("key_value_pairs", "data"))
+    return isinstance(pairs, dict) and "charge" in pairs and not (isinstance(data, dict) and "charge" in data)
 
 
 def _lone_atom(structure: Structure) -> float | None:

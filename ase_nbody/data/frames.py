@@ -49,12 +49,23 @@ T = TypeVar("T")
 def read_frames(path: str, index: slice) -> Iterator[ase.Atoms]:
     """Yield the frames of a file that a slice chooses, in its order.
 
+    What a database of ASE keeps in ``data`` and in the key-value pairs of a row is in ``atoms.info`` too: a charge or a
+    spin there is that of the structure.
+
     Raises:
         DataError: the file is empty, has a line that no structure has, or consists of several files of which ASE would
             read only the first.
         UnreadableFrame: the file is an xyz file, and the frame cannot be read.
         Exception: any error of ASE's other parsers.
     """
+    for atoms in _as_stored(path, index):
+        below = [values for key in ("key_value_pairs", "data") if isinstance(values := atoms.info.get(key), dict)]
+        atoms.info = {name: value for values in below for name, value in values.items()} | atoms.info
+        yield atoms
+
+
+def _as_stored(path: str, index: slice) -> Iterator[ase.Atoms]:
+    """The frames as the readers of their formats give them."""
     kind = file_format(path)
     if kind == _XYZ:
         chosen = _chosen(xyz_texts(path), index, lambda: sum(1 for _ in xyz_texts(path)))
@@ -92,19 +103,13 @@ def names_in_file(path: str, wanted: set[str]) -> set[str]:
 
 def names_in_frame(atoms: ase.Atoms) -> set[str]:
     """All names under which a frame has a value."""
-    places = (info_of(atoms), atoms.arrays, results_of(atoms))
+    places = (atoms.info, atoms.arrays, results_of(atoms))
     return {str(name) for place in places for name, value in place.items() if value is not None}
 
 
 def results_of(atoms: ase.Atoms) -> Mapping[str, Any]:
     """What the frame's calculator found."""
     return atoms.calc.results if atoms.calc is not None else {}
-
-
-def info_of(atoms: ase.Atoms) -> Mapping[str, Any]:
-    """``atoms.info``, with what a database of ASE keeps one level below."""
-    below = [values for key in ("data", "key_value_pairs") if isinstance(values := atoms.info.get(key), dict)]
-    return {name: value for values in below for name, value in values.items()} | atoms.info
 
 
 def file_format(path: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ase_nbody.data.file_names import data_file
 from ase_nbody.data.found import Found
-from ase_nbody.data.frames import info_of, names_in_file, read_frames, results_of
+from ase_nbody.data.frames import names_in_file, read_frames, results_of
 from ase_nbody.data.invented import Invented
 from ase_nbody.data.labels import BY_NAME, LABELS, DataError, Label, LabelledStructure, Source, Weights
 from ase_nbody.data.names import all_usual_names, choose_names
@@ -119,11 +119,10 @@ def _source(path: str, index: str, count: int) -> Source:
 def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> LabelledStructure:
     if len(atoms) == 0:
         raise DataError(f"{where}: there are no atoms. Remove the frame.")
-    info = info_of(atoms)
     try:
         structure = Structure.from_atoms(atoms)
         _require_possible_charge(structure)
-        given = _given(atoms, info, structure, found.names.used)
+        given = _given(atoms, structure, found.names.used)
         values = {
             label.name: _numbers(
                 given[label.name] if label.is_defined(structure) else None, label.full_shape(len(atoms)), label.name
@@ -133,7 +132,7 @@ def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> Labe
         require_symmetric(values["stress"])
         labelled = LabelledStructure(
             structure=structure,
-            weights=_weights(info, weight),
+            weights=_weights(atoms.info, weight),
             **values | {"energy": float(values["energy"])},  # type: ignore[arg-type]
         )
     except (ValueError, TypeError) as error:
@@ -146,7 +145,7 @@ def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> Labe
             raise DataError(f"{where}: {fault}. Remove the frame or its labels.")
     if (pair := coincident_atoms(labelled.structure, SHORTEST_DISTANCE_ANGSTROM)) is not None:
         raise DataError(f"{where}: atoms {pair[0]} and {pair[1]} are at one place. Remove one of them, or the frame.")
-    found.add(labelled, {**atoms.arrays, **info, **results_of(atoms)}, given)
+    found.add(labelled, {**atoms.arrays, **atoms.info, **results_of(atoms)}, given)
     return labelled
 
 
@@ -160,7 +159,7 @@ def _require_possible_charge(structure: Structure) -> None:
         )
 
 
-def _given(atoms: ase.Atoms, info: Mapping[str, Any], structure: Structure, names: Mapping[str, str]) -> dict[str, Any]:
+def _given(atoms: ase.Atoms, structure: Structure, names: Mapping[str, str]) -> dict[str, Any]:
     """The value of each label as the frame has it, or None. Of equal names, the calculator's result comes first.
 
     Databases keep arrays of atoms beside numbers of the structure. A name that the user gave may be anywhere: what is
@@ -168,7 +167,7 @@ def _given(atoms: ase.Atoms, info: Mapping[str, Any], structure: Structure, name
     """
     given: dict[str, Any] = dict.fromkeys([*BY_NAME, "virial"])
     for name, key in names.items():
-        places = [results_of(atoms), info]
+        places = [results_of(atoms), atoms.info]
         if name in BY_NAME and BY_NAME[name].per_atom:
             places.insert(1, atoms.arrays)
         elif key not in _USUAL_NAMES:

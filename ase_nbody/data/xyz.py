@@ -136,14 +136,16 @@ def names_in_headers(path: str, wanted: set[str]) -> Iterator[str]:
     Headers are parsed only where a name stands that was not found yet, so this takes little more time than reading.
     """
     missing = set(wanted)
+    pattern = _any_of(missing)  # made once, not for each of a million frames
     for _, text in xyz_texts(path):
-        if missing and _any_of(missing).search(text[1]):
+        if missing and pattern.search(text[1]):
             _require_parsable(text[1])
             entries = key_val_str_to_dict(text[1])
             columns = str(entries.get("Properties", "")).split(":")[::3]
             found = missing & {*entries, *(REV_PROPERTY_NAME_MAP.get(name, name) for name in columns)}
             yield from found
             missing -= found
+            pattern = _any_of(missing)
 
 
 def _any_of(names: set[str]) -> re.Pattern[str]:

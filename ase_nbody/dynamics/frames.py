@@ -19,6 +19,7 @@ from ase_nbody.dynamics.integrators import temperature
 
 # Names to which a frame or its format gives a meaning of its own, and labels, which belong to the first structure.
 _RESERVED = {"symbols", "species", "pos", "Z", "move_mask", *(key for keys in USUAL_KEYS.values() for key in keys)}
+_SPREAD = "forces_spread"
 _LABEL_LIKE = re.compile("forc|energ|stress|virial|velocit|^ref_|^dft_", re.IGNORECASE)
 
 
@@ -43,8 +44,8 @@ def foreign_columns(atoms: ase.Atoms) -> tuple[list[str], list[str]]:
     kept: list[str] = []
     left_out: list[str] = []
     for name in atoms.arrays:
-        if name in ("numbers", "positions", "momenta"):
-            continue
+        if name in ("numbers", "positions", "momenta") or (name == _SPREAD and has_spread(atoms.calc)):
+            continue  # frames have their own
         foreign = name not in _RESERVED and not _LABEL_LIKE.search(name)
         (kept if foreign and _comes_back(atoms, [*kept, name]) else left_out).append(name)
     return kept, left_out
@@ -69,8 +70,8 @@ def frame(dynamics: MolecularDynamics, foreign: Sequence[str] = ()) -> str:
     image.info = {"step": dynamics.nsteps, "time_fs": time_fs(dynamics)}
     further = list(foreign)
     if has_spread(atoms.calc):
-        image.arrays["forces_spread"] = np.array(atoms.calc.forces_spread)
-        further.append("forces_spread")
+        image.arrays[_SPREAD] = np.array(atoms.calc.forces_spread)
+        further.append(_SPREAD)
         if hasattr(atoms.calc, "energy_spread"):
             image.info["energy_spread"] = float(atoms.calc.energy_spread)
     charge = atoms.info.get("charge")

@@ -85,9 +85,11 @@ def refuse_differences(folder: Path, before: Mapping[str, Any], now: Mapping[str
         changed = [name for name in changed if name in named or name in ("integrator", "atomic numbers")]
     if changed:
         details = "; ".join(f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}" for name in changed)
+        has_ramps = "ramp" in changed and before.get("ramp") and now.get("ramp")
+        ramp = " To prolong the run, give the ramp the length that it had (nbody md: --ramp-ps)." if has_ramps else ""
         raise ResumeError(
             f"the run in {folder} has other settings: {details}. "
-            "Resume it with the same settings, or choose another folder."
+            f"Resume it with the same settings, or choose another folder.{ramp}"
         )
 
 
@@ -108,5 +110,7 @@ def refuse_other_forces(folder: Path, before: NDArray[np.float64], now: NDArray[
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
     text = str(value.tolist() if isinstance(value, np.ndarray) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."

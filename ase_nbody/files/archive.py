@@ -30,6 +30,7 @@ from ase_nbody.files.heads import (
     check_name,
     declared_by_heads,
     heads_of,
+    is_name,
     of_network,
 )
 from ase_nbody.files.tensor_file import ModelFileError, TensorFile, pack, read_bounded, read_header
@@ -175,7 +176,7 @@ def default_head(content: Mapping[str, Any]) -> str:
     if "heads" in content:
         return str(content["heads"]["default"])
     named = content["card"].get("head")
-    return named if isinstance(named, str) else UNNAMED
+    return named if isinstance(named, str) and is_name(named) else UNNAMED
 
 
 def load_model(name: str | os.PathLike[str], head: str | None = None) -> NBodyNetwork:

@@ -66,13 +66,18 @@ class Heads:
         return {prefix + name: weight for prefix, head in pairs for name, weight in head.weights.items()}
 
 
+def is_name(name: str) -> bool:
+    """Whether a head can have this name."""
+    return name == name.strip() and 0 < len(name) <= MAX_CHARACTERS and name.isprintable()
+
+
 def check_name(name: str) -> str:
     """The name of a head, if it can be one.
 
     Raises:
         ValueError: it is empty, too long, or has other characters than printable ones.
     """
-    if not name.strip() or name != name.strip() or len(name) > MAX_CHARACTERS or not name.isprintable():
+    if not is_name(name):
         raise ValueError(f"the name of a head has 1 to {MAX_CHARACTERS} printable characters, and no blank at its ends")
     return name
 

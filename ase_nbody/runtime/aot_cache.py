@@ -31,7 +31,10 @@ def cache_folder() -> Path:
 
 
 def trusted_place(path: Path) -> Path:
-    """The path itself, or one in another folder if somebody else may have written to it or its folder cannot be made.
+    """The path itself, or one in another folder.
+
+    It is another one if somebody else may have written to the path, if its folder cannot be made, or if the file is not
+    there and this user may not write it.
 
     The folder exists afterwards. If it is another one, a sentence on stderr says so, once. It is no warning: nothing is
     wrong with the results, and a warning could be made an error.
@@ -91,8 +94,8 @@ def _distrust(path: Path) -> str | None:
     try:
         with _opened(path.parent) as folder, _opened(path, folder):
             return None
-    except FileNotFoundError:
-        return None  # not kept yet
+    except FileNotFoundError:  # not kept yet
+        return None if may_write(path.parent) else f"this user may not write to {path.parent}"
     except PermissionError:
         return f"{path} cannot be read"
     except UntrustedCodeError as error:
@@ -104,6 +107,11 @@ def make_private(folder: Path) -> None:
     for one in (*reversed(folder.parents), folder):
         if not one.is_dir():
             one.mkdir(mode=0o700, exist_ok=True)
+
+
+def may_write(folder: Path) -> bool:
+    """Whether this user may make files in a folder, which may be another one's, or on a file system without writing."""
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 @contextmanager

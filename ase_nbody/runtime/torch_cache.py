@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from ase_nbody.runtime.aot_cache import UntrustedCodeError, make_private, own_folders, refuse_foreign
+from ase_nbody.runtime.aot_cache import UntrustedCodeError, make_private, may_write, own_folders, refuse_foreign
 
 _TORCH, _TRITON = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
 _HEADERS_OF_LIBRARIES = "aot_inductor.precompile_headers"
@@ -108,22 +108,29 @@ def _folder() -> Path:
     for parent in own_folders():
         folder = parent / "torch"
         with contextlib.suppress(OSError, UntrustedCodeError):
+            make_private(parent)
+            _refuse_open(parent.resolve(), 1)  # before anything is left in it
             make_private(folder)
-            _refuse_open(folder.resolve())
-            return folder.resolve()
+            _refuse_open(folder.resolve(), 0)
+            if may_write(folder):
+                return folder.resolve()
     return Path(_temporary().name)
 
 
-def _refuse_open(folder: Path) -> None:
-    """Raise if others may write to a folder or the one above it, or may exchange any folder above them.
+def _refuse_open(folder: Path, distance: int) -> None:
+    """Raise if others may write to torch's folder or the one above it, or may exchange any folder above them.
 
     Torch opens its files by their paths. So the folders farther above count too; there the sticky bit is enough.
+
+    Args:
+        folder: where to begin.
+        distance: 0 for torch's folder, 1 for the one above it.
     """
     if os.name != "posix":  # see ``read_trusted``
         return
-    for distance, one in enumerate((folder, *folder.parents)):
+    for height, one in enumerate((folder, *folder.parents), distance):
         status = os.stat(one)
-        if distance > 1 and status.st_mode & stat.S_ISVTX and status.st_uid == 0:
+        if height > 1 and status.st_mode & stat.S_ISVTX and status.st_uid == 0:
             continue
         refuse_foreign(one, status)
 

@@ -135,6 +135,8 @@ def _require_entries(checkpoint: Any) -> None:
     if not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
         raise ValueError("the states of its callbacks are no mappings")
     progress = checkpoint["loops"].get("fit_loop", {})
+    if not isinstance(progress, dict) or not all(isinstance(state, dict) for state in progress.values()):
+        raise ValueError("the states of its loops are no mappings")
     epochs = progress.get("epoch_progress", {}).get("current", {}).get("ready")
     batches = progress.get("epoch_loop.batch_progress", {}).get("current", {}).get("ready")
     if epochs is not None and checkpoint["epoch"] not in (epochs - 1, epochs):

@@ -16,11 +16,13 @@ from ase_nbody.training.splits import require_own_frames
 
 CONFIG_NAME = "config.yaml"
 MODEL_NAME = "model.nbody"
+DIGESTS_NAME = "data_sha256.json"  # in the folder of a pretraining
 # What else a run writes.
 _REPORT_NAME = "report.html"
 _FOLDERS = ("figures", "checkpoints", "tensorboard")
 _REPLACED = ("metrics.csv", _REPORT_NAME, "worst.extxyz", *_FOLDERS)
 _WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", _REPORT_NAME, "worst.extxyz", "last.ckpt", "best.ckpt")
+_OF_PRETRAINING = (DIGESTS_NAME, "frames.txt", "frames.extxyz")
 _MAY_GROW = ("training.epochs", "training.patience")  # entries that may differ when a finished run is continued
 _SECONDS_BETWEEN_TRIALS = 1.0  # of a run that waits for another one
 
@@ -80,7 +82,7 @@ def only_run_in(folder: Path, wait: Callable[[], None] | None = None) -> Iterato
 def _sweep(folder: Path) -> None:
     """Remove the temporary files that killed runs left while they wrote files of ours."""
     for place in (folder, folder / "checkpoints"):
-        for name in _WRITTEN_WHOLE:
+        for name in (*_WRITTEN_WHOLE, *_OF_PRETRAINING):
             remove_leftovers(place / name)
 
 

@@ -42,6 +42,7 @@ class NBodyTraining(lightning.LightningModule):
         compiled: the compiled step, if there is to be one.
         errors: the validation errors of the last epoch, as ``evaluate_model`` gives them.
         split_rule: how the validation frames of this run were drawn, see ``splits.py``.
+        has_begun: whether this process has begun a step, so that a checkpoint, if there is one, was taken over.
     """
 
     def __init__(self, network: NBodyNetwork, config: OptimisationConfig, total_steps: int, with_stress: bool) -> None:
@@ -54,6 +55,7 @@ class NBodyTraining(lightning.LightningModule):
         self.watch = LossWatch(jump=100.0 if config.loss == "mse" else 10.0)
         self.errors: dict[str, dict[str, float]] = {}
         self.split_rule = SPLIT_RULE
+        self.has_begun = False
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimisers and their schedules of the learning rate."""
@@ -115,6 +117,7 @@ class NBodyTraining(lightning.LightningModule):
         divides its sums by 1/P times the counts of the whole batch: then the average of the processes' losses is the
         loss of the whole batch.
         """
+        self.has_begun = True
         residuals = Residuals.of(self.predict(batch), batch)
         processes = self.trainer.world_size
         value = self.loss(residuals, self.current_epoch, summed(residuals.counts()) / processes)

@@ -24,6 +24,7 @@ from ase_nbody.training.config import (
 )
 from ase_nbody.training.folder import (
     CONFIG_NAME,
+    DIGESTS_NAME,
     MODEL_NAME,
     last_checkpoint,
     only_run_in,
@@ -42,7 +43,6 @@ from ase_nbody.training.splits import read_sources, read_splits, require_known_s
 from ase_nbody.training.tight_binding import FRAMES_NAME, require_own_structures, write_frames
 from ase_nbody.undisturbed import undisturbed
 
-_DIGESTS_NAME = "data_sha256.json"  # in the folder of the pretraining
 _N_VALIDATION = 50  # structures of the cheap method that are held out for validation
 
 
@@ -123,7 +123,7 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
     _require_trainable(config)
     folder.mkdir(parents=True, exist_ok=True)
     if not begun:
-        write_whole(folder / _DIGESTS_NAME, json.dumps(Origin.of(config).digests).encode())
+        write_whole(folder / DIGESTS_NAME, json.dumps(Origin.of(config).digests).encode())
     write_whole(folder / CONFIG_NAME, stage.to_yaml().encode())
     console.print(plain(f"Pretraining on {options}{_said_of(molecules)}"), soft_wrap=True)
     structures = _structures_folder(config, options)
@@ -138,7 +138,7 @@ def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, c
 
 def _require_same_data(config: TrainingConfig, folder: Path) -> None:
     """Refuse to go on with other data than those of which the pretraining learnt. Earlier releases kept no digests."""
-    path = folder / _DIGESTS_NAME
+    path = folder / DIGESTS_NAME
     if not path.is_file():
         return
     try:

@@ -15,12 +15,11 @@ from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.threads import fitting_threads, torch_threads
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
-from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError, split_rule
+from ase_nbody.training.callbacks import AtomicCheckpoints, split_rule
 from ase_nbody.training.config import ArchitectureConfig, ConfigError, TrainingConfig
 from ase_nbody.training.electronic_states import require_learnt_states
 from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import (
-    CONFIG_NAME,
     MODEL_NAME,
     best_checkpoint,
     claim_folder,
@@ -42,6 +41,13 @@ from ase_nbody.training.read_outs import Solution, require_solvable, solve_read_
 from ase_nbody.training.recovery import TrainingDiverged
 from ase_nbody.training.replay import replayed, said_of_replay
 from ase_nbody.training.report import write_report
+from ase_nbody.training.resuming import (
+    refuse_earlier_fit,
+    require_best,
+    require_epochs_to_come,
+    require_same_weights,
+    said_of_checkpoint,
+)
 from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames
 from ase_nbody.training.splits import (
     file_names,
@@ -128,11 +134,11 @@ def train_in_own_folder(
         _say(console, *said_of_shared_frames(frames, one_file=origin.in_training_and_validation()))
         _say(console, *said_of_bonds(frames))
     fitted = species_with_fitted_energies(config, frames["training"])
-    _refuse_earlier_fit(config, fitted, checkpoint)
+    refuse_earlier_fit(config, fitted, checkpoint)
     config = _with_default_epochs(config, frames["training"])
-    _require_epochs_to_come(config, checkpoint)
+    require_epochs_to_come(config, checkpoint)
     if checkpoint and config.training.keeps_best:
-        _require_best(output, checkpoint)
+        require_best(output, checkpoint)
     network = build_network(config, frames["training"], members)
     if config.training.solve_read_outs:
         require_solvable(network)
@@ -141,7 +147,7 @@ def train_in_own_folder(
     require_learnt_states(network.config, frames)
     for name in ("validation", "test"):
         require_parts(frames[name], network.config.layout, f"{name} data")
-    for ignored in filter(None, (file.ignored(uses_charge=bool(network.config.outputs)) for file in found)):
+    for ignored in filter(None, (file.ignored(network.config) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames, fitted))
     _say(console, *said_of_replay(config, replay))
@@ -186,16 +192,6 @@ def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> t
     return {"training": training, "validation": validation, "test": test}, before
 
 
-def _refuse_earlier_fit(config: TrainingConfig, fitted: Sequence[str], checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to resume a fine-tuning whose isolated-atom energies an earlier release fitted to the whole energies."""
-    fits = config.network.has_start and fitted
-    if fits and checkpoint and "data.train.0" not in checkpoint.get("digests", {}):
-        raise ConfigError(
-            f"the run in {config.output} began with a release that fitted the isolated-atom energies without the "
-            "cohesive energy of the model: start anew in another 'output'"
-        )
-
-
 def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStructure]) -> TrainingConfig:
     """The configuration with a number of epochs. Without one given, it follows from the size of the data."""
     options = config.training
@@ -207,39 +203,6 @@ def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStru
     steps = _DEFAULT_STEPS_WITH_START if from_model else _DEFAULT_STEPS
     default = min(max(steps // steps_per_epoch, _MIN_DEFAULT_EPOCHS), _MAX_DEFAULT_EPOCHS)
     return with_epochs(config, options.epochs or default)
-
-
-def _require_epochs_to_come(config: TrainingConfig, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to resume a run beyond its last epoch, or to train a finished one for longer if it ran out of patience."""
-    begun, epochs = checkpoint.get("epoch", -1) + 1, int(config.training.epochs or 0)
-    if begun > epochs:
-        raise ConfigError(
-            f"the run in {config.output} has come to epoch {begun}, beyond training.epochs={epochs}: somebody has "
-            f"changed its {CONFIG_NAME}. Give the number that it had, or choose another 'output'"
-        )
-    patience = config.training.patience
-    waited = max((state.get("wait_count", 0) for state in checkpoint.get("callbacks", {}).values()), default=0)
-    if (Path(config.output) / MODEL_NAME).exists() and patience is not None and waited >= patience:
-        raise ConfigError(
-            f"the run in {config.output} stopped because the validation loss had not fallen for "
-            f"{count_of(waited, 'epoch')}: give a larger training.patience too, or training.patience=null"
-        )
-
-
-def _require_best(output: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to resume without the checkpoint of the best epoch so far, which the model may be written from.
-
-    Raises:
-        ConfigError: it is missing.
-        CheckpointError: it is damaged.
-    """
-    path = best_checkpoint(output)
-    if path.is_file():
-        AtomicCheckpoints().load_checkpoint(path)
-    elif any(Path(state.get("best_model_path", "")).name == path.name for state in checkpoint["callbacks"].values()):
-        raise ConfigError(
-            f"{path} is missing, which holds the weights of the best epoch: put it back, or choose another 'output'"
-        )
 
 
 def _summary(network: NBodyNetwork, frames: Frames, fitted: Sequence[str]) -> str:
@@ -277,33 +240,10 @@ def _fit(
     module = NBodyTraining(network, config.training, total_steps, with_stress)
     path = last_checkpoint(Path(config.output)) if checkpoint else None
     if path is not None:
-        _require_same_weights(module, checkpoint, path)
-    with torch_threads(fitting_threads(typical_batch(loader).hierarchy)):
+        require_same_weights(module, checkpoint, path)
+    with torch_threads(fitting_threads(typical_batch(loader).hierarchy)), said_of_checkpoint(path, module):
         trainer.fit(module, loader, validation_loader, ckpt_path=path, weights_only=True)
     return module
-
-
-def _require_same_weights(module: NBodyTraining, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Check that the weights of a checkpoint have the names and shapes of the module's, and a state of each optimiser.
-
-    Raises:
-        CheckpointError: they have not.
-    """
-    own = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
-    saved = {name: tuple(weight.shape) for name, weight in checkpoint["state_dict"].items()}
-    for name in sorted(own.keys() | saved.keys()):
-        if own.get(name) != saved.get(name):
-            raise CheckpointError(
-                f"{path} holds another network: {name} is {saved.get(name, 'missing')} there and "
-                f"{own.get(name, 'missing')} for these data. Resume with the data and the release of ase-nbody with "
-                "which the run began, or choose another 'output'."
-            )
-    for name, expected in zip(("optimizer_states", "lr_schedulers"), module.configure_optimizers(), strict=True):
-        if len(checkpoint[name]) != len(expected):
-            raise CheckpointError(
-                f"{path} is damaged: it has {len(checkpoint[name])} {name}, and this training has {len(expected)}. "
-                "Put the original back, or choose another 'output'."
-            )
 
 
 def _take_averages(module: NBodyTraining, path: Path) -> int:

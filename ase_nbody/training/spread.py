@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
+from rich.table import Column, Table
 from scipy.stats import spearmanr
 
 from ase_nbody.data import LabelledStructure
@@ -80,11 +80,16 @@ def spread_rows(found: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...
         (
             quantity.replace("_", " "),
             *(f"{one[name]:.3f}" for name in ("rms_error", "rms_spread")),
-            *(f"{one[name]:.2f}" if name in one else "-" for name in ("ratio", "correlation")),
+            *(_short(one[name]) if name in one else "-" for name in ("ratio", "correlation")),
             unit_of(quantity),
         )
         for quantity, one in found.items()
     ]
+
+
+def _short(value: float) -> str:
+    """Two decimals where they mean something: ratios of a zero of energy that differs reach a million."""
+    return f"{value:.2f}" if abs(value) < 100.0 else f"{value:.0f}"
 
 
 SPREAD_HEAD = ("quantity", "RMS error", "RMS spread", "ratio", "correlation", "unit")
@@ -92,7 +97,7 @@ SPREAD_HEAD = ("quantity", "RMS error", "RMS spread", "ratio", "correlation", "u
 
 def spread_table(found: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """A table to print, with what ``spread_calibration`` returned."""
-    shown = Table(*SPREAD_HEAD, title=plain(f"Spread of the committee, {title}"))
+    shown = _uncut(SPREAD_HEAD, f"Spread of the committee, {title}")
     for row in spread_rows(found):
         shown.add_row(*row)
     return shown
@@ -103,9 +108,14 @@ def members_table(
 ) -> Table:
     """A table to print: the mean absolute errors of each member and of their mean, as ``evaluate_model`` gives them."""
     quantities = [quantity for quantity in mean if not quantity.startswith("forces_")]
-    names = [f"{quantity.replace('_', ' ')} ({unit_of(quantity)})" for quantity in quantities]
-    shown = Table("MAE of", *names, title=plain(title))
+    names = [f"{quantity.replace('_', ' ')}\n({unit_of(quantity)})" for quantity in quantities]
+    shown = _uncut(("MAE of", *names), title)
     rows = [(f"member {number}", errors) for number, errors in enumerate(members, start=1)]
     for name, errors in (*rows, ("their mean", mean)):
         shown.add_row(name, *(f"{errors[quantity]['mae']:.3f}" for quantity in quantities))
     return shown
+
+
+def _uncut(head: Sequence[str], title: str) -> Table:
+    """An empty table that breaks its entries where a terminal is too narrow; otherwise rich would cut numbers off."""
+    return Table(*(Column(name, overflow="fold") for name in head), title=plain(title))

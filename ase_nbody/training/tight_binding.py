@@ -104,23 +104,21 @@ def write_frames(
     if origin_file.is_file():
         _require_same_origin(origin_file.read_text(), origin, folder)
     require_own_structures(folder)
+    files = [runs / f"{number:05d}.extxyz" for number in range(-(-config.frames // _FRAMES_PER_RUN))]  # rounded up
     if path.is_file():
+        _remove_runs(runs, files)  # a kill may have come between the two
         return path
     shift = energy_shift(molecules, tight_binding(config.method))
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(origin_file, origin.encode())
     runs.mkdir(exist_ok=True)
-    files = []
-    n_runs = -(-config.frames // _FRAMES_PER_RUN)  # rounded up
-    for number in range(n_runs):
-        file = runs / f"{number:05d}.extxyz"
+    for number, file in enumerate(files):
         if not file.is_file():
             rng = np.random.default_rng([config.seed, number])
             start = molecules[int(rng.integers(len(molecules)))]
             # Each run has a new calculator: a used one would start from other charges and end in another trajectory.
             found = list(_frames_of_run(start, tight_binding(config.method), config, rng, shift))
             write_whole(file, _as_extxyz(found))
-        files.append(file)
     frames = b"".join(file.read_bytes() for file in files)
     if not frames:
         raise DataError(
@@ -192,7 +190,7 @@ def _remove_runs(folder: Path, files: Sequence[Path]) -> None:
     """Remove the files of the runs and what kills left of them, and the folder if nothing else is in it."""
     for file in files:
         for own in (file, *leftovers_of(file)):
-            own.unlink()
+            own.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 

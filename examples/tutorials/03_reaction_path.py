@@ -41,7 +41,7 @@ BFGS(first, logfile=None).run(fmax=0.01, steps=300)
 last = Atoms(first.symbols, (first.positions * [1, -1, 1])[partner])
 last.calc = calc
 BFGS(last, logfile=None).run(fmax=0.01, steps=300)
-print(f"the two ends differ by {1000 * (last.get_potential_energy() - first.get_potential_energy()):.2f} meV")
+print(f"the two ends differ by {1000 * abs(last.get_potential_energy() - first.get_potential_energy()):.2f} meV")
 
 # %%
 # ## The band

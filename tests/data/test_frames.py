@@ -9,7 +9,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ase_nbody.data import DataError, read_labelled
+from ase_nbody.data import DataError, read_labelled, xyz
 
 SLICES = [":", "::2", "1:6:3", "-3:", ":-2", "-4:-1", "::-1", "::-2", "5:1:-2", "3", "-1", "-7", "2:2", "9:", "-99:2"]
 
@@ -152,3 +152,13 @@ def test_text_in_another_alphabet_is_read_and_other_bytes_are_refused(files, tmp
         file.write(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"cannot be read as structures: .*utf-8"):
         read_labelled(tmp_path / "b.xyz.gz")
+
+
+def test_names_are_not_looked_up_anew_in_each_frame(tmp_path, monkeypatch):
+    """The search for a million frames took two minutes before the first of them was refused."""
+    path, made = tmp_path / "empty.xyz", []
+    path.write_text("0\n\n" * 1000)
+    make = xyz._any_of
+    monkeypatch.setattr(xyz, "_any_of", lambda names: made.append(names) or make(names))
+    assert list(xyz.names_in_headers(str(path), {"energy", "forces"})) == []
+    assert len(made) == 1

@@ -117,6 +117,16 @@ def test_duplicates_are_found_after_rotation_translation_and_permutation(molecul
     assert "contradictions" not in remarks(frames, "error")
 
 
+def test_pairs_of_copies_are_not_as_many_as_their_square():
+    """Four thousand copies took hours and gigabytes. Each copy still has a pair of its own charge."""
+    structure = Structure.from_atoms(ase.build.molecule("H2O"))
+    ion = dataclasses.replace(structure, charge=1.0)
+    pairs = equal_structures([structure] * 30 + [ion] * 30)
+    assert len(pairs) < 60 * 20
+    assert {j for i, j in pairs if (i < 30) == (j < 30)} == {*range(60)} - {0, 30}
+    assert {j for _, j in equal_structures([structure] * 30, [structure] * 40)} == {*range(40)}
+
+
 def test_many_copies_take_one_search_for_neighbours_each(monkeypatch):
     """Their pairs are so many that a search for each of them took minutes for 300 copies."""
     searched = []

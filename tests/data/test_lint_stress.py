@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody.data import LabelledStructure, read_labelled
 from ase_nbody.data.lint import frames_with_stress, remarks_by_model
-from ase_nbody.data.lint.agreement import remarks
+from ase_nbody.data.lint.agreement import remarks, wrong_order
 from ase_nbody.data.lint.components import NAMES, Order, most_alike
 from ase_nbody.data.lint.similar import COLUMNS, ROWS, similar_pairs
 from ase_nbody.data.lint.slopes import slopes
@@ -88,6 +88,16 @@ def test_a_component_of_the_opposite_sign_is_named(component, strained):
     assert severity == "error"
     assert f"-{NAMES[component]}" in text
     assert text.count("-") == 1
+    assert "change the signs of those with a minus" in text
+
+
+def test_stresses_of_the_opposite_sign_are_not_called_out_of_order():
+    """A remark that asks to reorder components that are in order sends the reader the wrong way."""
+    reversed_signs = wrong_order(Order(signs=(-1,) * 6), "The strains show that the stresses are")
+    assert "the stresses are all of the opposite sign." in reversed_signs.text
+    assert "reorder" not in reversed_signs.text
+    both = wrong_order(Order(EXCHANGED, (1, 1, 1, 1, -1, 1)), "The strains show that the stresses are").text
+    assert "reorder them and change the signs of those with a minus" in both
 
 
 @pytest.mark.parametrize(

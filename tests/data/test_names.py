@@ -1,5 +1,6 @@
 """Names of labels are decided once per file, sets of names are never mixed, and what was found is said."""
 
+import ase.db
 import ase.io
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody.data import DataError, Found, read_labelled
 from ase_nbody.data.names import choose_names
+from ase_nbody.data.structures import read_structures
+from ase_nbody.files.archive import load_members
 
 MODEL, REFERENCE = -1.0, -2.0
+PLAIN = load_members("ethanol")[0].config
+PREDICTS_CHARGES = PLAIN.model_copy(update={"outputs": ("charges", "dipole")})
 
 
 @pytest.fixture
@@ -222,19 +227,40 @@ def test_a_charge_or_spin_that_is_ignored_is_said(info, sentence, said):
     atoms = ethanol()
     atoms.info |= info
     _, found = said([atoms])
-    assert sentence in found.ignored(uses_charge=False)
-    assert bool(found.ignored(uses_charge=False)) == bool(sentence)
-    assert ("charge)" in found.ignored(uses_charge=True)) is False
+    assert sentence in found.ignored(None)
+    assert bool(found.ignored(None)) == bool(sentence)
+    assert "charge)" not in found.ignored(PREDICTS_CHARGES)
+
+
+@pytest.mark.parametrize("name", ["spin", "total_spin", "multiplicity", "uhf", "magmom", "initial_magmoms"])
+def test_a_spin_is_not_said_to_be_ignored_by_a_model_that_refuses_others(name, said):
+    atoms = ethanol()
+    if name == "initial_magmoms":
+        atoms.set_initial_magnetic_moments([1.0] + [0.0] * 8)
+    else:
+        atoms.info[name] = 2
+    _, found = said([atoms])
+    assert f"with {name}: it is ignored" in found.ignored(None)
+    assert not found.ignored(PLAIN.model_copy(update={"multiplicities": (3,)}))
+    assert found.ignored(PLAIN.model_copy(update={"total_charges": (0,)})) == found.ignored(None)
+
+
+def test_a_charge_is_not_said_to_be_ignored_by_a_model_that_refuses_others(said):
+    atoms = ethanol()
+    atoms.info["charge"] = -1
+    _, found = said([atoms])
+    assert "the model ignores it" in found.ignored(PLAIN)
+    assert not found.ignored(PLAIN.model_copy(update={"total_charges": (-1, 0)}))
 
 
 def test_magnetic_moments_that_are_ignored_are_said(said):
     atoms = ethanol()
     atoms.set_initial_magnetic_moments([1.0] + [0.0] * 8)
-    assert "1 frame with initial_magmoms: it is ignored." in said([atoms])[1].ignored(uses_charge=True)
+    assert "1 frame with initial_magmoms: it is ignored." in said([atoms])[1].ignored(PREDICTS_CHARGES)
 
 
-@pytest.mark.parametrize("uses_charge", [False, True])
-def test_partial_charges_that_do_not_sum_to_the_total_charge_are_said(uses_charge, said):
+@pytest.mark.parametrize("model", [None, PREDICTS_CHARGES])
+def test_partial_charges_that_do_not_sum_to_the_total_charge_are_said(model, said):
     frames = [ethanol() for _ in range(3)]
     for atoms, charges, total in zip(frames, ([0.12] * 9, [-0.11] * 9, [0.01] * 9), (None, -1, None), strict=True):
         atoms.set_array("REF_charges", np.array(charges))
@@ -243,8 +269,8 @@ def test_partial_charges_that_do_not_sum_to_the_total_charge_are_said(uses_charg
         "The REF_charges of 1 frame do not sum to the total charge (charge, 0 if absent): in the first one to +1.08 "
         "instead of +0 e. Set charge to the sum if that is the total charge."
     )
-    assert sentence in said(frames)[1].ignored(uses_charge=uses_charge)
-    assert "do not sum" not in said(frames[1:])[1].ignored(uses_charge=uses_charge)
+    assert sentence in said(frames)[1].ignored(model)
+    assert "do not sum" not in said(frames[1:])[1].ignored(model)
 
 
 @pytest.mark.parametrize("total", [None, 0, 1])
@@ -255,4 +281,20 @@ def test_initial_charges_that_tell_of_an_ion_are_said_unless_its_charge_is_given
     sentence = (
         "The initial_charges of 1 frame do not sum to the total charge (charge, 0 if absent): in the first one to"
     )
-    assert (f"{sentence} +1" in said([atoms])[1].ignored(uses_charge=True)) == (total is None)
+    assert (f"{sentence} +1" in said([atoms])[1].ignored(PREDICTS_CHARGES)) == (total is None)
+
+
+@pytest.mark.parametrize("name", ["data.db", "data.json"])
+def test_a_charge_and_a_spin_in_a_database_are_those_of_the_structure(name, tmp_path):
+    """Databases keep what is known of a row one level below; there they were read as neutral singlets in silence."""
+    stored = ({}, {"data": {"charge": -1, "spin": 1}}, {"multiplicity": 3}, {"charge": -1})
+    with ase.db.connect(tmp_path / name) as rows:
+        for number, further in enumerate(stored):
+            rows.write(ethanol(number), **further)
+    found: list[Found] = []
+    frames = read_labelled(tmp_path / name, tell=found.append)
+    assert [frame.structure.charge for frame in frames] == [0.0, -1.0, 0.0, 0.0]
+    assert [frame.structure.multiplicity for frame in frames] == [None, 2, 3, None]
+    assert [atoms.info.get("charge") for atoms in read_structures(tmp_path / name, "1")] == [-1]
+    sentence = "1 frame with charge as a key-value pair, in whose place databases of ASE give the sum of the initial"
+    assert sentence in found[0].ignored(PREDICTS_CHARGES)  # ASE overwrites this one when it reads the row

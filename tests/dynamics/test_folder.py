@@ -57,7 +57,7 @@ def test_other_integrators_intervals_and_notes_are_refused(dynamics_of, tmp_path
     for kind, keywords, culprit in (
         ("verlet", {"settings": {"seed": 1}}, "integrator was Langevin and is VelocityVerlet"),
         ("langevin", {"settings": {"seed": 2}}, "seed was 1 and is 2"),
-        ("langevin", {}, "seed was 1 and is None"),
+        ("langevin", {}, "seed was 1 and is not given"),
         ("langevin", {"settings": {"seed": 1}, "interval": 10}, "steps between frames was 5 and is 10"),
     ):
         with pytest.raises(ResumeError, match=culprit):

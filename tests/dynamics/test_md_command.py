@@ -56,6 +56,9 @@ def test_a_prolonged_run_equals_a_longer_one_in_each_ensemble(ensemble, md, cont
     assert report["stopped"] is None
     assert contents("short") == contents("long")
     assert len(ase.io.read("long/trajectory.extxyz", ":")) == 5
+    _, out, _ = md(*command, "--steps", 10, "--output", "short", "--resume")
+    assert "20 steps, mean temperature" in out
+    assert "ns/day" not in out  # nothing was left to do
 
 
 @pytest.mark.usefixtures("inputs")
@@ -158,6 +161,10 @@ def test_a_ramp_is_continued(ensemble, md, contents):
     code, _, err = md(*command, "--steps", 20, "--output", "short", "--resume")
     assert code == 1
     assert "ramp was to 900 K in 15 steps and is to 900 K in 20 steps" in err
+    assert "give the ramp the length that it had (nbody md: --ramp-ps)" in err  # by default it grows with the run
+    code, _, err = md(*command[:6], "--timestep", 1, "--steps", 20, "--output", "short", "--resume")
+    assert code == 1
+    assert "ramp was to 900 K in 15 steps and is not given" in err
 
 
 @pytest.mark.usefixtures("inputs")

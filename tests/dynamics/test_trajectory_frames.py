@@ -11,6 +11,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian, Hookean
 from ase.md.verlet import VelocityVerlet
 
+from ase_nbody import NBodyCalculator
 from ase_nbody.dynamics.frames import foreign_columns, frame
 
 KEPT = {
@@ -136,3 +137,13 @@ def test_an_ion_stays_one(water):
     back = written(water)
     assert back.info["charge"] == -1
     assert set(back.info) == {"charge", "step", "time_fs"}
+
+
+def test_the_spread_of_a_committee_is_not_called_left_out():
+    """A relaxation before the run leaves it with the atoms, but each frame has its own."""
+    ethanol = molecule("CH3CH2OH", calculator=EMT())
+    ethanol.arrays["forces_spread"] = np.ones((9, 3))
+    assert foreign_columns(ethanol) == ([], ["forces_spread"])  # of another calculator
+    ethanol.calc = NBodyCalculator("ethanol")
+    assert foreign_columns(ethanol) == ([], [])
+    np.testing.assert_allclose(written(ethanol).arrays["forces_spread"], ethanol.calc.forces_spread, atol=1e-8)

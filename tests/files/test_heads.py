@@ -84,6 +84,12 @@ def test_a_wrong_head_is_refused_with_the_list(both, base, network):
         NBodyCalculator(network, head="first")
 
 
+def test_a_card_that_names_no_head_is_text_alone(network, tmp_path):
+    path = save_model(network, tmp_path / "model.nbody", {"head": "\x1b[31m"})
+    with pytest.raises(ModelFileError, match=r"it has default \(the default\)$"):
+        load_model(path, "other")
+
+
 def test_a_calculator_remembers_its_head(both):
     assert "head" not in NBodyCalculator(both).todict()
     kept = json.loads(json.dumps(NBodyCalculator(both, head="second/x 2").todict()))

@@ -181,6 +181,19 @@ def test_a_user_without_a_home_has_one_for_temporary_files_too(home, placed, kee
     assert capsys.readouterr().err.startswith(said)
 
 
+def test_a_folder_that_this_user_may_only_read_gives_what_it_holds_and_takes_nothing(
+    home, placed, keep, monkeypatch, capsys
+):
+    """As a folder of root that all may read, or one on a file system without writing."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != placed.parent and access(path, mode))
+    assert keep() == placed
+    placed.unlink()
+    path = keep()
+    assert path == home / "home" / "ase-nbody" / placed.name
+    assert f"because this user may not write to {placed.parent}" in capsys.readouterr().err
+
+
 @pytest.fixture
 def _no_compiler(monkeypatch):
     """Tracing is real, the package is 100 kB of nothing."""

@@ -88,6 +88,21 @@ def test_a_folder_that_others_may_have_filled_is_not_used(door, place, cache, tm
         assert tmp_path not in other.parents or place != "above"
 
 
+def test_nothing_is_left_in_a_folder_that_is_not_used(cache, tmp_path):
+    cache.mkdir()
+    cache.chmod(0o777)
+    with private_torch_cache() as folder:
+        assert folder == tmp_path / "home" / "torch"
+    assert not list(cache.iterdir())
+
+
+def test_a_folder_that_this_user_may_only_read_is_not_used(cache, tmp_path, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != cache / "torch" and access(path, mode))
+    with private_torch_cache() as folder:
+        assert folder == tmp_path / "home" / "torch"
+
+
 def test_a_link_to_a_folder_of_a_stranger_is_not_used(cache, tmp_path):
     cache.mkdir(mode=0o700)
     (tmp_path / "planted").chmod(0o777)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError
+from ase_nbody.training.config import TrainingConfig
+from ase_nbody.training.run import train
 
 STATE = {
     "epoch": 3,
@@ -118,6 +120,10 @@ def test_damage_is_refused_or_harmless(checkpoint):
         (STATE | {"callbacks": {"a": 1}}, "states of its callbacks"),
         (STATE | {"digests": [1]}, "the entry 'digests' has the type list"),
         (
+            STATE | {"loops": {"fit_loop": {"epoch_loop.scheduler_progress": "x"}}},
+            "the states of its loops are no mappings",
+        ),
+        (
             STATE
             | {"batches_done": 7, "loops": {"fit_loop": {"epoch_loop.batch_progress": {"current": {"ready": 3}}}}},
             "7 batches of its epoch are done, but 3 have begun",
@@ -150,3 +156,35 @@ def test_code_is_never_run_whatever_weights_only_says(weights_only, checkpoint, 
     assert not os.path.exists("harm")
     torch.load(checkpoint, weights_only=False)
     assert os.path.exists("harm")
+
+
+def spoiled_callback(checkpoint, entry):
+    """Remove an entry of the state of whichever callback has it."""
+    next(state for state in checkpoint["callbacks"].values() if entry in state).pop(entry)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda checkpoint: checkpoint["watch"].pop("high"),
+        lambda checkpoint: spoiled_callback(checkpoint, "best_model_score"),
+        lambda checkpoint: checkpoint["current_model_state"].popitem(),
+        lambda checkpoint: checkpoint["optimizer_states"].__setitem__(0, "x"),
+        lambda checkpoint: checkpoint["lr_schedulers"].__setitem__(0, {"base_lrs": "x"}),
+        lambda checkpoint: checkpoint.__setitem__("watch", {"losses": 1, "high": 0}),
+        lambda checkpoint: checkpoint.__setitem__("errors", 1),
+    ],
+    ids=["watch", "callback", "averages", "optimiser", "schedule", "losses", "errors"],
+)
+def test_entries_within_that_do_not_fit_are_refused_before_the_first_step(spoil, configuration, tmp_path):
+    config = TrainingConfig.from_yaml(configuration(epochs=2))
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    train(config)
+    content = torch.load(path, weights_only=True)
+    spoil(content)
+    torch.save(content, path)
+    before = path.read_bytes()
+    longer = TrainingConfig.from_yaml(configuration(epochs=3))
+    with pytest.raises(CheckpointError, match=r"last\.ckpt .*(cannot be resumed from|can be resumed from|is damaged)"):
+        train(longer, resume=True)
+    assert path.read_bytes() == before

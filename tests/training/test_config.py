@@ -290,6 +290,13 @@ def test_a_folder_that_is_a_file_and_a_name_that_is_no_text_are_refused_at_once(
             TrainingConfig.from_yaml(*arguments)
 
 
+@pytest.mark.parametrize("entry", ["output=loop", "output=loop/run", "pretraining.folder=loop", "data.test=loop/a.xyz"])
+def test_links_in_a_circle_are_refused(entry, folders):
+    (folders / "here" / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=r"the links at .*here/loop.* lead in a circle"):
+        TrainingConfig.from_yaml("../sub/c.yaml", [entry])
+
+
 @pytest.mark.parametrize(
     ("entry", "value", "bound"),
     [

@@ -139,6 +139,17 @@ def test_a_killed_process_continues_with_the_same_structures(water, tmp_path, mo
     assert write_frames(data, options, tmp_path / "killed").read_bytes() == whole
 
 
+def test_a_process_that_was_killed_before_it_removed_its_runs_leaves_none(water, tmp_path, monkeypatch):
+    data, options = read_labelled(water, ":2"), PretrainingConfig(frames=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(tight_binding, "_remove_runs", lambda folder, files: files[1].unlink())  # killed after the second
+        path = write_frames(data, options, tmp_path)
+    whole = path.read_bytes()
+    assert len(list((tmp_path / "nbody_pretraining_runs").iterdir())) == 2
+    assert write_frames(data, options, tmp_path).read_bytes() == whole
+    assert not (tmp_path / "nbody_pretraining_runs").exists()
+
+
 def test_structures_of_other_data_are_not_shared(water, tmp_path):
     """Also if the data have as many structures and the same first formula. Folders of earlier releases say no more."""
     data, options = read_labelled(water, ":2"), PretrainingConfig(frames=100, temperatures=(300.0, 300.0))

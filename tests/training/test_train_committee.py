@@ -1,9 +1,12 @@
 """Committees from several seeds: each member equals a single run with its seed, and a killed committee resumes."""
 
+from io import StringIO
+
 import ase.io
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 from ase_nbody import NBodyCalculator, load_model
 from ase_nbody.files.archive import load_members, read_card
@@ -15,6 +18,7 @@ from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 from ase_nbody.training.seeds import train_committee
 from ase_nbody.training.splits import read_splits
+from ase_nbody.training.spread import members_table, spread_table
 
 
 def same(first, second):
@@ -139,3 +143,14 @@ def test_members_that_would_be_equal_are_refused_before_they_are_trained(read, t
     with pytest.raises(ConfigError, match=r"would be equal: .* has 1 member to start .* one network without --seeds"):
         train_committee(TrainingConfig.from_yaml(tmp_path / "tuned.yaml"), 2)
     assert not (tmp_path / "tuned" / "seed_0").exists()
+
+
+def test_numbers_are_not_cut_in_a_narrow_terminal():
+    """A poor committee has a large ratio; rich cut it, and the unit of stresses, to "1234…"."""
+    one = {"rms_error": 123456.789, "rms_spread": 0.012, "ratio": 10288065.75, "correlation": -0.12}
+    names = ("energy", "energy_per_atom", "forces", "stress", "charges", "dipole")
+    errors = {name: {"mae": 123456.789} for name in names}
+    for table in (spread_table(dict.fromkeys(names, one), "x"), members_table([errors], errors, "x")):
+        printed = StringIO()
+        Console(file=printed, width=80).print(table)
+        assert "\u2026" not in printed.getvalue()

@@ -132,4 +132,10 @@ def _stress(beta: Slope, order: Order | None, *, energies_wrong: bool) -> Remark
 
 def wrong_order(order: Order, evidence: str) -> Remark:
     """The remark on stresses in a wrong order or with wrong signs."""
-    return error("stress", f"{evidence} in the order {order}. {_ASE_ORDER}: reorder them.")
+    if set(order.signs) == {-1} and order.holds == Order().holds:
+        return error("stress", f"{evidence} all of the opposite sign. {_ASE_ORDER}: change their signs.")
+    remedies = [
+        *(["reorder them"] if order.holds != Order().holds else []),
+        *(["change the signs of those with a minus"] if -1 in order.signs else []),
+    ]
+    return error("stress", f"{evidence} in the order {order}. {_ASE_ORDER}: {' and '.join(remedies)}.")

@@ -29,6 +29,7 @@ CUTOFF = 6.0  # Angstrom
 WIDTH = 0.25  # Angstrom: w above
 _GRID = np.arange(WIDTH, CUTOFF, WIDTH)
 _NEAREST = 16  # neighbours whose distances are compared for each atom
+_MOST_COPIES = 10  # with which each structure is compared; a thousand copies have half a million pairs
 _DISTANCE_TOLERANCE = 5.0  # largest difference of these distances in Angstrom, in units of ``tolerance``
 
 
@@ -56,7 +57,8 @@ def equal_structures(
     """Pairs (i, j) of equal structures, in ascending order.
 
     i counts the structures of ``first`` and j those of ``second``. Without ``second``, both count those of ``first``,
-    and i < j.
+    and i < j. Of many exact copies of one structure, of one charge, i is one of the first ten: each copy has its pairs,
+    but there are not as many as the square of the copies.
 
     Args:
         first: structures.
@@ -70,13 +72,27 @@ def equal_structures(
     right = left if second is None else _by_composition(second)
     found = []
     for composition in left.keys() & right.keys():
-        (rows, points), (columns, others) = left[composition], right[composition]
-        near = cKDTree(points).query_ball_tree(cKDTree(others), tolerance, p=np.inf)
-        found += [(rows[i], columns[j]) for i, hits in enumerate(near) for j in hits]
+        copies, places = _copies(first, *left[composition])
+        other_copies, other_places = _copies(first if second is None else second, *right[composition])
+        near = cKDTree(places).query_ball_tree(cKDTree(other_places), tolerance, p=np.inf)
+        for own, hits in zip(copies, near, strict=True):
+            found += [(i, j) for hit in hits for j in other_copies[hit] for i in own[:_MOST_COPIES]]
     one, other = map(_with_contents, (first, first if second is None else second))
     found = sorted(pair for pair in found if not within or pair[0] < pair[1])
     surroundings = _Surroundings(_DISTANCE_TOLERANCE * tolerance)
     return [(i, j) for i, j in found if surroundings.same(*one[i], *other[j])]
+
+
+def _copies(
+    structures: Sequence[Structure], indices: list[int], points: NDArray[np.float64]
+) -> tuple[list[list[int]], NDArray[np.float64]]:
+    """The indices of structures of one charge and fingerprint, in ascending order; and each fingerprint once."""
+    charges = [structures[index].charge for index in indices]
+    rows, which = np.unique(np.column_stack([points, charges]), axis=0, return_inverse=True)
+    copies: list[list[int]] = [[] for _ in rows]
+    for index, row in zip(indices, which.ravel(), strict=True):
+        copies[row].append(index)
+    return copies, rows[:, :-1]
 
 
 def _with_contents(structures: Sequence[Structure]) -> list[tuple[bytes, Structure]]:

@@ -67,7 +67,7 @@ def _check_place(path: Path) -> None:
     """Raise now, and not after minutes of compiling, if LAMMPS would refuse the file or another file would be lost."""
     if path.exists() and not _is_exported(path):
         raise FileExistsError(f"{path} exists and is no exported model; choose another name for --output")
-    folder = path.absolute().parent.resolve()
+    folder = Path(os.path.realpath(path.absolute().parent))  # ``resolve`` raises no OSError where links form a circle
     status = os.stat(folder)
     if status.st_mode & 0o1000 and status.st_uid == 0:  # as in /tmp, nobody can exchange the files of others
         return

@@ -5,6 +5,7 @@ folder. A link to a file keeps its own name, which tells the format and what lie
 followed.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,25 +27,37 @@ def absolute_file(name: str, folder: Path) -> str:
     """The absolute path of a file. If the file is a link, it is the path of the link.
 
     Raises:
-        ConfigError: the path is no text, so that no configuration and no model card could name it.
+        ConfigError: the path is no text, so that no configuration and no model card could name it; or its links lead in
+            a circle.
         FileNotFoundError: see ``in_home``.
     """
     path = folder / in_home(name)
-    return _text(path.parent.resolve() / path.name)
+    return _text(_followed(path.parent) / path.name)
 
 
 def absolute_folder(name: str, folder: Path) -> str:
     """The absolute path of a folder that exists or can be made.
 
     Raises:
-        ConfigError: a file is in its place, or the path is no text.
+        ConfigError: a file is in its place, its links lead in a circle, or the path is no text.
         FileNotFoundError: see ``in_home``.
     """
-    path = (folder / in_home(name)).resolve()
+    path = _followed(folder / in_home(name))
     found = next(place for place in (path, *path.parents) if os.path.exists(place))
     if not found.is_dir():
         raise ConfigError(f"{name!r} should be a folder, but {str(found)!r} is a file: choose another name")
     return _text(path)
+
+
+def _followed(path: Path) -> Path:
+    """The path without links."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # ``resolve`` raises other errors, or none, as the version of Python is
+            shown = printable(path)
+            raise ConfigError(f"the links at {shown} lead in a circle: remove them, or name another path") from error
+    return path.resolve()
 
 
 def _text(path: Path) -> str:

@@ -17,4 +17,4 @@ def pack(
 
     if output.exists():
         raise FileExistsError(f"{output} exists; choose another name or move the file away")
-    typer.echo(printable(f"Wrote {pack_models(models, output)}", 4000))
+    typer.echo(printable(f"Wrote {pack_models(models, output, replace=False)}", 4000))

@@ -113,8 +113,8 @@ class Stored(NamedTuple):
         return Stored(config, 1, {**self.weights, **head.weights}, [head.energies])
 
 
-def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str, Any]) -> Path:
-    """Write a model file; see ``save_model``."""
+def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str, Any], *, replace: bool = True) -> Path:
+    """Write a model file; see ``save_model``, and ``write_whole`` for ``replace``."""
     path = Path(path)
     config = stored.config.model_dump(mode="json")
     energies = stored.energies if any(one != stored.energies[0] for one in stored.energies) else ()
@@ -125,7 +125,7 @@ def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str,
     read = config_of(content)
     energies_of(content, read)  # what would not be read is not written
     declared_by_heads(content, read)
-    write_whole(path, pack(weights, content))
+    write_whole(path, pack(weights, content), replace=replace)
     return path
 
 

@@ -17,7 +17,11 @@ from ase_nbody.network.network import NBodyNetwork
 
 
 def pack_models(
-    models: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str], card: dict[str, Any] | None = None
+    models: Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+    card: dict[str, Any] | None = None,
+    *,
+    replace: bool = True,
 ) -> Path:
     """Write the networks of several model files as one committee. Their weights keep their dtype if all have one.
 
@@ -28,12 +32,14 @@ def pack_models(
         models: files or names of shipped models, all with one configuration; a committee adds all of its members.
         path: the file to write.
         card: further entries of the card, which replace those of the same name.
+        replace: whether the file may be there already.
 
     Raises:
         ValueError: there are fewer than two files, they differ in more than their weights and isolated-atom energies,
             or a network occurs twice, or a file has several heads.
         ModelFileError: together they are too large for a file, or have more than 64 members.
         FileNotFoundError, ModelFileError: see ``load_model``.
+        FileExistsError: see ``write_whole``.
     """
     if len(models) < 2:
         raise ValueError(f"a committee needs at least two models, got {len(models)}")
@@ -63,7 +69,7 @@ def pack_models(
     members = [{name: weight.to(dtype) for name, weight in one.items()} for group in networks for one in group]
     energies = [energies for one in stored for energies in one.energies]
     committee = Stored(stored[0].config, len(members), stack(members), energies)
-    return write_model(committee, path, {**shared, "members": own, **(card or {})})
+    return write_model(committee, path, {**shared, "members": own, **(card or {})}, replace=replace)
 
 
 def _require_one_configuration(first: NBodyConfig, other: NBodyConfig, first_name: str, name: str) -> None:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 
-def write_whole(path: Path, payload: bytes, *, private: bool = False) -> None:
+def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: bool = True) -> None:
     """Replace the file at ``path`` atomically. If the process is killed or the disk is full, the old file remains.
 
     A new file has the mode that the umask allows, as any file that ``open`` makes. An existing file keeps its mode.
@@ -16,8 +16,10 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False) -> None:
         path: the file.
         payload: its contents.
         private: let this user alone read and write the file, whatever its mode was.
+        replace: whether the file may be there already.
 
     Raises:
+        FileExistsError: it is there, and may not be, even if another process has just made it.
         OSError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -31,10 +33,27 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False) -> None:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _name_new(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    """Give a file a name that no file may have. Unlike ``os.replace``, a link fails if there is one."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise FileExistsError(f"{path} exists; choose another name or move the file away") from error
+    except OSError:  # the file system knows no links
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} exists; choose another name or move the file away") from None
+        os.replace(temporary, path)
+        return
+    os.unlink(temporary)
 
 
 def leftovers_of(path: Path) -> list[Path]:

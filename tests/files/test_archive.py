@@ -230,6 +230,25 @@ def test_an_existing_file_keeps_its_mode(mode, tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_never_takes_the_place_of_one_that_another_process_has_just_made(links, tmp_path, monkeypatch):
+    """Whether there is one is decided when the file gets its name, not before its contents are made."""
+
+    def impossible(*_):
+        raise PermissionError("no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", impossible)
+    path = tmp_path / "file"
+    write_whole(path, b"first", replace=False)
+    with pytest.raises(FileExistsError, match="exists; choose another name or move the file away"):
+        write_whole(path, b"second", replace=False)
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]
+    write_whole(path, b"third")
+    assert path.read_bytes() == b"third"
+
+
 def test_a_model_is_replaced_by_another(saved, make_network):
     other = make_network(seed=7)
     save_model(other, saved)

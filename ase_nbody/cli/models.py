@@ -36,10 +36,12 @@ def summary(name: str) -> dict[str, Any]:
     from ase_nbody.files.archive import find_model, read_card
     from ase_nbody.network.config import NBodyConfig
     from ase_nbody.network.network import NBodyNetwork
+    from ase_nbody.training.config.start import GENERAL_MODELS
 
     content = read_card(name)
     card, errors = content["card"], content["card"]["test errors"]
-    energy = "energy_per_atom" if any(card["example"]["pbc"]) else "energy"
+    of_any_size = any(card["example"]["pbc"]) or name in GENERAL_MODELS.values()
+    energy = "energy_per_atom" if of_any_size else "energy"
     declared = NBodyNetwork.declared_weights(NBodyConfig.model_validate(content["config"]))
     return {
         "elements": content["config"]["species"],

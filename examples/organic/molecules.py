@@ -1,6 +1,6 @@
 """Aspirin, caffeine and alanine dipeptide with the general organic model: relaxed, and then at 300 K.
 
-    python molecules.py [aspirin caffeine alanine_dipeptide] --model runs/organic/model.nbody [--ps 1]
+    python molecules.py [aspirin caffeine alanine_dipeptide] [--model organic] [--ps 1]
 
 Any other molecule works in the same way. The geometries beside this script are those that RDKit makes of SMILES. It
 prints the energy that relaxation gains, and the mean temperature of the run with its highest force.
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument(
         "molecules", nargs="*", default=MOLECULES, metavar="MOLECULE", help=f"of {', '.join(MOLECULES)}"
     )
-    parser.add_argument("--model", required=True, help="model file, see docs/organic.md")
+    parser.add_argument("--model", default="organic", help="name or file (default: %(default)s)")
     parser.add_argument("--ps", type=float, default=1.0, help="length of each run (default: %(default)s)")
     options = parser.parse_args()
     if unknown := sorted({*options.molecules} - {*MOLECULES}):

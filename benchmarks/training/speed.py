@@ -2,18 +2,22 @@
 
     python benchmarks/training/speed.py step [--data organic|FILE] [--rooms 2] [--batches 40]
     python benchmarks/training/speed.py elements [--compiled]
+    python benchmarks/training/speed.py threads --data FILE --batch-size 5
 
 ``step`` trains one network on the same batches twice: eagerly, and as ``training.compile`` does, with ghosts and a few
 common sizes (``ase_nbody/training/paddings.py``). A step is everything from the batch to the new weights; ``batch`` is
 the time to collate it. ``elements`` compares networks that know H, C and O with those that know 13 elements on the same
 structures of H, C and O: a training step, and an evaluation of 250 atoms in many molecules and of one molecule.
+``threads`` gives the wall time of an eager step on one and on two threads, in turn; run it on a quiet machine and on
+one whose other core is busy.
 
-Times are those of this process on one core (``time.process_time``): other programs on the machine change them little,
-and they change both of a pair alike. Medians over all batches are printed. The data are the neutral structures of
-``shared/data/organic`` (float32).
+Other times are those of this process on one core (``time.process_time``): other programs on the machine change them
+little, and they change both of a pair alike. Medians over all batches are printed. The data are the neutral structures
+of ``shared/data/organic`` (float32).
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import time
@@ -30,6 +34,7 @@ from ase_nbody.hierarchy.ghosts import sizes_of
 from ase_nbody.potential import evaluate
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.memory import keep_freed_memory
+from ase_nbody.runtime.threads import SERIAL_EDGES, torch_threads
 from ase_nbody.structure import Structure
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.initial import build_network
@@ -188,9 +193,30 @@ def elements(options: argparse.Namespace) -> None:
     print("weights:", {n: sum(weight.numel() for weight in network.parameters()) for n, network in networks.items()})
 
 
+def threads(options: argparse.Namespace) -> None:
+    """Print the wall times of eager steps on one thread and on two."""
+    data = organic(options.structures) if options.data == "organic" else read_labelled(options.data)
+    config = configuration(options)
+    module = module_of(build_network(config, data), config)
+    module.compiled = None
+    loader = make_loader(data, module.network.config, config, Processes(), shuffle=True)
+    found: dict[int, list[float]] = {1: [], 2: []}
+    edges: list[int] = []
+    for batch in itertools.islice(loader, options.batches):
+        edges.append(batch.hierarchy.n_edges)
+        for number, times in found.items():
+            with torch_threads(number):
+                began = time.perf_counter()
+                step_of(module, batch)
+                times.append(1e3 * (time.perf_counter() - began))
+    print(f"edges in a batch: median {np.median(edges):.0f}; at most {SERIAL_EDGES} are trained on one thread")
+    for number, times in found.items():
+        print(f"{number} threads: median {np.median(times):.1f} ms, 90th percentile {np.percentile(times, 90):.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("step", "elements"))
+    parser.add_argument("what", choices=("step", "elements", "threads"))
     parser.add_argument("--data", default="organic", help="'organic', or a file")
     parser.add_argument("--structures", type=int, default=1500)
     parser.add_argument("--channels", type=int, default=64)
@@ -203,7 +229,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    {"step": steps, "elements": elements}[options.what](options)
+    {"step": steps, "elements": elements, "threads": threads}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ Which parts exist depends on atomic numbers and labels alone, never on the geome
 smoothly to zero at the radius (``nn.radial``). So the energy is a smooth function of the positions, and it does no harm
 to list more children than lie within the radius.
 
-Read the files in this order: ``tables`` (levels of parts and edges), ``neighbours`` (pairs of atoms), ``labelled``
-(parts that labels name), ``build`` (from pairs to tables), ``exchange`` (from parts to edges and back), ``reduction``
-(sums over the atoms of a structure).
+Read the files in this order: ``tables`` (levels of parts and edges), ``crowds`` (what is refused), ``neighbours``
+(pairs of atoms), ``labelled`` (parts that labels name), ``build`` (from pairs to tables), ``exchange`` (from parts to
+edges and back), ``reduction`` (sums over the atoms of a structure).
 """
 
 from ase_nbody.hierarchy.build import LevelLayout, Selection, VerletHierarchy, build_hierarchy, select

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ase_nbody.hierarchy.neighbours import cell_heights, complete_cell, find_edges
+from ase_nbody.hierarchy.crowds import cell_heights
+from ase_nbody.hierarchy.neighbours import complete_cell, find_edges
 from ase_nbody.hierarchy.tables import Groups, Labelled, Level, row_positions, stable_order
 from ase_nbody.structure import LABEL_ARRAYS, Structure, StructureError
 

@@ -12,17 +12,13 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from vesin import NeighborList
 
-from ase_nbody.structure import Structure, StructureError
+from ase_nbody.hierarchy.crowds import cell_heights, refuse_clumps, refuse_crowds
+from ase_nbody.structure import Structure
 
-# A sphere of 6 Angstrom has room for about 3,000 protons that are as close as those in H2. So 15,000 must be an error.
-MAX_NEIGHBOURS = 15_000
 MAX_SKEW = 1000.0  # volume of a cell over the product of its heights; an orthogonal cell has 1
 _MAX_SKEW_OF_TORUS = 10.0  # the same where only atoms at one place are looked for
-# A cube of 2 Angstrom has room for about 27 protons that are as close as those in H2.
-CUBE_ANGSTROM, MAX_ATOMS_IN_CUBE = 2.0, 100
-# Matter has about one atom in such a cube. Where there are many times as many, a few thousand atoms fill gigabytes.
-CROWDED_ATOMS_IN_CUBE, MAX_PAIRS_IN_CROWD = 20, 1e7
 _MAX_EXTENT_IN_CUTOFFS = 10.0  # a molecule up to this long is searched as it is, without ``compact``
+_FEW_ATOMS = 100  # up to this number of atoms, all distances take less time than a grid
 _DTYPES = (np.int64, np.int64, np.float64)  # of pairs, shifts and distances
 
 
@@ -93,19 +89,31 @@ def find_edges(structure: Structure, cutoff: float, device: torch.device | str =
         return _sorted(torch.stack([edges.first, edges.second], 1), shift, edges.distance, len(structure))
     spread = np.ptp(structure.positions, axis=0)
     if not structure.pbc.any() and (spread < _MAX_EXTENT_IN_CUTOFFS * cutoff).all():
-        _refuse_clumps(structure.positions, cutoff)
-        _refuse_crowds(structure, np.diag(spread + 1.5 * cutoff), cutoff)
+        if len(structure) <= _FEW_ATOMS and torch.device(device).type == "cpu":
+            return _among_few(structure.positions, cutoff)
+        refuse_clumps(structure.positions, cutoff)
+        refuse_crowds(structure, np.diag(spread + 1.5 * cutoff), cutoff)
         found = _search(structure.positions, np.zeros((3, 3)), cutoff, torch.device(device), periodic=False)
         return _sorted(*found, len(structure)).within(cutoff)
     positions, wraps, box = compact(structure, 1.5 * cutoff)
     extents = cell_heights(box)
-    _refuse_clumps(positions, cutoff)  # of the atoms wrapped into the cell: far outside, they may share a place there
-    _refuse_crowds(structure, box, cutoff)
+    refuse_clumps(positions, cutoff)  # of the atoms wrapped into the cell: far outside, they may share a place there
+    refuse_crowds(structure, box, cutoff)
     found = _search(positions, box, _search_radius(extents, cutoff), torch.device(device), periodic=True)
     edges = _sorted(*found, len(structure))
     wrap = torch.from_numpy(wraps).to(device)
     shift = edges.shift + (wrap.index_select(0, edges.first) - wrap.index_select(0, edges.second))
     return replace(edges, shift=shift).within(cutoff)
+
+
+def _among_few(positions: NDArray[np.float64], cutoff: float) -> Edges:
+    """The pairs of a small molecule, from all distances: a grid would take many times as long."""
+    vectors = positions - positions[:, None]
+    distance = np.sqrt(np.einsum("ijx,ijx->ij", vectors, vectors))
+    np.fill_diagonal(distance, np.inf)
+    first, second = np.nonzero(distance <= cutoff)
+    found = map(torch.from_numpy, (first, second, np.zeros((len(first), 3), np.int64), distance[first, second]))
+    return Edges(*found)
 
 
 def coincident_atoms(structure: Structure, distance: float) -> tuple[int, int] | None:
@@ -114,6 +122,9 @@ def coincident_atoms(structure: Structure, distance: float) -> tuple[int, int] |
     For distances far below the lattice vectors this is much quicker than ``find_pairs``: a k-d tree in the coordinates
     along the lattice vectors, where the cell is a torus.
     """
+    if not structure.pbc.any() and len(structure) <= _FEW_ATOMS:
+        near = _among_few(structure.positions, np.nextafter(distance, 0.0))
+        return (int(near.first[0]), int(near.second[0])) if len(near.first) else None
     if (reduced := _less_skewed(structure, _MAX_SKEW_OF_TORUS)) is not None:
         structure, _ = reduced
     box = complete_cell(structure)
@@ -234,57 +245,6 @@ def _less_skewed(structure: Structure, most: float = MAX_SKEW) -> tuple[Structur
     if abs(np.linalg.det(cell)) < most * math.prod(cell_heights(cell).tolist()):
         return None
     return structure.with_short_lattice_vectors()
-
-
-def cell_heights(cell: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The distances in Angstrom between opposite faces of a cell (3,)."""
-    return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-
-
-def _refuse_crowds(structure: Structure, box: NDArray[np.float64], cutoff: float) -> None:
-    """Refuse a structure whose pairs would fill the memory. The estimate assumes that the atoms fill the box (3, 3)."""
-    heights = cell_heights(box)
-    # The box is larger than the atoms along directions that are not periodic.
-    shares = np.where(structure.pbc, 1.0, np.maximum(heights - 1.5 * cutoff, 2.0 * cutoff) / heights)
-    # A skewed box has a larger volume than the product of its heights.
-    volume = abs(np.linalg.det(box)) * math.prod(shares.tolist())
-    neighbours = len(structure) * 4.0 / 3.0 * math.pi * cutoff**3 / volume
-    if neighbours > MAX_NEIGHBOURS:
-        lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(structure.cell, axis=1))
-        raise StructureError(
-            f"each atom would have about {neighbours:.1g} neighbours within {cutoff:.3g} Angstrom (allowed: "
-            f"{MAX_NEIGHBOURS}): {len(structure)} atoms in a cell with vectors of {lengths} Angstrom are too crowded. "
-            "Check atoms.cell and atoms.positions, which are in Angstrom (1 nm = 10 Angstrom), and the skin."
-        )
-
-
-def _refuse_clumps(positions: NDArray[np.float64], cutoff: float) -> None:
-    """Refuse positions (N, 3) where far too many atoms share a place, such as a molecule with positions in nm.
-
-    The estimate of the pairs assumes that the cubes around an atom are as full as its own.
-    """
-    if len(positions) <= MAX_ATOMS_IN_CUBE:
-        return
-    cubes = np.floor(positions / CUBE_ANGSTROM).astype(np.int64)
-    order = np.lexsort(cubes.T)
-    ends = np.flatnonzero((np.diff(cubes[order], axis=0) != 0).any(axis=1))
-    starts = np.concatenate([[0], ends + 1])
-    counts = np.diff(starts, append=len(positions))
-    fullest = int(counts.argmax())
-    if counts[fullest] > MAX_ATOMS_IN_CUBE:
-        raise StructureError(
-            f"{counts[fullest]} atoms share a cube of {CUBE_ANGSTROM:g} Angstrom around atom "
-            f"{order[starts[fullest]]} (allowed: {MAX_ATOMS_IN_CUBE}): they are too crowded. Check atoms.positions, "
-            "which are in Angstrom (1 nm = 10 Angstrom)."
-        )
-    together = float(np.square(counts).sum()) / len(positions)  # atoms in the cube of an average atom
-    pairs = len(positions) * together * 4.0 / 3.0 * math.pi * (cutoff / CUBE_ANGSTROM) ** 3
-    if together > CROWDED_ATOMS_IN_CUBE and pairs > MAX_PAIRS_IN_CROWD:
-        raise StructureError(
-            f"{len(positions)} atoms would have about {pairs:.1g} pairs within {cutoff:.3g} Angstrom, because "
-            f"{together:.0f} of them share a cube of {CUBE_ANGSTROM:g} Angstrom: they are too crowded. Check "
-            "atoms.positions, which are in Angstrom (1 nm = 10 Angstrom)."
-        )
 
 
 def _search_radius(extents: NDArray[np.float64], cutoff: float) -> float:

@@ -58,6 +58,23 @@ def test_pairs_agree_with_brute_force(cell, pbc):
     assert as_set(find_pairs(structure, 3.7)) == brute_force(structure, 3.7)
 
 
+@pytest.mark.parametrize("few", [0, 200])
+@pytest.mark.parametrize("n_atoms", [2, 9, 101])
+def test_free_molecules_have_the_same_pairs_from_all_distances_and_from_a_grid(n_atoms, few, monkeypatch):
+    positions = np.random.default_rng(n_atoms).uniform(0.0, 2.0 * np.cbrt(n_atoms), size=(n_atoms, 3))
+    structure = structure_of(positions, np.zeros((3, 3)), (False,) * 3)
+    monkeypatch.setattr(neighbours, "_FEW_ATOMS", few)
+    pairs = find_pairs(structure, 3.7)
+    assert as_set(pairs) == brute_force(structure, 3.7)
+    assert list(zip(pairs.first, pairs.second, strict=True)) == sorted(zip(pairs.first, pairs.second, strict=True))
+    expected = np.linalg.norm(positions[pairs.second] - positions[pairs.first], axis=1)
+    np.testing.assert_allclose(pairs.distance, expected, rtol=1e-14)
+    assert neighbours.coincident_atoms(structure, 1e-3) is None
+    close = positions[1] + [0.0, 0.0, 5e-4]
+    together = structure_of(np.vstack([positions, close]), np.zeros((3, 3)), (False,) * 3)
+    assert neighbours.coincident_atoms(together, 1e-3) == (1, n_atoms)
+
+
 def test_pairs_of_all_systems(system):
     structure = Structure.from_atoms(system)
     pairs = find_pairs(structure, 4.0)

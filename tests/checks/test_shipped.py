@@ -31,6 +31,7 @@ EXPECTED = {
     "lithium": {"compression", "random starts"},
     "aspirin": {"compression"},
     "ethanol": {"random starts"},
+    "organic": {"compression"},
 }
 
 
@@ -38,7 +39,13 @@ def test_there_is_a_structure_for_every_shipped_model():
     assert set(STRUCTURES) == set(shipped_models())
 
 
-@pytest.mark.parametrize("model", STRUCTURES)
+# Dimers of all pairs of thirteen elements take minutes.
+LONG = {"organic"}
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in STRUCTURES]
+)
 def test_shipped_models_pass(model, tmp_path, monkeypatch, capsys):
     ase.io.write(tmp_path / "structure.extxyz", STRUCTURES[model]())
     arguments = ["check", model, str(tmp_path / "structure.extxyz"), "--no-compile", "--steps", "200", "--json"]

@@ -16,7 +16,8 @@ from ase_nbody.files.archive import load_members, read_card, save_model
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.initial import build_network
-from ase_nbody.training.run import _refuse_earlier_fit, train
+from ase_nbody.training.resuming import refuse_earlier_fit
+from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_splits
 
 
@@ -194,10 +195,10 @@ def test_a_run_that_an_earlier_release_fitted_is_not_resumed(config):
     """Its isolated-atom energies would jump. Checkpoints of that release have no digest of each file."""
     settings = config([labelled(molecule("CH3OH"), 0)], data={"isolated_atom_energies": "fit"})
     with pytest.raises(ConfigError, match="began with a release that fitted the isolated-atom energies"):
-        _refuse_earlier_fit(settings, ["C"], {"digests": {"data.train": "0"}})
-    _refuse_earlier_fit(settings, ["C"], {"digests": {"data.train.0": "0"}})
-    _refuse_earlier_fit(settings, [], {"digests": {}})
-    _refuse_earlier_fit(settings, ["C"], {})
+        refuse_earlier_fit(settings, ["C"], {"digests": {"data.train": "0"}})
+    refuse_earlier_fit(settings, ["C"], {"digests": {"data.train.0": "0"}})
+    refuse_earlier_fit(settings, [], {"digests": {}})
+    refuse_earlier_fit(settings, ["C"], {})
 
 
 def test_a_model_that_knows_no_species_of_the_data_is_refused(config):

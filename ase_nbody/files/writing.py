@@ -46,14 +46,12 @@ def _name_new(temporary: Path, path: Path) -> None:
     """Give a file a name that no file may have. Unlike ``os.replace``, a link fails if there is one."""
     try:
         os.link(temporary, path)
-    except FileExistsError as error:
-        raise FileExistsError(f"{path} exists; choose another name or move the file away") from error
-    except OSError:  # the file system knows no links
+    except OSError as error:
         if os.path.lexists(path):
-            raise FileExistsError(f"{path} exists; choose another name or move the file away") from None
-        os.replace(temporary, path)
-        return
-    os.unlink(temporary)
+            raise FileExistsError(f"{path} exists; choose another name or move the file away") from error
+        os.replace(temporary, path)  # the file system knows no links
+    else:
+        os.unlink(temporary)
 
 
 def leftovers_of(path: Path) -> list[Path]:

@@ -57,11 +57,8 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure],
             network = _network_from_model(config, training, members)
         else:
             network = _new_network(config, training, members)
-    network = network.to(getattr(torch, config.training.dtype)).requires_grad_(config.network.head is None)
-    if config.network.head is not None:
-        for name in NBodyNetwork.declared_read_outs(network.config):
-            network.get_parameter(name).requires_grad_(True)
-    return _freeze(network, config.network.freeze)
+    network = network.to(getattr(torch, config.training.dtype)).requires_grad_(True)
+    return _freeze_for_head(network) if config.network.head is not None else _freeze(network, config.network.freeze)
 
 
 def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], members: int) -> NBodyNetwork:
@@ -260,4 +257,12 @@ def _freeze(network: NBodyNetwork, freeze: FreezeConfig) -> NBodyNetwork:
         network.embedding.requires_grad_(False)
     if not any(weight.requires_grad for weight in network.parameters()):
         raise ConfigError("network.freeze leaves nothing to train: free a level")
+    return network
+
+
+def _freeze_for_head(network: NBodyNetwork) -> NBodyNetwork:
+    """Mark all weights but those of the read-outs as frozen, and return the network."""
+    network.requires_grad_(False)
+    for name in NBodyNetwork.declared_read_outs(network.config):
+        network.get_parameter(name).requires_grad_(True)
     return network

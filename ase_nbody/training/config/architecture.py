@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ase_nbody.files.archive import default_head, find_model, load_members, read_card, shipped_models
 from ase_nbody.files.heads import check_name
-from ase_nbody.network.config import MAX_LEVELS, LevelConfig, Outputs, Width
+from ase_nbody.network.config import MAX_LEVELS, LevelConfig, NBodyConfig, Outputs, Width
 from ase_nbody.network.electronic_states import Multiplicities, TotalCharges
 from ase_nbody.network.types import LevelTypes
 from ase_nbody.so3 import Type
@@ -144,15 +144,8 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
         return network
     start = start if start in shipped_models() else str(find_model(absolute_file(start, folder)))
     model, *others = load_members(start)  # the members of a committee have the same shape
-    if network.head is not None and others:
-        raise ConfigError(f"{start} is a committee, and network.head stands on the states of one network: name another")
-    if network.head is not None and network.head == default_head(read_card(start)):
-        raise ConfigError(
-            f"network.head: {network.head} is the default head of {start}, which keeps its states and read-outs: give "
-            "the new head another name"
-        )
-    if network.head is not None and not set(network.outputs) <= set(model.config.outputs):
-        raise ConfigError(f"network.head adds no outputs to {start}: leave out network.outputs, or network.head")
+    if network.head is not None:
+        _check_head(network, start, model.config, is_committee=bool(others))
     compared = {
         "levels": (_without_statistics(network.levels), _without_statistics(model.config.levels)),
         "repulsion": (network.repulsion, model.config.repulsion),
@@ -181,6 +174,19 @@ def with_shape_of_start(network: ArchitectureConfig, folder: Path) -> Architectu
         "outputs": tuple(sorted({*model.config.outputs, *network.outputs})),
     }
     return network.model_copy(update={**shape, "start_from": start})
+
+
+def _check_head(network: ArchitectureConfig, start: str, model: NBodyConfig, *, is_committee: bool) -> None:
+    """Refuse a head that cannot stand on the states of the model."""
+    if is_committee:
+        raise ConfigError(f"{start} is a committee, and network.head stands on the states of one network: name another")
+    if network.head == default_head(read_card(start)):
+        raise ConfigError(
+            f"network.head: {network.head} is the default head of {start}, which keeps its states and read-outs: give "
+            "the new head another name"
+        )
+    if not set(network.outputs) <= set(model.outputs):
+        raise ConfigError(f"network.head adds no outputs to {start}: leave out network.outputs, or network.head")
 
 
 def _without_statistics(levels: Sequence[LevelConfig]) -> list[dict[str, Any]]:

@@ -16,6 +16,10 @@ from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.surroundings import densities, pair_of
 from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
 
+_OUTLIER = 10.0  # median errors
+_LEAST_ERROR_EV_PER_ATOM = 1e-3  # that counts as the median, where most structures are alike
+_REWEIGHTINGS = 30
+
 
 @dataclass(frozen=True)
 class DataStatistics:
@@ -148,10 +152,13 @@ def energies_per_atom(counts: NDArray[np.float64], energies: NDArray[np.float64]
     Two theories or programs differ by such constants, by electronvolts or hundreds of them. In structures f with n_fz
     atoms of species z and energies E_f, they are
 
-        c = argmin |c|²  among all c that minimise  sum_f (E_f - sum_z n_fz c_z)² .
+        c = argmin |c|²  among all c that minimise  sum_f w_f (E_f - sum_z n_fz c_z)² .
 
     If all structures have one composition n, this is c = n (mean of E_f) / |n|²: the data determine only n . c. What
-    energies E_f are, the caller says: total ones, or what a model's predictions lack.
+    energies E_f are, the caller says: total ones, or what a model's predictions lack. Matter that is pressed or torn
+    apart may be off by any energy, and must not move the zero of all other. So w_f = 1 but for outliers, those with
+    more than ten times the median error per atom: there w_f falls as the inverse of the error (Huber, Ann. Math. Stat.
+    35, 73 (1964)).
 
     Args:
         counts: n_fz (structures, species).
@@ -160,7 +167,15 @@ def energies_per_atom(counts: NDArray[np.float64], energies: NDArray[np.float64]
     Returns:
         c_z in eV (species,), and whether the compositions determine each of them.
     """
-    constants, _, rank, _ = np.linalg.lstsq(counts, energies, rcond=None)
+    atoms, weights = np.maximum(counts.sum(axis=1), 1.0), np.ones(len(energies))
+    for _ in range(_REWEIGHTINGS):
+        root = np.sqrt(weights)
+        constants, _, rank, _ = np.linalg.lstsq(counts * root[:, None], energies * root, rcond=None)
+        errors = np.abs(energies - counts @ constants) / atoms
+        largest = _OUTLIER * max(float(np.median(errors)), _LEAST_ERROR_EV_PER_ATOM)
+        before, weights = weights, largest / np.maximum(errors, largest)
+        if np.allclose(weights, before):
+            break
     return np.asarray(constants, dtype=np.float64), bool(rank == counts.shape[1])
 
 

@@ -4,7 +4,8 @@
 
 Neutral structures of more than one atom are written, and charged ones with ``--charged``. Lone atoms are left out: the
 labels of a batch of them are wrong in some files. So are clusters whose molecules are so close that they count as
-bonded. The subset becomes ``config_type``.
+bonded. The subset becomes ``config_type``. A structure whose forces are larger than those of hot molecules, as those of
+``pressed.py``, counts less in the loss, in proportion.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from teacher import Geometry
 
 PROPERTIES = "species:S:1:pos:R:3:forces:R:3"
 BONDED = 1.25  # atoms count as bonded within so many sums of their covalent radii
+LARGE_FORCES = 4.0  # eV/Angstrom, root mean square of the components in a structure: 99 % of the others have less
 
 
 def wanted(data: Arrays, charged: bool) -> NDArray:
@@ -51,9 +53,11 @@ def write(path: Path, data: Arrays, chosen: NDArray) -> int:
         for index in np.flatnonzero(chosen):
             atoms = slice(ends[index] - data["n_atoms"][index], ends[index])
             charge = f"charge={data['total_charge'][index]} " if data["total_charge"][index] else ""
+            size = float(np.sqrt(np.square(data["forces"][atoms]).mean()))
+            weight = f"config_weight={LARGE_FORCES / size:.4f} " if size > LARGE_FORCES else ""
             name = str(data["name"][index]).replace("\\", "\\\\")  # SMILES have backslashes
             file.write(
-                f"{data['n_atoms'][index]}\nProperties={PROPERTIES} energy={data['energy'][index]:.6f} {charge}"
+                f"{data['n_atoms'][index]}\nProperties={PROPERTIES} energy={data['energy'][index]:.6f} {charge}{weight}"
                 f'config_type={data["subset"][index]} name="{name}" pbc="F F F"\n'
             )
             values = np.concatenate([data["positions"][atoms], data["forces"][atoms]], axis=1).tolist()

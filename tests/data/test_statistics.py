@@ -7,6 +7,7 @@ import pytest
 
 from ase_nbody import LevelConfig
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms, fit_isolated_energies, measure
+from ase_nbody.data.statistics import energies_per_atom
 from ase_nbody.structure import Structure
 
 SUMS = {1: -13.5, 6: -1029.0, 8: -2041.0}
@@ -113,3 +114,15 @@ def test_several_atoms_are_never_isolated():
 def test_the_neutral_ground_state_is_the_energy_of_an_isolated_atom():
     data = [in_box(1, -12.0), in_box(1, -13.0), in_box(1, -99.0, charge=-1.0), in_box(1, np.nan), in_box(8, 0.0, 9.0)]
     assert energies_of_isolated_atoms(data) == {"H": -13.0}
+
+
+def test_frames_pressed_together_do_not_move_the_zero_of_all_others():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 9, size=(200, 3)).astype(float)
+    constants = np.array([-13.6, -1029.0, -2043.0])
+    energies = counts @ constants + 0.01 * counts.sum(axis=1) * rng.normal(size=200)
+    usual, _ = energies_per_atom(counts, energies)
+    energies[::20] += counts[::20].sum(axis=1) * rng.uniform(10.0, 1e5, size=10)
+    found, determined = energies_per_atom(counts, energies)
+    assert determined
+    assert found == pytest.approx(usual, abs=0.02)

@@ -28,7 +28,8 @@ class DataStatistics:
     Attributes:
         species: chemical symbols that occur, in the order of their atomic numbers.
         isolated_atom_energies: energy of each isolated atom in eV, given or fitted.
-        force_scale: root mean square of the force components in eV/Angstrom; 1 if all are zero.
+        force_scale: root mean square of the force components in eV/Angstrom, each times the weight of its frame as a
+            fraction of the largest; 1 if all are zero.
         mean_children: for each level, the mean number of children of a part, at least 1.
         closest_distances: closest distance in Angstrom of each pair of species that comes within the largest radius of
             the levels, ``{"H-O": 0.9}``.
@@ -54,7 +55,8 @@ def measure(
     """
     require_parts(data, [level.layout for level in levels], "training data")
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
-    forces = np.concatenate([frame.forces.ravel() for frame in data])
+    heaviest = max(frame.weights.forces for frame in data) or 1.0
+    forces = np.concatenate([frame.weights.forces / heaviest * frame.forces.ravel() for frame in data])
     forces = forces[np.isfinite(forces)]
     if not len(forces):
         raise DataError("no frame has forces: a network cannot be trained on energies alone")

@@ -18,6 +18,7 @@ _LEAST_GAP_EV_PER_ATOM = 0.2  # smaller ones may be errors of the model
 _LEAST_GAP_IN_RANGES = 3.0  # of the range of the differences within the wider part
 _REFUSED_GAP_EV_PER_ATOM = 2.0  # two phases, of which the model knows one, differ by less
 _IMPOSSIBLE_GAP_EV_PER_ATOM = 15.0  # no matter is bound by more; tungsten has 9
+_LONGEST_RISE_ANGSTROM = 1.0  # molecules pressed together rise per atom by up to 0.4 Angstrom times the force components
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ def refuse_two_zeros(training: Sequence[LabelledStructure], predicted: Sequence[
 def refuse_impossible_gap(training: Sequence[LabelledStructure]) -> None:
     """Refuse frames of one composition whose energies lie in two parts, farther apart than any matter is bound.
 
+    Matter that is pressed together may rise by more; its forces are as large.
+
     Raises:
         DataError: they do; the message names a frame of each part.
     """
@@ -119,6 +122,9 @@ def refuse_impossible_gap(training: Sequence[LabelledStructure]) -> None:
         parts = _two_parts(energies)
         if parts is None or parts.gap < _IMPOSSIBLE_GAP_EV_PER_ATOM:
             continue
+        highest_below = float(energies[parts.low].max())
+        if all(_is_pressed(training[group[i]], energies[i] - highest_below) for i in parts.high):
+            continue
         low, high = (training[min(group[i] for i in part)] for part in (parts.low, parts.high))
         raise DataError(
             f"the energies of {_formula(low)} lie in two parts, more than {_IMPOSSIBLE_GAP_EV_PER_ATOM:g} eV per atom "
@@ -126,6 +132,11 @@ def refuse_impossible_gap(training: Sequence[LabelledStructure]) -> None:
             f"{high.energy:.4f} eV. Were files of two programs, theories or units joined? Convert the energies and "
             "forces of one part (see nbody lint), or leave it out."
         )
+
+
+def _is_pressed(frame: LabelledStructure, rise: float) -> bool:
+    """Whether forces as large as the frame's explain that its energy is higher by ``rise`` eV/atom."""
+    return bool(rise <= _LONGEST_RISE_ANGSTROM * np.sqrt(np.mean(np.square(frame.forces))))
 
 
 def _by_composition(frames: Sequence[LabelledStructure]) -> dict[tuple[int, ...], list[int]]:

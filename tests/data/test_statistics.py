@@ -126,3 +126,11 @@ def test_frames_pressed_together_do_not_move_the_zero_of_all_others():
     found, determined = energies_per_atom(counts, energies)
     assert determined
     assert found == pytest.approx(usual, abs=0.02)
+
+
+def test_the_scale_of_the_forces_heeds_the_weights_of_frames():
+    usual, pressed = frame([1, 8], forces=0.5), frame([1, 8], forces=500.0)
+    light = dataclasses.replace(pressed, weights=pressed.weights._replace(forces=0.001))
+    levels = [LevelConfig(radius=4.0)]
+    assert measure([usual, light], levels).force_scale == pytest.approx(0.5)
+    assert measure([usual, pressed], levels).force_scale == pytest.approx((0.5**2 / 2 + 500.0**2 / 2) ** 0.5)

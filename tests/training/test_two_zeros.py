@@ -66,6 +66,18 @@ def test_energies_that_no_bond_explains_are_refused_before_a_training():
         refuse_impossible_gap([frame(-2000.0 + (1990.0 if number % 2 else 0.0)) for number in range(8)])
 
 
+def test_matter_pressed_together_is_not_taken_for_another_theory():
+    relaxed = [frame(-10.0) for _ in range(5)]
+    shifted = [frame(140.0) for _ in range(3)]
+    pressed = [dataclasses.replace(one, forces=np.full((3, 3), 90.0)) for one in shifted]
+    refuse_impossible_gap(relaxed + pressed)
+    with pytest.raises(DataError, match="no bond explains"):
+        refuse_impossible_gap(relaxed + shifted)
+    in_kilocalories = [dataclasses.replace(one, energy=23.06 * -1e4, forces=np.full((3, 3), 23.0)) for one in relaxed]
+    with pytest.raises(DataError, match="no bond explains"):
+        refuse_impossible_gap([dataclasses.replace(one, energy=-1e4) for one in relaxed] + in_kilocalories)
+
+
 def test_a_fit_that_fails_is_not_blamed_on_isolated_atoms():
     frames = [frame(energy) for energy in (-2000.0, -2000.0, -10.0)]
     with pytest.raises(DataError, match="no energies of isolated atoms fit the energies of the data"):

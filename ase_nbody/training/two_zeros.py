@@ -18,7 +18,7 @@ _LEAST_GAP_EV_PER_ATOM = 0.2  # smaller ones may be errors of the model
 _LEAST_GAP_IN_RANGES = 3.0  # of the range of the differences within the wider part
 _REFUSED_GAP_EV_PER_ATOM = 2.0  # two phases, of which the model knows one, differ by less
 _IMPOSSIBLE_GAP_EV_PER_ATOM = 15.0  # no matter is bound by more; tungsten has 9
-_LONGEST_RISE_ANGSTROM = 1.0  # molecules pressed together rise per atom by up to 0.4 Angstrom times the force components
+_LONGEST_RISE_ANGSTROM = 1.0  # of an atom, over the force components; molecules pressed together have up to 0.4
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,18 @@ phonons.clean()
 #
 # A slab has two surfaces. Its energy minus that of as much crystal, over twice the area, is the surface energy. Ten
 # Angstrom of vacuum are enough, because no part of this network reaches farther than its radii.
+#
+# It matters where the crystal is cut. `surface` cuts at the origin, where atoms lie: on (111) it would leave them with
+# one bond of four. The data hold no such atoms, and the calculator would warn that their surroundings are thinner than
+# those in its data. A real crystal is cut between its double layers, where each atom keeps three bonds. So we move the
+# crystal by a tenth of its diagonal first.
 
 
 def surface_energy(indices: tuple[int, int, int], layers: int) -> float:
     """The energy in J/m^2 of a relaxed, unreconstructed surface."""
-    slab: Atoms = surface(crystal, indices, layers, vacuum=10.0)
+    moved = crystal.copy()
+    moved.translate(0.1 * a * np.ones(3))
+    slab: Atoms = surface(moved, indices, layers, vacuum=10.0)
     slab.pbc = True
     slab.calc = calc
     BFGS(slab, logfile=None).run(fmax=0.02, steps=200)

@@ -1,5 +1,6 @@
-"""The README tells the truth: its commands are those of CI, its links lead somewhere, its example runs."""
+"""README and pages tell the truth: commands are those of CI, links lead somewhere, installations work, examples run."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -25,6 +26,22 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_no_page_installs_the_package_by_its_name():
+    """It is not on PyPI, so ``pip install ase-nbody`` finds nothing: pages name the clone or a wheel."""
+    pages = [page for where in ("*.md", "docs/*.md", "examples/*/*.md") for page in ROOT.glob(where)]
+    commands = [command for page in pages for command in re.findall(r"pip install ([^\n`#&]*)", page.read_text())]
+    assert len(commands) > 10
+    by_name = re.compile(r"(^|[\s\"'])ase-nbody(\[[^]]*\])?(?! @ )(?=[\s\"']|$)")
+    assert [command for command in commands if by_name.search(command)] == []
+
+
+def test_every_extra_is_on_the_page_of_the_installation():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    page = (ROOT / "docs" / "installation.md").read_text()
+    assert [name for name in setup["options.extras_require"] if f"| `{name}` |" not in page] == []
 
 
 def test_the_example_runs(capsys):

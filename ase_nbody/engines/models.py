@@ -25,8 +25,8 @@ def evaluator_for(model: Model | Sequence[Model], head: str | None = None, **set
 
     Raises:
         FileNotFoundError, ModelFileError: a model cannot be read, or has no such head (see ``load_model``).
-        ValueError: the committee is empty or has a network twice, something else than a model is given, or a setting is
-            not allowed.
+        ValueError: there is no model, the committee has a network twice, something else than a model is given, or a
+            setting is not allowed.
     """
     models = models_of(model)
     if head is not None and any(isinstance(one, NBodyNetwork) for one in models):
@@ -41,11 +41,13 @@ def models_of(model: Model | Sequence[Model]) -> list[Model]:
     """The models as a list.
 
     Raises:
-        ValueError: the list is empty, or something in it is no model.
+        ValueError: there is no model, or something in it is no model.
     """
     models: list[Any] = list(model) if isinstance(model, list | tuple) else [model]
     if not models:
-        raise ValueError("a committee needs at least one model, got an empty list")
+        raise ValueError(
+            "no model is given: name a shipped one, as in model='ethanol' (`nbody models` lists them), or a model file"
+        )
     for member in models:
         if not isinstance(member, str | os.PathLike | NBodyNetwork):
             raise ValueError(f"a model is a name, a path or an NBodyNetwork, got {type(member).__name__}")

@@ -6,11 +6,16 @@ from typing import Any
 
 import ase
 import numpy as np
-from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError
+from ase.calculators.calculator import (
+    CalculationFailed,
+    Calculator,
+    CalculatorSetupError,
+    PropertyNotImplementedError,
+)
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_nbody.electrons import MULTIPLICITIES, OTHER_CHARGES, SPINS, UNPAIRED, other_charge
-from ase_nbody.network.outputs import Output
+from ase_nbody.network.outputs import OUTPUTS, Output
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError
 from ase_nbody.runtime.evaluator import Evaluator
 from ase_nbody.structure import Structure, StructureError, labels_of
@@ -80,6 +85,40 @@ def changed_labels(calculator: Calculator, atoms: ase.Atoms) -> list[str]:
     old, new = labels_of(before), labels_of(atoms)
     same = old is new is None or (old is not None and new is not None and np.array_equal(old, new))
     return [] if same else ["parts"]
+
+
+@contextlib.contextmanager
+def explained_lack(name: str, calculator: Calculator, atoms: ase.Atoms | None) -> Iterator[None]:
+    """Let ASE's error for a property that there is not say why, and what would have it.
+
+    Args:
+        name: of the property, as ASE spells it.
+        calculator: which was asked for it.
+        atoms: the structure, or None for that of the last calculation.
+    """
+    try:
+        yield
+    except PropertyNotImplementedError as error:
+        reason = _reason_of_lack(name, calculator.implemented_properties, atoms or calculator.atoms)
+        raise PropertyNotImplementedError(f"{name}: {reason}") from error
+
+
+def _reason_of_lack(name: str, given: Sequence[str], atoms: ase.Atoms | None) -> str:
+    for entry, outputs in OUTPUTS.items():
+        if name in (output.name for output in outputs) and name not in given:
+            return (
+                f"this model does not predict it. Only models that were trained with network.outputs: [{entry}] do; "
+                "a committee does if all its members do."
+            )
+    if name not in given:
+        return f"this calculator does not have it. It has {', '.join(given)}."
+    if name in ("stress", "stresses"):
+        return (
+            "only a cell with a volume has it, and these atoms lack three independent lattice vectors: see atoms.cell."
+        )
+    if atoms is not None and atoms.pbc.any():
+        return f"only structures without periodic directions have it, and atoms.pbc is {atoms.pbc.tolist()}."
+    return "it is not among the results of the calculation."
 
 
 @contextlib.contextmanager

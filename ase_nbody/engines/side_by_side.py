@@ -12,7 +12,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, Calculator
 from ase.optimize.optimize import Optimizer
 
 from ase_nbody.engines.calculator import NBodyCalculator
-from ase_nbody.engines.results import SPREADS, attach_spreads, changed_charge, changed_labels
+from ase_nbody.engines.results import SPREADS, attach_spreads, changed_charge, changed_labels, explained_lack
 
 
 def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atoms]) -> None:
@@ -83,7 +83,7 @@ class _Companion(Calculator):
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
         """A result by its name, calculated if the atoms have changed; threads wait for each other (ASE's interface)."""
-        with self.calculator.evaluator.lock:
+        with self.calculator.evaluator.lock, explained_lack(name, self, atoms):
             found = super().get_property(name, atoms, allow_calculation)
             if found is not None and atoms is not None:
                 attach_spreads(atoms, self.spreads)

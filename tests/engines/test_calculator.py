@@ -191,9 +191,16 @@ def test_no_stress_without_a_volume(name: str, key: str, systems: Systems, calc)
     atoms.calc = calc
     atoms.get_forces()
     assert key not in calc.results
-    with pytest.raises(PropertyNotImplementedError):
+    with pytest.raises(PropertyNotImplementedError, match=f"^{key}: only a cell with a volume has it"):
         calc.get_property(key, atoms)
     assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_what_no_model_has_is_named_beside_what_there_is(systems: Systems, calc) -> None:
+    with pytest.raises(
+        PropertyNotImplementedError, match=r"^magmoms: this calculator does not have it. It has energy,"
+    ):
+        calc.get_property("magmoms", systems["molecule"]())
 
 
 # --- levels and committees -------------------------------------------------------------------------------------------
@@ -350,10 +357,11 @@ def test_refused_keywords(keywords: dict[str, Any], culprit: str, network: NBody
         NBodyCalculator(network, **keywords)
 
 
-@pytest.mark.parametrize("nothing", [[], ()])
-def test_refused_empty_committee(nothing: Any) -> None:
-    with pytest.raises(CalculatorSetupError, match="at least one model"):
-        NBodyCalculator(nothing)
+@pytest.mark.parametrize("nothing", [{}, {"model": []}, {"model": ()}])
+def test_refused_without_a_model(nothing: dict[str, Any]) -> None:
+    """ASE's own commands make a calculator without any keyword, as ``ase run nbody FILE`` does."""
+    with pytest.raises(CalculatorSetupError, match=r"no model is given: .*nbody models"):
+        NBodyCalculator(**nothing)
 
 
 @pytest.mark.parametrize("wrong", [3, None, [1.0], {"model": "x"}])

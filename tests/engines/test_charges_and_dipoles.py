@@ -117,13 +117,18 @@ def test_what_a_model_does_not_give_is_not_implemented(name, charged, network, s
     assert name in NBodyCalculator(charged).implemented_properties
     assert name not in NBodyCalculator(network).implemented_properties
     assert name not in NBodyCalculator.implemented_properties
-    with pytest.raises(PropertyNotImplementedError):
-        NBodyCalculator(network).get_property(name, systems["molecule"]())
+    molecule = systems["molecule"]()
+    untrained = rf"^{name}: this model does not predict it. .*network.outputs: \[charges\]"
+    with pytest.raises(PropertyNotImplementedError, match=untrained):
+        NBodyCalculator(network).get_property(name, molecule)
     for periodic in ("triclinic", "slab", "wire"):
-        with pytest.raises(PropertyNotImplementedError):
+        with pytest.raises(PropertyNotImplementedError, match=rf"^{name}: only structures without periodic directions"):
             NBodyCalculator(charged).get_property(name, systems[periodic]())
-    with pytest.raises(PropertyNotImplementedError):  # not every member gives it
-        NBodyCalculator([charged, network]).get_property(name, systems["molecule"]())
+    with pytest.raises(PropertyNotImplementedError, match=untrained):  # not every member gives it
+        NBodyCalculator([charged, network]).get_property(name, molecule)
+    evaluate_together(NBodyCalculator(network), [molecule])
+    with pytest.raises(PropertyNotImplementedError, match=untrained):
+        molecule.calc.get_property(name, molecule)
 
 
 def test_a_model_file_keeps_its_outputs(charged, systems, tmp_path):

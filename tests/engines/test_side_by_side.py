@@ -95,5 +95,5 @@ def test_an_error_is_that_of_the_structure_asked_for(images, calculator):
 def test_molecules_have_no_stress(systems, calculator):
     atoms = systems["molecule"]()
     evaluate_together(calculator, [atoms])
-    with pytest.raises(PropertyNotImplementedError):
+    with pytest.raises(PropertyNotImplementedError, match="only a cell with a volume"):
         atoms.get_stress()

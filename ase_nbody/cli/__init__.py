@@ -1,12 +1,16 @@
-"""The command line ``nbody``, one file for each command. An error shows one line; with ``--debug``, a traceback.
+"""The command line ``nbody``, one file for each command. An error or a warning shows one line.
+
+With ``--debug``, an error shows its traceback and a warning the line of code that gave it.
 
 A command is imported when it runs. So help and version come at once, without torch.
 """
 
 import errno
 import sys
+import warnings
 from importlib import import_module
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -17,6 +21,7 @@ import ase_nbody
 from ase_nbody.terminal import plain
 
 _EXIT_CODE_INTERRUPTED = 130  # shells use it after Ctrl-C
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 # The commands, each the function of this name in the file of this name, and the first lines of their help.
 COMMANDS = {
@@ -93,6 +98,24 @@ def options(
 def main() -> None:
     """Run the command. An error becomes one readable line and exit code 1, an interrupt becomes exit code 130."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # it may stand anywhere
+    pythons = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Show a warning of this package without the line of code that gave it."""
+        if Path(filename).resolve().is_relative_to(_PACKAGE):
+            _tell("warning:", " ".join(str(message).split()))
+        else:
+            pythons(message, category, filename, lineno, file, line)
+
+    if len(arguments) == len(sys.argv) - 1:
+        warnings.showwarning = show
     try:
         app(args=arguments)
     except SystemExit as end:
@@ -104,6 +127,8 @@ def main() -> None:
             raise
         _tell("error:", _sentence(error))
         raise SystemExit(1) from None
+    finally:
+        warnings.showwarning = pythons
 
 
 def _tell(kind: str, message: str = "") -> None:

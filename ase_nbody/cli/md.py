@@ -84,6 +84,9 @@ def md(
     max_spread: Annotated[
         float | None, typer.Option(help="Stop at a larger force spread of a committee, in eV/Angstrom.")
     ] = None,
+    max_gap: Annotated[
+        float, typer.Option(help="Stop if a bound piece is farther from all else, in Angstrom; inf lets it go.")
+    ] = 5.0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -91,7 +94,7 @@ def md(
 
     To continue a killed run, repeat the command with --resume. A larger --ps or --steps prolongs a finished run.
     """
-    bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread}
+    bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread, "max_gap": max_gap}
     ensemble = named_ensemble(ensemble)
     check_options(ensemble, timestep, temperature, pressure, velocities, ramp_to, ramp_ps, threads, bounds)
     output = output.expanduser()
@@ -113,6 +116,11 @@ def md(
     check_constraints(atoms)
     members = models if len(models) > 1 else models[0]
     atoms.calc = NBodyCalculator(members, head=head, device=device, dtype=dtype, compile=compile)
+    if max_spread is not None and len(atoms.calc.networks) == 1:
+        raise ValueError(
+            f"--max-spread {max_spread:g} needs a committee, but {model} is a single network: name several models, "
+            "separated by commas, or leave it out"
+        )
     if relax and not resumes:
         _relax(atoms)
     kept = give_velocities(atoms, velocities, temperature, rng)
@@ -124,7 +132,7 @@ def md(
             refuse_hot_start(kelvin, hottest, temperature)
         _say(f"The velocities of the structure file are kept: {kelvin:.0f} K. --velocities new draws others.")
     dynamics.attach(
-        NBodyMonitor(dynamics, **{**bounds, "max_temperature": hottest}),
+        _Monitor(dynamics, **{**bounds, "max_temperature": hottest}),
         interval=math.gcd(every, _MAX_MONITOR_INTERVAL),
     )
     ramp = None
@@ -143,6 +151,13 @@ def md(
             names = ", ".join(repr(name) for name in run.left_out)
             _say(f"The trajectory leaves out {names}: labels of the first structure, or what its format cannot keep.")
         raise typer.Exit(_follow(run, length, timestep, as_json))
+
+
+class _Monitor(NBodyMonitor):
+    """A monitor whose sentences name the options of the command."""
+
+    def _bound_name(self, parameter: str) -> str:
+        return "--" + parameter.replace("_", "-")
 
 
 def _bound(given: float | None, ensemble: str, temperature: float) -> float:
@@ -198,8 +213,8 @@ def _way_on(run: ResumableRun, code: int) -> str:
         return ". The same command would stop again: change what the sentence above names, and repeat it"
     return (
         ". The same command with --resume would make the same steps and stop again. To go on from there, raise the "
-        "bound (--max-force, --max-temperature, --max-spread) with --resume; otherwise change what the sentence "
-        "above names, and start a new run in another folder (--output)"
+        "bound (--max-force, --max-temperature, --max-spread, --max-gap) with --resume; otherwise change what the "
+        "sentence above names, and start a new run in another folder (--output)"
     )
 
 

@@ -129,7 +129,7 @@ class NBodyMonitor:
             advice = "The run starts with these velocities: draw others, or raise the bound."
             self._stop(
                 f"the temperature is {kelvin:.4g} K, beyond the bound of {self.max_temperature:.4g} K "
-                f"(max_temperature); the hottest is {self._name(kinetic.argmax())}. "
+                f"({self._bound_name('max_temperature')}); the hottest is {self._name(kinetic.argmax())}. "
                 f"{advice if self._starting else _ADVICE}"
             )
 
@@ -141,7 +141,7 @@ class NBodyMonitor:
             atom = lengths.argmax()
             self._stop(
                 f"{what} on {self._name(atom)} is {lengths[atom]:.4g} eV/Angstrom, beyond the bound of "
-                f"{bound:.4g} eV/Angstrom ({parameter}). {remedy}"
+                f"{bound:.4g} eV/Angstrom ({self._bound_name(parameter)}). {remedy}"
             )
 
     def _check_distances(self, bound: float) -> None:
@@ -151,7 +151,7 @@ class NBodyMonitor:
             names = self._name(pairs.first[closest], pairs.second[closest])
             self._stop(
                 f"{names} are {pairs.distance[closest]:.4g} Angstrom apart, closer than {bound:.4g} Angstrom "
-                f"(min_distance). {self._advice}"
+                f"({self._bound_name('min_distance')}). {self._advice}"
             )
 
     def _check_fragments(self, bound: float) -> None:
@@ -164,8 +164,13 @@ class NBodyMonitor:
                 piece = fragment[group[fragment] == smallest]
                 self._stop(
                     f"{self._name(*piece)} flew off: bound at the start, now farther than {bound:.4g} Angstrom from "
-                    f"everything else (max_gap). If the chemistry allows that, set max_gap=None; if not: {_ADVICE}"
+                    f"all else ({self._bound_name('max_gap')}; if the chemistry allows that, inf sets no bound). "
+                    + _ADVICE
                 )
+
+    def _bound_name(self, parameter: str) -> str:
+        """How sentences call a bound: by its keyword. A command calls it by its option."""
+        return parameter
 
     def _pairs(self, cutoff: float) -> Pairs:
         return find_pairs(Structure.from_atoms(self.atoms), cutoff)

@@ -85,9 +85,38 @@ def test_a_committee_and_its_bound(md):
     code, out, err = md(*command, "--max-spread", spread[0] / 2, "--output", "stopped", "--json")
     assert code == 1
     assert "the committee's force spread on atom" in json.loads(out)["stopped"]
+    assert "(--max-spread)" in json.loads(out)["stopped"]
     code, _, err = md("a.nbody", "methanol.extxyz", "--max-spread", 1.0, "--output", "single")
     assert code == 1
-    assert "needs a committee" in err
+    assert "--max-spread 1 needs a committee, but a.nbody is a single network: name several models" in err
+
+
+@pytest.mark.usefixtures("inputs")
+def test_bounds_have_the_names_of_their_options(md):
+    command = ("a.nbody", "methanol.extxyz", "--steps", 10, "--interval", 5)
+    for bound, value in {"--max-temperature": 1e-3, "--max-force": 1e-9, "--max-gap": 0.5}.items():
+        code, _, err = md(*command, "--max-force", 1e9, bound, value, "--output", bound.strip("-"))
+        assert code == 1
+        assert f"({bound}" in err
+        assert "max_" not in err
+    assert "flew off" in err
+    assert md(*command, "--max-force", 1e9, "--max-gap", "inf", "--output", "free")[0] == 0
+    code, _, err = md(*command, "--max-gap", 0)
+    assert code == 1
+    assert "--max-gap must be a number above 0" in err
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_a_sentence(md):
+    ion = ase.io.read("methanol.extxyz")
+    ion.info["charge"] = 1
+    ase.io.write("ion.extxyz", ion)
+    code, _, err = md("a.nbody", "ion.extxyz", "--steps", 0)
+    assert code == 0
+    assert "warning: the structure has a total charge of +1 e" in err
+    assert "ChargeWarning" not in err
+    assert ".py" not in err
 
 
 @pytest.mark.usefixtures("inputs")

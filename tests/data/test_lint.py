@@ -139,6 +139,37 @@ def test_many_copies_take_one_search_for_neighbours_each(monkeypatch):
     assert len(searched) <= 20  # a fingerprint, and the surroundings of the atoms
 
 
+def test_rotated_copies_are_compared_with_ten_others_each(monkeypatch):
+    """Their fingerprints differ in the last digits, so that three thousand of them took hours and gigabytes."""
+    compared = []
+    same = lint_fingerprint._Surroundings.same
+    monkeypatch.setattr(lint_fingerprint._Surroundings, "same", lambda *given: compared.append(1) or same(*given))
+    copies, n_copies = [], 300
+    for number in range(n_copies):
+        atoms = ase.build.molecule("CH3OH")
+        atoms.rotate(1.0 + number, (1.0, 2.0, 3.0))
+        copies.append(Structure.from_atoms(atoms))
+    ions = [dataclasses.replace(structure, charge=1.0) for structure in copies[:20]]
+    pairs = equal_structures([*copies, *ions])
+    assert {j for i, j in pairs if (i < n_copies) == (j < n_copies)} == {*range(n_copies + 20)} - {0, n_copies}
+    assert {j for i, j in pairs if i < n_copies <= j} == {*range(n_copies, n_copies + 20)}
+    assert len(compared) <= 20 * (n_copies + 20)
+    assert {j for _, j in equal_structures(copies, copies[:30])} == {*range(30)}
+
+
+def test_crystals_that_differ_little_are_compared_with_ten_others_each(monkeypatch):
+    """Their fingerprints are equal within the tolerance, though they are no copies."""
+    searched = []
+    assign = lint_fingerprint.cdist
+    monkeypatch.setattr(lint_fingerprint, "cdist", lambda *given, **more: searched.append(1) or assign(*given, **more))
+    cells = [ase.build.bulk("Cu", cubic=True) * (3, 3, 3) for _ in range(40)]
+    for seed, atoms in enumerate(cells):
+        atoms.rattle(0.01, seed=seed)
+    structures = [Structure.from_atoms(atoms) for atoms in cells]
+    assert equal_structures([*structures, structures[7]]) == [(7, 40)]
+    assert len(searched) <= 20 * 41
+
+
 def test_a_supercell_is_a_duplicate(crystals):
     structure = crystals[5].structure
     atoms = ase.Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.cell, pbc=True)

@@ -13,8 +13,10 @@ Small random displacements in a large crystal average out in rho. So structures 
 by atom too: each atom of one must have an atom in the other with the same distances to its nearest neighbours.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ WIDTH = 0.25  # Angstrom: w above
 _GRID = np.arange(WIDTH, CUTOFF, WIDTH)
 _NEAREST = 16  # neighbours whose distances are compared for each atom
 _MOST_COPIES = 10  # with which each structure is compared; a thousand copies have half a million pairs
+_MOST_BESIDE_TREE = 200  # structures that are searched one by one before a tree is made of them
 _DISTANCE_TOLERANCE = 5.0  # largest difference of these distances in Angstrom, in units of ``tolerance``
 
 
@@ -57,8 +60,9 @@ def equal_structures(
     """Pairs (i, j) of equal structures, in ascending order.
 
     i counts the structures of ``first`` and j those of ``second``. Without ``second``, both count those of ``first``,
-    and i < j. Of many exact copies of one structure, of one charge, i is one of the first ten: each copy has its pairs,
-    but there are not as many as the square of the copies.
+    and i < j. Each j is compared with the ten nearest i by their fingerprints, and with the ten nearest of its own
+    charge. Of many equal structures, i is one of the first ten: each of them has its pairs, but there are not as many
+    as the square of their number.
 
     Args:
         first: structures.
@@ -67,40 +71,79 @@ def equal_structures(
             positions to about 1e-3 Angstrom changes them by 1e-3; two successive steps of molecular dynamics differ by
             more.
     """
-    within = second is None
-    left = _by_composition(first)
-    right = left if second is None else _by_composition(second)
-    found = []
-    for composition in left.keys() & right.keys():
-        copies, places = _copies(first, *left[composition])
-        other_copies, other_places = _copies(first if second is None else second, *right[composition])
-        near = cKDTree(places).query_ball_tree(cKDTree(other_places), tolerance, p=np.inf)
-        for own, hits in zip(copies, near, strict=True):
-            found += [(i, j) for hit in hits for j in other_copies[hit] for i in own[:_MOST_COPIES]]
-    one, other = map(_with_contents, (first, first if second is None else second))
-    found = sorted(pair for pair in found if not within or pair[0] < pair[1])
     surroundings = _Surroundings(_DISTANCE_TOLERANCE * tolerance)
-    return [(i, j) for i, j in found if surroundings.same(*one[i], *other[j])]
+    groups: defaultdict[tuple[object, ...], _Known] = defaultdict(lambda: _Known(tolerance))
+
+    def equal_to(described: _Described, *, add: int | None) -> set[int]:
+        """The structures of ``first`` so far that equal this one, to which it is then added as this number."""
+        equal: set[int] = set()
+        for group in (groups[described.composition], groups[*described.composition, described.charge]):
+            found = [number for number, other in group.nearest(described) if surroundings.same(described, other)]
+            if add is not None and len(found) < _MOST_COPIES:
+                group.add(add, described)
+            equal |= {*found}
+        return equal
+
+    within = [equal_to(_Described.of(one), add=number) for number, one in enumerate(first)]
+    found = within if second is None else [equal_to(_Described.of(one), add=None) for one in second]
+    return sorted((i, j) for j, equal in enumerate(found) for i in equal)
 
 
-def _copies(
-    structures: Sequence[Structure], indices: list[int], points: NDArray[np.float64]
-) -> tuple[list[list[int]], NDArray[np.float64]]:
-    """The indices of structures of one charge and fingerprint, in ascending order; and each fingerprint once."""
-    charges = [structures[index].charge for index in indices]
-    rows, which = np.unique(np.column_stack([points, charges]), axis=0, return_inverse=True)
-    copies: list[list[int]] = [[] for _ in rows]
-    for index, row in zip(indices, which.ravel(), strict=True):
-        copies[row].append(index)
-    return copies, rows[:, :-1]
+class _Described(NamedTuple):
+    """A structure and what it is compared by.
+
+    Attributes:
+        structure: the structure.
+        fingerprint: see ``fingerprint``.
+        composition: species, their shares and the number of periodic directions. A supercell has those of its cell.
+        charge: total charge in e.
+        content: a digest of the structure, which exact copies share.
+    """
+
+    structure: Structure
+    fingerprint: NDArray[np.float64]
+    composition: tuple[object, ...]
+    charge: float
+    content: bytes
+
+    @classmethod
+    def of(cls, structure: Structure) -> "_Described":
+        species, counts = np.unique(structure.numbers, return_counts=True)
+        composition = (*species, *(counts / len(structure)).round(9), int(structure.pbc.sum()))
+        arrays = (structure.numbers, structure.positions, structure.cell, structure.pbc)
+        content = sha256(b"".join(array.tobytes() for array in arrays)).digest()
+        return cls(structure, fingerprint(structure), composition, structure.charge, content)
 
 
-def _with_contents(structures: Sequence[Structure]) -> list[tuple[bytes, Structure]]:
-    """Each structure behind a digest of it, which copies share."""
-    return [
-        (sha256(b"".join(a.tobytes() for a in (one.numbers, one.positions, one.cell, one.pbc))).digest(), one)
-        for one in structures
-    ]
+class _Known:
+    """Structures of one composition, which others are compared with."""
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._members: list[tuple[int, _Described]] = []
+        self._tree: cKDTree | None = None  # of the first members; the others are few
+
+    def add(self, number: int, described: _Described) -> None:
+        """Add a structure under a number."""
+        self._members.append((number, described))
+        in_tree = 0 if self._tree is None else self._tree.n
+        if len(self._members) > in_tree + max(_MOST_BESIDE_TREE, in_tree // 4):
+            self._tree = cKDTree(self._fingerprints(0))
+
+    def nearest(self, described: _Described) -> list[tuple[int, _Described]]:
+        """At most ten structures whose fingerprints are within the tolerance, the nearest ones first."""
+        in_tree, near = 0, []
+        if self._tree is not None:
+            in_tree, bound = self._tree.n, self._tolerance
+            hits = self._tree.query(described.fingerprint, _MOST_COPIES, p=np.inf, distance_upper_bound=bound)
+            near = [(distance, int(place)) for distance, place in zip(*hits, strict=True) if place < in_tree]
+        if len(self._members) > in_tree:
+            distances = np.abs(self._fingerprints(in_tree) - described.fingerprint).max(axis=1)
+            near += [(distances[place], in_tree + int(place)) for place in np.flatnonzero(distances < self._tolerance)]
+        return [self._members[place] for _, place in sorted(near)[:_MOST_COPIES]]
+
+    def _fingerprints(self, start: int) -> NDArray[np.float64]:
+        return np.stack([described.fingerprint for _, described in self._members[start:]])
 
 
 class _Surroundings:
@@ -110,16 +153,15 @@ class _Surroundings:
         self._tolerance = tolerance
         self._near: dict[bytes, NDArray[np.float64]] = {}
 
-    def same(self, content: bytes, first: Structure, other_content: bytes, second: Structure) -> bool:
+    def same(self, first: _Described, second: _Described) -> bool:
         """Whether the atoms of two structures can be matched so that all distances to near neighbours are equal.
 
         A supercell matches its cell.
         """
-        if content == other_content:
+        if first.content == second.content:
             return True
         (small, rows), (large, columns) = sorted(
-            [(first, self._distances(content, first)), (second, self._distances(other_content, second))],
-            key=lambda pair: len(pair[0]),
+            ((one.structure, self._distances(one)) for one in (first, second)), key=lambda pair: len(pair[0])
         )
         repeats, rest = divmod(len(large), len(small))
         if rest:
@@ -128,12 +170,14 @@ class _Surroundings:
         difference[np.tile(small.numbers, repeats)[:, None] != large.numbers] = CUTOFF
         # The assignment with the smallest largest difference: differences within the tolerance cost nothing.
         cost = (difference > self._tolerance).astype(np.float64)
+        if cost.all(axis=0).any() or cost.all(axis=1).any():  # an atom that is like none
+            return False
         return not bool(cost[linear_sum_assignment(cost)].any())
 
-    def _distances(self, content: bytes, structure: Structure) -> NDArray[np.float64]:
-        if content not in self._near:
-            self._near[content] = _near_distances(structure)
-        return self._near[content]
+    def _distances(self, described: _Described) -> NDArray[np.float64]:
+        if described.content not in self._near:
+            self._near[described.content] = _near_distances(described.structure)
+        return self._near[described.content]
 
 
 def _near_distances(structure: Structure) -> NDArray[np.float64]:
@@ -145,20 +189,3 @@ def _near_distances(structure: Structure) -> NDArray[np.float64]:
     near = np.full((len(structure), _NEAREST), CUTOFF)
     near[first[rank < _NEAREST], rank[rank < _NEAREST]] = distance[rank < _NEAREST]
     return near
-
-
-def _by_composition(structures: Sequence[Structure]) -> dict[tuple[object, ...], tuple[list[int], NDArray[np.float64]]]:
-    """The structures grouped by composition and number of periodic directions.
-
-    Returns:
-        For each group the indices of its structures in the list and their fingerprints (structures, components).
-    """
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, structure in enumerate(structures):
-        species, counts = np.unique(structure.numbers, return_counts=True)
-        shares = counts / len(structure)  # shares, not counts: a supercell is the same structure
-        groups.setdefault((*species, *shares.round(9), int(structure.pbc.sum())), []).append(index)
-    return {
-        key: (indices, np.stack([fingerprint(structures[index]) for index in indices]))
-        for key, indices in groups.items()
-    }

@@ -1,5 +1,6 @@
 """Callbacks and plugins for lightning: averaged weights, atomic checkpoints and early stopping."""
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], int | 
     return update
 
 
+_FORMAT = 2  # of a checkpoint; those of format 1 have neither this number nor a checksum, and are read
 # Entries of a checkpoint of a training and their types. Earlier releases wrote none of the second kind.
 _ENTRIES: dict[str, type] = {
     "epoch": int,
@@ -56,6 +58,7 @@ _NEWER_ENTRIES: dict[str, type] = {
     "errors": dict,
     "watch": dict,
     "split_rule": int,
+    "format": int,
 }
 
 
@@ -64,7 +67,11 @@ class CheckpointError(ValueError):
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint completely or not at all, and reads it without running pickled code."""
+    """Writes each checkpoint completely or not at all, and reads it without running pickled code.
+
+    The comment of its archive is the SHA-256 checksum of everything in it, so that a changed checkpoint does not go on
+    as another training.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Replace the file at ``path`` by a new one."""
@@ -72,7 +79,9 @@ class AtomicCheckpoints(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         payload = io.BytesIO()
         try:
-            torch.save(checkpoint, payload)
+            torch.save({**checkpoint, "format": _FORMAT}, payload)
+            with zipfile.ZipFile(payload, "a") as archive:
+                archive.comment = _checksum(archive)
         except RuntimeError as error:
             # After Ctrl-C torch tries to complete its archive, fails, and hides the interrupt behind its own error.
             if isinstance(error.__context__, KeyboardInterrupt):
@@ -84,18 +93,18 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Read tensors and plain data. Anything else is refused, whatever ``weights_only`` says.
 
         Raises:
-            CheckpointError: the file is damaged, holds more than tensors and plain data, or is no checkpoint of a
-                training.
+            CheckpointError: the file is damaged or was changed, holds more than tensors and plain data, or is no
+                checkpoint of a training.
         """
         payload = Path(path).read_bytes()
         try:
-            with zipfile.ZipFile(io.BytesIO(payload)) as archive:  # torch.load does not verify the checksums
+            with zipfile.ZipFile(io.BytesIO(payload)) as archive:  # torch.load verifies no checksums
                 _require_uncompressed(archive, len(payload))
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"the checksum of {damaged} does not match its contents")
+                written, found = archive.comment, _checksum(archive)
             checkpoint = torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
             _require_entries(checkpoint)
+            if (written or checkpoint.get("format", 1) > 1) and written != found:
+                raise ValueError("it does not have the checksum that it was written with: something changed it since")
         except Exception as error:  # zipfile and torch raise errors of almost any type for a damaged file
             reason = (str(error).splitlines() or [repr(error)])[0]
             if isinstance(error, UnpicklingError):  # torch's message is long and advises to allow the code
@@ -106,6 +115,18 @@ class AtomicCheckpoints(TorchCheckpointIO):
             ) from error
         _move_paths(checkpoint, Path(path).parent)
         return checkpoint
+
+
+def _checksum(archive: zipfile.ZipFile) -> bytes:
+    """SHA-256 of the names and contents of all files in an archive, in hexadecimal digits.
+
+    Raises:
+        BadZipFile: the contents of a file do not match its own checksum.
+    """
+    digest = hashlib.sha256()
+    for file in archive.infolist():
+        digest.update(f"{file.filename} {file.file_size}\n".encode() + archive.read(file))
+    return digest.hexdigest().encode()
 
 
 def _require_uncompressed(archive: zipfile.ZipFile, size: int) -> None:
@@ -132,6 +153,8 @@ def _require_entries(checkpoint: Any) -> None:
             raise ValueError(f"the entry {name!r} is missing, so it is no checkpoint of a training")
         if not isinstance(checkpoint.get(name, kind()), kind):
             raise ValueError(f"the entry {name!r} has the type {type(checkpoint[name]).__name__}, not {kind.__name__}")
+    if checkpoint.get("format", 1) > _FORMAT:
+        raise ValueError(f"it has format {checkpoint['format']}, which a later release wrote")
     if not all(isinstance(state, dict) for state in checkpoint["callbacks"].values()):
         raise ValueError("the states of its callbacks are no mappings")
     progress = checkpoint["loops"].get("fit_loop", {})

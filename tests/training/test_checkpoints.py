@@ -140,6 +140,51 @@ def test_other_contents_are_refused_with_a_sentence(content, reason, checkpoint)
         AtomicCheckpoints().load_checkpoint(checkpoint)
 
 
+def forged(checkpoint, change):
+    """Change entries of a checkpoint and write it as torch does, which makes the checksums of the archive fit."""
+    content = torch.load(checkpoint, weights_only=True)
+    change(content)
+    torch.save(content, checkpoint)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.__setitem__("global_step", 10**12),
+        lambda content: content["state_dict"]["weight"].mul_(2.0),
+        lambda content: content["rows"].clear(),
+        lambda content: None,
+    ],
+    ids=["step", "weights", "rows", "nothing"],
+)
+def test_a_changed_checkpoint_does_not_go_on_as_another_training(change, checkpoint):
+    """A negative epoch, weights or an optimiser of another run were gone on with in silence."""
+    forged(checkpoint, change)
+    with pytest.raises(CheckpointError, match="does not have the checksum that it was written with"):
+        AtomicCheckpoints().load_checkpoint(checkpoint)
+
+
+def test_contents_under_the_checksum_of_others_are_refused(checkpoint):
+    with zipfile.ZipFile(checkpoint) as archive:
+        checksum = archive.comment
+    forged(checkpoint, lambda content: content["state_dict"]["weight"].mul_(2.0))
+    with zipfile.ZipFile(checkpoint, "a") as archive:
+        archive.comment = checksum
+    with pytest.raises(CheckpointError, match="does not have the checksum that it was written with"):
+        AtomicCheckpoints().load_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_of_an_earlier_release_has_no_checksum(checkpoint):
+    torch.save(STATE, checkpoint)
+    assert same(AtomicCheckpoints().load_checkpoint(checkpoint))
+
+
+def test_a_checkpoint_of_a_later_release_is_refused(checkpoint):
+    torch.save(STATE | {"format": 3}, checkpoint)
+    with pytest.raises(CheckpointError, match="it has format 3, which a later release wrote"):
+        AtomicCheckpoints().load_checkpoint(checkpoint)
+
+
 class Harmful:
     """An object whose pickle makes a folder when it is read."""
 
@@ -182,6 +227,7 @@ def test_entries_within_that_do_not_fit_are_refused_before_the_first_step(spoil,
     train(config)
     content = torch.load(path, weights_only=True)
     spoil(content)
+    del content["format"]  # as in earlier releases, which wrote no checksum
     torch.save(content, path)
     before = path.read_bytes()
     longer = TrainingConfig.from_yaml(configuration(epochs=3))

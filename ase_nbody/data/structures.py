@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 
 import ase
@@ -13,6 +14,12 @@ from ase_nbody.data.xyz import UnreadableFrame
 from ase_nbody.text import printable
 
 _LONGEST_REASON = 400  # characters of what a parser says
+# What to do about a database that is whole, by a word of SQLite's error
+_OF_DATABASES = {
+    "locked": "another program is writing to it. Wait until that has ended",
+    "readonly": "a program that was writing to it was killed, and nothing is restored by reading. Open it with that "
+    "program, or with sqlite3, once",
+}
 
 
 def read_structures(path: str | os.PathLike[str], index: str = ":", default: str = ":") -> list[ase.Atoms]:
@@ -78,6 +85,10 @@ def next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms |
         said = printable(" ".join(str(error).split()).rstrip("."), _LONGEST_REASON)
         reason = said or f"ASE's reader says no more than {type(error).__name__}"
         kind = "" if isinstance(error, UnreadableFrame) or not said else f"{type(error).__name__}: "
+        if isinstance(error, sqlite3.OperationalError):
+            for word, advice in _OF_DATABASES.items():
+                if word in said:
+                    raise DataError(f"{path} cannot be read ({said}): {advice}") from error
         if isinstance(error, MemoryError):  # parsers take memory for any size that a file claims
             kind, reason = "", f"it takes more memory than there is{f' ({said})' if said else ''}"
         if isinstance(error, UnreadableFrame):

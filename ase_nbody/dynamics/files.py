@@ -191,7 +191,12 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise ResumeError(f"{folder} is a file: name another folder for the run")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise ResumeError(
+                f"a link at {folder} or above it leads nowhere: remove it, or name another folder for the run"
+            ) from error
         require_ordinary(folder / ".lock")
         self._file = open(folder / ".lock", "a")  # noqa: SIM115 (stays open as long as the lock is held)
         if fcntl is None:

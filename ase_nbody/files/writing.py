@@ -20,8 +20,18 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: b
 
     Raises:
         FileExistsError: it is there, and may not be, even if another process has just made it.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written. The error names it, not the temporary file.
     """
+    try:
+        _write_beside(path, payload, private, replace)
+    except OSError as error:
+        if error.errno is None or isinstance(error, FileExistsError):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_beside(path: Path, payload: bytes, private: bool, replace: bool) -> None:
+    """Write a temporary file beside the place of the file, and move it there."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     mode = 0o600 if private else 0o666
     # Outside of try: a file of this name that exists is not ours to remove.

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -161,6 +162,37 @@ def test_tables_of_a_database_that_are_computed(trick: str, tmp_path) -> None:
         tables.execute(trick)
     with pytest.raises(DataError, match=r"its (view|table) systems is computed when it is read"):
         read_labelled(path)
+
+
+def test_a_database_that_another_program_writes_to(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "a.db"
+    with ase.db.connect(path) as rows:
+        rows.write(ase.Atoms("H"))
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, **more | {"timeout": 0.1}))
+    with contextlib.closing(connect(path)) as tables:
+        tables.isolation_level = None
+        tables.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DataError, match=r"database is locked\): another program is writing to it"):
+            read_labelled(path)
+
+
+def test_a_database_whose_writer_was_killed_is_left_as_it_is(tmp_path) -> None:
+    path, copy = tmp_path / "a.db", tmp_path / "b.db"
+    with ase.db.connect(path) as rows:
+        for _ in range(20):
+            rows.write(molecule("C60"))
+    with contextlib.closing(sqlite3.connect(path)) as tables:
+        tables.isolation_level = None
+        tables.execute("PRAGMA cache_size = 1")
+        tables.execute("BEGIN")
+        tables.execute("UPDATE systems SET positions = zeroblob(2000)")
+        shutil.copy(path, copy)
+        shutil.copy(f"{path}-journal", f"{copy}-journal")
+    before = copy.read_bytes()
+    with pytest.raises(DataError, match="a program that was writing to it was killed"):
+        read_labelled(copy)
+    assert copy.read_bytes() == before
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process is read from /proc")

@@ -129,6 +129,14 @@ def test_a_picture_of_the_user_in_the_way_of_a_run_without_steps(dynamics_of, tm
     assert (tmp_path / "run.png").read_text() == "mine"
 
 
+@pytest.mark.parametrize("where", ["link", "link/run"])
+def test_a_folder_under_a_link_that_leads_nowhere_is_refused(where, dynamics_of, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ResumeError, match=r"a link at .* or above it leads nowhere"):
+        ResumableRun(dynamics_of("verlet"), tmp_path / where)
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 @pytest.mark.parametrize("name", [".lock", "checkpoint.json", "trajectory.extxyz", "table.csv"])
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -208,6 +208,11 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: '.*/none/file'$"):
+        write_whole(tmp_path / "none" / "file", b"new")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
 @pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
 def test_a_new_file_has_the_mode_that_the_umask_allows(mask, mode, tmp_path):

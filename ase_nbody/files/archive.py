@@ -150,7 +150,19 @@ def add_head(
         ModelFileError: the model is a committee, or together they are too large for a file.
         FileNotFoundError, ModelFileError: see ``load_model``.
     """
-    stored, content = read_stored_and_card(model)
+    return with_head(read_stored_and_card(model), str(model), name, network, path, card)
+
+
+def with_head(
+    below: tuple[Stored, Mapping[str, Any]],
+    model: str,
+    name: str,
+    network: NBodyNetwork,
+    path: str | os.PathLike[str],
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """``add_head`` to a model that ``read_stored_and_card`` has read. ``model`` is its name in errors."""
+    stored, content = below
     if stored.members > 1:
         raise ModelFileError(f"{model} is a committee, and a head stands on the states of one network")
     names = NBodyNetwork.declared_read_outs(stored.config)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ase_nbody.data import DataError
 from ase_nbody.data.file_names import data_file
-from ase_nbody.files.archive import read_card
+from ase_nbody.files.archive import find_model, read_card
 from ase_nbody.training.callbacks import AtomicCheckpoints
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.folder import MODEL_NAME, last_checkpoint
 from ase_nbody.training.splits import file_names, sha256_of_files
 
-Stamp = tuple[str, int, int]  # path, size and time of the last change of a file
+Stamp = tuple[str, int, int, int]  # path, number, size and time of the last change of a file
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,32 @@ def digests_of_run(folder: Path) -> dict[str, str]:
 
 
 def stamps(config: TrainingConfig) -> list[Stamp]:
-    """Size and time of the last change of each file with data to learn from or to validate on."""
+    """The stamps of the files with data to learn from or to validate on."""
     sources: list[SourceConfig] = [*config.data.train, *(config.data.replay or ())]
     if isinstance(config.data.validation, tuple):
         sources += config.data.validation
-    files = [Path(data_file(source.path, source.index)[0]) for source in sources]
-    files = [file for file in files if file.is_file()]
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return [_stamp(path) for source in sources if (path := Path(data_file(source.path, source.index)[0])).is_file()]
 
 
-def require_unchanged(before: Sequence[Stamp], config: TrainingConfig) -> None:
-    """Check that the files are still those of ``before``, so that frames and digests belong together.
+def stamps_of_start(config: TrainingConfig) -> list[Stamp]:
+    """The stamp of the model in ``network.start_from``, if there is one.
+
+    Raises:
+        FileNotFoundError, ModelFileError: there is no such model.
+    """
+    return [_stamp(find_model(str(config.network.start_from)))] if config.network.has_start else []
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return str(path), status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def require_unchanged(before: Sequence[Stamp], now: Sequence[Stamp]) -> None:
+    """Check that files are still those of ``before``, so that digests belong to what was read.
 
     Raises:
         DataError: a file changed since.
     """
-    for stamp in set(stamps(config)).symmetric_difference(before):
+    for stamp in set(now).symmetric_difference(before):
         raise DataError(f"{stamp[0]} changed while it was being read: wait until it is complete, and start again")

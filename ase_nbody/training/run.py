@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from ase_nbody.data import Found, LabelledStructure, require_parts
-from ase_nbody.files.archive import add_head, save_model
+from ase_nbody.files.archive import Stored, read_stored_and_card, save_model, with_head
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.threads import fitting_threads, torch_threads
 from ase_nbody.terminal import plain
@@ -35,7 +35,7 @@ from ase_nbody.training.loaders import Done, make_loader, typical_batch
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.model_card import model_card, with_test_errors
 from ase_nbody.training.module import NBodyTraining
-from ase_nbody.training.origin import Origin, Stamp, require_unchanged, stamps
+from ase_nbody.training.origin import Origin, Stamp, require_unchanged, stamps, stamps_of_start
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.read_outs import Solution, require_solvable, solve_read_outs
 from ase_nbody.training.recovery import TrainingDiverged
@@ -65,6 +65,7 @@ _DEFAULT_STEPS, _DEFAULT_STEPS_WITH_START = 9_000, 4_000
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
 
 Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validation" and "test"
+Below = tuple[Stored, Mapping[str, Any]]  # the model that a head stands on, as it was when the training began
 
 
 @undisturbed()
@@ -127,8 +128,9 @@ def train_in_own_folder(
     if not begun:
         config, said = with_start(config, frames)
         _say(console, *filter(None, [said]))
+    start = stamps_of_start(config)
     origin = Origin.of(config)
-    require_unchanged(before, config)
+    require_unchanged(before, stamps(config))
     origin.require_same(checkpoint.get("digests", {}), config)
     if not begun:
         _say(console, *said_of_shared_frames(frames, one_file=origin.in_training_and_validation()))
@@ -140,6 +142,8 @@ def train_in_own_folder(
     if checkpoint and config.training.keeps_best:
         require_best(output, checkpoint)
     network = build_network(config, frames["training"], members)
+    below = None if config.network.head is None else read_stored_and_card(str(config.network.start_from))
+    require_unchanged(start, stamps_of_start(config))
     if config.training.solve_read_outs:
         require_solvable(network)
     replay = replayed(config, network, len(frames["training"]))
@@ -181,7 +185,7 @@ def train_in_own_folder(
         solution = solve_read_outs(network, frames["training"], frames["validation"], config.training)
         errors = solution.after[1]
         _say(console, str(solution))
-    return _write_model(network, errors, frames, origin, config, console, solution)
+    return _write_model(network, below, errors, frames, origin, config, console, solution)
 
 
 def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, list[Stamp]]:
@@ -260,6 +264,7 @@ def _take_averages(module: NBodyTraining, path: Path) -> int:
 
 def _write_model(
     network: NBodyNetwork,
+    below: Below | None,
     validation_errors: dict[str, dict[str, float]],
     frames: Frames,
     origin: Origin,
@@ -272,13 +277,14 @@ def _write_model(
     card = model_card(config, frames, origin, validation_errors)
     if solution is not None:
         card["read-outs solved"] = solution.as_card()
-    path = _save(network, output / MODEL_NAME, card, config.network)
+    path = _save(network, below, output / MODEL_NAME, card, config.network)
     _say(console, f"Wrote {path}")
     if frames["test"]:
         with said_if_it_fails("are no errors on the test frames", console):
             test_errors = evaluate_model(network, frames["test"])
             console.print(errors_table(test_errors, count_of(len(frames["test"]), "test frame")))
-            _save(network, path, with_test_errors(card, config, len(frames["test"]), test_errors), config.network)
+            card = with_test_errors(card, config, len(frames["test"]), test_errors)
+            _save(network, below, path, card, config.network)
     if config.report:
         with said_if_it_fails("is no report", console):
             remarks = [] if solution is None else [str(solution)]
@@ -288,11 +294,13 @@ def _write_model(
     return path
 
 
-def _save(network: NBodyNetwork, path: Path, card: Mapping[str, Any], config: ArchitectureConfig) -> Path:
+def _save(
+    network: NBodyNetwork, below: Below | None, path: Path, card: Mapping[str, Any], config: ArchitectureConfig
+) -> Path:
     """Write the network and its card, or the model that it started from with this head beside its own."""
-    if config.head is None:
+    if below is None:
         return save_model(network, path, card)
-    return add_head(str(config.start_from), config.head, network, path, card)
+    return with_head(below, str(config.start_from), str(config.head), network, path, card)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from ase_nbody.files.archive import load_members, read_card, save_model
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.folder import what_is_missing
+from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 
 SHORT = {"epochs": 6, "batch_size": 2, "warmup": 2, "compile": False}
@@ -74,6 +75,21 @@ def test_a_head_learns_and_the_model_stays(write, model, frames):
         for frame in frames
     ]
     assert np.median(np.array(shift) / [len(frame) for frame in frames]) == pytest.approx(-2.0, abs=0.6)
+
+
+@pytest.mark.filterwarnings("ignore::ase_nbody.ExtrapolationWarning")
+def test_the_model_below_may_vanish_once_it_is_read(write, model, monkeypatch):
+    """The training ended without a model, and so did the resumed one."""
+    shown, before = Progress.on_train_start, read_card(model)["card"]
+
+    def remove(self, trainer, module):
+        model.unlink()
+        shown(self, trainer, module)
+
+    monkeypatch.setattr(Progress, "on_train_start", remove)
+    path = train(write(training={"epochs": 1}))
+    assert read_card(path)["card"].items() >= before.items()
+    assert load_members(path, "other")
 
 
 def test_it_goes_on_and_makes_up_for_test_errors(write, tmp_path):

@@ -15,6 +15,7 @@ from ase_nbody.files.archive import read_card
 from ase_nbody.training import ConfigError, TrainingConfig, train, train_committee
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError
 from ase_nbody.training.folder import only_run_in
+from ase_nbody.training.initial import build_network
 from ase_nbody.training.origin import Origin
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.splits import read_splits
@@ -149,6 +150,25 @@ def test_data_may_vanish_once_they_are_read(configuration, tmp_path, monkeypatch
 
     monkeypatch.setattr(Progress, "on_train_start", remove)
     assert len(read_card(run(configuration(epochs=1)))["card"]["training data sha256"]) == 64
+
+
+def test_a_start_that_changes_while_it_is_read_is_refused(configuration, tmp_path, monkeypatch):
+    """Its weights came from one model, and the card and the digest of the checkpoint named another."""
+    start = run(configuration(name="start.yaml", output="start", epochs=1))
+    other = run(configuration(name="other.yaml", output="other", epochs=1, seed=1))
+    content = yaml.safe_load(configuration().read_text())
+    content["network"] = {"start_from": str(start)}
+    path = tmp_path / "tuned.yaml"
+    path.write_text(yaml.safe_dump(content))
+
+    def replaced(*arguments):
+        shutil.copy(other, start)
+        return build_network(*arguments)
+
+    monkeypatch.setattr("ase_nbody.training.run.build_network", replaced)
+    with pytest.raises(ValueError, match=r"model.nbody changed while it was being read"):
+        run(path, "training.epochs=1")
+    assert not (tmp_path / "run" / "model.nbody").exists()
 
 
 def test_a_checkpoint_of_an_earlier_release_with_other_shapes_is_refused(killed, tmp_path):

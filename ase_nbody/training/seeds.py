@@ -85,26 +85,29 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
     members = [_member_config(config, config.training.seed + number) for number in range(size)]
     for number, member in enumerate(members, start=1):
         if not _is_finished(member):
+            _require_same_data(config, members)
             console.print(f"Member {number} of {size}, seed {member.training.seed}")
             train_in_stages(member, resume=bool(runs_in(Path(member.output))), console=console, members=size)
+    _require_one_origin(members)
     folders = [Path(member.output) for member in members]
     epochs = TrainingConfig.as_written(folders[0] / CONFIG_NAME).training.epochs
     set_model_aside(output, epochs)
     write_config(with_epochs(config, epochs))
-    networks = [load_model(folder / MODEL_NAME) for folder in folders]
-    frames = _frames(config, split_rule(last_checkpoint(folders[0])))
-    judged = [name for name in ("validation", "test") if frames[name]]
-    errors = {name: evaluate_model(networks, frames[name]) for name in judged}
-    card = {f"{name} errors": with_units(errors[name]) for name in judged}
-    path = pack_models([folder / MODEL_NAME for folder in folders], output / MODEL_NAME, card)
+    files = [folder / MODEL_NAME for folder in folders]
+    path = pack_models(files, output / MODEL_NAME)
     console.print(plain(f"Wrote {path}, a committee of {size}"), soft_wrap=True)
-    for name in judged:
-        title = count_of(len(frames[name]), f"{name} frame")
-        console.print(members_table([evaluate_model(one, frames[name]) for one in networks], errors[name], title))
-        console.print(spread_table(spread_calibration(networks, frames[name]), title))
-    if config.report:
-        metrics = [folder / "metrics.csv" for folder in folders]
-        with said_if_it_fails("is no report", console):
+    with said_if_it_fails("are no errors of the committee and no report", console):
+        networks = [load_model(file) for file in files]
+        frames = _frames(config, split_rule(last_checkpoint(folders[0])))
+        judged = [name for name in ("validation", "test") if frames[name]]
+        errors = {name: evaluate_model(networks, frames[name]) for name in judged}
+        pack_models(files, path, {f"{name} errors": with_units(errors[name]) for name in judged})
+        for name in judged:
+            title = count_of(len(frames[name]), f"{name} frame")
+            console.print(members_table([evaluate_model(one, frames[name]) for one in networks], errors[name], title))
+            console.print(spread_table(spread_calibration(networks, frames[name]), title))
+        if config.report:
+            metrics = [folder / "metrics.csv" for folder in folders]
             report = write_report(networks, frames, metrics, output)
             console.print(plain(f"Wrote {report}"), soft_wrap=True)
     remove_frames(config)
@@ -129,6 +132,19 @@ def _require_same_data(config: TrainingConfig, members: Sequence[TrainingConfig]
         origin = Origin.of(config)
         for member, digests in begun:
             origin.require_same(digests, member)
+
+
+def _require_one_origin(members: Sequence[TrainingConfig]) -> None:
+    """Refuse members that did not learn from the same files, because one was replaced while they were trained.
+
+    Raises:
+        ConfigError: the contents of a file differ.
+    """
+    first, *others = (digests_of_run(Path(member.output)) for member in members)
+    alone = members[0].pretraining is not None  # then each member starts from a model of its own
+    shared = Origin({entry: digest for entry, digest in first.items() if not (alone and entry.startswith("network."))})
+    for member, digests in zip(members[1:], others, strict=True):
+        shared.require_same(digests, member)
 
 
 def _require_different_members(config: TrainingConfig, members: Sequence[TrainingConfig]) -> None:

@@ -140,12 +140,14 @@ def _sentence(error: Exception) -> str:
 
     Our own errors say what to do. This function adds advice to others where it can, and otherwise names their type.
     """
-    from ase.calculators.calculator import CalculatorError
-
-    from ase_nbody.runtime.evaluation import EvaluationError
-    from ase_nbody.runtime.memory import is_out_of_memory
-
     message = " ".join(str(error).split())
+    try:
+        from ase.calculators.calculator import CalculatorError
+
+        from ase_nbody.runtime.evaluation import EvaluationError
+        from ase_nbody.runtime.memory import is_out_of_memory
+    except Exception:  # the error is what keeps them from being imported
+        return f"the package cannot be imported ({type(error).__name__}: {message or 'no details'})"
     if is_out_of_memory(error) and not isinstance(error, CalculatorError | EvaluationError):
         return f"out of memory ({message or 'no details'}): use smaller structures, fewer of them, or float32."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import operator
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -23,6 +24,8 @@ from ase_nbody.runtime.aot_cache import UntrustedCodeError, make_private, may_wr
 _TORCH, _TRITON = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
 _HEADERS_OF_LIBRARIES = "aot_inductor.precompile_headers"
 _HEADERS_OF_KERNELS = "cpp_cache_precompile_headers"
+_PLAIN = re.compile(r"[\w/.,:+=@%~-]+")  # of a path
+_USUAL_PLACES = ("/tmp", "/var/tmp")  # for temporary files, where the one of the environment cannot be used
 _LOCK = threading.RLock()  # the environment belongs to all threads
 
 
@@ -107,6 +110,8 @@ def _folder() -> Path:
     """The folder beside the compiled code, or a new one that is removed when the process ends."""
     for parent in own_folders():
         folder = parent / "torch"
+        if not _is_plain(folder):
+            continue
         with contextlib.suppress(OSError, UntrustedCodeError):
             make_private(parent)
             _refuse_open(parent.resolve(), 1)  # before anything is left in it
@@ -135,6 +140,14 @@ def _refuse_open(folder: Path, distance: int) -> None:
         refuse_foreign(one, status)
 
 
+def _is_plain(folder: Path) -> bool:
+    """Whether torch can name files in a folder to the C++ compiler: it splits its command at spaces and quotes."""
+    return _PLAIN.fullmatch(str(folder.resolve())) is not None
+
+
 @functools.cache
 def _temporary() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="ase-nbody-torch-")
+    """A new folder, which is removed when the process ends; where torch can use it, if there is such a place."""
+    places = [place for place in (tempfile.gettempdir(), *_USUAL_PLACES) if os.access(place, os.W_OK | os.X_OK)]
+    place = next((place for place in places if _is_plain(Path(place))), None)
+    return tempfile.TemporaryDirectory(prefix="ase-nbody-torch-", dir=place)

@@ -15,8 +15,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from e3nn import o3
 from torch import Tensor
+
+from ase_nbody.so3.without_folder import o3
 
 
 @functools.cache

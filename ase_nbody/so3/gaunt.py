@@ -8,11 +8,11 @@ more than two.
 """
 
 import torch
-from e3nn import o3
 from scipy.integrate import lebedev_rule
 from torch import Tensor
 
 from ase_nbody.so3.constants import ExactConstants
+from ase_nbody.so3.without_folder import o3
 
 # Degrees of the rules in scipy.integrate.lebedev_rule that have positive weights, up to 101. (scipy's end at 131.)
 _LEBEDEV_DEGREES = (3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 29, 31, 35, 41, 47, 53, 59, 65, 71, 77, 83, 89, 95, 101)

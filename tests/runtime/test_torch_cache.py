@@ -2,6 +2,8 @@
 
 import functools
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -173,3 +175,28 @@ def test_the_home_folder_of_the_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NBODY_CACHE", "~/code")
     assert aot_cache.cache_folder() == tmp_path / "code"
+
+
+def test_the_package_is_imported_where_torch_cannot_make_its_folder(tmp_path):
+    """Torch makes it when e3nn imports its compiler. A file in its place made every command fail with a traceback."""
+    place = tmp_path / "file"
+    place.touch()
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(place)}
+    script = "import os, ase_nbody.network; print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == str(place), run.stderr[-500:]
+
+
+@pytest.mark.parametrize("name", ["with space", "quo'te", "dol$lar"])
+def test_folders_that_the_compiler_cannot_be_told_are_not_taken(name, tmp_path, monkeypatch):
+    """Torch splits its command at spaces: with a home folder of such a name, nothing could be compiled."""
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.setattr(torch_cache, "own_folders", lambda: iter([place]))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setattr(torch_cache, "_temporary", functools.cache(torch_cache._temporary.__wrapped__))
+    with private_torch_cache() as folder:
+        assert place not in folder.parents
+        assert folder.is_dir()
+    torch_cache._temporary().cleanup()
+    assert not list(place.iterdir())

@@ -1,0 +1,18 @@
+"""e3nn's functions, imported without the folder of torch's compiler.
+
+e3nn imports torch's compiler, which makes a folder at once: that of ``TORCHINDUCTOR_CACHE_DIR``, or else
+``/tmp/torchinductor_USER``. Where it cannot, because a file of somebody else has that name for example, nothing that
+needs e3nn could be imported. We need the folder only to compile, and choose it then (``runtime/torch_cache.py``).
+"""
+
+import os
+import tempfile
+from unittest import mock
+
+with (
+    tempfile.TemporaryDirectory(prefix="ase-nbody-torch-") as folder,
+    mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": folder}),
+):
+    from e3nn import o3
+
+__all__ = ["o3"]

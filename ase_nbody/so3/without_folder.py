@@ -7,12 +7,17 @@ needs e3nn could be imported. We need the folder only to compile, and choose it 
 
 import os
 import tempfile
-from unittest import mock
 
-with (
-    tempfile.TemporaryDirectory(prefix="ase-nbody-torch-") as folder,
-    mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": folder}),
-):
-    from e3nn import o3
+_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+_before = os.environ.get(_VARIABLE)
+with tempfile.TemporaryDirectory(prefix="ase-nbody-torch-") as _folder:
+    os.environ[_VARIABLE] = _folder
+    try:
+        from e3nn import o3
+    finally:
+        del os.environ[_VARIABLE]
+        if _before is not None:
+            os.environ[_VARIABLE] = _before
 
 __all__ = ["o3"]

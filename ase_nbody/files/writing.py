@@ -1,16 +1,21 @@
 """Write files that appear complete or not at all."""
 
+import contextlib
 import os
 import re
 import secrets
 import stat
+import time
 from pathlib import Path
+
+_ABANDONED_SECONDS = 3600.0  # age of a temporary file whose writer was killed: no write takes that long
 
 
 def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: bool = True) -> None:
     """Replace the file at ``path`` atomically. If the process is killed or the disk is full, the old file remains.
 
     A new file has the mode that the umask allows, as any file that ``open`` makes. An existing file keeps its mode.
+    Temporary files that earlier writers of this file left when they were killed are removed.
 
     Args:
         path: the file.
@@ -28,6 +33,10 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: b
         if error.errno is None or isinstance(error, FileExistsError):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+    for other in leftovers_of(path):
+        with contextlib.suppress(OSError):  # another writer may have removed it
+            if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS:
+                other.unlink()
 
 
 def _write_beside(path: Path, payload: bytes, private: bool, replace: bool) -> None:

@@ -208,6 +208,16 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+def test_temporary_files_of_killed_writers_are_removed_when_nobody_can_be_writing_them(tmp_path):
+    abandoned, living, other = (tmp_path / name for name in (".file.0123abcd", ".file.89abcdef", ".file.old.txt"))
+    for path in (abandoned, living, other):
+        path.write_bytes(b"unfinished")
+    for path in (abandoned, other):
+        os.utime(path, (0, 0))
+    write_whole(tmp_path / "file", b"new")
+    assert sorted(os.listdir(tmp_path)) == [living.name, other.name, "file"]
+
+
 def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No such file or directory: '.*/none/file'$"):
         write_whole(tmp_path / "none" / "file", b"new")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
-from ase import Atoms, units
-from ase.calculators.singlepoint import SinglePointCalculator
+from ase import Atoms
 from ase.constraints import FixInternals
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from ase.optimize import BFGS
+from dft import calculated
 from judging import KCAL_PER_MOL, predicted, table
 from numpy.typing import NDArray
 from tblite.ase import TBLite
@@ -95,18 +95,6 @@ def structures(smiles: str) -> list[Atoms]:
     return found[:MOST_CONFORMERS]
 
 
-def reference_energy(atoms: Atoms) -> float:
-    """The energy in eV from PySCF."""
-    from pyscf import dft, gto
-
-    cell = gto.M(atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)), basis=BASIS, verbose=0)
-    field = dft.RKS(cell, xc=FUNCTIONAL).density_fit()
-    energy = float(field.kernel()) * units.Hartree
-    if not field.converged:
-        raise SystemExit(f"the energy of a structure of {atoms.get_chemical_formula()} does not converge")
-    return energy
-
-
 def make_reference() -> None:
     """Add the molecules that the file lacks."""
     known = {atoms.info["smiles"] for atoms in ase.io.read(REFERENCE, ":")} if REFERENCE.is_file() else set()
@@ -115,8 +103,10 @@ def make_reference() -> None:
             continue
         frames = []
         for atoms in structures(smiles):
-            frame = Atoms(atoms.numbers, atoms.positions, info={"smiles": smiles})
-            frame.calc = SinglePointCalculator(frame, energy=reference_energy(frame))
+            frame = calculated(atoms, FUNCTIONAL, BASIS, forces=False)
+            if frame is None:
+                raise SystemExit(f"the energy of a structure of {smiles} does not converge")
+            frame.info["smiles"] = smiles
             frames.append(frame)
         ase.io.write(REFERENCE, frames, append=True)
         print(f"{smiles}: {len(frames)} structures", flush=True)

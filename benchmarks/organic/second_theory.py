@@ -16,8 +16,8 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
-from ase import Atoms, units
-from ase.calculators.singlepoint import SinglePointCalculator
+from ase import Atoms
+from dft import calculated
 from frames import sound, wanted
 from numpy.typing import NDArray
 from shards import geometries, owners, read
@@ -52,21 +52,6 @@ def least_sure(indices: NDArray, spreads: NDArray) -> NDArray:
     return indices[np.argsort(-spreads[indices], kind="stable")]
 
 
-def labelled(name: str, atoms: Atoms) -> Atoms | None:
-    """The structure with energy and forces; None if they do not converge."""
-    from pyscf import dft, gto
-
-    cell = gto.M(atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)), basis=BASIS, verbose=0)
-    field = dft.RKS(cell, xc=FUNCTIONAL).density_fit()
-    energy = float(field.kernel()) * units.Hartree
-    if not field.converged:
-        return None
-    forces = -field.nuc_grad_method().kernel() * units.Hartree / units.Bohr
-    found = Atoms(atoms.numbers, atoms.positions, info={"name": name})
-    found.calc = SinglePointCalculator(found, energy=energy, forces=forces)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+")
@@ -78,10 +63,11 @@ def main() -> None:
     for number, (name, atoms) in enumerate(chosen(options.files, options.structures)):
         if name in known:
             continue
-        found = labelled(name, atoms)
+        found = calculated(atoms, FUNCTIONAL, BASIS, forces=True)
         if found is None:
             print(f"{name}: the energy does not converge", flush=True)
             continue
+        found.info["name"] = name
         ase.io.write(files[number % ONE_IN_TEST == ONE_IN_TEST - 1], found, append=True)
         print(f"{number + 1}: {name}, {len(atoms)} atoms", flush=True)
 

@@ -31,7 +31,6 @@ EXPECTED = {
     "lithium": {"compression", "random starts"},
     "aspirin": {"compression"},
     "ethanol": {"random starts"},
-    "organic": {"compression"},
 }
 
 

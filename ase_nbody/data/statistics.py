@@ -28,8 +28,8 @@ class DataStatistics:
     Attributes:
         species: chemical symbols that occur, in the order of their atomic numbers.
         isolated_atom_energies: energy of each isolated atom in eV, given or fitted.
-        force_scale: root mean square of the force components in eV/Angstrom, each times the weight of its frame as a
-            fraction of the largest; 1 if all are zero.
+        force_scale: root mean square of the force components in eV/Angstrom, 1 if all are zero. Those of frames that
+            weigh less than the typical one count in proportion.
         mean_children: for each level, the mean number of children of a part, at least 1.
         closest_distances: closest distance in Angstrom of each pair of species that comes within the largest radius of
             the levels, ``{"H-O": 0.9}``.
@@ -55,8 +55,9 @@ def measure(
     """
     require_parts(data, [level.layout for level in levels], "training data")
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
-    heaviest = max(frame.weights.forces for frame in data) or 1.0
-    forces = np.concatenate([frame.weights.forces / heaviest * frame.forces.ravel() for frame in data])
+    weights = np.array([frame.weights.forces for frame in data])
+    shares = np.minimum(1.0, weights / (np.quantile(weights, 0.5, method="higher") or 1.0))
+    forces = np.concatenate([share * frame.forces.ravel() for share, frame in zip(shares, data, strict=True)])
     forces = forces[np.isfinite(forces)]
     if not len(forces):
         raise DataError("no frame has forces: a network cannot be trained on energies alone")

@@ -133,4 +133,6 @@ def test_the_scale_of_the_forces_heeds_the_weights_of_frames():
     light = dataclasses.replace(pressed, weights=pressed.weights._replace(forces=0.001))
     levels = [LevelConfig(radius=4.0)]
     assert measure([usual, light], levels).force_scale == pytest.approx(0.5)
+    heavy = dataclasses.replace(usual, weights=usual.weights._replace(forces=20.0))
+    assert measure([usual, usual, usual, heavy], levels).force_scale == pytest.approx(0.5)
     assert measure([usual, pressed], levels).force_scale == pytest.approx((0.5**2 / 2 + 500.0**2 / 2) ** 0.5)

@@ -17,6 +17,7 @@ from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import AtomicCheckpoints, split_rule
 from ase_nbody.training.config import ArchitectureConfig, ConfigError, TrainingConfig
+from ase_nbody.training.crystals import ATOMS_TO_SEE, are_periodic, with_defaults_by_data
 from ase_nbody.training.electronic_states import require_learnt_states
 from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import (
@@ -56,13 +57,15 @@ from ase_nbody.training.splits import (
     remove_frames,
     require_known_species,
 )
-from ase_nbody.training.start import starts_from_pretraining, with_start
+from ase_nbody.training.start import starts_from_pretraining
 from ase_nbody.training.trainer import make_trainer, without_hints
 from ase_nbody.undisturbed import undisturbed
 
-# Steps of the optimiser, if the configuration gives no number of epochs: of a new network, and of one with a start
-_DEFAULT_STEPS, _DEFAULT_STEPS_WITH_START = 9_000, 4_000
+# The length of a training whose configuration gives no number of epochs
+_DEFAULT_STEPS, _SHARE_WITH_START = 9_000, 4 / 9  # of the optimiser, for a new network; the share where one has a start
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
+_MIN_EPOCHS_OF_CRYSTALS = 2
+EFFORTS = {"usual": 1.0, "thorough": 4.0}
 
 Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validation" and "test"
 Below = tuple[Stored, Mapping[str, Any]]  # the model that a head stands on, as it was when the training began
@@ -126,8 +129,8 @@ def train_in_own_folder(
     for file in found:
         _say(console, str(file))
     if not begun:
-        config, said = with_start(config, frames)
-        _say(console, *filter(None, [said]))
+        config, said = with_defaults_by_data(config, frames)
+        _say(console, *said)
     start = stamps_of_start(config)
     origin = Origin.of(config)
     require_unchanged(before, stamps(config))
@@ -199,14 +202,19 @@ def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> t
 def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStructure]) -> TrainingConfig:
     """The configuration with a number of epochs. Without one given, it follows from the size of the data."""
     options = config.training
+    n_atoms = sum(len(frame.structure) for frame in training)
     if options.batch_atoms is None:
         steps_per_epoch = max(1, len(training) // options.batch_size)
     else:
-        steps_per_epoch = -(-sum(len(frame.structure) for frame in training) // options.batch_atoms)  # rounded up
-    from_model = config.network.has_start and not starts_from_pretraining(config)
-    steps = _DEFAULT_STEPS_WITH_START if from_model else _DEFAULT_STEPS
-    default = min(max(steps // steps_per_epoch, _MIN_DEFAULT_EPOCHS), _MAX_DEFAULT_EPOCHS)
-    return with_epochs(config, options.epochs or default)
+        steps_per_epoch = -(-n_atoms // options.batch_atoms)  # rounded up
+    share = EFFORTS[options.effort]
+    if config.network.has_start and not starts_from_pretraining(config):
+        share *= _SHARE_WITH_START
+    if are_periodic(training):
+        default = max(round(share * ATOMS_TO_SEE / n_atoms), _MIN_EPOCHS_OF_CRYSTALS)
+    else:
+        default = max(int(share * _DEFAULT_STEPS) // steps_per_epoch, _MIN_DEFAULT_EPOCHS)
+    return with_epochs(config, options.epochs or min(default, int(_MAX_DEFAULT_EPOCHS * EFFORTS[options.effort])))
 
 
 def _summary(network: NBodyNetwork, frames: Frames, fitted: Sequence[str]) -> str:

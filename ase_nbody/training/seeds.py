@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from ase_nbody.data import LabelledStructure
-from ase_nbody.files.archive import load_members, load_model, shipped_models
+from ase_nbody.files.archive import load_members, load_model
 from ase_nbody.files.committee import pack_models
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import split_rule
 from ase_nbody.training.config import ConfigError, TrainingConfig
-from ase_nbody.training.config.start import general_model
+from ase_nbody.training.crystals import with_defaults_by_data
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.folder import (
     CONFIG_NAME,
@@ -39,7 +39,6 @@ from ase_nbody.training.report import write_report
 from ase_nbody.training.run import said_if_it_fails
 from ase_nbody.training.splits import SPLIT_RULE, read_sources, read_splits, remove_frames, species_of
 from ase_nbody.training.spread import members_table, spread_calibration, spread_table
-from ase_nbody.training.start import with_start
 from ase_nbody.undisturbed import undisturbed
 
 
@@ -75,9 +74,9 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
     """Train the members, pack them, and write the table and the report of the whole."""
     output, begun = Path(config.output), "committee" in runs_in(Path(config.output))
     if not begun:
-        config, said = with_start(config, _frames(config) if general_model(config) in shipped_models() else {})
-        if said:
-            console.print(plain(said), soft_wrap=True)
+        config, said = with_defaults_by_data(config, _frames(config))
+        for sentence in said:
+            console.print(plain(sentence), soft_wrap=True)
     planned = [_member_config(config, config.training.seed + number) for number in range(size)]
     _require_same_data(config, planned)
     _require_different_members(config, planned)

@@ -4,7 +4,7 @@ from ase_nbody.training.config.architecture import ArchitectureConfig, FreezeCon
 from ase_nbody.training.config.data import DataConfig, KeysConfig, SourceConfig
 from ase_nbody.training.config.differences import differences
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig, SecondStage
-from ase_nbody.training.config.start import as_begun
+from ase_nbody.training.config.start import as_begun, levels_are_open
 from ase_nbody.training.config.strict import ConfigError
 from ase_nbody.training.config.training import TrainingConfig
 
@@ -21,5 +21,6 @@ __all__ = [
     "TrainingConfig",
     "as_begun",
     "differences",
+    "levels_are_open",
     "with_shape_of_start",
 ]

@@ -56,8 +56,11 @@ class OptimisationConfig(Strict):
     """How the weights are optimised.
 
     Attributes:
-        epochs: number of passes over the training data; default: enough for about 9,000 steps, between 20 and 500.
-        batch_size: number of structures in a batch, over all processes together.
+        effort: how long a training is that gives no ``epochs``: ``thorough`` is four times as long as ``usual``.
+        epochs: number of passes over the training data; default: enough for about 9,000 steps, between 20 and 500; of
+            crystals and liquids enough to see about 200,000 atoms.
+        batch_size: number of structures in a batch, over all processes together; default: 5, and of crystals and
+            liquids as many as have 64 atoms together.
         batch_atoms: largest number of atoms in a batch. It replaces ``batch_size`` if the sizes of the structures vary
             widely.
         optimiser: ``muon`` uses Muon for the mixing matrices and Adam for all other weights; ``adamw`` uses AdamW for
@@ -78,8 +81,9 @@ class OptimisationConfig(Strict):
         loss: ``norm``, ``mse``, ``mae`` or ``huber``, see ``ase_nbody.training.loss.loss``.
         huber_delta: force error in eV/Angstrom at which Huber's function changes from a square to an absolute value;
             for the other labels, the error that corresponds to it in the loss.
-        energy_weight: weight of the energy in the loss. The forces have the weight 1.
-        stress_weight: weight of the stress in the loss.
+        energy_weight: weight of the energy in the loss; default: 1, and 0.1 for crystals and liquids. The forces have
+            the weight 1.
+        stress_weight: weight of the stress in the loss; default: as for the energy.
         charges_weight: weight of the partial charges in the loss, for networks that predict them. The default is small:
             heads of their own learn the charges, and the features below these heads should serve the energy first.
         dipole_weight: weight of the dipole moment in the loss, for networks that predict it.
@@ -95,6 +99,7 @@ class OptimisationConfig(Strict):
         seed: seed of the initial weights and of the order of the batches.
     """
 
+    effort: Literal["usual", "thorough"] = "usual"
     epochs: int | None = Field(None, ge=1)
     batch_size: int = Field(5, ge=1)
     batch_atoms: int | None = Field(None, ge=1)

@@ -12,6 +12,8 @@ _OF_A_NEW_NETWORK = ("levels", "embedding", "repulsion", "embedded_atom", "fadin
 _SHAPE = ("levels", "repulsion", "embedded_atom", "fading")
 # Entries of ``training`` with another default where the network starts from a model. Lower rates forget less.
 FINE_TUNING = {"muon_rate": 0.002, "adam_rate": 0.002}
+# Entries of ``training`` that depend on the data where they are left open (see ``training.crystals``).
+_BY_DATA = ("batch_size", "energy_weight", "stress_weight")
 
 
 def general_model(config: TrainingConfig) -> str | None:
@@ -28,6 +30,14 @@ def general_model(config: TrainingConfig) -> str | None:
     if any(name not in preset.model_fields_set or getattr(network, name) != getattr(preset, name) for name in named):
         return None
     return GENERAL_MODELS[config.preset]
+
+
+def levels_are_open(config: TrainingConfig) -> bool:
+    """Whether the configuration leaves the levels open, or leaves them to its preset."""
+    if "levels" not in config.network.model_fields_set:
+        return True
+    preset = preset_entries(config.preset).get("network", {})
+    return "levels" in preset and config.network.levels == ArchitectureConfig.model_validate(preset).levels
 
 
 def from_general_model(network: ArchitectureConfig, name: str) -> ArchitectureConfig:
@@ -56,9 +66,15 @@ def as_begun(config: TrainingConfig, begun: TrainingConfig) -> TrainingConfig:
     """
     network, training, data = config.network, config.training, config.data
     start = begun.network.start_from
-    if network.start_from == AUTO and (start is None or start in GENERAL_MODELS.values()):
-        entries = ("start_from", *(() if start is None else _SHAPE))
+    entries = {name for name in ("embedded_atom", "fading") if name not in network.model_fields_set}
+    entries |= {"levels"} if levels_are_open(config) else set()
+    if start is None:
         network = network.model_copy(update={name: getattr(begun.network, name) for name in entries})
+    left = [name for name in _BY_DATA if name not in training.model_fields_set]
+    training = training.model_copy(update={name: getattr(begun.training, name) for name in left})
+    if network.start_from == AUTO and (start is None or start in GENERAL_MODELS.values()):
+        shape = ("start_from", *(() if start is None else _SHAPE))
+        network = network.model_copy(update={name: getattr(begun.network, name) for name in shape})
     if network.has_start:
         left = [name for name in FINE_TUNING if name not in training.model_fields_set]
         training = training.model_copy(update={name: getattr(begun.training, name) for name in left})

@@ -1,0 +1,114 @@
+"""What a training on periodic matter does where the configuration leaves it open: one recipe for crystals and liquids.
+
+    radius     twice the cube root of the median volume per atom v: a sphere that holds 32 pi / 3 = 33 atoms on average
+    network    the levels of the preset ``small``; states fade out beyond the densities of the data; it stands on an
+               embedded-atom potential if one explains most of the forces, as in metals
+    batches    as many frames as have some 64 atoms together
+    epochs     so many that the network sees a given number of atoms, because the time of a step grows with its atoms
+
+No rule looks at the elements. ``docs/measurements.md`` has the measurements behind them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ase_nbody.data import LabelledStructure, energies_of_isolated_atoms, measure
+from ase_nbody.data.embedded_atom import fit_embedded_atom
+from ase_nbody.network.config import LevelConfig
+from ase_nbody.training.config import TrainingConfig, levels_are_open
+from ase_nbody.training.config.architecture import ArchitectureConfig
+from ase_nbody.training.config.strict import preset_entries
+from ase_nbody.training.splits import species_of
+from ase_nbody.training.start import with_start
+
+ATOMS_TO_SEE = 200_000  # by a new network; 15 minutes on one core of 2020
+ATOMS_PER_BATCH = 64
+SMALLEST_RADIUS, LARGEST_RADIUS = 4.0, 6.5  # Angstrom
+LARGEST_REST = 0.6  # of the forces' root mean square, that an embedded-atom potential may lack
+_ATOMS_TO_JUDGE = 600  # with so many, the potential is fitted in seconds
+OPTIMISATION = {"energy_weight": 0.1, "stress_weight": 0.1}
+
+Frames = Mapping[str, Sequence[LabelledStructure]]
+
+
+def are_periodic(frames: Sequence[LabelledStructure]) -> bool:
+    """Whether all frames are periodic in three directions, apart from isolated atoms, and there is such a frame."""
+    matter = [frame.structure for frame in frames if not frame.structure.is_isolated_atom()]
+    return bool(matter) and all(bool(structure.pbc.all()) for structure in matter)
+
+
+def with_defaults_by_data(config: TrainingConfig, frames: Frames) -> tuple[TrainingConfig, list[str]]:
+    """Decide all that the data decide of a new run: what it starts from, and the recipe of crystals.
+
+    Returns:
+        The configuration, and sentences on the choices.
+    """
+    config, of_start = with_start(config, frames)
+    config, of_crystals = with_crystal_defaults(config, frames)
+    return config, [said for said in (of_start, of_crystals) if said]
+
+
+def with_crystal_defaults(config: TrainingConfig, frames: Frames) -> tuple[TrainingConfig, str]:
+    """Fill what a configuration leaves open, if its network starts from nothing and all its data are periodic.
+
+    Args:
+        config: the configuration of a run.
+        frames: all frames of the run, by set.
+
+    Returns:
+        The configuration, and a sentence on the choice; empty if there was none.
+    """
+    training = frames.get("training", ())
+    if config.network.has_start or not are_periodic(training):
+        return config, ""
+    chosen = _open_entries(config, training)
+    network = config.network.model_copy(update=chosen)
+    options = {name: value for name, value in OPTIMISATION.items() if name not in config.training.model_fields_set}
+    if not {"batch_size", "batch_atoms"} & config.training.model_fields_set:
+        sizes = [len(frame.structure) for frame in training]
+        options["batch_size"] = max(1, int(ATOMS_PER_BATCH // np.median(sizes)))
+    said = ", ".join(f"{level.radius:g}" for level in network.levels)
+    potential = "on an embedded-atom potential" if network.embedded_atom else "without an embedded-atom potential"
+    return config.model_copy(
+        update={"network": network, "training": config.training.model_copy(update=options)}
+    ), f"The data are periodic: radii {said} Angstrom, {potential} (docs/training.md, Crystals and liquids)."
+
+
+def _open_entries(config: TrainingConfig, training: Sequence[LabelledStructure]) -> dict[str, object]:
+    """Levels, fading and embedded-atom potential of the network, as far as the configuration leaves them open."""
+    chosen: dict[str, object] = {}
+    levels = config.network.levels
+    if levels_are_open(config):
+        if config.preset is None:
+            levels = ArchitectureConfig.model_validate(preset_entries("small")["network"]).levels
+        radius = usual_radius(training)
+        levels = chosen["levels"] = tuple(level.model_copy(update={"radius": radius}) for level in levels)
+    if "fading" not in config.network.model_fields_set:
+        chosen["fading"] = True
+    if "embedded_atom" not in config.network.model_fields_set:
+        chosen["embedded_atom"] = _is_metallic(config, levels, training)
+    return chosen
+
+
+def usual_radius(training: Sequence[LabelledStructure]) -> float:
+    """Twice the cube root of the median volume per atom, in Angstrom, rounded to 0.1."""
+    matter = [frame.structure for frame in training if not frame.structure.is_isolated_atom()]
+    volume = float(np.median([abs(np.linalg.det(structure.cell)) / len(structure) for structure in matter]))
+    return float(np.clip(round(2.0 * volume ** (1 / 3), 1), SMALLEST_RADIUS, LARGEST_RADIUS))
+
+
+def _is_metallic(config: TrainingConfig, levels: Sequence[LevelConfig], training: Sequence[LabelledStructure]) -> bool:
+    """Whether an embedded-atom potential explains most of the forces."""
+    if not levels[0].parts == levels[0].children == "all":
+        return False
+    size = sum(len(frame.structure) for frame in training)
+    some = training[:: max(1, round(size / _ATOMS_TO_JUDGE))]
+    given, reach = config.data.isolated_atom_energies, sum(level.radius for level in levels)
+    known = given if isinstance(given, dict) else energies_of_isolated_atoms(training, reach)
+    forces = np.concatenate([frame.forces.ravel() for frame in some])
+    if not np.isfinite(forces).any():
+        return False
+    lengths = measure(some, levels, dict.fromkeys(species_of(some), 0.0)).closest_distances
+    fit = fit_embedded_atom(some, lengths, levels[0].radius, known)
+    return bool(fit.force_scale < LARGEST_REST * np.sqrt(np.nanmean(forces**2)))

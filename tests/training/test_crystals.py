@@ -1,0 +1,139 @@
+"""What a training on periodic matter does where the configuration leaves it open (``training.crystals``)."""
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_nbody import load_model
+from ase_nbody.training.config import TrainingConfig, as_begun
+from ase_nbody.training.crystals import ATOMS_TO_SEE, are_periodic, usual_radius, with_crystal_defaults
+from ase_nbody.training.run import _with_default_epochs, train
+from ase_nbody.training.splits import read_splits
+
+COPPER = bulk("Cu", cubic=True).repeat((2, 1, 1))
+
+
+def frames_of(crystal=COPPER, number=6, random_forces=False):
+    """Rattled and strained frames with EMT's labels, or with forces that no potential explains."""
+    rng, frames = np.random.default_rng(0), []
+    for seed in range(number):
+        atoms = crystal.copy()
+        atoms.rattle(0.08, seed=seed)
+        atoms.set_cell(atoms.cell * rng.uniform(0.97, 1.04), scale_atoms=True)
+        atoms.calc = EMT()
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        if random_forces:
+            forces = rng.normal(size=forces.shape)
+            forces -= forces.mean(axis=0)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        frames.append(atoms)
+    return frames
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A function that writes frames and a configuration, and gives it and what the data make of it."""
+
+    def fill(frames, **entries):
+        ase.io.write(tmp_path / "data.extxyz", frames)
+        content = {"data": {"train": "data.extxyz", "validation": 1}, "output": "run"} | entries
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+        config = TrainingConfig.from_yaml(tmp_path / "run.yaml")
+        training, _ = read_splits(config)
+        found, said = with_crystal_defaults(
+            config.model_copy(update={"network": config.network.model_copy(update={"start_from": None})}),
+            {"training": training},
+        )
+        return config, found, said, training
+
+    return fill
+
+
+def test_a_crystal_gets_the_recipe_of_crystals(filled):
+    config, found, said, training = filled(frames_of())
+    volume = np.median([atoms.get_volume() / len(atoms) for atoms in frames_of()])
+    assert [level.radius for level in found.network.levels] == [pytest.approx(2.0 * volume ** (1 / 3), abs=0.06)] * 2
+    assert [level.channels for level in found.network.levels] == [32, 32]
+    assert found.network.fading
+    assert found.network.embedded_atom, "EMT is an embedded-atom potential"
+    assert found.training.batch_size == 8, "of eight atoms each"
+    assert (found.training.energy_weight, found.training.stress_weight) == (0.1, 0.1)
+    assert "Angstrom, on an embedded-atom potential" in said
+    epochs = _with_default_epochs(found, training).training.epochs
+    assert epochs == 500, "five frames are seen as often as five frames of molecules"
+    many = training * 500
+    epochs = _with_default_epochs(found, many).training.epochs
+    assert epochs == round(ATOMS_TO_SEE / (8 * len(many)))
+    options = found.training.model_copy(update={"effort": "thorough"})
+    thorough = _with_default_epochs(found.model_copy(update={"training": options}), many).training.epochs
+    assert thorough == 4 * epochs
+    # The same file goes on as the run began, and another release may have other defaults.
+    begun = found.model_copy(update={"training": found.training.model_copy(update={"batch_size": 7})})
+    again = as_begun(config, begun)
+    assert again.network.levels == begun.network.levels
+    assert again.network.embedded_atom
+    assert again.network.fading
+    assert again.training.batch_size == 7
+
+
+def test_what_the_configuration_says_stays(filled):
+    level = {"parts": "all", "radius": 4.0, "channels": 8}
+    network = {"levels": [level], "fading": False, "embedded_atom": False}
+    config, found, *_ = filled(frames_of(), network=network, training={"batch_size": 2, "energy_weight": 3.0})
+    assert found.network.levels == config.network.levels
+    assert not found.network.fading
+    assert not found.network.embedded_atom
+    assert (found.training.batch_size, found.training.energy_weight, found.training.stress_weight) == (2, 3.0, 0.1)
+
+
+def test_a_preset_keeps_its_channels_and_gets_the_radius(filled):
+    _, found, *_ = filled(frames_of(), preset="medium")
+    assert [(level.channels, level.radius) for level in found.network.levels] == [(64, pytest.approx(4.55, abs=0.06))] * 2
+
+
+def test_forces_that_no_embedded_atom_potential_explains_need_none(filled):
+    _, found, said, _ = filled(frames_of(random_forces=True))
+    assert not found.network.embedded_atom
+    assert "without an embedded-atom potential" in said
+
+
+@pytest.mark.parametrize("periodic", [False, (True, True, False)])
+def test_molecules_and_slabs_keep_their_defaults(filled, periodic):
+    frames = frames_of(Atoms(COPPER, pbc=periodic))
+    _, found, said, _ = filled(frames)
+    assert found.network.levels[0].radius == 5.0
+    assert not found.network.fading
+    assert found.training.batch_size == 5
+    assert not said
+
+
+def test_atoms_in_boxes_are_no_crystals(filled):
+    lone = frames_of(Atoms("Cu", cell=[20.0] * 3, pbc=True), number=1)
+    *_, training = filled([*frames_of(), *lone])
+    assert are_periodic(training)
+    assert usual_radius(training) == pytest.approx(4.55, abs=0.06)
+    assert not are_periodic([frame for frame in training if len(frame.structure) == 1])
+    *_, molecules = filled(frames_of(molecule("H2O"), number=2))
+    assert not are_periodic([*training, *molecules])
+
+
+def test_the_command_writes_what_it_chose(tmp_path):
+    ase.io.write(tmp_path / "data.extxyz", frames_of(bulk("Cu", cubic=True)))
+    content = {
+        "data": {"train": "data.extxyz", "validation": 1},
+        "training": {"epochs": 1, "compile": False},
+        "report": False,
+        "output": "run",
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    path = train(TrainingConfig.from_yaml(tmp_path / "run.yaml"))
+    written, config = TrainingConfig.as_written(tmp_path / "run" / "config.yaml"), load_model(path).config
+    assert written.network.embedded_atom
+    assert config.embedded_atom is not None
+    assert config.densest
+    assert written.network.levels[0].radius == config.levels[0].radius == pytest.approx(4.55, abs=0.06)

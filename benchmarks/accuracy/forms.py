@@ -3,8 +3,8 @@
     python benchmarks/accuracy/forms.py train [TASK ...] [--forms FORM ...] [--minutes 10] [--seeds 1] [--test]
     python benchmarks/accuracy/forms.py speed [--forms FORM ...] [--channels 64] [--compiled] [--structure "water 192"]
 
-A task is ``acac``, ``3bpa``, ``ethanol`` or ``silicon`` (the ``TASK.yaml`` here, without pretraining) or ``water``,
-which is in ``TASKS``. A form changes all levels of the network; see ``FORMS``. ``molecules``, for water, makes the
+A task is ``acac``, ``3bpa`` or ``ethanol`` (the ``TASK.yaml`` here, without pretraining), or ``silicon`` or ``water`` of
+``TASKS``. A form changes all levels of the network; see ``FORMS``. ``molecules``, for water, makes the
 parts of the second level molecules. ``train`` measures the CPU time of an epoch on a short run, and then trains for as
 many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test`` those on the test frames.
 Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints CPU milliseconds for each
@@ -61,10 +61,25 @@ TASKS: dict[str, dict[str, Any]] = {
             "levels": [
                 {"parts": "all", **_SMALL},
                 {"parts": "heavy", "children": "heavy", **_SMALL, "l_out": 0},
-            ]
+            ],
+            "embedded_atom": False,
+            "fading": False,
         },
-        "training": {"batch_size": 1, "compile": False},
-    }
+        "training": {"batch_size": 1, "energy_weight": 1.0, "compile": False},
+    },
+    "silicon": {
+        "data": {
+            "train": str(HERE.parents[2] / "shared" / "data" / "mlearn_Si" / "train.extxyz"),
+            "validation": 20,
+            "test": str(HERE.parents[2] / "shared" / "data" / "mlearn_Si" / "test.extxyz"),
+        },
+        "network": {
+            "levels": [{"parts": "all", **_SMALL}, {"parts": "all", **_SMALL, "l_out": 0}],
+            "embedded_atom": False,
+            "fading": False,
+        },
+        "training": {"batch_size": 1, "energy_weight": 0.1, "stress_weight": 0.1, "compile": False},
+    },
 }
 
 

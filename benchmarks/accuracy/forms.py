@@ -3,8 +3,8 @@
     python benchmarks/accuracy/forms.py train [TASK ...] [--forms FORM ...] [--minutes 10] [--seeds 1] [--test]
     python benchmarks/accuracy/forms.py speed [--forms FORM ...] [--channels 64] [--compiled] [--structure "water 192"]
 
-A task is ``acac``, ``3bpa`` or ``ethanol`` (the ``TASK.yaml`` here, without pretraining), or ``silicon`` or ``water`` of
-``TASKS``. A form changes all levels of the network; see ``FORMS``. ``molecules``, for water, makes the
+A task is ``acac``, ``3bpa`` or ``ethanol`` (the ``TASK.yaml`` here, without pretraining), or one of ``TASKS``:
+``silicon`` and ``water``. A form changes all levels of the network; see ``FORMS``. ``molecules``, for water, makes the
 parts of the second level molecules. ``train`` measures the CPU time of an epoch on a short run, and then trains for as
 many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test`` those on the test frames.
 Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints CPU milliseconds for each

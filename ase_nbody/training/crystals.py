@@ -1,8 +1,8 @@
 """What a training on periodic matter does where the configuration leaves it open: one recipe for crystals and liquids.
 
     radius     twice the cube root of the median volume per atom v: a sphere that holds 32 pi / 3 = 33 atoms on average
-    network    the levels of the preset ``small``; states fade out beyond the densities of the data; it stands on an
-               embedded-atom potential if one explains most of the forces, as in metals
+    network    the levels of the preset ``small``; it stands on an embedded-atom potential if one explains most of the
+               forces, as in metals
     batches    as many frames as have some 64 atoms together
     epochs     so many that the network sees a given number of atoms, because the time of a step grows with its atoms
 
@@ -76,7 +76,7 @@ def with_crystal_defaults(config: TrainingConfig, frames: Frames) -> tuple[Train
 
 
 def _open_entries(config: TrainingConfig, training: Sequence[LabelledStructure]) -> dict[str, object]:
-    """Levels, fading and embedded-atom potential of the network, as far as the configuration leaves them open."""
+    """Levels and embedded-atom potential of the network, as far as the configuration leaves them open."""
     chosen: dict[str, object] = {}
     levels = config.network.levels
     if levels_are_open(config):
@@ -84,8 +84,6 @@ def _open_entries(config: TrainingConfig, training: Sequence[LabelledStructure])
             levels = ArchitectureConfig.model_validate(preset_entries("small")["network"]).levels
         radius = usual_radius(training)
         levels = chosen["levels"] = tuple(level.model_copy(update={"radius": radius}) for level in levels)
-    if "fading" not in config.network.model_fields_set:
-        chosen["fading"] = True
     if "embedded_atom" not in config.network.model_fields_set:
         chosen["embedded_atom"] = _is_metallic(config, levels, training)
     return chosen

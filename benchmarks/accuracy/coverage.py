@@ -1,11 +1,12 @@
 """Add to models the record of what their training files cover, without changing a weight.
 
-    python benchmarks/accuracy/coverage.py [MODEL ...]
+    python benchmarks/accuracy/coverage.py [MODEL ...] [--fading]
     python benchmarks/accuracy/coverage.py FILE.nbody --data train.extxyz
 
 Shipped models are read from ``models/``, and their training files from the configurations of the same names in this
 folder. The training file must have the checksum that the card names. New trainings record their coverage by themselves.
-For the card, the pairs of elements are printed that were never bonded, and those that were never in contact.
+``--fading`` lets states fade out beyond the densities of the data, too, which changes nothing within them. The pairs of
+elements are printed that were never bonded, and those that were never in contact, for the card.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from ase_nbody.data import read_labelled
+from ase_nbody.data.statistics import highest_densities
 from ase_nbody.files.archive import load_members, read_card, save_model, shipped_models
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.coverage import Coverage
@@ -26,11 +28,11 @@ HERE = Path(__file__).resolve().parent
 
 def training_file(name: str) -> Path:
     """The file that a shipped model was trained on."""
-    (source,) = TrainingConfig.from_yaml(HERE / f"{name}.yaml").data.train
-    return Path(source.path)
+    (path,) = {source.path for source in TrainingConfig.from_yaml(HERE / f"{name}.yaml").data.train}
+    return Path(path)
 
 
-def add_coverage(name: str, path: Path, source: Path) -> None:
+def add_coverage(name: str, path: Path, source: Path, fading: bool) -> None:
     """Write the model at ``path`` anew, with the coverage of its training file."""
     card = read_card(path)["card"]
     if hashlib.sha256(source.read_bytes()).hexdigest() != card["training data sha256"]:
@@ -38,7 +40,10 @@ def add_coverage(name: str, path: Path, source: Path) -> None:
     members = load_members(path)
     structures = [frame.structure for frame in read_labelled(source)]
     coverage = Coverage.of(structures, members[0].config.levels[0].radius)
-    covered = NBodyConfig.model_validate(members[0].config.model_dump() | {"coverage": coverage})
+    added: dict[str, object] = {"coverage": coverage}
+    if fading:
+        added["densest"] = highest_densities(structures, members[0].config.levels)
+    covered = NBodyConfig.model_validate(members[0].config.model_dump() | added)
     dtype = next(iter(load_file(path).values())).dtype  # ``load_members`` gives float64 in any case
     save_model([with_config(member, covered).to(dtype) for member in members], path, card)
     surroundings = sum(len(found) for found in coverage.bonded.values())
@@ -58,17 +63,18 @@ def main() -> None:
     shipped = shipped_models()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: all, {', '.join(shipped)}")
+    parser.add_argument("--fading", action="store_true", help="let states fade out beyond the densities of the data")
     parser.add_argument("--data", type=Path, help="the training file of one model, which is then named by its file")
     options = parser.parse_args()
     if options.data:
         if len(options.models) != 1:
             parser.error(f"--data is the training file of one model, and {len(options.models)} are given")
-        add_coverage(options.models[0], Path(options.models[0]), options.data)
+        add_coverage(options.models[0], Path(options.models[0]), options.data, options.fading)
         return
     if unknown := set(options.models) - set(shipped):
         parser.error(f"no shipped model {', '.join(sorted(unknown))}; there are {', '.join(shipped)}")
     for name in options.models or shipped:
-        add_coverage(name, shipped[name], training_file(name))
+        add_coverage(name, shipped[name], training_file(name), options.fading)
 
 
 if __name__ == "__main__":

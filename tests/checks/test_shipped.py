@@ -29,8 +29,6 @@ STRUCTURES = {
 # Checks that models fail whose states do not fade out beyond the densities of their data (docs/check.md).
 EXPECTED = {
     "lithium": {"compression", "random starts"},
-    "aspirin": {"compression"},
-    "ethanol": {"random starts"},
 }
 
 

@@ -93,7 +93,8 @@ def test_what_the_configuration_says_stays(filled):
 
 def test_a_preset_keeps_its_channels_and_gets_the_radius(filled):
     _, found, *_ = filled(frames_of(), preset="medium")
-    assert [(level.channels, level.radius) for level in found.network.levels] == [(64, pytest.approx(4.55, abs=0.06))] * 2
+    levels = found.network.levels
+    assert [(level.channels, level.radius) for level in levels] == [(64, pytest.approx(4.55, abs=0.06))] * 2
 
 
 def test_forces_that_no_embedded_atom_potential_explains_need_none(filled):
@@ -107,7 +108,6 @@ def test_molecules_and_slabs_keep_their_defaults(filled, periodic):
     frames = frames_of(Atoms(COPPER, pbc=periodic))
     _, found, said, _ = filled(frames)
     assert found.network.levels[0].radius == 5.0
-    assert not found.network.fading
     assert found.training.batch_size == 5
     assert not said
 

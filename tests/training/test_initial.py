@@ -118,8 +118,8 @@ def test_scales_are_kept_and_closest_distances_become_the_smaller_ones(config, a
 
 
 def test_a_new_network_stands_on_a_fitted_potential_and_a_later_training_keeps_both(config, alloys, tiny, tmp_path):
-    choices = {"embedded_atom": True, "fading": True, "levels": [{**tiny}, {**tiny, "l_out": 0}]}
-    plain = config(alloys, start_from=None, levels=choices["levels"])
+    choices = {"embedded_atom": True, "levels": [{**tiny}, {**tiny, "l_out": 0}]}  # fading is the default
+    plain = config(alloys, start_from=None, levels=choices["levels"], fading=False)
     settings = config(alloys, start_from=None, **choices)
     frames = read_splits(settings)[0]
     network, before = build_network(settings, frames), build_network(plain, frames)

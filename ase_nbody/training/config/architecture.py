@@ -67,7 +67,7 @@ class ArchitectureConfig(Strict):
         repulsion: whether to add the ZBL repulsion of the nuclei.
         embedded_atom: whether the network stands on an embedded-atom potential, which is fitted to the data first. The
             network learns what this potential lacks.
-        fading: whether states fade out where children are denser than in the data.
+        fading: whether states fade out where children are denser than in the data. Within the data it changes nothing.
         outputs: what the network predicts besides the energy: ``charges`` stands for the partial charges and the
             dipole moments of molecules. A network that starts from a model keeps the outputs of the model and gets new
             heads for all others.
@@ -90,7 +90,7 @@ class ArchitectureConfig(Strict):
     embedding: Width | None = None
     repulsion: bool = True
     embedded_atom: bool = False
-    fading: bool = False
+    fading: bool = True
     outputs: Outputs = ()
     total_charges: TotalCharges | None = None
     multiplicities: Multiplicities | None = None

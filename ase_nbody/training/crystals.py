@@ -5,6 +5,8 @@
                forces, as in metals
     batches    as many frames as have some 64 atoms together
     epochs     so many that the network sees a given number of atoms, because the time of a step grows with its atoms
+    compile    only for ``effort: thorough``: atoms that move have other numbers of neighbours at each step, and to compile
+               the step for all of these shapes takes as long as it saves in a quarter of an hour
 
 No rule looks at the elements. ``docs/measurements.md`` has the measurements behind them.
 """
@@ -64,7 +66,8 @@ def with_crystal_defaults(config: TrainingConfig, frames: Frames) -> tuple[Train
         return config, ""
     chosen = _open_entries(config, training)
     network = config.network.model_copy(update=chosen)
-    options = {name: value for name, value in OPTIMISATION.items() if name not in config.training.model_fields_set}
+    recipe: dict[str, float] = {**OPTIMISATION, "compile": config.training.effort == "thorough"}
+    options = {name: value for name, value in recipe.items() if name not in config.training.model_fields_set}
     if not {"batch_size", "batch_atoms"} & config.training.model_fields_set:
         sizes = [len(frame.structure) for frame in training]
         options["batch_size"] = max(1, int(ATOMS_PER_BATCH // np.median(sizes)))

@@ -13,7 +13,7 @@ _SHAPE = ("levels", "repulsion", "embedded_atom", "fading")
 # Entries of ``training`` with another default where the network starts from a model. Lower rates forget less.
 FINE_TUNING = {"muon_rate": 0.002, "adam_rate": 0.002}
 # Entries of ``training`` that depend on the data where they are left open (see ``training.crystals``).
-_BY_DATA = ("batch_size", "energy_weight", "stress_weight")
+_BY_DATA = ("batch_size", "energy_weight", "stress_weight", "compile")
 
 
 def general_model(config: TrainingConfig) -> str | None:

@@ -5,8 +5,8 @@
                forces, as in metals
     batches    as many frames as have some 64 atoms together
     epochs     so many that the network sees a given number of atoms, because the time of a step grows with its atoms
-    compile    only for ``effort: thorough``: frames differ in their numbers of neighbours, and to compile the step for all
-               these shapes takes as long as it saves in a quarter of an hour
+    compile    only for ``effort: thorough``: frames differ in their numbers of neighbours, and to compile the step for
+               all these shapes takes as long as it saves in a quarter of an hour
 
 No rule looks at the elements. ``docs/measurements.md`` has the measurements behind them.
 """

@@ -119,7 +119,7 @@ def test_a_folder_without_the_right_to_write_is_refused_before_anything_is_compi
 ):
     save_model(small_network, tmp_path / "model.nbody")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(PermissionError, match="this user may not write to .*: choose another place"):
+    with pytest.raises(PermissionError, match=r"this user may not write to .*: choose another place"):
         export_model(tmp_path / "model.nbody", tmp_path / "model.lammps")
 
 

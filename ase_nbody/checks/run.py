@@ -24,6 +24,7 @@ from ase_nbody.checks.reproducibility import (
 )
 from ase_nbody.checks.smoothness import leaving_atom
 from ase_nbody.checks.symmetry import inversion, permutation, rotation, translation
+from ase_nbody.dynamics.ensembles import check_temperature
 from ase_nbody.runtime.extrapolation import ExtrapolationWarning
 
 Progress = Callable[[str, int, int], None]
@@ -94,11 +95,13 @@ def run_checks(
         progress: called before each check with its name, the number of finished checks and the number of all checks.
 
     Raises:
-        ValueError: there is no structure, a structure has no atoms, or a check is unknown.
+        ValueError: there is no structure, a structure has no atoms, a check is unknown, or the temperature is not
+            between 0 and 1e6 K.
         Exception: whatever the calculator raises on the given structures. An error that it raises later, on a changed
             structure, becomes a failed finding.
     """
     _require(structures, only, without)
+    check_temperature("nve", temperature)
     cases = [
         make_case(calculator, atoms, float32=float32, temperature=temperature, steps=steps) for atoms in structures
     ]

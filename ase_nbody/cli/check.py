@@ -42,10 +42,12 @@ def check(
 ) -> None:
     """Check symmetries, derivatives, smoothness, repulsion, extensivity and dynamics; exit with 1 if a check fails."""
     from ase_nbody.checks import COMPILED, print_table, require_plots, run_checks, summary, write_html
+    from ase_nbody.data.file_names import in_home
     from ase_nbody.engines.calculator import NBodyCalculator
     from ase_nbody.files.page import require_replaceable
 
     if html is not None:
+        html = Path(in_home(html))
         require_plots()
         require_replaceable(html)
     card = read_card(model)["card"]

@@ -47,11 +47,12 @@ def export(
     force: Annotated[bool, _FORCE] = False,
 ) -> None:
     """Write the file that pair_style nbody reads: weights, and machine code for processors like this one."""
+    from ase_nbody.data.file_names import in_home
     from ase_nbody.engines.lammps.build import plugin_path
     from ase_nbody.engines.lammps.export import export_model
     from ase_nbody.engines.lammps.installed import find_lammps
 
-    path = output or Path(f"{Path(model).stem}.lammps")
+    path = Path(in_home(output or f"{Path(model).stem}.lammps"))
     _tell(f"Exporting {model} in {dtype}; compiling takes some minutes, once ...")
     species = export_model(model, path, head=head, dtype=dtype, anew=force)
     _tell(

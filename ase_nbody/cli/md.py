@@ -25,6 +25,7 @@ from ase_nbody.cli.md_plan import (
     refuse_hot_start,
 )
 from ase_nbody.cli.md_progress import NS_PER_DAY, Bar, stopped_by_signals
+from ase_nbody.data.file_names import in_home
 from ase_nbody.dynamics import DynamicsStopped, NBodyMonitor, ResumableRun, TemperatureRamp
 from ase_nbody.dynamics.constraints import check_constraints
 from ase_nbody.dynamics.ensembles import make_dynamics, named_ensemble
@@ -97,9 +98,9 @@ def md(
     bounds = {"max_temperature": max_temperature, "max_force": max_force, "max_spread": max_spread, "max_gap": max_gap}
     ensemble = named_ensemble(ensemble)
     check_options(ensemble, timestep, temperature, pressure, velocities, ramp_to, ramp_ps, threads, bounds)
-    output = output.expanduser()
+    output = Path(in_home(output))
     length, every = plan_length(ps, steps, timestep, interval, output if resume else None)
-    models = [model] if Path(model).is_file() else model.split(",")
+    models = [model] if Path(model).is_file() else list(map(in_home, model.split(",")))  # no shell expands the second
     atoms = read_structure(structure, models[0])
     settings = {
         "models": [read_card(member)["checksum"] for member in models],

@@ -13,8 +13,10 @@ def pack(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
 ) -> None:
     """Pack models into one committee; where its members disagree, none of them can be trusted."""
+    from ase_nbody.data.file_names import in_home
     from ase_nbody.files.committee import pack_models
 
+    output = Path(in_home(output))
     if output.exists():
         raise FileExistsError(f"{output} exists; choose another name or move the file away")
     typer.echo(printable(f"Wrote {pack_models(models, output, replace=False)}", 4000))

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,12 +42,17 @@ class GrowingFile:
         """Write ``payload`` after the complete part and wait until it is on the disk."""
         if not payload:
             return
-        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
-            file.seek(self.length)
-            file.write(payload)
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+                file.seek(self.length)
+                file.write(payload)
+                file.truncate()
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:  # a full disk does not say which file it had no room for
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.length += len(payload)
         self.checksum = zlib.crc32(payload, self.checksum)
 
@@ -183,6 +189,9 @@ def require_ordinary(path: Path) -> None:
 class FolderLock:
     """A lock that lets only one run at a time use a folder. It ends with its process, however the process ends.
 
+    Some file systems of clusters know no locks. There, and on Windows, two runs in one folder go unnoticed, and a
+    ``RuntimeWarning`` says so.
+
     Raises:
         FolderInUse: another process uses the folder.
         ResumeError: there is no such folder and none can be made, or its lock is no file.
@@ -198,19 +207,46 @@ class FolderLock:
                 f"a link at {folder} or above it leads nowhere: remove it, or name another folder for the run"
             ) from error
         require_ordinary(folder / ".lock")
+        self._folder = folder
         self._file = open(folder / ".lock", "a")  # noqa: SIM115 (stays open as long as the lock is held)
+        self._locked, self._place = os.fstat(self._file.fileno()), os.stat(folder)
         if fcntl is None:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:
             self._file.close()
             raise FolderInUse(f"another run is using {folder}: wait until it ends, or choose another folder") from error
+        except OSError as error:  # otherwise nobody could run there, and waiting for the other run would never end
+            warnings.warn(
+                f"the file system of {folder} has no locks ({error.strerror}): start no other run in this folder "
+                "before this one has ended",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     @property
     def held(self) -> bool:
         """Whether ``release`` was not called yet."""
         return not self._file.closed
+
+    def require_place(self) -> None:
+        """Refuse to go on if the folder was moved or removed since: another run may be in its place by now.
+
+        Raises:
+            ResumeError: another folder, or none, has its name.
+        """
+        try:
+            stays = os.path.samestat(os.stat(self._folder), self._place)
+            lock = self._folder / ".lock"
+            stays = stays and (not lock.exists() or os.path.samestat(os.stat(lock), self._locked))
+        except FileNotFoundError:
+            stays = False
+        if not stays:
+            raise ResumeError(
+                f"{self._folder} was moved or removed while a run was using it, so the run ends here. Resume it where "
+                "the folder lies now: everything up to its last checkpoint is there"
+            )
 
     def release(self) -> None:
         """Let other runs use the folder."""

@@ -116,12 +116,13 @@ class ResumableRun:
 
         Raises:
             ValueError: ``steps`` is not a whole number of intervals.
-            ResumeError: the run was closed, or its integrator was moved by others.
+            ResumeError: the run was closed, its integrator was moved by others, or its folder was moved or removed.
             DynamicsStopped, CalculationFailed, OSError, ...: raised by a monitor, the calculator, the integrator or
                 the disk. Another call goes on from the last checkpoint, and so does ``resume``.
         """
         if not self._lock.held:
             raise ResumeError(f"the run in {self.folder} was closed: make another ResumableRun with resume=True")
+        self._lock.require_place()
         if self._interrupted:
             self._go_back()
         refuse_moved(self.folder, self._last, self.dynamics)
@@ -252,6 +253,7 @@ class ResumableRun:
         """
         if self._unsaved.state is None:
             return
+        self._lock.require_place()
         self.trajectory.append(self._unsaved.frames.encode())
         self.table.append(self._unsaved.rows.encode())
         files = {file.path.name: file.state() for file in (self.trajectory, self.table)}

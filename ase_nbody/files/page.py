@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ase_nbody.files.writing import require_writable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -45,11 +47,13 @@ def require_replaceable(path: Path) -> None:
     Raises:
         FileExistsError: there is a file or folder of this name that is not a report of this package.
         FileNotFoundError: the folder of the report does not exist.
+        PermissionError: this user may not write there.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} for the report {path.name}: make it first")
     if path.exists() and not _is_page(path):
         raise FileExistsError(f"{path} exists and is not a report: choose another name for the report")
+    require_writable(path)
 
 
 def _is_page(path: Path) -> bool:

@@ -39,6 +39,17 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: b
                 other.unlink()
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a file that ``write_whole`` may not write. Call this before the long work whose results it holds.
+
+    Raises:
+        PermissionError: this user may not make files in its folder.
+    """
+    folder = path.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"this user may not write to {folder}: choose another place for {path.name}")
+
+
 def _write_beside(path: Path, payload: bytes, private: bool, replace: bool) -> None:
     """Write a temporary file beside the place of the file, and move it there."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -221,6 +221,25 @@ class StopEarly(EarlyStopping):
             super().on_train_epoch_end(trainer, pl_module)
 
 
+class StayInPlace(Callback):
+    """Ends the training before it writes into a folder that has taken the place of its own.
+
+    Args:
+        require_place: raises if the output folder was moved or removed.
+    """
+
+    def __init__(self, require_place: Callable[[], None]) -> None:
+        self.require_place = require_place
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Look before the table of errors is written."""
+        self.require_place()
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Look before a checkpoint is written."""
+        self.require_place()
+
+
 class KeepDigests(Callback):
     """Saves in each checkpoint what the training learns from.
 

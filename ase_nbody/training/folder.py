@@ -43,7 +43,7 @@ def pretraining_folder(output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def only_run_in(folder: Path, wait: Callable[[], None] | None = None) -> Iterator[None]:
+def only_run_in(folder: Path, wait: Callable[[], None] | None = None) -> Iterator[Callable[[], None]]:
     """Keep other trainings out of a folder while the block lasts, and sweep what killed ones left of unfinished files.
 
     Under torchrun the first process holds the lock for all of them.
@@ -52,13 +52,17 @@ def only_run_in(folder: Path, wait: Callable[[], None] | None = None) -> Iterato
         folder: the folder; it is made if necessary.
         wait: called once if another run uses the folder, which is then waited for; default: an error.
 
+    Yields:
+        A function that raises ConfigError if the folder was moved or removed since. Call it before files are written:
+        another run may be in its place.
+
     Raises:
         ConfigError: another run uses the folder.
     """
     if Processes.launched().rank:
-        yield
+        yield lambda: None
         return
-    lock = None
+    lock: FolderLock | None = None
     while lock is None:
         try:
             lock = FolderLock(folder)
@@ -72,9 +76,17 @@ def only_run_in(folder: Path, wait: Callable[[], None] | None = None) -> Iterato
         except ResumeError as error:
             raise ConfigError(str(error)) from error
     multiprocessing.util.register_after_fork(lock, FolderLock.release)  # workers that outlive a kill must not hold it
+    held = lock
+
+    def require_place() -> None:
+        try:
+            held.require_place()
+        except ResumeError as error:
+            raise ConfigError(str(error)) from error
+
     try:
         _sweep(folder)
-        yield
+        yield require_place
     finally:
         lock.release()
 

@@ -73,14 +73,13 @@ def train_in_stages(
     if not runs_in(output):
         require_own_files(output)
         require_own_structures(_structures_folder(config, config.pretraining))
-    with only_run_in(output):
+    with only_run_in(output) as require_place:
         if not (output / MODEL_NAME).exists():  # otherwise the finished run is refused, or trained for longer, below
             pretrain(config, config.pretraining, resume, console)
         stage = _main_stage(config, config.pretraining)
         resume = resume and last_checkpoint(output).is_file()
-        return train_in_own_folder(
-            stage, resume=resume, console=console, own=("training", "pretraining"), members=members
-        )
+        own = ("training", "pretraining")
+        return train_in_own_folder(stage, require_place, resume=resume, console=console, own=own, members=members)
 
 
 def pretrain(config: TrainingConfig, options: PretrainingConfig, resume: bool, console: Console) -> None:

@@ -15,7 +15,7 @@ from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.threads import fitting_threads, torch_threads
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
-from ase_nbody.training.callbacks import AtomicCheckpoints, split_rule
+from ase_nbody.training.callbacks import AtomicCheckpoints, StayInPlace, split_rule
 from ase_nbody.training.config import ArchitectureConfig, ConfigError, TrainingConfig
 from ase_nbody.training.crystals import ATOMS_TO_SEE, are_periodic, with_defaults_by_data
 from ase_nbody.training.electronic_states import require_learnt_states
@@ -97,12 +97,13 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     output = Path(config.output)
     make_loggers(output, config.wandb)  # fails if a package is missing
     examine_folder(output, config, begun=last_checkpoint(output).is_file(), resume=resume)
-    with only_run_in(output):
-        return train_in_own_folder(config, resume=resume, console=console, members=members)
+    with only_run_in(output) as require_place:
+        return train_in_own_folder(config, require_place, resume=resume, console=console, members=members)
 
 
 def train_in_own_folder(
     config: TrainingConfig,
+    require_place: Callable[[], None],
     *,
     resume: bool = False,
     console: Console | None = None,
@@ -111,7 +112,8 @@ def train_in_own_folder(
 ) -> Path:
     """``train`` for a caller that keeps other runs out of the output folder (see ``only_run_in``).
 
-    Further argument:
+    Further arguments:
+        require_place: what ``only_run_in`` yields.
         own: the kinds of runs in the folder that belong to this one, see ``runs_in``.
     """
     if config.pretraining is not None:
@@ -162,13 +164,15 @@ def train_in_own_folder(
         fitted if config.network.has_start else network.config.species
     )  # those of the model stay energies of atoms
     _say(console, *said_of_fitted_energies(fitted, corrected, frames))
+    require_place()
     if not processes.rank:
         if (aside := set_model_aside(output, config.training.epochs)) is not None:
             _say(console, f"The model of the finished run is {aside.name} now")
         write_config(config)
 
-    with without_hints():
+    with without_hints(), _in_its_place(require_place):
         trainer = make_trainer(config.training, output, console, processes, make_loggers(output, config.wandb), origin)
+        trainer.callbacks.insert(0, StayInPlace(require_place))  # type: ignore[attr-defined]  # before what writes
         learnt = {**frames, "training": [*frames["training"], *replay]} if replay else frames
         module = _fit(trainer, network, learnt, config, processes, checkpoint)
     if processes.rank:
@@ -188,6 +192,7 @@ def train_in_own_folder(
         solution = solve_read_outs(network, frames["training"], frames["validation"], config.training)
         errors = solution.after[1]
         _say(console, str(solution))
+    require_place()
     return _write_model(network, below, errors, frames, origin, config, console, solution)
 
 
@@ -309,6 +314,16 @@ def _save(
     if below is None:
         return save_model(network, path, card)
     return with_head(below, str(config.start_from), str(config.head), network, path, card)
+
+
+@contextlib.contextmanager
+def _in_its_place(require_place: Callable[[], None]) -> Iterator[None]:
+    """If the block fails because the folder was moved or removed, let the error say so: others hide it."""
+    try:
+        yield
+    except Exception:
+        require_place()
+        raise
 
 
 @contextlib.contextmanager

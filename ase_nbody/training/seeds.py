@@ -3,7 +3,7 @@
 Each member is a training of its own in a folder of its own, so a committee resumes as any single run does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -66,11 +66,13 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
     output = Path(config.output)
     begun = "committee" in runs_in(output)
     config = examine_folder(output, config, begun=begun, resume=resume, own=("committee",))
-    with only_run_in(output):
-        return _train_members(config, size, resume, console)
+    with only_run_in(output) as require_place:
+        return _train_members(config, size, resume, console, require_place)
 
 
-def _train_members(config: TrainingConfig, size: int, resume: bool, console: Console) -> Path:
+def _train_members(
+    config: TrainingConfig, size: int, resume: bool, console: Console, require_place: Callable[[], None]
+) -> Path:
     """Train the members, pack them, and write the table and the report of the whole."""
     output, begun = Path(config.output), "committee" in runs_in(Path(config.output))
     if not begun:
@@ -83,11 +85,13 @@ def _train_members(config: TrainingConfig, size: int, resume: bool, console: Con
     config = claim_folder(output, config, begun=begun, resume=resume, own=("committee",))
     members = [_member_config(config, config.training.seed + number) for number in range(size)]
     for number, member in enumerate(members, start=1):
+        require_place()
         if not _is_finished(member):
             _require_same_data(config, members)
             console.print(f"Member {number} of {size}, seed {member.training.seed}")
             train_in_stages(member, resume=bool(runs_in(Path(member.output))), console=console, members=size)
     _require_one_origin(members)
+    require_place()
     folders = [Path(member.output) for member in members]
     epochs = TrainingConfig.as_written(folders[0] / CONFIG_NAME).training.epochs
     set_model_aside(output, epochs)

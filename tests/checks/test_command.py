@@ -1,6 +1,7 @@
 """``nbody check``: structures from files or from the model file, exit codes, JSON and HTML."""
 
 import json
+import os
 from functools import partial
 
 import ase.io
@@ -52,7 +53,7 @@ def test_names_with_an_at_and_an_index(check, model, structure, tmp_path):
     assert {row["system"] for row in json.loads(out)["findings"]} == {"CH4O", "H2O"}
 
 
-def test_a_report_overwrites_nothing_but_a_report(check, model, structure, tmp_path):
+def test_a_report_overwrites_nothing_but_a_report(check, model, structure, tmp_path, monkeypatch):
     before = model.read_bytes()
     code, _, err = check(model, structure, *QUICK, "--html", model)
     assert (code, "exists and is not a report" in " ".join(err.split())) == (1, True)
@@ -61,6 +62,9 @@ def test_a_report_overwrites_nothing_but_a_report(check, model, structure, tmp_p
     assert (code, "there is no folder" in " ".join(err.split())) == (1, True)
     for _ in range(2):
         assert check(model, structure, *QUICK, "--html", tmp_path / "report.html")[0] == 0
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    code, _, err = check(model, structure, "--html", tmp_path / "report.html")
+    assert (code, "this user may not write to" in " ".join(err.split())) == (1, True)
 
 
 def test_a_failed_check_is_exit_code_one(check, model, structure, tmp_path, monkeypatch):

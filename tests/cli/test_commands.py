@@ -24,6 +24,25 @@ def test_the_list_says_of_each_command_what_the_command_says_itself(name: str) -
     assert COMMANDS[name] == inspect.getdoc(function).split("\n")[0]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pack", "ethanol", "silicon", "--output"),
+        ("lammps", "export", "ethanol", "--output"),
+        ("check", "ethanol", "--html"),
+        ("md", "ethanol", "--output"),
+    ],
+)
+def test_the_home_folder_in_a_path_that_is_written(arguments, nbody, tmp_path, monkeypatch) -> None:
+    """No shell replaces the ``~`` in ``--output=~/model``."""
+    code, _, errors = nbody(*arguments, "~nobody-has-this-name/x")
+    assert (code, "there is no home folder '~nobody-has-this-name'" in " ".join(errors.split())) == (1, True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x").touch()  # in the way
+    code, _, errors = nbody(*arguments, "~/x")
+    assert (code, f"{tmp_path}/x" in " ".join(errors.split())) == (1, True)
+
+
 def test_help_needs_neither_torch_nor_ase() -> None:
     source = "import sys; from ase_nbody.cli import app; app(['--help'], standalone_mode=False); " + (
         "print('loaded', [name for name in ('torch', 'ase', 'numpy', 'e3nn') if name in sys.modules])"

@@ -1,7 +1,9 @@
 """Other runs, other settings and damage are refused in a sentence, and leave the folder of a run as it is."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +17,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.dynamics import ResumableRun, ResumeError
-from ase_nbody.dynamics.files import Checkpoint
+from ase_nbody.dynamics.files import Checkpoint, FolderLock, GrowingFile
 
 
 def test_a_run_is_never_overwritten(dynamics_of, tmp_path, run):
@@ -206,6 +208,68 @@ def test_one_run_at_a_time(dynamics_of, tmp_path, run):
             ResumableRun(dynamics_of("verlet"), tmp_path)
         other.kill()
     run(dynamics_of("verlet"), tmp_path, 5)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_run_whose_folder_was_moved_leaves_the_next_one_alone(moved, dynamics_of, tmp_path, run, contents):
+    """It wrote into the files of a run that had taken its place, and neither could be resumed."""
+    folder = tmp_path / "run"
+    with ResumableRun(dynamics_of("verlet"), folder, interval=5) as first:
+        first.run_to(10)
+        before = contents(folder)
+        folder.rename(tmp_path / "moved") if moved else shutil.rmtree(folder)
+        with pytest.raises(ResumeError, match=r"run was moved or removed while a run was using it"):
+            first.run_to(20)
+        assert not folder.exists()
+        other = run(dynamics_of("verlet", 1), folder, 10)
+        for _ in range(2):
+            with pytest.raises(ResumeError, match=r"run was moved or removed while a run was using it"):
+                first.run_to(20)
+    assert contents(folder) == other
+    if moved:
+        assert contents(tmp_path / "moved") == before
+        run(dynamics_of("verlet"), tmp_path / "moved", 20, resume=True)
+
+
+def test_a_folder_that_moves_between_two_checkpoints(dynamics_of, tmp_path):
+    """The frame that is not saved yet goes nowhere."""
+    folder, dynamics = tmp_path / "run", dynamics_of("verlet")
+    with ResumableRun(dynamics, folder, interval=5) as running:
+        dynamics.attach(lambda: dynamics.nsteps == 7 and folder.rename(tmp_path / "moved"), interval=1)
+        with pytest.raises(ResumeError, match="was moved or removed"):
+            running.run_to(20)
+    assert not folder.exists()
+
+
+def test_a_lock_that_was_removed_does_not_end_a_run(dynamics_of, tmp_path):
+    with ResumableRun(dynamics_of("verlet"), tmp_path, interval=5) as running:
+        (tmp_path / ".lock").unlink()
+        assert running.run_to(10)
+        (tmp_path / ".lock").touch()  # of another run
+        with pytest.raises(ResumeError, match="was moved or removed"):
+            running.run_to(20)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_other_run(number, tmp_path, monkeypatch):
+    """As Lustre is where it is mounted without them. Waiting for the other run would never end."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.warns(RuntimeWarning, match="has no locks .*: start no other run in this folder"):
+        FolderLock(tmp_path).release()
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"No space left on device: '.*table\.csv'"):
+        GrowingFile(tmp_path / "table.csv").append(b"1")
 
 
 def test_a_failed_start_leaves_no_lock(dynamics_of, tmp_path, run):

@@ -325,6 +325,42 @@ def test_a_shared_folder_is_waited_for(tmp_path):
     assert (said, order) == (["waiting"], ["first", "second"])
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_training_whose_folder_was_moved_leaves_the_next_one_alone(taken, configuration, tmp_path, monkeypatch):
+    """It made the folder anew and wrote its checkpoints and its model there, beside those of whoever came next."""
+    path, shown = configuration(epochs=3), Progress.on_validation_end
+    output = tmp_path / "run"
+
+    def move(self, trainer, module):
+        shown(self, trainer, module)
+        if trainer.current_epoch == 1:
+            output.rename(tmp_path / "moved")
+            if taken:
+                (output / "tensorboard").mkdir(parents=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "on_validation_end", move)
+        with pytest.raises(ConfigError, match="run was moved or removed while a run was using it"):
+            run(path)
+    assert [file for file in output.rglob("*") if file.is_file() and "tfevents" not in file.name] == []
+    assert run(path, f"output={tmp_path / 'moved'}", resume=True).is_file()
+
+
+def test_a_committee_whose_folder_was_moved_ends(configuration, tmp_path, monkeypatch):
+    import ase_nbody.training.seeds as seeds
+
+    train_one = seeds.train_in_stages
+
+    def move(member, **options):
+        train_one(member, **options)
+        (tmp_path / "run").rename(tmp_path / "moved")
+
+    monkeypatch.setattr(seeds, "train_in_stages", move)
+    with pytest.raises(ConfigError, match="was moved or removed"):
+        train_committee(TrainingConfig.from_yaml(configuration(epochs=1)), 2)
+    assert not (tmp_path / "run").exists()
+
+
 def test_leftovers_of_kills_are_swept_and_nothing_else(killed, tmp_path):
     path = killed()
     output = tmp_path / "run"

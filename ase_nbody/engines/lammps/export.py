@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ase_nbody.engines.lammps.form import MAGIC, packed
 from ase_nbody.files.archive import load_members
-from ase_nbody.files.writing import write_whole
+from ase_nbody.files.writing import require_writable, write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.aot import kept_library
 from ase_nbody.runtime.aot_cache import UntrustedCodeError, read_trusted, refuse_foreign
@@ -39,6 +39,7 @@ def export_model(
     Raises:
         ValueError: the model has levels of labelled parts, or there is no such dtype.
         FileExistsError: ``path`` is a file of another kind.
+        PermissionError: this user may not write to the folder of ``path``.
         UntrustedCodeError: others may write to the folder of ``path``, so that LAMMPS would refuse the file.
         Exception: see ``load_members`` and ``kept_library``.
     """
@@ -67,6 +68,8 @@ def _check_place(path: Path) -> None:
     """Raise now, and not after minutes of compiling, if LAMMPS would refuse the file or another file would be lost."""
     if path.exists() and not _is_exported(path):
         raise FileExistsError(f"{path} exists and is no exported model; choose another name for --output")
+    if path.parent.is_dir():  # otherwise the next line names it
+        require_writable(path)
     folder = Path(os.path.realpath(path.absolute().parent))  # ``resolve`` raises no OSError where links form a circle
     status = os.stat(folder)
     if status.st_mode & 0o1000 and status.st_uid == 0:  # as in /tmp, nobody can exchange the files of others

@@ -114,6 +114,15 @@ def test_an_open_folder_is_refused_before_anything_is_compiled(small_network, tm
         export_model(tmp_path / "model.nbody", tmp_path / "open" / "model.lammps")
 
 
+def test_a_folder_without_the_right_to_write_is_refused_before_anything_is_compiled(
+    small_network, tmp_path, monkeypatch
+):
+    save_model(small_network, tmp_path / "model.nbody")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match=r"this user may not write to .*: choose another place"):
+        export_model(tmp_path / "model.nbody", tmp_path / "model.lammps")
+
+
 def test_a_folder_without_lammps_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no LAMMPS headers"):
         find_lammps(tmp_path)

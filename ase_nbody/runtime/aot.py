@@ -94,17 +94,15 @@ def kept_library(
     taken = _taken(network, traceable)
     if not anew and _damage(path, taken) is None:
         return path
-    with FileLock(path.with_suffix(".lock"), mode=0o600):
-        reason = _damage(path, taken)
-        if reason is None and not anew:
-            return path
-        try:
-            compile_library(network, traceable, path)
-        except PermissionError as error:
-            if not path.exists():
-                raise
-            remedy = "remove it, or set NBODY_CACHE to another folder"
-            raise DamagedCodeError(f"this user may not replace {path} ({reason or 'as asked'}): {remedy}") from error
+    try:
+        with FileLock(path.with_suffix(".lock"), mode=0o600):
+            if anew or _damage(path, taken) is not None:
+                compile_library(network, traceable, path)
+    except PermissionError as error:  # of the lock, or of the file
+        if not path.exists():
+            raise
+        reason, remedy = _damage(path, taken) or "as asked", "remove it, or set NBODY_CACHE to another folder"
+        raise DamagedCodeError(f"this user may not replace {path} ({reason}): {remedy}") from error
     return path
 
 

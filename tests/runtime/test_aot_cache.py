@@ -326,11 +326,12 @@ def test_code_that_takes_something_else_never_runs(kind, placed, keep, small_net
     assert placed.read_bytes() == whole
 
 
-def test_a_damaged_file_that_cannot_be_replaced_is_named_with_a_remedy(placed, small_network, monkeypatch):
-    def forbidden(network, traceable, path):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+@pytest.mark.parametrize("step", ["FileLock", "compile_library"])
+def test_a_damaged_file_that_cannot_be_replaced_is_named_with_a_remedy(step, placed, small_network, monkeypatch):
+    def forbidden(*_, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(placed))
 
-    monkeypatch.setattr(aot, "compile_library", forbidden)
+    monkeypatch.setattr(aot, step, forbidden)
     placed.write_bytes(b"damaged")
     with pytest.raises(DamagedCodeError, match=rf"may not replace {placed} .*damaged.*: remove it, or set NBODY_CACHE"):
         kept_library(small_network, "whole", lambda _: DOUBLE)

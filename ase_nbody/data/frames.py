@@ -22,7 +22,7 @@ from ase.io.formats import (
 
 from ase_nbody.data.arrays import next_in_bounds, refuse_computed_rows, rows_in_bounds
 from ase_nbody.data.labels import DataError
-from ase_nbody.data.misread import LAMMPS_DUMP, judge_of_axes, options_of_reader
+from ase_nbody.data.misread import LAMMPS_DUMP, judge_of_frames, options_of_reader
 from ase_nbody.data.xyz import names_in_headers, parse_xyz, xyz_texts
 from ase_nbody.text import printable
 
@@ -74,7 +74,7 @@ def _as_stored(path: str, index: slice) -> Iterator[ase.Atoms]:
     _refuse_what_no_parser_can_read(path, kind)
     if kind == "db":
         refuse_computed_rows(path)
-    options, judge = options_of_reader(path, kind), judge_of_axes(path, kind)
+    options, judge = options_of_reader(path, kind), judge_of_frames(path, kind)
     path = os.path.abspath(path)  # otherwise ASE takes postgres.dat for the address of a database
     if kind in _DATABASES:
         frames = _chosen(_rows(path), index, lambda: _count_rows(path))

@@ -62,33 +62,45 @@ def options_of_reader(path: str, kind: str) -> dict[str, Any]:
     return {"units": name}
 
 
-def judge_of_axes(path: str, kind: str) -> Callable[[ase.Atoms], None]:
-    """A function that refuses frames of Gaussian whose positions and forces are along different axes.
+def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
+    """A function that refuses frames with elements that nobody gave, or with forces along other axes than positions.
 
-    Gaussian writes forces along the axes of the input. ASE takes the first orientation that it finds, and that is the
-    standard one if the output has no other. Then the forces turn the molecule, which those of a free molecule never do.
+    LAMMPS writes C as the element of every type, unless ``dump_modify`` names others. Gaussian writes forces along the
+    axes of the input. ASE takes the first orientation that it finds, and that is the standard one if the output has no
+    other. Then the forces turn the molecule, which those of a free molecule never do.
 
     Args:
         path: the file.
         kind: ASE's name for its format.
     """
-    if kind != _GAUSSIAN or {b"Input", b"Z-Matrix"} & set(_AXES.findall(_head(path))):
-        return lambda atoms: None
+    if kind == LAMMPS_DUMP:
+        return lambda atoms: _refuse_default_elements(atoms, path)
+    if kind == _GAUSSIAN and not {b"Input", b"Z-Matrix"} & set(_AXES.findall(_head(path))):
+        return lambda atoms: _refuse_torque(atoms, path)
+    return lambda atoms: None
 
-    def refuse(atoms: ase.Atoms) -> None:
-        forces = None if atoms.calc is None else atoms.calc.results.get("forces")
-        if forces is None or len(forces) != len(atoms):
-            return
-        arms = atoms.positions - atoms.positions.mean(axis=0)
-        forces = forces - forces.mean(axis=0)
-        torque = np.linalg.norm(np.cross(arms, forces).sum(axis=0))
-        if torque > _LARGEST_TORQUE * (np.linalg.norm(arms, axis=1) * np.linalg.norm(forces, axis=1)).sum():
-            raise DataError(
-                f"{printable(path)}: the positions are in Gaussian's standard orientation, and the forces along the "
-                "axes of the input. Run Gaussian with NoSymm, or with #p, which prints the input orientation too."
-            )
 
-    return refuse
+def _refuse_default_elements(atoms: ase.Atoms, path: str) -> None:
+    types = np.unique(atoms.arrays.get("type", [0]))
+    if len(types) > 1 and (atoms.numbers == 6).all():
+        raise DataError(
+            f"{printable(path)} has {len(types)} types of atoms and only the element C, which LAMMPS writes if nobody "
+            "names others: add 'dump_modify ... element C H O'. If all atoms are carbon, leave out the column type."
+        )
+
+
+def _refuse_torque(atoms: ase.Atoms, path: str) -> None:
+    forces = None if atoms.calc is None else atoms.calc.results.get("forces")
+    if forces is None or len(forces) != len(atoms) or atoms.pbc.any():
+        return
+    arms = atoms.positions - atoms.positions.mean(axis=0)
+    forces = forces - forces.mean(axis=0)
+    torque = np.linalg.norm(np.cross(arms, forces).sum(axis=0))
+    if torque > _LARGEST_TORQUE * (np.linalg.norm(arms, axis=1) * np.linalg.norm(forces, axis=1)).sum():
+        raise DataError(
+            f"{printable(path)}: the positions are in Gaussian's standard orientation, and the forces along the "
+            "axes of the input. Run Gaussian with NoSymm, which keeps the axes of the input for both."
+        )
 
 
 def _head(path: str) -> bytes:

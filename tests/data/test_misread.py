@@ -31,6 +31,15 @@ def test_elements_or_masses_are(tmp_path, atoms):
     assert frame.forces[0, 0] == pytest.approx(1.5)
 
 
+def test_carbon_is_what_lammps_writes_by_default(tmp_path):
+    (tmp_path / "run.lammpstrj").write_text(dump("type element", "1 C", "2 C"))
+    with pytest.raises(DataError, match=r"2 types of atoms and only the element C.*dump_modify.*leave out the column"):
+        read_labelled(tmp_path / "run.lammpstrj")
+    for columns, atom in (("type element", "1 C"), ("element", "C")):
+        (tmp_path / "run.lammpstrj").write_text(dump(columns, atom, atom))
+        assert read_labelled(tmp_path / "run.lammpstrj")[0].structure.numbers.tolist() == [6, 6]
+
+
 def test_units_that_a_dump_names(tmp_path):
     for name, force in (("metal", 1.5), ("real", 1.5 * units.kcal / units.mol)):
         (tmp_path / "run.lammpstrj").write_text(dump("element", "C", "O", f"ITEM: UNITS\n{name}\n"))

@@ -19,7 +19,7 @@ from ase_nbody.text import count_of, printable
 
 _ALWAYS_SAID = ("energy", "forces", "stress")
 _CANNOT_HAVE = {
-    "crystal": "structures that are not periodic in three directions have none",
+    "crystal": "structures that are not periodic in three directions, and isolated atoms in boxes, have none",
     "molecule": "periodic structures have none",
 }
 # Names that tell of labels which are not read. They are only mentioned.

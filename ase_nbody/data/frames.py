@@ -22,6 +22,7 @@ from ase.io.formats import (
 
 from ase_nbody.data.arrays import next_in_bounds, refuse_computed_rows, rows_in_bounds
 from ase_nbody.data.labels import DataError
+from ase_nbody.data.misread import LAMMPS_DUMP, judge_of_frames, options_of_reader
 from ase_nbody.data.xyz import names_in_headers, parse_xyz, xyz_texts
 from ase_nbody.text import printable
 
@@ -30,11 +31,10 @@ _BLOCK_BYTES = 2**20
 _LARGEST_EXPANSION = 100  # of an archive: text of structures shrinks to a half or a tenth
 _LEAST_UNPACKED_BYTES = 2**26  # what unpacks to less is read, however small it was
 _XYZ, _DATABASES = "extxyz", ("db", "json")
-_LAMMPS = "lammps-dump-text"
 _TEXT = ("cif",)  # text that ASE opens as binary
 # Where the number of atoms stands in formats whose parsers believe any number.
 _CLAIMS = {
-    _LAMMPS: re.compile(rb"ITEM: NUMBER OF ATOMS\s+(\d+)"),
+    LAMMPS_DUMP: re.compile(rb"ITEM: NUMBER OF ATOMS\s+(\d+)"),
     "vasp": re.compile(rb"\A(?:[^\n]*\n){5}(?:[^\n\d]*\n)?([\d \t]+)"),
     "vasp-xdatcar": re.compile(rb"\A(?:[^\n]*\n){5}(?:[^\n\d]*\n)?([\d \t]+)"),
     "cfg": re.compile(rb"Number of particles\s*=\s*(\d+)"),
@@ -53,8 +53,8 @@ def read_frames(path: str, index: slice) -> Iterator[ase.Atoms]:
     spin there is that of the structure.
 
     Raises:
-        DataError: the file is empty, has a line that no structure has, or consists of several files of which ASE would
-            read only the first.
+        DataError: the file is empty, has a line that no structure has, consists of several files of which ASE would
+            read only the first, or would be misread (see ``misread.py``).
         UnreadableFrame: the file is an xyz file, and the frame cannot be read.
         Exception: any error of ASE's other parsers.
     """
@@ -74,16 +74,18 @@ def _as_stored(path: str, index: slice) -> Iterator[ase.Atoms]:
     _refuse_what_no_parser_can_read(path, kind)
     if kind == "db":
         refuse_computed_rows(path)
+    options, judge = options_of_reader(path, kind), judge_of_frames(path, kind)
     path = os.path.abspath(path)  # otherwise ASE takes postgres.dat for the address of a database
     if kind in _DATABASES:
         frames = _chosen(_rows(path), index, lambda: _count_rows(path))
     elif ioformats[kind].single:
-        frames = _chosen(iread(path, format=kind, do_not_split_by_at_sign=True), index, lambda: 1)
+        frames = _chosen(iread(path, format=kind, do_not_split_by_at_sign=True, **options), index, lambda: 1)
     else:
-        frames = iread(path, index, format=kind, do_not_split_by_at_sign=True)
+        frames = iread(path, index, format=kind, do_not_split_by_at_sign=True, **options)
     while (atoms := next_in_bounds(frames)) is not None:
         if kind.startswith("lammps-dump") and atoms.calc is not None:
             atoms.calc.results.pop("energy", None)  # ASE's reader puts 0.0 there; a dump has no energies
+        judge(atoms)
         yield atoms
 
 
@@ -195,7 +197,7 @@ def _refuse_what_no_parser_can_read(path: str, kind: str) -> None:
                 length = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else length + len(block)
             if length > _LONGEST_LINE_BYTES:
                 raise DataError(f"{shown} has a line of more than {_LONGEST_LINE_BYTES} bytes: it holds no structures")
-            if claim is not None and (size == 0 or kind == _LAMMPS):
+            if claim is not None and (size == 0 or kind == LAMMPS_DUMP):
                 counts = [number for match in claim.finditer(joined) for number in match[1].split()]
                 claimed = max([claimed, *(int(number[:_MOST_DIGITS]) for number in counts)])
             size += len(block)

@@ -47,7 +47,10 @@ def existing_device(name: str) -> torch.device:
         probe.cpu()  # "meta" has no numbers
         return probe.device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(f"device {name!r} is not available here ({why_missing(error)}). Use device='cpu'.") from error
+        raise ValueError(
+            f"device {name!r} is not available here ({why_missing(error)}). Use device='cpu', or --device cpu on the "
+            "command line."
+        ) from error
 
 
 def why_missing(error: BaseException) -> str:

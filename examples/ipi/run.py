@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -50,9 +51,11 @@ def write_input(options: argparse.Namespace, address: str) -> None:
 
 
 def driver_file() -> str:
-    """The file in which i-PI finds the driver."""
-    command = [sys.executable, "-m", "ase_nbody.engines.ipi_driver"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    """The file that ``python -m ase_nbody.engines.ipi_driver`` names, found without importing it."""
+    package = find_spec("ase_nbody")
+    if package is None or package.origin is None:
+        raise SystemExit("ase-nbody is not installed in this Python")
+    return str(Path(package.origin).parent / "engines" / "ipi_driver.py")
 
 
 def wait_for(server: subprocess.Popen[bytes], address: str, port: int | None) -> None:
@@ -78,6 +81,7 @@ def main() -> None:
     where = ["-a", address, "-p", str(options.inet)] if options.inet else ["-u", "-a", address]
     model = str(Path(options.model).resolve()) if Path(options.model).is_file() else options.model
     driver = [SCRIPTS / "i-pi-py_driver", "-m", "custom", "-P", driver_file(), *where]
+    print(f"i-PI and its driver start; {options.output / 'ipi.log'} has what they say.", flush=True)
     with open(options.output / "ipi.log", "w") as log:
         server = subprocess.Popen([SCRIPTS / "i-pi", "ethanol.xml"], cwd=options.output, stdout=log, stderr=log)
         try:

@@ -311,7 +311,7 @@ def test_no_atom_and_a_single_atom(atoms: ase.Atoms, network) -> None:
 @parametrize(
     ("keywords", "sentence"),
     [
-        ({"device": "cuda:99"}, "'cuda:99' is not available here .*Use device='cpu'"),
+        ({"device": "cuda:99"}, "'cuda:99' is not available here .*Use device='cpu', or --device cpu"),
         ({"device": "meta"}, "'meta' is not available here"),
         ({"device": None}, "None is not available here"),
         ({"dtype": ["float64"]}, r"dtype must be one of float64, float32, got \['float64'\]"),

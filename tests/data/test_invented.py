@@ -117,7 +117,7 @@ def test_rounded_energies_are_right(written):
 def test_the_energy_that_a_reader_invents_is_no_label(tmp_path):
     dump = "".join(
         f"ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
-        f"ITEM: ATOMS id type x y z fx fy fz\n1 1 0 0 0 0.1 0 0\n2 1 1.{step} 0 0 -0.1 0 0\n"
+        f"ITEM: ATOMS id element x y z fx fy fz\n1 H 0 0 0 0.1 0 0\n2 H 1.{step} 0 0 -0.1 0 0\n"
         for step in range(3)
     )
     (tmp_path / "a.dump").write_text(dump)

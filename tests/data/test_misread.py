@@ -1,0 +1,95 @@
+"""Files of LAMMPS and Gaussian whose elements, units or axes ASE's readers would take for others."""
+
+import numpy as np
+import pytest
+from ase import units
+from scipy.spatial.transform import Rotation
+
+from ase_nbody.data import DataError, read_labelled
+from ase_nbody.data.structures import read_structures
+
+BOX = "ITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
+
+
+def dump(columns: str, first: str, second: str, head: str = "") -> str:
+    atoms = f"1 {first} 0 0 0 1.5 0 0\n2 {second} 1.2 0 0 -1.5 0 0\n"
+    return f"{head}ITEM: TIMESTEP\n0\n{BOX}ITEM: ATOMS id {columns} x y z fx fy fz\n{atoms}"
+
+
+@pytest.mark.parametrize("read", [read_labelled, read_structures])
+def test_types_are_no_elements(tmp_path, read):
+    (tmp_path / "run.lammpstrj").write_text(dump("type", "1", "2"))
+    with pytest.raises(DataError, match=r"run.lammpstrj has types of atoms and no elements: type 1 .*as H.*specorder"):
+        read(tmp_path / "run.lammpstrj")
+
+
+@pytest.mark.parametrize("atoms", [("type element", "1 C", "2 O"), ("mass", "12.011", "15.999")])
+def test_elements_or_masses_are(tmp_path, atoms):
+    (tmp_path / "run.lammpstrj").write_text(dump(*atoms))
+    (frame,) = read_labelled(tmp_path / "run.lammpstrj")
+    assert frame.structure.numbers.tolist() == [6, 8]
+    assert frame.forces[0, 0] == pytest.approx(1.5)
+
+
+def test_carbon_is_what_lammps_writes_by_default(tmp_path):
+    (tmp_path / "run.lammpstrj").write_text(dump("type element", "1 C", "2 C"))
+    with pytest.raises(DataError, match=r"2 types of atoms and only the element C.*dump_modify.*leave out the column"):
+        read_labelled(tmp_path / "run.lammpstrj")
+    for columns, atom in (("type element", "1 C"), ("element", "C")):
+        (tmp_path / "run.lammpstrj").write_text(dump(columns, atom, atom))
+        assert read_labelled(tmp_path / "run.lammpstrj")[0].structure.numbers.tolist() == [6, 6]
+
+
+def test_units_that_a_dump_names(tmp_path):
+    for name, force in (("metal", 1.5), ("real", 1.5 * units.kcal / units.mol)):
+        (tmp_path / "run.lammpstrj").write_text(dump("element", "C", "O", f"ITEM: UNITS\n{name}\n"))
+        (frame,) = read_labelled(tmp_path / "run.lammpstrj")
+        assert frame.forces[0, 0] == pytest.approx(force, rel=1e-4)
+    (tmp_path / "run.lammpstrj").write_text(dump("element", "C", "O", "ITEM: UNITS\nlj\n"))
+    with pytest.raises(DataError, match="the units 'lj' of LAMMPS"):
+        read_labelled(tmp_path / "run.lammpstrj")
+
+
+def test_a_data_file_needs_masses(tmp_path):
+    text = "title\n\n2 atoms\n2 atom types\n0 9 xlo xhi\n0 9 ylo yhi\n0 9 zlo zhi\n\n{}Atoms # atomic\n\n"
+    text += "1 1 0 0 0\n2 2 1.2 0 0\n"
+    path = tmp_path / "start.lammps-data"
+    path.write_text(text.format("Masses\n\n1 12.011\n2 15.999\n\n"))
+    assert read_structures(path)[0].get_chemical_formula() == "CO"
+    path.write_text(text.format(""))
+    with pytest.raises(DataError, match=r"no section Masses.*Z_of_type"):
+        read_structures(path)
+
+
+POSITIONS = np.array([[0.1, 0.2, 0.1], [0.9, 0.3, -0.2], [-0.3, 1.1, 0.0]])
+FORCES = 0.01 * (POSITIONS - POSITIONS.mean(axis=0))  # the molecule expands: no torque
+
+
+def gaussian(orientations: dict[str, np.ndarray]) -> str:
+    def rows(values):
+        return "".join(f" {n + 1} {z} 0 {' '.join(f'{x:.6f}' for x in row)}\n" for n, (z, row) in enumerate(values))
+
+    line, numbers = " -----\n", (8, 1, 1)
+    text = " Entering Gaussian System, Link 0=g16\n"
+    for name, positions in orientations.items():
+        shown = rows(zip(numbers, positions, strict=True))
+        text += f"{name:>30} orientation:\n{line} Center\n Number\n{line}{shown}{line}"
+    forces = "".join(
+        f" {n + 1} {z} {' '.join(f'{x:.9f}' for x in row)}\n"
+        for n, z, row in zip(range(3), numbers, FORCES, strict=True)
+    )
+    text += " SCF Done:  E(RB3LYP) =  -76.4    A.U. after 9 cycles\n"
+    return text + f" Center  Atomic  Forces (Hartrees/Bohr)\n Number Number X Y Z\n{line}{forces}{line}"
+
+
+def test_forces_of_gaussian_are_along_the_axes_of_the_input(tmp_path):
+    turned = POSITIONS @ Rotation.from_euler("xyz", [70, 40, 20], degrees=True).as_matrix()
+    path = tmp_path / "water.log"
+    path.write_text(gaussian({"Standard": turned}))
+    with pytest.raises(DataError, match=r"water.log: the positions are in Gaussian's standard orientation.*NoSymm"):
+        read_labelled(path)
+    for orientations in ({"Input": POSITIONS, "Standard": turned}, {"Standard": POSITIONS}):
+        path.write_text(gaussian(orientations))
+        (frame,) = read_labelled(path)
+        assert np.allclose(frame.structure.positions, POSITIONS, atol=1e-5)
+        assert np.allclose(frame.forces, FORCES * units.Hartree / units.Bohr, atol=1e-4)

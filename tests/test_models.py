@@ -20,6 +20,7 @@ TESTS = {
     "ethanol": "rmd17_ethanol/test.extxyz",
     "lithium": "mlearn_Li/test.extxyz",
     "malonaldehyde": "rmd17_malonaldehyde/test.extxyz",
+    "molybdenum": "mlearn_Mo/test.extxyz",
     "organic": "organic/validation.npz",
     "silicon": "mlearn_Si/test.extxyz",
 }
@@ -29,8 +30,9 @@ BOUNDS = {
     "acac": ("energy", 0.6, 3.0),
     "aspirin": ("energy", 3.2, 9.5),
     "ethanol": ("energy", 0.6, 3.2),
-    "lithium": ("energy_per_atom", 0.8, 13.0),
+    "lithium": ("energy_per_atom", 0.6, 8.0),
     "malonaldehyde": ("energy", 0.8, 4.8),
+    "molybdenum": ("energy_per_atom", 3.0, 100.0),
     "organic": ("energy_per_atom", 3.0, 50.0),
     "silicon": ("energy_per_atom", 3.5, 55.0),
 }

@@ -1,8 +1,9 @@
 """What a training on periodic matter does where the configuration leaves it open: one recipe for crystals and liquids.
 
     radius     twice the cube root of the median volume per atom v: a sphere that holds 32 pi / 3 = 33 atoms on average
-    network    the levels of the preset ``small``; it stands on an embedded-atom potential if one explains most of the
-               forces, as in metals
+    network    the levels of the preset ``small``; it stands on an embedded-atom potential if the energies of lone atoms
+               are unknown, or if the potential explains most of the forces, as in metals. States fade out under
+               pressure, and what is left then must lie above the crystal: the potential does, and so do lone atoms
     batches    as many frames as have some 64 atoms together
     epochs     so many that the network sees a given number of atoms, because the time of a step grows with its atoms
     compile    only for ``effort: thorough``: frames differ in their numbers of neighbours, and to compile the step for
@@ -88,7 +89,7 @@ def _open_entries(config: TrainingConfig, training: Sequence[LabelledStructure])
         radius = usual_radius(training)
         levels = chosen["levels"] = tuple(level.model_copy(update={"radius": radius}) for level in levels)
     if "embedded_atom" not in config.network.model_fields_set:
-        chosen["embedded_atom"] = _is_metallic(config, levels, training)
+        chosen["embedded_atom"] = _needs_potential(config, levels, training)
     return chosen
 
 
@@ -99,14 +100,18 @@ def usual_radius(training: Sequence[LabelledStructure]) -> float:
     return float(np.clip(round(2.0 * volume ** (1 / 3), 1), SMALLEST_RADIUS, LARGEST_RADIUS))
 
 
-def _is_metallic(config: TrainingConfig, levels: Sequence[LevelConfig], training: Sequence[LabelledStructure]) -> bool:
-    """Whether an embedded-atom potential explains most of the forces."""
+def _needs_potential(
+    config: TrainingConfig, levels: Sequence[LevelConfig], training: Sequence[LabelledStructure]
+) -> bool:
+    """Whether the energy of a lone atom is unknown, or an embedded-atom potential explains most of the forces."""
     if not levels[0].parts == levels[0].children == "all":
         return False
-    size = sum(len(frame.structure) for frame in training)
-    some = training[:: max(1, round(size / _ATOMS_TO_JUDGE))]
     given, reach = config.data.isolated_atom_energies, sum(level.radius for level in levels)
     known = given if isinstance(given, dict) else energies_of_isolated_atoms(training, reach)
+    if species_of(training) - known.keys():
+        return True
+    size = sum(len(frame.structure) for frame in training)
+    some = training[:: max(1, round(size / _ATOMS_TO_JUDGE))]
     forces = np.concatenate([frame.forces.ravel() for frame in some])
     if not np.isfinite(forces).any():
         return False

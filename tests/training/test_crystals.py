@@ -97,10 +97,17 @@ def test_a_preset_keeps_its_channels_and_gets_the_radius(filled):
     assert [(level.channels, level.radius) for level in levels] == [(64, pytest.approx(4.55, abs=0.06))] * 2
 
 
-def test_forces_that_no_embedded_atom_potential_explains_need_none(filled):
-    _, found, said, _ = filled(frames_of(random_forces=True))
-    assert not found.network.embedded_atom
+def test_an_embedded_atom_potential_stands_in_for_atoms_of_unknown_energy(filled):
+    """Under pressure states fade out, and the energy of what is left must be known, or be that of the potential."""
+    unexplained = frames_of(random_forces=True)
+    _, found, *_ = filled(unexplained)
+    assert found.network.embedded_atom, "no frame says what a lone atom has"
+    lone = frames_of(Atoms("Cu", cell=[20.0] * 3, pbc=True), number=1)
+    _, found, said, _ = filled([*unexplained, *lone])
+    assert not found.network.embedded_atom, "it would explain nothing"
     assert "without an embedded-atom potential" in said
+    _, found, *_ = filled([*frames_of(), *lone])
+    assert found.network.embedded_atom, "it explains most of the forces"
 
 
 @pytest.mark.parametrize("periodic", [False, (True, True, False)])

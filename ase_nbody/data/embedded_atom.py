@@ -29,7 +29,8 @@ MAX_COHESION_EV = 9.0  # of an atom in any matter: that of tungsten
 MAX_REACH = 0.8  # of the radius: pairs that never come closer are left out, for their repulsion cannot be known
 MAX_ATOMS = 2500  # that are fitted to; more change the few parameters little
 _REFINEMENT = {"maxfev": 40, "xatol": 0.01}
-ENERGY_WEIGHT = 10.0  # of the energies of all frames together, relative to that of all forces
+ENERGY_WEIGHTS = (10.0, 1.0)  # of the energies of all frames together, relative to that of all forces
+LARGEST_REST = 0.6  # of the forces' root mean square, that a potential may lack to be of use
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,25 @@ def fit_embedded_atom(
 ) -> EmbeddedAtomFit:
     """Fit the potential.
 
+    Energies weigh much first, because they tell how deep the binding is. Where they spoil the forces, as in covalent
+    crystals, whose angles no such potential knows, they weigh less.
+
     Args:
         data: the training frames.
         lengths: d in Angstrom by pair of species: the closest distances in the data.
         radius: where f_c ends, in Angstrom.
         known: energies of lone atoms in eV that are known; they stay as they are.
     """
-    problem = _Problem(_some(data), lengths, radius, known)
+    for energy_weight in ENERGY_WEIGHTS:
+        problem = _Problem(_some(data), lengths, radius, known, energy_weight)
+        fit = _best(problem)
+        if fit.force_scale < LARGEST_REST * problem.force_scale:
+            break
+    return fit
+
+
+def _best(problem: "_Problem") -> EmbeddedAtomFit:
+    """The potential with the best p and q: those of a grid, refined."""
     grid = [(p, q) for p in GRID_P for q in GRID_Q if p >= MIN_RATIO * q]
     found = [problem.solve(p, q) for p, q in grid]
     start = grid[int(np.argmin([cost for cost, _ in found]))]
@@ -74,7 +87,12 @@ class _Problem:
     """The least squares of a set of frames. Unknowns: energies of lone atoms, A of each pair, c of each species."""
 
     def __init__(
-        self, data: Sequence[LabelledStructure], lengths: Mapping[str, float], radius: float, known: Mapping[str, float]
+        self,
+        data: Sequence[LabelledStructure],
+        lengths: Mapping[str, float],
+        radius: float,
+        known: Mapping[str, float],
+        energy_weight: float,
     ) -> None:
         self.lengths = {pair: length for pair, length in lengths.items() if length < MAX_REACH * radius}
         self.radius, self.known = radius, known
@@ -95,19 +113,19 @@ class _Problem:
         self.has_energy = np.isfinite(self.energies)
         typical = fit_isolated_energies(data, known)
         self.bound = np.array([typical[chemical_symbols[number]] for number in self.numbers])
-        scale = float(np.sqrt(np.mean(self.forces**2))) or 1.0
+        self.force_scale = float(np.sqrt(np.mean(self.forces**2))) or 1.0
         n_energies = max(1, int(self.has_energy.sum()))
         self.weights = (
             np.concatenate(
                 [
                     np.full(
                         n_energies if self.has_energy.any() else 0,
-                        ENERGY_WEIGHT * (len(self.forces) / n_energies) ** 0.5,
+                        energy_weight * (len(self.forces) / n_energies) ** 0.5,
                     ),
                     np.ones(len(self.forces)),
                 ]
             )
-            / scale
+            / self.force_scale
         )
 
     def columns(self, p: float, q: float) -> Array:

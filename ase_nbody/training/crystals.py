@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ase_nbody.data import LabelledStructure, energies_of_isolated_atoms, measure
-from ase_nbody.data.embedded_atom import fit_embedded_atom
+from ase_nbody.data.embedded_atom import LARGEST_REST, fit_embedded_atom
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.training.config import TrainingConfig, levels_are_open
 from ase_nbody.training.config.architecture import ArchitectureConfig
@@ -28,7 +28,6 @@ from ase_nbody.training.start import with_start
 ATOMS_TO_SEE = 200_000  # by a new network; 15 minutes on one core of 2020
 ATOMS_PER_BATCH = 64
 SMALLEST_RADIUS, LARGEST_RADIUS = 4.0, 6.5  # Angstrom
-LARGEST_REST = 0.6  # of the forces' root mean square, that an embedded-atom potential may lack
 _ATOMS_TO_JUDGE = 600  # with so many, the potential is fitted in seconds
 OPTIMISATION = {"energy_weight": 0.1, "stress_weight": 0.1}
 

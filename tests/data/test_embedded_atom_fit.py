@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.calculators.tersoff import Tersoff, TersoffParameters
 
-from ase_nbody.data.embedded_atom import MAX_COHESION_EV, fit_embedded_atom
+from ase_nbody.data import embedded_atom
+from ase_nbody.data.embedded_atom import LARGEST_REST, MAX_COHESION_EV, fit_embedded_atom
 from ase_nbody.data.labels import LabelledStructure
 from ase_nbody.data.statistics import highest_densities
 from ase_nbody.hierarchy.neighbours import find_pairs
@@ -90,3 +92,25 @@ def test_highest_densities_are_those_of_the_densest_atom(data):
     assert first["Au"] >= highest
     assert set(second) == {"Cu"}
     assert second["Cu"] < first["Cu"]
+
+
+def test_a_covalent_crystal_follows_the_forces_first(monkeypatch):
+    """No such potential knows angles: where the energies rule, it explains none of the forces. Tersoff's silicon."""
+    parameters = TersoffParameters(
+        m=3, gamma=1, lambda3=0, c=1.0039e5, d=16.217, h=-0.59825, n=0.78734, beta=1.1e-6, lambda2=1.73222, B=471.18,
+        R=2.85, D=0.15, lambda1=2.4799, A=1830.8,
+    )  # fmt: skip
+    silicon, data = Tersoff({("Si", "Si", "Si"): parameters}), []
+    for seed in range(10):
+        atoms = bulk("Si", a=5.432 * (0.95 + 0.01 * seed), cubic=True)
+        if seed % 3 == 0:
+            atoms.center(vacuum=6.0, axis=2)  # a surface
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = silicon
+        structure = Structure.from_atoms(atoms)
+        data.append(LabelledStructure(structure, atoms.get_potential_energy(), atoms.get_forces(), NO_STRESS))
+    size = np.sqrt(np.mean(np.concatenate([frame.forces.ravel() for frame in data]) ** 2))
+    found = fit_embedded_atom(data, {"Si-Si": 2.0}, RADIUS, {})
+    assert found.force_scale < LARGEST_REST * size
+    monkeypatch.setattr(embedded_atom, "ENERGY_WEIGHTS", (10.0,))
+    assert fit_embedded_atom(data, {"Si-Si": 2.0}, RADIUS, {}).force_scale > LARGEST_REST * size

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ase_nbody.files.archive import default_head, load_members, read_card
+from ase_nbody.files.heads import in_card
 from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.text import printable
@@ -33,10 +34,11 @@ def info(
     card: dict[str, Any] = content["card"]
     errors = {key: value for key, value in card.items() if _is_error_table(value)}
     lists = {key: value for key, value in card.items() if _is_member_list(value)}
-    of_heads = {name: own for name, own in card.get("heads", {}).items() if isinstance(own, dict)}
+    of_heads = {name: own for name, own in in_card(card).items() if isinstance(own, dict)}
+    apart = {*errors, *lists, *(["heads"] if of_heads else [])}  # have tables of their own
     console = Console()
     console.print(_pairs(model, _overview(members, content)))
-    console.print(_pairs("card", {key: value for key, value in card.items() if key not in (*errors, *lists, "heads")}))
+    console.print(_pairs("card", {key: value for key, value in card.items() if key not in apart}))
     for title, table in errors.items():
         console.print(_errors(title, table))
     for name, own in of_heads.items():

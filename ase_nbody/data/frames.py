@@ -32,14 +32,19 @@ _LARGEST_EXPANSION = 100  # of an archive: text of structures shrinks to a half 
 _LEAST_UNPACKED_BYTES = 2**26  # what unpacks to less is read, however small it was
 _XYZ, _DATABASES = "extxyz", ("db", "json")
 _TEXT = ("cif",)  # text that ASE opens as binary
-# Where the number of atoms stands in formats whose parsers believe any number.
+# Where the number of atoms stands in formats whose parsers believe any number, written as Python reads it: +1_000.
+_POSCAR = re.compile(rb"\A(?:[^\n]*\n){5}(?:[^\n]*[^\n\d_+\s][^\n]*\n)?([\d_+ \t]+)")
 _CLAIMS = {
-    LAMMPS_DUMP: re.compile(rb"ITEM: NUMBER OF ATOMS\s+(\d+)"),
-    "vasp": re.compile(rb"\A(?:[^\n]*\n){5}(?:[^\n\d]*\n)?([\d \t]+)"),
-    "vasp-xdatcar": re.compile(rb"\A(?:[^\n]*\n){5}(?:[^\n\d]*\n)?([\d \t]+)"),
-    "cfg": re.compile(rb"Number of particles\s*=\s*(\d+)"),
-    "cube": re.compile(rb"\A(?:[^\n]*\n){2}\s*(\d+)"),
+    LAMMPS_DUMP: re.compile(rb"ITEM: NUMBER OF ATOMS\s+([\d_+]+)"),
+    "lammps-data": re.compile(rb"^[ \t]*([\d_+]+)\s+atoms", re.M),
+    "vasp": _POSCAR,
+    "vasp-out": re.compile(rb"ions per type\s*=\s*([\d_+ \t]+)"),
+    "vasp-xdatcar": _POSCAR,
+    "cfg": re.compile(rb"Number of particles\s*=\s*([\d_+]+)"),
+    "cube": re.compile(rb"\A(?:[^\n]*\n){2}\s*[+-]?([\d_]+)"),
+    "jsv": re.compile(rb"\[(?:natom|nbond|npoly)\]\s*([\d_+]+)", re.I),
 }
+_AT_THE_START = ("vasp", "vasp-xdatcar", "cfg", "cube")  # of the file; elsewhere in the others
 _MOST_DIGITS, _OVERLAP_BYTES = 18, 64
 _TRAJECTORY_MAGIC = b"- of UlmASE-Trajectory"  # a trajectory of ASE begins with it
 
@@ -197,9 +202,11 @@ def _refuse_what_no_parser_can_read(path: str, kind: str) -> None:
                 length = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else length + len(block)
             if length > _LONGEST_LINE_BYTES:
                 raise DataError(f"{shown} has a line of more than {_LONGEST_LINE_BYTES} bytes: it holds no structures")
-            if claim is not None and (size == 0 or kind == LAMMPS_DUMP):
-                counts = [number for match in claim.finditer(joined) for number in match[1].split()]
-                claimed = max([claimed, *(int(number[:_MOST_DIGITS]) for number in counts)])
+            if claim is not None and (size == 0 or kind not in _AT_THE_START):
+                lines = re.sub(rb"\r\n?", b"\n", joined) if b"\r" in joined else joined
+                counts = [number for match in claim.finditer(lines) for number in match[1].split()]
+                digits = (re.sub(rb"[_+]", b"", number)[:_MOST_DIGITS] for number in counts)
+                claimed = max([claimed, *(int(number or b"0") for number in digits)])
             size += len(block)
             if size > most:
                 raise DataError(

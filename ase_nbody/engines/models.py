@@ -32,7 +32,7 @@ def evaluator_for(model: Model | Sequence[Model], head: str | None = None, **set
     if head is not None and any(isinstance(one, NBodyNetwork) for one in models):
         raise ValueError(f"an NBodyNetwork has one head, so that head={head!r} cannot be chosen: give it to load_model")
     members = [[one] if isinstance(one, NBodyNetwork) else load_members(one, head) for one in models]
-    if len(models) > 1:
+    if sum(map(len, members)) > 1:  # also those of one file, which anybody may have made
         refuse_repeated(members, [label_of(one) for one in models])
     return Evaluator([*itertools.chain(*members)], **settings)
 

@@ -24,12 +24,14 @@ from ase_nbody.files.entries import (
     upgraded,
 )
 from ase_nbody.files.heads import (
+    MAX_HEADS,
     UNNAMED,
     Head,
     Heads,
     check_name,
     declared_by_heads,
     heads_of,
+    in_card,
     is_name,
     of_network,
 )
@@ -116,6 +118,12 @@ class Stored(NamedTuple):
 def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str, Any], *, replace: bool = True) -> Path:
     """Write a model file; see ``save_model``, and ``write_whole`` for ``replace``."""
     path = Path(path)
+    write_whole(path, _packed(stored, card), replace=replace)
+    return path
+
+
+def _packed(stored: Stored, card: Mapping[str, Any]) -> bytes:
+    """The bytes of a model file; what would not be read raises."""
     config = stored.config.model_dump(mode="json")
     energies = stored.energies if any(one != stored.energies[0] for one in stored.energies) else ()
     heads = stored.heads.entry() if stored.heads else None
@@ -123,10 +131,9 @@ def write_model(stored: Stored, path: str | os.PathLike[str], card: Mapping[str,
     require_finite(weights)
     content = entries_of(config, stored.members, card, checksum(config, weights, energies), energies, heads)
     read = config_of(content)
-    energies_of(content, read)  # what would not be read is not written
+    energies_of(content, read)
     declared_by_heads(content, read)
-    write_whole(path, pack(weights, content), replace=replace)
-    return path
+    return pack(weights, content)
 
 
 def add_head(
@@ -162,6 +169,29 @@ def with_head(
     card: Mapping[str, Any] | None = None,
 ) -> Path:
     """``add_head`` to a model that ``read_stored_and_card`` has read. ``model`` is its name in errors."""
+    stored, described = _joined(below, model, name, network, card)
+    return write_model(stored, path, described)
+
+
+def require_head(
+    below: tuple[Stored, Mapping[str, Any]], model: str, name: str, network: NBodyNetwork, card: Mapping[str, Any]
+) -> None:
+    """Check that ``with_head`` will succeed. A training asks before it begins, not when it has ended.
+
+    Raises:
+        ValueError, ModelFileError: see ``add_head``.
+    """
+    _packed(*_joined(below, model, name, network, card))
+
+
+def _joined(
+    below: tuple[Stored, Mapping[str, Any]],
+    model: str,
+    name: str,
+    network: NBodyNetwork,
+    card: Mapping[str, Any] | None,
+) -> tuple[Stored, dict[str, Any]]:
+    """A model with one more head, and its card."""
     stored, content = below
     if stored.members > 1:
         raise ModelFileError(f"{model} is a committee, and a head stands on the states of one network")
@@ -179,8 +209,10 @@ def with_head(
     others[name] = Head(
         dict(network.config.isolated_atom_energies), {key: weights[key].to(stored.dtype) for key in names}
     )
-    described = {**content["card"], "heads": {**content["card"].get("heads", {}), name: dict(card or {})}}
-    return write_model(stored._replace(heads=Heads(default, others)), path, described)
+    if len(others) >= MAX_HEADS:  # with the default one
+        raise ModelFileError(f"{model} has {MAX_HEADS} heads, as many as a file may have: give the name of one of them")
+    described = {**content["card"], "heads": {**in_card(content["card"]), name: dict(card or {})}}
+    return stored._replace(heads=Heads(default, others)), described
 
 
 def default_head(content: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ def pack_models(
         dtype = functools.reduce(torch.promote_types, (one.dtype for one in stored))
         require_room(stored[0].config, sum(one.members for one in stored), dtype)  # before the next one is read
     networks = [[of_member(one.weights, number, one.members) for number in range(one.members)] for one in stored]
-    _refuse_equal([[_identity(stored[0].config, weights) for weights in group] for group in networks], names)
+    _refuse_equal([list(map(_identity, group)) for group in networks], names)
     cards = [content["card"] for content in contents]
     shared = {key: value for key, value in cards[0].items() if all(other.get(key) == value for other in cards)}
     own = []
@@ -88,23 +88,28 @@ def refuse_repeated(members: Sequence[Sequence[NBodyNetwork]], names: Sequence[s
         names: what the models are called in the error.
 
     Raises:
-        ValueError: two networks have equal configurations and weights.
+        ValueError: two networks have equal weights.
     """
-    _refuse_equal([[_identity(network.config, network.state_dict()) for network in group] for group in members], names)
+    _refuse_equal([[_identity(network.state_dict()) for network in group] for group in members], names)
 
 
-def _identity(config: NBodyConfig, weights: Mapping[str, Tensor]) -> str:
-    """A checksum of a network that does not depend on the dtype of its weights, nor on their rounding to float32."""
-    return checksum(config.model_dump(mode="json"), {name: weight.float() for name, weight in weights.items()})
+def _identity(weights: Mapping[str, Tensor]) -> str:
+    """A checksum of weights that does not depend on their dtype, nor on their rounding to float32.
+
+    Nor does it on the configuration: a release may have added to it what the training data covered, for example.
+    """
+    return checksum({}, {name: weight.float() for name, weight in weights.items()})
 
 
 def _refuse_equal(identities: Sequence[Sequence[str]], names: Sequence[str]) -> None:
-    owners: dict[str, str] = {}
-    for name, group in zip(names, identities, strict=True):
+    owners: dict[str, int] = {}
+    for number, (name, group) in enumerate(zip(names, identities, strict=True)):
         for identity in group:
-            if identity in owners:
+            owner = owners.setdefault(identity, number)
+            if group.count(identity) > 1 or owner != number:
+                twice = f"{name} holds the same network twice"
+                both = f"{name} and {names[owner]} are, or hold, the same network"
                 raise ValueError(
-                    f"{name} and {owners[identity]} are, or hold, the same network: a committee that has it twice "
+                    f"{twice if owner == number else both}: a committee that has it twice "
                     "shows too small a spread. Give each network once, or train others with another training.seed."
                 )
-            owners[identity] = name

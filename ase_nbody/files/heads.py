@@ -82,6 +82,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def in_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of each head, by name: nothing if a stranger has written something else under ``heads``."""
+    said = card.get("heads")
+    return dict(said) if isinstance(said, Mapping) else {}
+
+
 def declared_by_heads(content: Mapping[str, Any], config: NBodyConfig) -> dict[str, Weight]:
     """The weights of the other heads of a file by their names in it, without reading them.
 

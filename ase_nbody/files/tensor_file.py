@@ -152,10 +152,10 @@ def read_header(payload: bytes) -> TensorFile:
         )
     try:
         text = payload[8 : 8 + length].decode()
-        _check_values([text])
+        check_values([text])
         header = parse_json(text)
         raw = header.pop("__metadata__", {})
-        _check_values(raw.values())  # once more, because a header may write their brackets as escapes
+        check_values(raw.values())  # once more, because a header may write their brackets as escapes
         content = {key: parse_json(value) for key, value in raw.items()}
         found = {entry["dtype"] for entry in header.values()}
         shapes = {name: _shape(entry["shape"]) for name, entry in header.items()}
@@ -171,7 +171,7 @@ def read_header(payload: bytes) -> TensorFile:
     return TensorFile(content, shapes, DTYPES[found.pop()], payload)
 
 
-def _check_values(texts: Iterable[str]) -> None:
+def check_values(texts: Iterable[str]) -> None:
     """Refuse JSON of more values than a header may have, before it is parsed. Brackets and commas tell their number."""
     if sum(text.count(sign) for text in texts for sign in "[{,") > MAX_JSON_VALUES:
         raise ModelFileError(f"its header has more than {MAX_JSON_VALUES:,} values")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ase_nbody.dynamics.files import FolderInUse, FolderLock, ResumeError, remove_leftovers
 from ase_nbody.files.archive import ModelFileError, read_card
+from ase_nbody.files.heads import in_card
 from ase_nbody.files.writing import write_whole
 from ase_nbody.training.config import ConfigError, TrainingConfig, as_begun, differences
 from ase_nbody.training.processes import Processes
@@ -197,7 +198,7 @@ def what_is_missing(output: Path, config: TrainingConfig) -> list[str]:
     if config.data.test:
         with contextlib.suppress(OSError, ModelFileError):
             card = read_card(output / MODEL_NAME)["card"]
-            own = card if config.network.head is None else card.get("heads", {}).get(config.network.head, {})
+            own = card if config.network.head is None else in_card(card).get(config.network.head, {})
             if "test errors" not in own:
                 missing.append("the errors on the test frames")
     if config.report and not (output / _REPORT_NAME).exists():

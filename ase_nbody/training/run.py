@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 
 from ase_nbody.data import Found, LabelledStructure, require_parts
-from ase_nbody.files.archive import Stored, read_stored_and_card, save_model, with_head
+from ase_nbody.files.archive import Stored, read_stored_and_card, require_head, save_model, with_head
+from ase_nbody.files.room import added_by_training
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.threads import fitting_threads, torch_threads
 from ase_nbody.terminal import plain
@@ -148,6 +149,8 @@ def train_in_own_folder(
         require_best(output, checkpoint)
     network = build_network(config, frames["training"], members)
     below = None if config.network.head is None else read_stored_and_card(str(config.network.start_from))
+    if below is not None:
+        _require_head(config, network, below)
     require_unchanged(start, stamps_of_start(config))
     if config.training.solve_read_outs:
         require_solvable(network)
@@ -194,6 +197,15 @@ def train_in_own_folder(
         _say(console, str(solution))
     require_place()
     return _write_model(network, below, errors, frames, origin, config, console, solution)
+
+
+def _require_head(config: TrainingConfig, network: NBodyNetwork, below: Below) -> None:
+    """Refuse a head that could not be written beside those of the model below, before it is trained."""
+    room = {**config.card, "room": added_by_training(network.config)}
+    try:
+        require_head(below, str(config.network.start_from), str(config.network.head), network, room)
+    except ValueError as error:
+        raise ConfigError(f"the model of this training could not be written: {error}") from error
 
 
 def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, list[Stamp]]:

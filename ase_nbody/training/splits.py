@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 from ase_nbody.data import LABELS, DataError, Found, FrameStore, LabelledStructure, iterate_labelled
 from ase_nbody.data.file_names import data_file
+from ase_nbody.data.structures import require_file
 from ase_nbody.text import count_of
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.config.optimisation import LARGEST_WEIGHT, LEAST_WEIGHT
@@ -254,8 +255,9 @@ def sha256_of_files(sources: Sequence[SourceConfig]) -> tuple[str, list[str]]:
     """SHA-256 of the contents of all files, joined in their order, and that of each file."""
     total, single = hashlib.sha256(), []
     for source in sources:
-        one = hashlib.sha256()
-        with open(data_file(source.path, source.index)[0], "rb") as file:
+        one, path = hashlib.sha256(), data_file(source.path, source.index)[0]
+        require_file(path)  # opening a pipe would wait for a writer
+        with open(path, "rb") as file:
             while block := file.read(2**20):
                 total.update(block)
                 one.update(block)

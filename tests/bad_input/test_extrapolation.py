@@ -75,7 +75,7 @@ def test_approaching_atoms_cause_the_warning_at_the_first_step_below_the_limit(s
 
 def test_a_committee_takes_the_most_cautious_member(make_network) -> None:
     tables = [{**SEEN, "C-O": 1.1}, {**SEEN, "C-O": 1.4}, {}]
-    calc = NBodyCalculator([make_network(closest_distances=table) for table in tables])
+    calc = NBodyCalculator([make_network(seed, closest_distances=table) for seed, table in enumerate(tables)])
     assert "1.4 Angstrom" in warnings_of(calc, pair("CO", 1.2))[0]
 
 

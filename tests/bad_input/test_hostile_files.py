@@ -28,6 +28,12 @@ CLAIMS = {
     "XDATCAR": f"H\n{CELL}H\n1000000000000\nDirect configuration=     1\n0 0 0\n",
     "a.lammpstrj": "ITEM: TIMESTEP\n7\nITEM: NUMBER OF ATOMS\n1000000000000\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
     "ITEM: ATOMS id type x y z\n1 1 0 0 0\n",
+    "1/POSCAR": f"H\n{CELL}H\n1_000_000_000_000\nDirect\n0 0 0\n",
+    "2/POSCAR": f"H\n{CELL}H1\n+1000000000000\nDirect\n0 0 0\n",
+    "3/POSCAR": f"H\n{CELL}H\n1000000000000\nDirect\n0 0 0\n".replace("\n", "\r"),
+    "a.lammps-data": "x\n\n1000000000000 atoms\n1 atom types\n0 9 xlo xhi\n\nAtoms # atomic\n\n1 1 0 0 0\n",
+    "OUTCAR": " vasp.5.4.4\n POTCAR:    PAW_PBE H 15Jun2001\n   ions per type =             1000000000000\n",
+    "a.jsv": "x\n[nbond] 1000000000000\n[bonds]\n",
     "a.cube": "x\ny\n 1000000000000 0 0 0\n 2 1 0 0\n 2 0 1 0\n 2 0 0 1\n 1 1.0 0 0 0\n 1 1 1 1 1 1 1 1\n",
 }
 # A start, a block that is repeated until the file has 200 MB, and an end.
@@ -47,9 +53,11 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_claims_that_the_file_cannot_hold(name: str, tmp_path) -> None:
-    (tmp_path / name).write_text(CLAIMS[name])
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(CLAIMS[name])
     with pytest.raises(DataError, match=r"(atoms|columns).*(allowed|expected|bytes)"):
-        read_labelled(tmp_path / name)
+        read_labelled(path)
 
 
 @pytest.mark.parametrize("claim", ["frames", "bytes of a frame", "rows of an array"])

@@ -99,6 +99,12 @@ def test_members_of_another_form_are_shown_too(members, tmp_path, network):
     assert "members" in shown(str(save_model(network, tmp_path / "model.nbody", {"members": members})))
 
 
+@pytest.mark.parametrize("said", ["two", ["PBE"], None, {"PBE": "text"}])
+def test_heads_of_another_form_are_shown_too(said, tmp_path, network):
+    out = shown(str(save_model(network, tmp_path / "model.nbody", {"heads": said})))
+    assert any("heads" in line and str(said)[-4:].strip("'}]") in line for line in out.splitlines())
+
+
 def test_a_card_does_not_control_the_terminal(model):
     out = shown(model)
     assert "\x1b" not in out

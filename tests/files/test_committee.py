@@ -20,6 +20,7 @@ from ase_nbody.files.archive import ModelFileError, checksum, load_members, load
 from ase_nbody.files.committee import pack_models
 from ase_nbody.files.entries import metadata_checksum
 from ase_nbody.files.tensor_file import pack
+from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.evaluation import evaluate_model
 
 
@@ -155,6 +156,18 @@ def test_a_network_that_occurs_twice_is_refused(committee, files, members, tmp_p
         with pytest.raises(CalculatorSetupError, match="the same network"):
             NBodyCalculator([members[0], members[1], network])
     assert not (tmp_path / "twice.nbody").exists()
+
+
+def test_networks_of_equal_weights_are_one_network(members, tmp_path):
+    """A release added what the training data had been to its models, and left the weights. One file may hold them."""
+    first = members[0]
+    later = NBodyNetwork(first.config.model_copy(update={"multiplicities": (1,)})).to(first.dtype)
+    later.load_state_dict(first.state_dict())
+    with pytest.raises(CalculatorSetupError, match="the same network"):
+        NBodyCalculator([first, later])
+    twins = save_model([first, members[1], first], tmp_path / "twins.nbody")
+    with pytest.raises(CalculatorSetupError, match=r"twins.nbody holds the same network twice: .*too small a spread"):
+        NBodyCalculator(twins)
 
 
 def test_pack_as_a_command_refuses_a_file_twice(nbody, files, tmp_path):

@@ -89,6 +89,8 @@ def test_what_does_not_fit_is_refused_before_it_is_built(monkeypatch):
         require_room(small, 65)
     with pytest.raises(ModelFileError, match=r"its card and configuration take about [0-9,]+ bytes"):
         require_room(small, card={"text": "x" * 2**23})
+    with pytest.raises(ModelFileError, match=r"its header has more than 300,000 values"):  # as a reader counts them
+        require_room(small, card={"text": "," * 299_000})
 
 
 @pytest.fixture

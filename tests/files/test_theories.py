@@ -73,6 +73,24 @@ def test_a_third_head_leaves_the_others(both, other, network, tmp_path):
     )
 
 
+def test_a_model_with_all_the_heads_of_a_file_takes_no_other(base, other, tmp_path):
+    path = base
+    for number in range(MAX_HEADS - 1):
+        path = add_head(path, f"head {number}", other, tmp_path / f"{number}.nbody")
+    with pytest.raises(ModelFileError, match=r"14.nbody has 16 heads, as many as a file may have"):
+        add_head(path, "one more", other, tmp_path / "refused.nbody")
+    again = add_head(path, "head 3", other, tmp_path / "again.nbody")
+    assert len(read_card(again)["heads"]["others"]) == 15
+
+
+@pytest.mark.parametrize("said", ["two", ["PBE"], None, 3.0])
+def test_a_card_may_say_anything_under_heads(said, network, other, tmp_path):
+    """It is free text, so a user or a stranger may have written it."""
+    path = save_model(network, tmp_path / "model.nbody", {"heads": said})
+    both = add_head(path, "another", other, tmp_path / "both.nbody", {"theory": "another"})
+    assert read_card(both)["card"]["heads"] == {"another": {"theory": "another"}}
+
+
 def test_a_wrong_head_is_refused_with_the_list(both, base, network):
     with pytest.raises(ModelFileError, match=r"has no head 'secnd'; it has first \(the default\), second/x 2"):
         NBodyCalculator(both, head="secnd")

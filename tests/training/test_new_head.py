@@ -8,6 +8,7 @@ import yaml
 
 from ase_nbody import NBodyCalculator, load_model
 from ase_nbody.files.archive import load_members, read_card, save_model
+from ase_nbody.files.tensor_file import MAX_JSON_VALUES
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.folder import what_is_missing
@@ -108,6 +109,18 @@ def test_a_head_that_is_there_is_trained_on(write, tmp_path):
         read_card(path)["card"]["heads"]["other"]["validation errors"]["forces"]["mae"] for path in (first, again)
     ]
     assert errors[1] < errors[0]
+
+
+def test_a_head_that_could_not_be_written_is_refused_before_it_is_trained(write, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_nbody.training.run._fit", lambda *_: pytest.fail("trained"))
+    present = sum(map(model.read_bytes().count, (b"[", b"{", b",")))  # values of the header, and some of the weights
+    card = read_card(model)["card"] | {"note": "," * (MAX_JSON_VALUES - present)}
+    full = save_model(load_model(model).float(), tmp_path / "full.nbody", card)
+    with pytest.raises(ConfigError, match=r"the model of this training could not be written: .* 300,000 values"):
+        train(write(start_from=str(full)))
+    monkeypatch.setattr("ase_nbody.files.archive.MAX_HEADS", 1)
+    with pytest.raises(ConfigError, match=r"could not be written: .*model.nbody has 1 heads, as many as a file may"):
+        train(write().model_copy(update={"output": str(tmp_path / "other")}))
 
 
 def test_what_a_head_cannot_be(write, tmp_path, model):

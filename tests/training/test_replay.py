@@ -1,5 +1,7 @@
 """``data.replay``: general structures among those of a fine-tuning, labelled by the model that it starts from."""
 
+import os
+
 import ase
 import ase.io
 import numpy as np
@@ -11,12 +13,12 @@ from ase_nbody import load_model
 from ase_nbody.data import DataError, LabelledStructure
 from ase_nbody.files.archive import read_card
 from ase_nbody.structure import Structure
-from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model, predict
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.replay import replayed
 from ase_nbody.training.run import train
-from ase_nbody.training.splits import read_splits
+from ase_nbody.training.splits import read_splits, sha256_of_files
 from ase_nbody.training.start import with_start
 
 
@@ -48,6 +50,15 @@ def write(tmp_path, model, frames):
         return TrainingConfig.from_yaml(path)
 
     return config
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_pipes_and_devices_are_refused(tmp_path):
+    """They are hashed before they are read: a pipe would wait for a writer, and /dev/zero never end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path / "missing"):
+        with pytest.raises(FileNotFoundError, match="no data file"):
+            sha256_of_files([SourceConfig(path=str(path))])
 
 
 @pytest.mark.filterwarnings("ignore::ase_nbody.ExtrapolationWarning")

@@ -27,7 +27,7 @@ GRID_P, GRID_Q = (2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0), (0.5, 0.75, 1.0, 1.5
 MIN_RATIO = 2.0  # p / q: the repulsion must win where atoms are pressed together
 MAX_COHESION_EV = 9.0  # of an atom in any matter: that of tungsten
 MAX_REACH = 0.8  # of the radius: pairs that never come closer are left out, for their repulsion cannot be known
-MAX_ATOMS = 2500  # that are fitted to; more change the few parameters little
+MAX_ATOMS, MAX_ATOMS_OF_DECAY = 2500, 600  # that all is fitted to, and p and q; more change the few parameters little
 _REFINEMENT = {"maxfev": 40, "xatol": 0.01}
 ENERGY_WEIGHTS = (10.0, 1.0)  # of the energies of all frames together, relative to that of all forces
 LARGEST_REST = 0.6  # of the forces' root mean square, that a potential may lack to be of use
@@ -65,22 +65,23 @@ def fit_embedded_atom(
         known: energies of lone atoms in eV that are known; they stay as they are.
     """
     for energy_weight in ENERGY_WEIGHTS:
-        problem = _Problem(_some(data), lengths, radius, known, energy_weight)
-        fit = _best(problem)
+        p, q = _decay(_Problem(_some(data, MAX_ATOMS_OF_DECAY), lengths, radius, known, energy_weight))
+        problem = _Problem(_some(data, MAX_ATOMS), lengths, radius, known, energy_weight)
+        fit = problem.fit(p, q, problem.solve(p, q)[1])
         if fit.force_scale < LARGEST_REST * problem.force_scale:
             break
     return fit
 
 
-def _best(problem: "_Problem") -> EmbeddedAtomFit:
-    """The potential with the best p and q: those of a grid, refined."""
+def _decay(problem: "_Problem") -> tuple[float, float]:
+    """The best p and q: those of a grid, refined."""
     grid = [(p, q) for p in GRID_P for q in GRID_Q if p >= MIN_RATIO * q]
     found = [problem.solve(p, q) for p, q in grid]
     start = grid[int(np.argmin([cost for cost, _ in found]))]
     bounds = [(GRID_P[0], GRID_P[-1]), (GRID_Q[0], GRID_Q[-1])]
     refined = minimize(lambda x: problem.solve(*x)[0], start, method="Nelder-Mead", bounds=bounds, options=_REFINEMENT)
     p, q = (round(float(value), 3) for value in refined.x)
-    return problem.fit(p, q, problem.solve(p, q)[1])
+    return p, q
 
 
 class _Problem:
@@ -210,8 +211,8 @@ def _columns(frame: LabelledStructure, pairs: Pairs, problem: _Problem, p: float
     return energy / n_atoms, force
 
 
-def _some(data: Sequence[LabelledStructure]) -> list[LabelledStructure]:
-    """Evenly spaced frames, so many that they have about ``MAX_ATOMS`` atoms."""
+def _some(data: Sequence[LabelledStructure], atoms: int) -> list[LabelledStructure]:
+    """Evenly spaced frames, so many that they have about so many atoms."""
     total = sum(len(frame.structure) for frame in data)
-    step = max(1, round(total / MAX_ATOMS))
+    step = max(1, round(total / atoms))
     return list(data[::step])

@@ -24,6 +24,7 @@ from ase_nbody.hierarchy.neighbours import Pairs
 
 BOND = 1.3  # times the sum of the covalent radii. Bonds of hot molecules are shorter, hydrogen bonds are longer.
 CONTACT = 1.1  # times the sum of the van der Waals radii
+_CANDIDATES_AT_ONCE = 2000  # pairs that may be contacts; those of one chunk are compared together
 
 
 def bonded_counts(numbers: NDArray[np.int64], bonds: Pairs, species: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -56,25 +57,34 @@ def contacts(numbers: NDArray[np.int64], near: Pairs, bonds: Pairs, wanted: NDAr
 
     Args:
         numbers: atomic numbers (N,).
-        near: pairs that are close enough (see ``closer_than_contacts``).
+        near: pairs that are close enough (see ``closer_than_contacts``), sorted by their first atom.
         bonds: the bonds, sorted by their first atom.
-        wanted: whether a contact of two atomic numbers is looked for (elements, elements).
+        wanted: whether a contact of two atomic numbers is looked for (elements, elements). The caller may change it.
     """
+    begin = np.searchsorted(bonds.first, np.arange(len(numbers) + 1))
+    candidates = np.flatnonzero(wanted[numbers[near.first], numbers[near.second]])
+    for some in np.array_split(candidates, max(1, -(-len(candidates) // _CANDIDATES_AT_ONCE))):
+        some = some[wanted[numbers[near.first[some]], numbers[near.second[some]]]]
+        if not len(some):
+            continue
+        around = _bonds_of(np.unique(near.first[some]), bonds, begin)
+        middle, second = around[:, 1], _bonds_of(around[:, 1], bonds, begin)
+        times = begin[middle + 1] - begin[middle]
+        beyond = np.column_stack(
+            [np.repeat(around[:, 0], times), second[:, 1], np.repeat(around[:, 2:], times, axis=0) + second[:, 2:]]
+        )
+        rows = np.column_stack([near.first[some], near.second[some], near.shift[some]]).astype(np.int64)
+        linked = np.concatenate([around, beyond])
+        keys = np.unique(np.concatenate([rows, linked]), axis=0, return_inverse=True)[1].ravel()
+        yield from some[~np.isin(keys[: len(rows)], keys[len(rows) :])].tolist()
 
-    def bonded_to(atom: int) -> set[tuple[int, ...]]:
-        own = slice(*np.searchsorted(bonds.first, [atom, atom + 1]))
-        return {*map(tuple, np.column_stack([bonds.second[own], bonds.shift[own]]).astype(int).tolist())}
 
-    for index in np.flatnonzero(wanted[numbers[near.first], numbers[near.second]]).tolist():
-        shift = near.shift[index].astype(int).tolist()
-        around = bonded_to(int(near.first[index]))
-        beyond = {
-            (last, *(a + b for a, b in zip(first_step, second_step, strict=True)))
-            for middle, *first_step in around
-            for last, *second_step in bonded_to(middle)
-        }
-        if (int(near.second[index]), *shift) not in around | beyond:
-            yield index
+def _bonds_of(atoms: NDArray[np.int64], bonds: Pairs, begin: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The bonds of each atom, one atom after another: first and second atom, and the shift of its cell (bonds, 5)."""
+    times = begin[atoms + 1] - begin[atoms]
+    within_one = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    index = np.repeat(begin[atoms], times) + within_one
+    return np.column_stack([bonds.first[index], bonds.second[index], bonds.shift[index]]).astype(np.int64)
 
 
 def between_molecules(n_atoms: int, pairs: Pairs, bonds: Pairs) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ BOUNDS = {
     "malonaldehyde": ("energy", 0.8, 4.8),
     "molybdenum": ("energy_per_atom", 3.0, 100.0),
     "organic": ("energy_per_atom", 3.0, 50.0),
-    "silicon": ("energy_per_atom", 3.5, 55.0),
+    "silicon": ("energy_per_atom", 3.0, 50.0),
 }
 
 

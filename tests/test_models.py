@@ -14,6 +14,7 @@ from ase_nbody.training.evaluation import evaluate_model
 ROOT = Path(__file__).resolve().parent.parent
 ORGANIC = ROOT / "benchmarks" / "organic"
 TESTS = {
+    "NbMoTaW": "NbMoTaW/test.extxyz",
     "3bpa": "3bpa/test_300K.extxyz",
     "acac": "acac/test_300K.extxyz",
     "aspirin": "rmd17_aspirin/test.extxyz",
@@ -26,6 +27,7 @@ TESTS = {
 }
 # Energy in meV (of crystals per atom) and forces in meV/Angstrom, mean absolute errors.
 BOUNDS = {
+    "NbMoTaW": ("energy_per_atom", 6.0, 65.0),
     "3bpa": ("energy", 3.5, 9.0),
     "acac": ("energy", 0.6, 3.0),
     "aspirin": ("energy", 3.2, 9.5),

@@ -20,6 +20,7 @@ def example(name: str) -> ase.Atoms:
 
 STRUCTURES = {
     **{name: partial(example, name) for name in ("3bpa", "acac", "aspirin", "malonaldehyde", "organic")},
+    "NbMoTaW": lambda: bulk("W", "bcc", a=3.18),
     "ethanol": lambda: molecule("CH3CH2OH"),
     "lithium": lambda: bulk("Li", "bcc", a=3.44),
     "molybdenum": lambda: bulk("Mo", "bcc", a=3.17),

@@ -62,7 +62,7 @@ def test_there_is_a_test_for_every_shipped_model():
 @pytest.mark.parametrize("name", TESTS)
 def test_card_and_training_come_along(name):
     content = read_card(name)
-    for entry in ("system", "theory", "source", "licence", "training data", "test errors", "trained with"):
+    for entry in ("system", "theory", "source", "licence", "valid for", "training data", "test errors", "trained with"):
         assert content["card"][entry], entry
     folder = ORGANIC if name.startswith("organic") else ROOT / "benchmarks" / "accuracy"
     assert (folder / f"{name}.yaml").is_file()

@@ -66,7 +66,7 @@ from ase_nbody.undisturbed import undisturbed
 _DEFAULT_STEPS, _SHARE_WITH_START = 9_000, 4 / 9  # of the optimiser, for a new network; the share where one has a start
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
 _MIN_EPOCHS_OF_CRYSTALS = 2
-EFFORTS = {"usual": 1.0, "thorough": 4.0}
+_EFFORTS = {"usual": 1.0, "thorough": 4.0}
 
 Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validation" and "test"
 Below = tuple[Stored, Mapping[str, Any]]  # the model that a head stands on, as it was when the training began
@@ -224,14 +224,14 @@ def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStru
         steps_per_epoch = max(1, len(training) // options.batch_size)
     else:
         steps_per_epoch = -(-n_atoms // options.batch_atoms)  # rounded up
-    share = EFFORTS[options.effort]
+    share = _EFFORTS[options.effort]
     if config.network.has_start and not starts_from_pretraining(config):
         share *= _SHARE_WITH_START
     if are_periodic(training):
         default = max(round(share * ATOMS_TO_SEE / n_atoms), _MIN_EPOCHS_OF_CRYSTALS)
     else:
         default = max(int(share * _DEFAULT_STEPS) // steps_per_epoch, _MIN_DEFAULT_EPOCHS)
-    return with_epochs(config, options.epochs or min(default, int(_MAX_DEFAULT_EPOCHS * EFFORTS[options.effort])))
+    return with_epochs(config, options.epochs or min(default, int(_MAX_DEFAULT_EPOCHS * _EFFORTS[options.effort])))
 
 
 def _summary(network: NBodyNetwork, frames: Frames, fitted: Sequence[str]) -> str:

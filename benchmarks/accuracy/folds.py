@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=["default"])
     parser.add_argument("--folds", type=int, default=N_FOLDS, help="the first folds of five alone")
     parser.add_argument("--only", type=int, help="this fold alone, from 1")
-    parser.add_argument("--epochs", type=int, help="default: those of the configuration")
+    parser.add_argument("--epochs", type=int, help="default: those of the recipe")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)

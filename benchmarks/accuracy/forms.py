@@ -49,14 +49,18 @@ FORMS: dict[str, dict[str, Any]] = {
 
 PROBE_EPOCHS = 4
 _SMALL = {"radius": 5.0, "channels": 32, "message_channels": 16}
+
+
+def _data(folder: str) -> dict[str, Any]:
+    """The entry ``data`` of a set in ``shared/data``."""
+    files = {name: str(HERE.parents[2] / "shared" / "data" / folder / f"{name}.extxyz") for name in ("train", "test")}
+    return {**files, "validation": 20}
+
+
 # Tasks that have no file of their own.
 TASKS: dict[str, dict[str, Any]] = {
     "water": {
-        "data": {
-            "train": str(HERE.parents[2] / "shared" / "data" / "water_pbe0" / "train.extxyz"),
-            "validation": 20,
-            "test": str(HERE.parents[2] / "shared" / "data" / "water_pbe0" / "test.extxyz"),
-        },
+        "data": _data("water_pbe0"),
         "network": {
             "levels": [
                 {"parts": "all", **_SMALL},
@@ -68,11 +72,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "training": {"batch_size": 1, "energy_weight": 1.0, "compile": False},
     },
     "silicon": {
-        "data": {
-            "train": str(HERE.parents[2] / "shared" / "data" / "mlearn_Si" / "train.extxyz"),
-            "validation": 20,
-            "test": str(HERE.parents[2] / "shared" / "data" / "mlearn_Si" / "test.extxyz"),
-        },
+        "data": _data("mlearn_Si"),
         "network": {
             "levels": [{"parts": "all", **_SMALL}, {"parts": "all", **_SMALL, "l_out": 0}],
             "embedded_atom": False,

@@ -66,9 +66,9 @@ def as_begun(config: TrainingConfig, begun: TrainingConfig) -> TrainingConfig:
     """
     network, training, data = config.network, config.training, config.data
     start = begun.network.start_from
-    entries = {name for name in ("embedded_atom", "fading") if name not in network.model_fields_set}
-    entries |= {"levels"} if levels_are_open(config) else set()
     if start is None:
+        entries = [name for name in ("embedded_atom", "fading") if name not in network.model_fields_set]
+        entries += ["levels"] if levels_are_open(config) else []
         network = network.model_copy(update={name: getattr(begun.network, name) for name in entries})
     left = [name for name in _BY_DATA if name not in training.model_fields_set]
     training = training.model_copy(update={name: getattr(begun.training, name) for name in left})

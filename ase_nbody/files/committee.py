@@ -59,7 +59,8 @@ def pack_models(
         dtype = functools.reduce(torch.promote_types, (one.dtype for one in stored))
         require_room(stored[0].config, sum(one.members for one in stored), dtype)  # before the next one is read
     networks = [[of_member(one.weights, number, one.members) for number in range(one.members)] for one in stored]
-    _refuse_equal([list(map(_identity, group)) for group in networks], names)
+    species = stored[0].config.species
+    _refuse_equal([[_identity(species, weights) for weights in group] for group in networks], names)
     cards = [content["card"] for content in contents]
     shared = {key: value for key, value in cards[0].items() if all(other.get(key) == value for other in cards)}
     own = []
@@ -88,17 +89,18 @@ def refuse_repeated(members: Sequence[Sequence[NBodyNetwork]], names: Sequence[s
         names: what the models are called in the error.
 
     Raises:
-        ValueError: two networks have equal weights.
+        ValueError: two networks have equal species and weights.
     """
-    _refuse_equal([[_identity(network.state_dict()) for network in group] for group in members], names)
+    _refuse_equal([[_identity(one.config.species, one.state_dict()) for one in group] for group in members], names)
 
 
-def _identity(weights: Mapping[str, Tensor]) -> str:
-    """A checksum of weights that does not depend on their dtype, nor on their rounding to float32.
+def _identity(species: Sequence[str], weights: Mapping[str, Tensor]) -> str:
+    """A checksum of species and weights that does not depend on their dtype, nor on their rounding to float32.
 
-    Nor does it on the configuration: a release may have added to it what the training data covered, for example.
+    Nor does it on the rest of the configuration: a release may have added to it what the training data covered, for
+    example.
     """
-    return checksum({}, {name: weight.float() for name, weight in weights.items()})
+    return checksum({"species": list(species)}, {name: weight.float() for name, weight in weights.items()})
 
 
 def _refuse_equal(identities: Sequence[Sequence[str]], names: Sequence[str]) -> None:

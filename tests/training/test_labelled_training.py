@@ -39,7 +39,7 @@ def test_molecules_are_a_level_that_is_trained(labelled, tmp_path, frames):
     assert config.levels[1].mean_children == 6.0
     assert config.levels[1].member_weights == "mass"
     card = read_card(model)
-    assert card["features"] == ["contacts", "coverage", "intermolecular", "labels"]
+    assert card["features"] == ["contacts", "coverage", "fading", "intermolecular", "labels"]
     assert len(card["card"]["example"]["labels"]) == len(card["card"]["example"]["numbers"])
     errors = evaluate_model([load_model(model)], read_labelled(tmp_path / "data.extxyz"))
     typical = np.concatenate([np.abs(atoms.get_forces()).ravel() for atoms in frames]).mean() * 1000

@@ -76,10 +76,10 @@ class Prediction:
         """The mean over a committee whose members share one hierarchy: of whatever all of them give, in float64."""
         first, *others = [member.named() for member in members]
         shared = [name for name in first if all(name in other for other in others)]
-        return cls.from_named({name: mean_of([one[name] for one in (first, *others)]) for name in shared})
+        return cls.from_named({name: _mean_of([one[name] for one in (first, *others)]) for name in shared})
 
 
-def mean_of(tensors: Sequence[Tensor]) -> Tensor:
+def _mean_of(tensors: Sequence[Tensor]) -> Tensor:
     """The mean of what the members of a committee say, in float64; what a single one says as it is."""
     return tensors[0] if len(tensors) == 1 else torch.stack([tensor.double() for tensor in tensors]).mean(0)
 

@@ -207,6 +207,16 @@ class Hierarchy:
         """The number of edges of all levels, including padded ones."""
         return sum(level.mask.numel() for level in self.levels)
 
+    @functools.cached_property
+    def n_bytes(self) -> int:
+        """The memory of all tables in bytes."""
+        return sum(table.nbytes for table in self.tensors())
+
+    @functools.cached_property
+    def smallest_size(self) -> int:
+        """The smallest size of any axis of the tables."""
+        return min(min(table.shape) for table in self.tensors())
+
     def to(self, device: torch.device) -> "Hierarchy":
         """The same hierarchy on a device; ``self`` if it is there already."""
         if self.numbers.device == device:

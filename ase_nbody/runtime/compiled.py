@@ -36,7 +36,7 @@ class CompiledWhole:
     @staticmethod
     def fits(hierarchy: Hierarchy) -> bool:
         """Whether the code can evaluate a hierarchy: one structure, and sizes of at least two."""
-        return hierarchy.n_structures == 1 and smallest(hierarchy.tensors()) >= 2
+        return hierarchy.n_structures == 1 and hierarchy.smallest_size >= 2
 
     def __call__(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
         """See ``potential.evaluate``."""

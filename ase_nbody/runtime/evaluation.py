@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.hierarchy.tables import Hierarchy
 from ase_nbody.network.outputs import PER_STRUCTURE
-from ase_nbody.prediction import Prediction, mean_of
+from ase_nbody.prediction import Prediction
 from ase_nbody.structure import Structure
 from ase_nbody.undisturbed import undisturbed
 
@@ -58,11 +58,10 @@ class Evaluation:
         """
         return np.stack(self._arrays(name))
 
-    @undisturbed()
     def mean(self, name: str) -> NDArray[np.float64]:
         """The mean over the networks, as a new array."""
-        found = mean_of([prediction[name] for prediction in self.predictions]).numpy(force=True)
-        return (found[0] if name in PER_STRUCTURE else found).copy()
+        first, *others = self._arrays(name)
+        return np.mean([first, *others], axis=0, dtype=np.float64) if others else np.array(first)
 
     def _arrays(self, name: str) -> list[NDArray[np.float64]]:
         """What each network says; on a CPU the arrays share the memory of the predictions."""

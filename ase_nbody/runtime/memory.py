@@ -114,7 +114,7 @@ class MostMemory:
         for each, tables in zip(self._levels, hierarchy.levels, strict=False):
             numbers += each.edge * tables.child.numel() + each.part * tables.child.shape[0]
             numbers += each.parent * tables.parents.shape[-1]
-        return numbers * self._bytes + 3 * sum(table.nbytes for table in hierarchy.tensors())
+        return numbers * self._bytes + 3 * hierarchy.n_bytes
 
 
 class _Numbers(NamedTuple):
@@ -195,7 +195,7 @@ def needed_memory(network: NBodyNetwork, hierarchy: Hierarchy) -> float:
     runner = Runner(network)
     if not runner.in_blocks(hierarchy, compiled=False):
         return float(counted.peak)
-    own_tables = sum(table.nbytes for table in hierarchy.tensors())  # the blocks hold them once more
+    own_tables = hierarchy.n_bytes  # the blocks hold them once more
     levels = zip(network.taus[1:], hierarchy.levels, strict=True)
     states = sum(tau.components * tau.channels * len(level.centre) for tau, level in levels)
     at_once = max(runner.n_parts) * (torch.get_num_threads() if network.one_hot.device.type == "cpu" else 1)

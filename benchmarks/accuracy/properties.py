@@ -21,7 +21,7 @@ from ase.build import bulk, surface
 from ase.calculators.calculator import Calculator
 from ase.filters import FrechetCellFilter
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.optimize import BFGS
 from ase.phonons import Phonons
 from ase.stress import voigt_6_to_full_3x3_strain
@@ -131,7 +131,7 @@ def dynamics(crystal: Atoms, temperature: float, picoseconds: float = 5.0) -> tu
     atoms = crystal * ((2,) * 3 if len(crystal) > 2 else (3,) * 3)
     atoms.calc = crystal.calc
     begin = atoms.get_scaled_positions(wrap=False)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=np.random.default_rng(0))
+    thermalize_momenta(atoms, 2 * temperature, rng=np.random.default_rng(0))
     Stationary(atoms)
     step = 2.0 * units.fs
     run = IsotropicMTKNPT(atoms, step, temperature_K=temperature, pressure_au=0.0, tdamp=100 * step, pdamp=500 * step)

@@ -92,14 +92,14 @@ ASE_RUN = """
 import json, resource, statistics, sys, time
 import ase.build, numpy as np
 from ase import units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase_nbody import NBodyCalculator
 model, dtype, cells, *settings = json.loads(sys.argv[1])
 atoms = ase.build.bulk("Si", "diamond", a=5.469, cubic=True) * cells
 atoms.positions += np.random.default_rng(1).uniform(-0.05, 0.05, atoms.positions.shape)
 atoms.calc = NBodyCalculator(model, dtype=dtype, compile=True, threads=1)
-MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(1))
+thermalize_momenta(atoms, 300, rng=np.random.default_rng(1))
 run = VelocityVerlet(atoms, 1.0 * units.fs)
 """
 

@@ -30,13 +30,13 @@ _LONGEST_LINE_BYTES = 2**26  # in text of other formats than xyz
 _BLOCK_BYTES = 2**20
 _LARGEST_EXPANSION = 100  # of an archive: text of structures shrinks to a half or a tenth
 _LEAST_UNPACKED_BYTES = 2**26  # what unpacks to less is read, however small it was
-_XYZ, _DATABASES = "extxyz", ("db", "json")
+_XYZ, _LAMMPS_DATA, _DATABASES = "extxyz", "lammps-data", ("db", "json")
 _TEXT = ("cif",)  # text that ASE opens as binary
 # Where the number of atoms stands in formats whose parsers believe any number, written as Python reads it: +1_000.
 _POSCAR = re.compile(rb"\A(?:[^\n]*\n){5}(?:[^\n]*[^\n\d_+\s][^\n]*\n)?([\d_+ \t]+)")
 _CLAIMS = {
     LAMMPS_DUMP: re.compile(rb"ITEM: NUMBER OF ATOMS\s+([\d_+]+)"),
-    "lammps-data": re.compile(rb"^[ \t]*([\d_+]+)\s+atoms", re.M),
+    _LAMMPS_DATA: re.compile(rb"^[ \t]*([\d_+]+)\s+atoms", re.M),
     "vasp": _POSCAR,
     "vasp-out": re.compile(rb"ions per type\s*=\s*([\d_+ \t]+)"),
     "vasp-xdatcar": _POSCAR,
@@ -47,6 +47,7 @@ _CLAIMS = {
 _AT_THE_START = ("vasp", "vasp-xdatcar", "cfg", "cube")  # of the file; elsewhere in the others
 _MOST_DIGITS, _OVERLAP_BYTES = 18, 64
 _TRAJECTORY_MAGIC = b"- of UlmASE-Trajectory"  # a trajectory of ASE begins with it
+_LAMMPS_BOX = re.compile(rb"^[ \t]*\S+[ \t]+\S+[ \t]+xlo[ \t]+xhi\b", re.M)  # any name may be that of LAMMPS's data
 
 T = TypeVar("T")
 
@@ -139,20 +140,29 @@ def file_format(path: str) -> str:
 
 
 def _format_by_name(path: str) -> str:
-    """ASE's name for the format of a file that is not named as xyz. What is not as its name says may still be xyz."""
-    kind = filetype(os.path.abspath(path))
+    """ASE's name for the format of a file that is not named as xyz. What is not as its name says may still be xyz.
+
+    ASE does not recognise data files of LAMMPS, and takes those that are named ``*.data`` for RuNNer's.
+    """
+    try:
+        kind = filetype(os.path.abspath(path))
+    except UnknownFileTypeError:
+        kind = ""
     known = ioformats.get(kind)
-    if known is not None and not known.magic:
-        return kind
     with open_with_compression(path, "rb") as file:
         start = file.read(PEEK_BYTES)
-    if known is not None and known.match_magic(start):
+    if known is not None and known.magic and known.match_magic(start):
+        return kind
+    if _LAMMPS_BOX.search(start):
+        return _LAMMPS_DATA
+    if known is not None and not known.magic:
         return kind
     if start.split(b"\n")[0].strip().isdigit():
         return _XYZ
     if known is None:
+        what = f"ASE knows no format {printable(kind, 50)!r}" if kind else "neither name nor content tells its format"
         raise DataError(
-            f"{printable(path)} cannot be read as structures: ASE knows no format {printable(kind, 50)!r}. "
+            f"{printable(path)} cannot be read as structures: {what}. "
             "Give it the ending of its format (.extxyz, .traj, ...)."
         )
     return kind

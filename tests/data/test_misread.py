@@ -1,8 +1,10 @@
 """Files of LAMMPS and Gaussian whose elements, units or axes ASE's readers would take for others."""
 
+import ase.io
 import numpy as np
 import pytest
 from ase import units
+from ase.build import bulk
 from scipy.spatial.transform import Rotation
 
 from ase_nbody.data import DataError, read_labelled
@@ -48,6 +50,15 @@ def test_units_that_a_dump_names(tmp_path):
     (tmp_path / "run.lammpstrj").write_text(dump("element", "C", "O", "ITEM: UNITS\nlj\n"))
     with pytest.raises(DataError, match="the units 'lj' of LAMMPS"):
         read_labelled(tmp_path / "run.lammpstrj")
+
+
+@pytest.mark.parametrize("name", ["melt.data", "data.melt", "melt.lmp", "melt"])
+def test_a_data_file_of_lammps_has_any_name(tmp_path, name):
+    atoms = bulk("Si", cubic=True)
+    ase.io.write(tmp_path / name, atoms, format="lammps-data", masses=True)
+    (found,) = read_structures(tmp_path / name)
+    assert found.get_chemical_formula() == "Si8"
+    assert np.allclose(found.positions, atoms.positions)
 
 
 def test_a_data_file_needs_masses(tmp_path):

@@ -19,6 +19,7 @@ import numpy as np
 from ase_nbody.data import LabelledStructure, energies_of_isolated_atoms, measure
 from ase_nbody.data.embedded_atom import LARGEST_REST, fit_embedded_atom
 from ase_nbody.network.config import LevelConfig
+from ase_nbody.structure import Structure
 from ase_nbody.training.config import TrainingConfig, levels_are_open
 from ase_nbody.training.config.architecture import ArchitectureConfig
 from ase_nbody.training.config.strict import preset_entries
@@ -29,15 +30,32 @@ ATOMS_TO_SEE = 200_000  # by a new network; 15 minutes on one core of 2020
 ATOMS_PER_BATCH = 64
 SMALLEST_RADIUS, LARGEST_RADIUS = 4.0, 6.5  # Angstrom
 _ATOMS_TO_JUDGE = 600  # with so many, the potential is fitted in seconds
+_FREE_AMONG_BULK = (
+    "Most of the data are periodic in three directions, but some frames are periodic in none: the defaults are those "
+    "of molecules. Without these frames they are those of crystals (docs/training.md, Crystals and liquids)."
+)
 OPTIMISATION = {"energy_weight": 0.1, "stress_weight": 0.1}
 
 Frames = Mapping[str, Sequence[LabelledStructure]]
 
 
 def are_periodic(frames: Sequence[LabelledStructure]) -> bool:
-    """Whether all frames are periodic in three directions, apart from isolated atoms, and there is such a frame."""
-    matter = [frame.structure for frame in frames if not frame.structure.is_isolated_atom()]
-    return bool(matter) and all(bool(structure.pbc.all()) for structure in matter)
+    """Whether frames are those of a crystal or liquid: mostly bulk, and else slabs, wires and isolated atoms.
+
+    Bulk is periodic in three directions. At least half of the frames are bulk, apart from isolated atoms, and none of
+    them is free: a few surfaces make a metal no molecule.
+    """
+    return _mostly_bulk(frames) and all(structure.pbc.any() for structure in _matter(frames))
+
+
+def _mostly_bulk(frames: Sequence[LabelledStructure]) -> bool:
+    bulk = [bool(structure.pbc.all()) for structure in _matter(frames)]
+    return any(bulk) and 2 * sum(bulk) >= len(bulk)
+
+
+def _matter(frames: Sequence[LabelledStructure]) -> list[Structure]:
+    """All but the isolated atoms."""
+    return [frame.structure for frame in frames if not frame.structure.is_isolated_atom()]
 
 
 def with_defaults_by_data(config: TrainingConfig, frames: Frames) -> tuple[TrainingConfig, list[str]]:
@@ -52,7 +70,7 @@ def with_defaults_by_data(config: TrainingConfig, frames: Frames) -> tuple[Train
 
 
 def with_crystal_defaults(config: TrainingConfig, frames: Frames) -> tuple[TrainingConfig, str]:
-    """Fill what a configuration leaves open, if its network starts from nothing and all its data are periodic.
+    """Fill what a configuration leaves open, if its network starts from nothing and its data are periodic.
 
     Args:
         config: the configuration of a run.
@@ -62,8 +80,10 @@ def with_crystal_defaults(config: TrainingConfig, frames: Frames) -> tuple[Train
         The configuration, and a sentence on the choice; empty if there was none.
     """
     training = frames.get("training", ())
-    if config.network.has_start or not are_periodic(training):
+    if config.network.has_start:
         return config, ""
+    if not are_periodic(training):
+        return config, _FREE_AMONG_BULK if _mostly_bulk(training) else ""
     chosen = _open_entries(config, training)
     network = config.network.model_copy(update=chosen)
     recipe: dict[str, float] = {**OPTIMISATION, "compile": config.training.effort == "thorough"}
@@ -93,9 +113,9 @@ def _open_entries(config: TrainingConfig, training: Sequence[LabelledStructure])
 
 
 def usual_radius(training: Sequence[LabelledStructure]) -> float:
-    """Twice the cube root of the median volume per atom, in Angstrom, rounded to 0.1."""
-    matter = [frame.structure for frame in training if not frame.structure.is_isolated_atom()]
-    volume = float(np.median([abs(np.linalg.det(structure.cell)) / len(structure) for structure in matter]))
+    """Twice the cube root of the median volume per atom of what is periodic in three directions, in Angstrom."""
+    bulk = [structure for structure in _matter(training) if structure.pbc.all()]
+    volume = float(np.median([abs(np.linalg.det(structure.cell)) / len(structure) for structure in bulk]))
     return float(np.clip(round(2.0 * volume ** (1 / 3), 1), SMALLEST_RADIUS, LARGEST_RADIUS))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import yaml
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -117,6 +117,24 @@ def test_molecules_and_slabs_keep_their_defaults(filled, periodic):
     assert found.network.levels[0].radius == 5.0
     assert found.training.batch_size == 5
     assert not said
+
+
+def test_surfaces_among_crystals_keep_the_recipe_of_crystals(filled):
+    """A few slabs turned data of a metal into those of a molecule, without a word."""
+    slab = Atoms(fcc111("Cu", (1, 1, 3), vacuum=8.0), pbc=(True, True, False), info={})
+    _, found, said, training = filled([*frames_of(number=4), *frames_of(slab, number=2)])
+    assert found.network.embedded_atom
+    assert found.network.levels[0].radius == usual_radius(training) < 4.7, "slabs have no volume per atom"
+    assert "are periodic" in said
+    assert are_periodic(training)
+    *_, training = filled([*frames_of(number=1), *frames_of(slab, number=4)])
+    assert not are_periodic(training)
+
+
+def test_clusters_among_crystals_are_said(filled):
+    _, found, said, _ = filled([*frames_of(number=4), *frames_of(Atoms(COPPER, pbc=False), number=3)])
+    assert found.network.levels[0].radius == 5.0
+    assert "some frames are periodic in none: the defaults are those of molecules" in said
 
 
 def test_atoms_in_boxes_are_no_crystals(filled):

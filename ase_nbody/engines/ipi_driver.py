@@ -53,17 +53,21 @@ class NBodyDriver(Dummy_driver):
 
     Raises:
         FileNotFoundError, ModelFileError, DataError: the model or the template cannot be read.
-        ValueError: the template is no structure that this model knows, or there is an argument that is not known.
+        ValueError: template or model is missing, the template is no structure that this model knows, or there is an
+            argument that is not known.
     """
 
     def __init__(
         self,
-        template: str,
-        model: str,
+        template: str = "",
+        model: str = "",
         pbc: bool | None = None,
         verbose: bool = False,
         **settings: Any,
     ) -> None:
+        for name, value in (("template", template), ("model", model)):  # i-PI would show Python's own sentence
+            if not value:
+                raise ValueError(f"the driver needs a {name}: write -o model=ethanol,template=ethanol.xyz, for example")
         wanted = {name: value for name, value in settings.items() if name not in FROM_IPI}
         try:
             self.evaluator = evaluator_for(model, **wanted)

@@ -108,6 +108,13 @@ def test_faults_are_named(network: NBodyNetwork, systems: dict, liquid: ase.Atom
     atoms = boxed(systems["molecule"]())
     with pytest.raises(ValueError, match=r"parameters are not right: .*'modle'"):
         driver(atoms, network, modle="ethanol")
+    from ase_nbody.engines.ipi_driver import NBodyDriver
+
+    for missing in ("template", "model"):
+        given = {"template": "ethanol.xyz", "model": "ethanol"}
+        del given[missing]
+        with pytest.raises(ValueError, match=f"the driver needs a {missing}: write -o model="):
+            NBodyDriver(**given)
     with pytest.raises(ValueError, match="pbc is 'T', but must be True or False"):
         driver(atoms, network, pbc="T")
     with pytest.raises(FileNotFoundError, match="shipped models are"):

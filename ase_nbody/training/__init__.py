@@ -79,7 +79,7 @@ def __getattr__(name: str) -> Any:
         if str(error.name).partition(".")[0] != "lightning":
             raise
         raise ModuleNotFoundError(
-            f"{__name__}.{name} needs lightning, which is not installed: pip install lightning tensorboard matplotlib",
+            "training needs lightning, which is not installed: pip install lightning tensorboard matplotlib",
             name=error.name,
         ) from error
 

@@ -176,7 +176,7 @@ def deviation(actual: Evaluation, expected: Evaluation) -> tuple[float, str]:
     or by 1 eV/Angstrom if that is larger. Forces matter to the motion; the zero of the energies is arbitrary.
     """
     scale = max(1.0, float(np.abs(expected.forces).max(initial=0.0)))
-    worst, where = 0.0, "none"
+    worst, where = 0.0, ""
     for name in Evaluation.__dataclass_fields__:
         one, other = getattr(actual, name), getattr(expected, name)
         if one is None or other is None:
@@ -184,4 +184,4 @@ def deviation(actual: Evaluation, expected: Evaluation) -> tuple[float, str]:
         size = float(np.abs(np.asarray(one) - other).max(initial=0.0)) / scale
         if not size <= worst:  # NaN counts as larger
             worst, where = size, name
-    return worst, f"largest in {where}"
+    return worst, f"largest in {where}" if where else "equal to the last bit"

@@ -5,11 +5,13 @@ import json
 import re
 
 import ase
+import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed
 from rich.console import Console
 
 from ase_nbody.checks import Curve, Finding, Plot, print_table, run_checks, summary, write_html
+from ase_nbody.checks.case import Evaluation, deviation
 
 PLOT = Plot("x / Angstrom", "y / eV", (Curve("<H-H>", (0.0, 1.0), (2.0, 3.0)),))
 FINDINGS = [
@@ -99,3 +101,10 @@ def test_slow_checks_run_once_and_progress_is_reported(pair_potential, structure
     findings = list(run_checks(pair_potential(), two, **keywords))
     assert seen == [("parts", 0, 3), ("parts", 1, 3), ("dimers", 2, 3)]
     assert {finding.system for finding in findings} == {"Cu", "Cu5"}
+
+
+def test_a_deviation_names_its_quantity():
+    """Where nothing differs, there is none to name."""
+    one, other = (Evaluation(energy, np.ones((2, 3)), None, None, None, None, None) for energy in (1.0, 1.5))
+    assert deviation(one, other) == (0.5, "largest in energy")
+    assert deviation(one, one) == (0.0, "equal to the last bit")

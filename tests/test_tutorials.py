@@ -25,9 +25,13 @@ def run(name: str, folder: Path) -> str:
 
 def test_own_molecule_and_its_learning_curve(tmp_path: Path) -> None:
     assert "energy of the relaxed molecule" in run("01_own_molecule.py", tmp_path)
-    assert (tmp_path / "own_molecule" / "runs" / "train" / "model.nbody").is_file()
+    model = tmp_path / "own_molecule_short" / "runs" / "train" / "model.nbody"
+    trained = model.read_bytes()
+    assert "energy of the relaxed molecule" in run("01_own_molecule.py", tmp_path)  # again: what is done is kept
+    assert model.read_bytes() == trained
     assert run("04_learning_curve.py", tmp_path).count("meV/Angstrom") >= 2
-    assert (tmp_path / "learning_curve" / "learning_curve.png").is_file()
+    assert (tmp_path / "learning_curve_short" / "learning_curve.png").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"own_molecule_short", "learning_curve_short"}  # no full run's
 
 
 def test_crystal(tmp_path: Path) -> None:
@@ -50,6 +54,7 @@ def test_fine_tuning(tmp_path: Path) -> None:
     printed = run("05_fine_tuning.py", tmp_path)
     assert "new: " in printed
     assert "fine_tuned: " in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["fine_tuning_short"]  # not a folder of the full run
 
 
 @pytest.fixture

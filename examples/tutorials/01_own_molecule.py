@@ -29,7 +29,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from tblite.ase import TBLite
 
 short = os.environ.get("NBODY_TUTORIAL") == "short"
-folder = Path("own_molecule")
+folder = Path("own_molecule_short" if short else "own_molecule")
 folder.mkdir(exist_ok=True)
 nbody = [sys.executable, "-m", "ase_nbody.cli"]  # the command `nbody`, whether or not the environment is activated
 
@@ -51,8 +51,9 @@ def sample(n_frames: int, seed: int) -> list[Atoms]:
     return frames
 
 
-ase.io.write(folder / "train.extxyz", sample(30 if short else 200, seed=0))
-ase.io.write(folder / "test.extxyz", sample(10 if short else 100, seed=1))
+for name, n_frames, seed in [("train.extxyz", 30 if short else 200, 0), ("test.extxyz", 10 if short else 100, 1)]:
+    if not (folder / name).is_file():  # there if the script is started again
+        ase.io.write(folder / name, sample(n_frames, seed))
 
 # %%
 # ## Look at the data
@@ -65,16 +66,19 @@ subprocess.run([*nbody, "lint", "train.extxyz", "--test", "test.extxyz"], cwd=fo
 # ## Train
 #
 # Everything has a default. The run writes `runs/train/`, with the model, a report in HTML with learning curves and
-# the worst frames, and checkpoints: after a kill, the same command with `--resume` goes on.
+# the worst frames, and checkpoints: `--resume` goes on after a kill, and begins if there is nothing to go on from. A
+# finished model is kept. To train on other data, move the folder away.
+model = "runs/train/model.nbody"
 quick = ["preset=small", "training.epochs=1", "training.compile=false"]
-subprocess.run([*nbody, "train", "train.extxyz", "--threads", "1", *(quick if short else [])], cwd=folder, check=True)
+command = [*nbody, "train", "train.extxyz", "--threads", "1", "--resume", *(quick if short else [])]
+if not (folder / model).is_file():
+    subprocess.run(command, cwd=folder, check=True)
 
 # %%
 # ## How good is it?
 #
 # Test frames are those that nobody looked at before. For a force error of 10 meV/Angstrom, a bond that you stretch by
 # 0.01 Angstrom (half an eV/Angstrom) is right to 2 %.
-model = "runs/train/model.nbody"
 subprocess.run([*nbody, "evaluate", model, "test.extxyz"], cwd=folder, check=True)
 
 # %%
@@ -95,5 +99,5 @@ print(f"energy of the relaxed molecule: {atoms.get_potential_energy():.3f} eV")
 # `nbody md` runs dynamics that survive a kill and stop by themselves if the molecule breaks. Every model should first
 # be asked what happens far from its data: `nbody check` does so.
 steps = ["--steps", "20"] if short else ["--ps", "20"]
-command = [*nbody, "md", model, "--temperature", "300", *steps, "--output", "runs/md"]
+command = [*nbody, "md", model, "--temperature", "300", *steps, "--output", "runs/md", "--resume"]
 subprocess.run(command, cwd=folder, check=not short)

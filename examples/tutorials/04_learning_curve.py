@@ -28,13 +28,14 @@ from ase_nbody.training import TrainingConfig, evaluate_model, train
 matplotlib.use("Agg")
 torch.set_num_threads(1)
 short = os.environ.get("NBODY_TUTORIAL") == "short"
-source, folder = Path("own_molecule"), Path("learning_curve")
+suffix = "_short" if short else ""
+source, folder = Path(f"own_molecule{suffix}"), Path(f"learning_curve{suffix}")
 folder.mkdir(exist_ok=True)
 frames = ase.io.read(source / "train.extxyz", ":")
 test = read_labelled(source / "test.extxyz")
 quick = ["preset=small", "training.epochs=1", "training.compile=false"]
 
-sizes = [10, 20] if short else [25, 50, 100, 200]
+sizes = [size for size in ([10, 20] if short else [25, 50, 100, 200]) if size <= len(frames)]
 errors = []
 for size in sizes:
     data = folder / f"{size}.extxyz"
@@ -43,7 +44,7 @@ for size in sizes:
     options = [f"data.validation={size // 5}", f"output={output}", *(quick if short else [])]
     config = TrainingConfig.from_yaml(data, options)
     model = Path(config.output) / "model.nbody"
-    network = load_model(model if model.is_file() else train(config))
+    network = load_model(model if model.is_file() else train(config, resume=True))
     errors.append(evaluate_model(network, test)["forces"]["mae"])
     print(f"{size} frames: {errors[-1]:.1f} meV/Angstrom")
 

@@ -28,7 +28,7 @@ from ase_nbody.training import TrainingConfig, evaluate_model, train
 
 torch.set_num_threads(1)
 short = os.environ.get("NBODY_TUTORIAL") == "short"
-folder = Path("fine_tuning")
+folder = Path("fine_tuning_short" if short else "fine_tuning")
 folder.mkdir(exist_ok=True)
 
 
@@ -49,8 +49,9 @@ def sample(n_frames: int, seed: int) -> list[Atoms]:
     return frames
 
 
-ase.io.write(folder / "train.extxyz", sample(12 if short else 40, seed=0))
-ase.io.write(folder / "test.extxyz", sample(5 if short else 100, seed=1))
+for name, n_frames, seed in [("train.extxyz", 12 if short else 40, 0), ("test.extxyz", 5 if short else 100, 1)]:
+    if not (folder / name).is_file():  # there if the script is started again
+        ase.io.write(folder / name, sample(n_frames, seed))
 
 # %%
 # ## With and without the start
@@ -70,7 +71,7 @@ for name, entries in settings.items():
     output = (folder / name).resolve()
     config = TrainingConfig.from_yaml(folder / "train.extxyz", [*common, *entries, f"output={output}"])
     model = output / "model.nbody"
-    network = load_model(model if model.is_file() else train(config))
+    network = load_model(model if model.is_file() else train(config, resume=True))
     errors = evaluate_model(network, test)
     energy, forces = (errors[quantity]["mae"] for quantity in ("energy", "forces"))
     print(f"{name}: {energy:.2f} meV, {forces:.1f} meV/Angstrom")

@@ -76,6 +76,13 @@ class _Companion(Calculator):
         self.spreads: dict[str, Any] = {}  # of a committee
         self.is_labelled = calculator.is_labelled
 
+    def _get_name(self) -> str:
+        return self.calculator.name
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """The keywords of the calculator that evaluates, which trajectories and databases keep beside its name."""
+        return self.calculator.todict(skip_default)
+
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, total charge and labels included (ASE's interface)."""
         charge = changed_charge(self, atoms, self.calculator.evaluator)

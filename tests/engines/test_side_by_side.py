@@ -1,5 +1,6 @@
 """Structures evaluated together: the same bands and the same relaxations, in fewer passes."""
 
+import ase.io
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
@@ -78,6 +79,14 @@ def test_logs_and_trajectories_are_ases(images, calculator, tmp_path):
     relax_together(optimizers, fmax=0.0, steps=3)
     assert len(seen) == 4
     assert len((tmp_path / "log").read_text().splitlines()) == 5  # with its head
+
+
+def test_files_keep_the_name_and_keywords_of_the_calculator(images, calculator, tmp_path):
+    evaluate_together(calculator, images)
+    images[0].get_forces()
+    ase.io.write(tmp_path / "image.traj", images[0])
+    assert ase.io.read(tmp_path / "image.traj").calc.name == "nbody"
+    assert images[0].calc.todict() == calculator.todict()
 
 
 def test_an_error_is_that_of_the_structure_asked_for(images, calculator):

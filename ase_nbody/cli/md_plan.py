@@ -13,6 +13,7 @@ from ase_nbody.dynamics.ensembles import check_conditions, check_temperature, dr
 from ase_nbody.dynamics.files import Checkpoint
 from ase_nbody.files.archive import read_card
 from ase_nbody.files.example import example_structure
+from ase_nbody.structure import Structure, StructureError
 
 DEFAULT_INTERVAL = 20  # steps between frames
 VELOCITIES = ("auto", "keep", "new")
@@ -117,7 +118,8 @@ def read_structure(structure: str | None, model: str) -> ase.Atoms:
     """The last frame of a structure file, or without a file the example in the model's card.
 
     Raises:
-        ValueError: there is no such file, no atoms can be read from it, or the model has no example.
+        ValueError: there is no such file, no atoms can be read from it, they are no structure (NaN, dummy atoms, a
+            cell without a volume, ...), or the model has no example.
     """
     if structure is None:
         example = example_structure(read_card(model)["card"])
@@ -130,6 +132,10 @@ def read_structure(structure: str | None, model: str) -> ase.Atoms:
         raise ValueError(f"there is no structure file {structure}") from None
     if not len(atoms):
         raise ValueError(f"{structure} must hold a structure, but its last frame has no atoms")
+    try:
+        Structure.from_atoms(atoms)
+    except StructureError as error:  # said before velocities are drawn, which needs finite positions
+        raise ValueError(f"{structure} holds no structure that can be simulated: {error}") from None
     if not np.isfinite(atoms.get_momenta()).all():
         raise ValueError(f"the velocities in {structure} are not all finite: correct the file")
     return atoms

@@ -94,7 +94,7 @@ def draw_velocities(atoms: ase.Atoms, temperature: float, rng: np.random.Generat
     if len(atoms) > 1 and conserve_momentum(atoms):
         Stationary(atoms, preserve_temperature=False)
         if not atoms.pbc.any():
-            ZeroRotation(atoms, preserve_temperature=False)
+            _stop_rotation(atoms)
 
 
 def named_ensemble(name: str) -> str:
@@ -137,8 +137,13 @@ def _freedom_without_rotation(atoms: ase.Atoms) -> int:
     freedom = int(atoms.get_number_of_degrees_of_freedom())
     if len(atoms) < 2 or atoms.pbc.any() or not conserve_momentum(atoms):
         return freedom
-    ZeroRotation(atoms, preserve_temperature=False)
+    _stop_rotation(atoms)
     return freedom - (3 if len(atoms) > 2 else 2)
+
+
+def _stop_rotation(atoms: ase.Atoms) -> None:
+    with np.errstate(invalid="ignore"):  # ASE divides 0 by 0 about the axis of a linear molecule, and takes 0
+        ZeroRotation(atoms, preserve_temperature=False)
 
 
 def _check_masses(atoms: ase.Atoms) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -154,6 +155,31 @@ def test_zero_velocities_of_a_file_are_none(md):
     code, _, err = md(*command[:-3], "--ensemble", "bussi", "--velocities", "keep", "--output", "none")
     assert code == 1
     assert "all atoms are at rest: draw velocities first" in err
+
+
+@pytest.mark.usefixtures("inputs")
+def test_a_structure_that_is_not_finite_is_refused_by_name(md):
+    """Drawn velocities must not rotate, and that ended in numpy's "Eigenvalues did not converge"."""
+    broken = ase.io.read("methanol.extxyz")
+    broken.positions[2, 1] = np.nan
+    ase.io.write("broken.extxyz", broken)
+    code, _, err = md("a.nbody", "broken.extxyz", "--steps", 20)
+    assert code == 1
+    assert "broken.extxyz" in err
+    assert "position of atom 2 is not finite: y = nan" in " ".join(err.split())
+    assert not Path("md").exists()
+
+
+@pytest.mark.usefixtures("inputs")
+def test_linear_molecules_run_without_numpys_warnings(md):
+    ase.io.write("oh.xyz", ase.Atoms("OH", [[0, 0, 0], [0, 0, 0.97]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for ensemble in ("nve", "bussi"):
+            assert (
+                md("a.nbody", "oh.xyz", "--steps", 5, "--interval", 5, "--output", ensemble, "--ensemble", ensemble)[0]
+                == 0
+            )
 
 
 @pytest.mark.usefixtures("inputs")

@@ -67,7 +67,8 @@ def _unsuited(model: NBodyConfig, frames: Frames) -> str | None:
     )
     for frame in several:
         if _is_periodic(frame, model):
-            return f"{frame.source or 'a frame'} is periodic, and it learnt free molecules"
+            alone = "where a box holds one molecule alone, remove its pbc"
+            return f"{frame.source or 'a frame'} is periodic, and it learnt free molecules ({alone})"
         if fault := unlearnt_state(frame.structure, [learnt]):
             return f"{frame.source or 'a frame'}: {fault.split('. ')[0]}"
     return None

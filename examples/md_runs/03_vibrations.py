@@ -114,7 +114,11 @@ def plot(spectra: dict[str, np.ndarray], experiment: np.ndarray, parities: dict[
 
 def main() -> None:
     parser = command_line(__doc__, model="ethanol")
-    parser.add_argument("--data", type=Path, help="labelled frames of ethanol (default: rMD17's test set, if found)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="labelled frames of ethanol (default for the shipped model: rMD17's test set, if found)",
+    )
     options = parser.parse_args()
 
     relaxed = {name: ethanol(options.model, name, fmax=1e-4) for name in CONFORMERS}
@@ -136,7 +140,8 @@ def main() -> None:
     print(f"Mean absolute difference from experiment: {deviation:.0f} cm^-1, anharmonicity and theory included.")
 
     parities = {}
-    path = options.data or (REFERENCE if REFERENCE.is_file() else None)
+    shipped = options.model == parser.get_default("model")  # another model may have learnt another theory
+    path = options.data or (REFERENCE if shipped and REFERENCE.is_file() else None)
     if path:
         frames = read(path, "::100" if options.quick else "::5")
         parities = compare_with_reference(options.model, frames)

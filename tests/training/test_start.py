@@ -127,7 +127,7 @@ CASES = {
         [labelled(Atoms("Cu4", [[0, 0, 0], [0, 1.8, 1.8], [1.8, 0, 1.8], [1.8, 1.8, 0]], cell=[3.6] * 3, pbc=True), i)
          for i in range(4)],
         None,
-        "is periodic, and it learnt free molecules",
+        "is periodic, and it learnt free molecules .where a box holds one molecule alone, remove its pbc",
     ),
     "a crystal of others": (
         {},

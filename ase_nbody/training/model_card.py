@@ -46,7 +46,7 @@ def model_card(
         with_labels = any(level.is_labelled for level in config.network.levels)
         card["example"] = _example(frames["training"], with_labels=with_labels)
     if config.data.replay:
-        card["replayed"] = f"{file_names(config.data.replay)}, a share of {config.data.replay_share:g}"
+        card["replayed"] = f"{file_names(config.data.replay)}, a share of at most {config.data.replay_share:g}"
     if config.network.has_start:
         card["started from"] = f"{Path(str(config.network.start_from)).name}, {origin.digests['network.start_from']}"
     return card

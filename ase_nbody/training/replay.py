@@ -45,8 +45,7 @@ def replayed(config: TrainingConfig, network: NBodyNetwork, n_training: int) -> 
         for source in config.data.replay
         for atoms in read_structures(source.path, source.index)
     ]
-    share = config.data.replay_share
-    wanted = min(len(structures), max(1, round(share / (1.0 - share) * n_training)))
+    wanted = min(len(structures), _wanted(config, n_training))
     chosen = random.Random(config.data.seed).sample(structures, wanted)
     frames = [LabelledStructure(one, np.nan, np.full((len(one), 3), np.nan), np.full((3, 3), np.nan)) for one in chosen]
     name = f"{file_names(config.data.replay)} in data.replay"
@@ -57,11 +56,30 @@ def replayed(config: TrainingConfig, network: NBodyNetwork, n_training: int) -> 
     return predict(network, frames)
 
 
-def said_of_replay(config: TrainingConfig, frames: Sequence[LabelledStructure]) -> list[str]:
-    """One line on the structures that are replayed; none if there are none."""
+def said_of_replay(config: TrainingConfig, frames: Sequence[LabelledStructure], n_training: int) -> list[str]:
+    """One line on the structures that are replayed, and whether they are fewer than asked for; none if there are none.
+
+    Args:
+        config: the configuration of the training.
+        frames: the structures that are replayed.
+        n_training: number of training frames.
+    """
     if not (frames and config.data.replay):
         return []
+    files, wanted = file_names(config.data.replay), _wanted(config, n_training)
+    fewer = (
+        f". {files} has no more: a share of {len(frames) / (len(frames) + n_training):.2g} instead of "
+        f"{config.data.replay_share:g} (data.replay_share), which would take {wanted}"
+        if len(frames) < wanted
+        else ""
+    )
     return [
-        f"Each epoch has {len(frames)} structures of {file_names(config.data.replay)}, labelled by "
-        f"{config.network.start_from}, beside the training data"
+        f"Each epoch has {len(frames)} structures of {files}, labelled by {config.network.start_from}, beside the "
+        f"training data{fewer}"
     ]
+
+
+def _wanted(config: TrainingConfig, n_training: int) -> int:
+    """How many structures have the share ``data.replay_share`` of them and the training frames together."""
+    share = config.data.replay_share
+    return max(1, round(share / (1.0 - share) * n_training))

@@ -162,7 +162,7 @@ def train_in_own_folder(
     for ignored in filter(None, (file.ignored(network.config) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames, fitted))
-    _say(console, *said_of_replay(config, replay))
+    _say(console, *said_of_replay(config, replay, len(frames["training"])))
     corrected = (
         fitted if config.network.has_start else network.config.species
     )  # those of the model stay energies of atoms

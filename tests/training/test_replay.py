@@ -16,7 +16,7 @@ from ase_nbody.structure import Structure
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model, predict
 from ase_nbody.training.initial import build_network
-from ase_nbody.training.replay import replayed
+from ase_nbody.training.replay import replayed, said_of_replay
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_splits, sha256_of_files
 from ase_nbody.training.start import with_start
@@ -77,7 +77,11 @@ def test_their_labels_are_those_of_the_model_at_the_zero_of_the_data(write, mode
         symbols = ase.Atoms(frame.structure.numbers).symbols
         assert frame.energy - other.energy == pytest.approx(sum(new[s] - old[s] for s in symbols), abs=1e-4)
     assert [frame.energy for frame in replayed(config, network, len(training))] == [frame.energy for frame in found]
-    assert len(replayed(config, network, 10_000)) == 16  # all there are
+    assert "instead of" not in said_of_replay(config, found, len(training))[0]
+    everything = replayed(config, network, 10_000)
+    assert len(everything) == 16  # all there are, which is said
+    said = said_of_replay(config, everything, 84)[0]
+    assert "general.xyz has no more: a share of 0.16 instead of 0.25 (data.replay_share), which would take 28" in said
 
 
 def test_a_network_forgets_less(write, tmp_path, model):
@@ -85,7 +89,7 @@ def test_a_network_forgets_less(write, tmp_path, model):
     with_replay = train(write(data={"replay_share": 0.5}, training=long))
     without = train(write(output="plain", data={"replay": None}, training={**long, "epochs": 40}))  # as many steps
     card = read_card(with_replay)["card"]
-    assert card["replayed"] == "general.xyz, a share of 0.5"
+    assert card["replayed"] == "general.xyz, a share of at most 0.5"
     assert card["training data"].startswith("9 frames")
     assert "replayed" not in read_card(without)["card"]
     general = [Structure.from_atoms(atoms) for atoms in ase.io.read(tmp_path / "general.xyz", ":")]

@@ -28,7 +28,7 @@ def far_copies(case: Case) -> Iterator[Finding]:
     forces = np.concatenate([part.forces for part in parts])
     scale = max(1.0, np.abs(forces).max())
     energy = abs(both.energy - 0.5 * (parts[0].energy + parts[1].energy)) / scale
-    value = max(energy, np.abs(both.forces - forces).max() / scale)
+    value = np.max([energy, np.abs(both.forces - forces).max() / scale])  # unlike max, it keeps NaN
     yield Finding(name, measured, value, upper=ROUND_OFF, note=f"with {gap:.4g} Angstrom between them")
 
 
@@ -62,7 +62,8 @@ def supercell(case: Case) -> Iterator[Finding]:
     repeat = [2 if direction == axis else 1 for direction in range(3)]
     expected = evaluate(case.calculator, atoms).of_atoms(np.tile(np.arange(len(atoms)), 2))
     value, where = deviation(evaluate(case.calculator, _labelled_apart(atoms.repeat(repeat), 2)), expected)
-    yield Finding(name, measured, value, upper=ROUND_OFF, note=f"{' x '.join(map(str, repeat))}, {where}")
+    note = ", ".join(filter(None, (" x ".join(map(str, repeat)), where)))
+    yield Finding(name, measured, value, upper=ROUND_OFF, note=note)
 
 
 def parts(case: Case) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,5 +127,6 @@ def _compared(
     for found, expected in pairs:
         scale = max(1.0, float(expected.forces.detach().abs().max()))
         for name_of, size in {"energies": scale, "forces": scale, **dict.fromkeys(expected.outputs, 1.0)}.items():
-            worst = max(worst, float((found[name_of] - expected[name_of]).detach().abs().max()) / size)
+            differs = float((found[name_of] - expected[name_of]).detach().abs().max()) / size
+            worst = float(np.max([worst, differs]))  # unlike max, it keeps NaN
     return Finding(name, measured, worst, upper=ROUND_OFF if network.dtype == torch.float64 else SINGLE)

@@ -1,16 +1,21 @@
 """Every check passes on a good potential, and fails on one that is spoilt in the way that the check looks for."""
 
 from itertools import count
+from types import SimpleNamespace
 
 import ase
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from ase_nbody.checks import CHECKS, run_checks
 from ase_nbody.checks.dimers import MAX_FALL_EV, MAX_HOLE_EV, DimerCurve
+from ase_nbody.checks.reproducibility import _compared
+
+QUANTITIES = {"stress": "virial", "stresses": "virials"}  # how the comparisons name them
 
 
 def test_a_good_potential_passes_every_check(pair_potential, structure):
@@ -41,6 +46,46 @@ def scale(name, factor=1.001):
             results[name] = results[name] * factor
 
     return spoil
+
+
+@pytest.mark.parametrize("name", ["energy", "energies", "forces", "stress", "stresses"])
+@pytest.mark.parametrize("shape", ["cluster", "crystal"])
+def test_results_that_are_not_finite_pass_no_comparison(pair_potential, structures, shape, name):
+    """What comes after NaN compares as larger than it, and 1e-16 of the next quantity passed."""
+    structure = structures[shape]()
+    compared = ["rotation", "inversion", "permutation", "translation", "determinism"]
+    findings = list(run_checks(pair_potential(spoil=scale(name, np.nan)), [structure], only=compared))
+    has = shape == "crystal" or not name.startswith("stress")
+    assert {finding.outcome for finding in findings} == {"failed" if has else "passed"}
+    assert all(finding.note in ("", f"largest in {QUANTITIES.get(name, name)}") for finding in findings if has)
+    assert not any("none" in finding.note for finding in findings)
+
+
+def nan_of_several(atoms, results):
+    """Forces that are NaN where there are more atoms than in the cluster."""
+    if len(atoms) > 5:
+        results["forces"] = results["forces"] * np.nan
+
+
+def test_the_largest_of_several_differences_is_nan_if_one_is(pair_potential, structures, failures):
+    assert failures(pair_potential(spoil=nan_of_several), structures["cluster"](), "far copies")
+    calls = count()
+    sometimes = pair_potential(
+        spoil=lambda atoms, results: scale("energy", np.nan if next(calls) > 9 else 1)(atoms, results)
+    )
+    assert failures(sometimes, structures["cluster"](), "forces")
+
+
+def test_compiled_code_that_gives_nan_fails():
+    class Found(dict):
+        outputs = ()
+        forces = torch.zeros(2, 3)
+
+    right = Found(energies=torch.zeros(2), forces=torch.zeros(2, 3))
+    wrong = Found(energies=torch.zeros(2), forces=torch.full((2, 3), torch.nan))
+    network = SimpleNamespace(dtype=torch.float64)
+    assert _compared("compiled", "", network, [(right, right)]).outcome == "passed"
+    assert _compared("compiled", "", network, [(wrong, right), (right, right)]).outcome == "failed"
 
 
 def roll_stresses(atoms, results):

@@ -170,13 +170,13 @@ def energy_and_forces(calculator: BaseCalculator, structures: Sequence[ase.Atoms
 
 
 def deviation(actual: Evaluation, expected: Evaluation) -> tuple[float, str]:
-    """The largest deviation of any component, and a note that names the quantity. NaN is largest.
+    """The largest deviation of any component, and a note that names the quantity (empty if all agree). NaN is largest.
 
     Deviations of energies (per atom, eV), forces (eV/Angstrom) and virials (eV) are all divided by the largest force,
     or by 1 eV/Angstrom if that is larger. Forces matter to the motion; the zero of the energies is arbitrary.
     """
     scale = max(1.0, float(np.abs(expected.forces).max(initial=0.0)))
-    worst, note = 0.0, "equal to the last bit"
+    worst, note = 0.0, ""
     for name in Evaluation.__dataclass_fields__:
         one, other = getattr(actual, name), getattr(expected, name)
         if one is None or other is None:

@@ -31,7 +31,7 @@ def check(
         bool, typer.Option("--large", help="Also run 'compiled blocks', the check of code for large systems.")
     ] = False,
     steps: Annotated[
-        int, typer.Option(help="Steps in each run of molecular dynamics; a step takes 0.5 to 2 fs.", min=50)
+        int, typer.Option(help="Steps in each run of molecular dynamics; a step takes 0.5 to 2 fs.", min=50, max=10**7)
     ] = 500,
     temperature: Annotated[
         float | None, typer.Option(help="Temperature of the training data in K; default: the model's, or 300.")

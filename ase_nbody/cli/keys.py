@@ -1,5 +1,6 @@
-"""Options of several commands: ``--key``, unusual names of the labels in a data file, and ``--head`` of a model."""
+"""Options of several commands: ``--key``, unusual names of labels in a data file, ``--head`` and ``--threads``."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -12,6 +13,17 @@ KeysOption = Annotated[
     typer.Option("--key", metavar="LABEL=NAME", help=f"Name of a label ({_CHOICES}); repeat for several."),
 ]
 HeadOption = Annotated[str | None, typer.Option(help="Which head, of a model that has several theories.")]
+
+
+def check_threads(threads: int) -> None:
+    """Refuse more threads than there are CPUs.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    cpus = os.cpu_count() or 1
+    if threads > cpus:
+        raise ValueError(f"--threads {threads} is more than the {cpus} CPUs of this machine: give at most {cpus}")
 
 
 def parse_keys(options: list[str] | None) -> dict[str, str]:

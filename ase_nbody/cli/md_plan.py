@@ -2,12 +2,12 @@
 
 import hashlib
 import math
-import os
 from pathlib import Path
 
 import ase
 import numpy as np
 
+from ase_nbody.cli.keys import check_threads
 from ase_nbody.data.structures import read_structures
 from ase_nbody.dynamics.ensembles import check_conditions, check_temperature, draw_velocities
 from ase_nbody.dynamics.files import Checkpoint
@@ -50,9 +50,7 @@ def check_options(
             raise ValueError("--ramp-to needs a thermostat, and nve has none: choose another --ensemble")
     if ramp_ps is not None and not 0 < ramp_ps < math.inf:
         raise ValueError(f"--ramp-ps must be a length above 0 ps, got {ramp_ps}")
-    cpus = os.cpu_count() or 1
-    if threads > cpus:
-        raise ValueError(f"--threads {threads} is more than the {cpus} CPUs of this machine: give at most {cpus}")
+    check_threads(threads)
     for name, bound in bounds.items():
         if bound is not None and not bound > 0:  # infinity sets no bound
             raise ValueError(f"--{name.replace('_', '-')} must be a number above 0, got {bound}")

@@ -23,10 +23,12 @@ def train(
     """Train a model on structures with energies and forces, and with stresses if the data have them."""
     import torch
 
+    from ase_nbody.cli.keys import check_threads
     from ase_nbody.training import Terminated, TrainingConfig, train_committee, train_in_stages
     from ase_nbody.training.folder import at_its_place
 
     if threads is not None:
+        check_threads(threads)
         torch.set_num_threads(threads)
     options = at_its_place(TrainingConfig.from_yaml(config, overrides or []), config)
     _require_device(options.training.device)

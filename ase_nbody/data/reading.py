@@ -116,12 +116,28 @@ def _source(path: str, index: str, count: int) -> Source:
     return Source(path, int(start or 0) + count * int(step or 1))
 
 
-def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> LabelledStructure:
+def structure_of(atoms: ase.Atoms, where: str) -> Structure:
+    """The structure in a frame of a file. ``where`` names file and frame in errors.
+
+    Raises:
+        DataError: there are no atoms, two of them are at one place, or positions, cell or charge are unusable.
+    """
     if len(atoms) == 0:
         raise DataError(f"{where}: there are no atoms. Remove the frame.")
     try:
         structure = Structure.from_atoms(atoms)
         _require_possible_charge(structure)
+        pair = coincident_atoms(structure, SHORTEST_DISTANCE_ANGSTROM)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: {printable(error, _LONGEST_REASON)}") from error
+    if pair is not None:
+        raise DataError(f"{where}: atoms {pair[0]} and {pair[1]} are at one place. Remove one of them, or the frame.")
+    return structure
+
+
+def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> LabelledStructure:
+    structure = structure_of(atoms, where)
+    try:
         given = _given(atoms, structure, found.names.used)
         values = {
             label.name: _numbers(
@@ -143,8 +159,6 @@ def _labelled(atoms: ase.Atoms, where: str, found: Found, weight: float) -> Labe
         if not (abs(values[label.name]) < LARGEST_LABEL).all():
             fault = _unusable(label, values[label.name])
             raise DataError(f"{where}: {fault}. Remove the frame or its labels.")
-    if (pair := coincident_atoms(labelled.structure, SHORTEST_DISTANCE_ANGSTROM)) is not None:
-        raise DataError(f"{where}: atoms {pair[0]} and {pair[1]} are at one place. Remove one of them, or the frame.")
     found.add(labelled, {**atoms.arrays, **atoms.info, **results_of(atoms)}, given)
     return labelled
 

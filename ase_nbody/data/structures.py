@@ -3,6 +3,7 @@
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 
 import ase
@@ -14,6 +15,7 @@ from ase_nbody.data.xyz import UnreadableFrame
 from ase_nbody.text import printable
 
 _LONGEST_REASON = 400  # characters of what a parser says
+_LAST_FRAME = sys.maxsize - 1  # so that one more can be added
 # What to do about a database that is whole, by a word of SQLite's error
 _OF_DATABASES = {
     "locked": "another program is writing to it. Wait until that has ended",
@@ -54,11 +56,18 @@ def slice_of(index: str) -> slice:
     """
     if not re.fullmatch(r"-?\d+|(-?\d+)?(:(-?\d+)?){1,2}", index) or re.fullmatch(r".*:.*:-?0+", index):
         raise DataError(f"the index {index!r} is not a slice; write it like ':', '5', '-50:' or '::10'")
-    bounds = [int(bound) if bound else None for bound in index.split(":")]
+    bounds = [_bound(text) if text else None for text in index.split(":")]
     if len(bounds) == 1:
         (only,) = bounds
         return slice(only, None if only == -1 else int(only or 0) + 1)
     return slice(*bounds)
+
+
+def _bound(text: str) -> int:
+    """A number of an index. Beyond any file, all are alike, and readers take none above ``sys.maxsize``."""
+    digits = text.lstrip("-0") or "0"
+    number = int(digits) if len(digits) < len(str(_LAST_FRAME)) else _LAST_FRAME
+    return -number if text.startswith("-") else number
 
 
 def require_file(path: str) -> None:

@@ -5,31 +5,31 @@ structures serve, with labels or without.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ase_nbody.data import DataError, LabelledStructure, require_parts
+from ase_nbody.data.file_names import data_file
+from ase_nbody.data.labels import Source
+from ase_nbody.data.reading import LARGEST_LABEL, structure_of
 from ase_nbody.data.structures import read_structures
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.structure import Structure
-from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.text import printable
+from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.electronic_states import require_learnt_states
 from ase_nbody.training.evaluation import predict
 from ase_nbody.training.splits import file_names, species_of
 
+_LONGEST_NAME = 300  # characters
 
-def replayed(config: TrainingConfig, network: NBodyNetwork, n_training: int) -> list[LabelledStructure]:
-    """The structures of ``data.replay`` that a fine-tuning adds to its own, labelled by the network.
 
-    Args:
-        config: the configuration of the training.
-        network: the network before its training, at the zero of energy of the data.
-        n_training: number of training frames, beside which they are to have the share ``data.replay_share``.
+def read_replay(config: TrainingConfig) -> list[LabelledStructure]:
+    """The structures in the files of ``data.replay``, without labels.
 
     Raises:
         ConfigError: the network starts from nothing, or learns a head alone.
-        DataError: the structures have species, charges or spins that the model does not know.
+        DataError: a file cannot be read, or a frame is none that could be learnt from.
         FileNotFoundError: there is no such file.
     """
     if config.data.replay is None:
@@ -40,20 +40,49 @@ def replayed(config: TrainingConfig, network: NBodyNetwork, n_training: int) -> 
             f"data.replay is for a training that changes what a model knows, and {why}: leave out data.replay, or name "
             "a model in network.start_from"
         )
-    structures = [
-        Structure.from_atoms(atoms)
-        for source in config.data.replay
-        for atoms in read_structures(source.path, source.index)
-    ]
+    return [frame for source in config.data.replay for frame in _frames_of(source)]
+
+
+def _frames_of(source: SourceConfig) -> Iterator[LabelledStructure]:
+    path, index = data_file(source.path, source.index)
+    for number, atoms in enumerate(read_structures(path, index)):
+        origin = Source(path if index == ":" else f"{path}@{index}", number)
+        one = structure_of(atoms, printable(f"{origin} of data.replay", _LONGEST_NAME))
+        yield LabelledStructure(one, np.nan, np.full((len(one), 3), np.nan), np.full((3, 3), np.nan), source=origin)
+
+
+def replayed(
+    config: TrainingConfig, structures: Sequence[LabelledStructure], network: NBodyNetwork, n_training: int
+) -> list[LabelledStructure]:
+    """The structures that a fine-tuning adds to its own, labelled by the network.
+
+    Args:
+        config: the configuration of the training.
+        structures: those of ``data.replay`` (see ``read_replay``), some of which are taken.
+        network: the network before its training, at the zero of energy of the data.
+        n_training: number of training frames, beside which they are to have the share ``data.replay_share``.
+
+    Raises:
+        DataError: the structures have species, charges or spins that the model does not know, or the model's values
+            for one of them are too large or not finite.
+    """
+    if not structures or config.data.replay is None:
+        return []
     wanted = min(len(structures), _wanted(config, n_training))
-    chosen = random.Random(config.data.seed).sample(structures, wanted)
-    frames = [LabelledStructure(one, np.nan, np.full((len(one), 3), np.nan), np.full((3, 3), np.nan)) for one in chosen]
+    frames = random.Random(config.data.seed).sample(structures, wanted)
     name = f"{file_names(config.data.replay)} in data.replay"
     if unknown := ", ".join(sorted(species_of(frames) - {*network.config.species})):
         raise DataError(f"{name} has structures with {unknown}, which the model does not know: remove them")
     require_learnt_states(network.config, {"replay": frames})
     require_parts(frames, network.config.layout, name)
-    return predict(network, frames)
+    labelled = predict(network, frames)
+    for frame, found in zip(frames, labelled, strict=True):
+        if not (abs(found.energy) < LARGEST_LABEL and (abs(found.forces) < LARGEST_LABEL).all()):  # false for NaN too
+            raise DataError(
+                f"the model's energy or forces are above {LARGEST_LABEL:g}, or not finite, for "
+                f"{printable(str(frame.source), _LONGEST_NAME)} of data.replay: atoms overlap there. Remove the frame."
+            )
+    return labelled
 
 
 def said_of_replay(config: TrainingConfig, frames: Sequence[LabelledStructure], n_training: int) -> list[str]:

@@ -41,7 +41,7 @@ from ase_nbody.training.origin import Origin, Stamp, require_unchanged, stamps, 
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.read_outs import Solution, require_solvable, solve_read_outs
 from ase_nbody.training.recovery import TrainingDiverged
-from ase_nbody.training.replay import replayed, said_of_replay
+from ase_nbody.training.replay import read_replay, replayed, said_of_replay
 from ase_nbody.training.report import write_report
 from ase_nbody.training.resuming import (
     refuse_earlier_fit,
@@ -134,6 +134,7 @@ def train_in_own_folder(
     if not begun:
         config, said = with_defaults_by_data(config, frames)
         _say(console, *said)
+    others = read_replay(config)  # before the digests: only readers refuse what is too large or no file
     start = stamps_of_start(config)
     origin = Origin.of(config)
     require_unchanged(before, stamps(config))
@@ -154,7 +155,7 @@ def train_in_own_folder(
     require_unchanged(start, stamps_of_start(config))
     if config.training.solve_read_outs:
         require_solvable(network)
-    replay = replayed(config, network, len(frames["training"]))
+    replay = replayed(config, others, network, len(frames["training"]))
     require_known_species(config, network.config.species, frames)
     require_learnt_states(network.config, frames)
     for name in ("validation", "test"):

@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.data import DataError, read_labelled
+from ase_nbody.data.structures import read_structures
 from ase_nbody.files.archive import ModelFileError
 
 parametrize = pytest.mark.parametrize
@@ -100,6 +101,19 @@ def test_an_index_that_is_no_slice(index: str, text: str, tmp_path, model, refus
     (tmp_path / "data.extxyz").write_text(text)
     line = refused("evaluate", model, tmp_path / "data.extxyz", f"--index={index}")
     assert f"the index {index!r} is not a slice; write it like ':'" in line
+
+
+@parametrize("digits", [19, 31, 5000])
+def test_an_index_beyond_any_file(digits: int, text: str, tmp_path) -> None:
+    (tmp_path / "data.extxyz").write_text(text)
+    last = "9" * digits
+    for index in (f":{last}", f"-{last}:", f"::{last}", f":{last}:{last}"):
+        assert [atoms.positions.tolist() for atoms in read_structures(tmp_path / "data.extxyz", index)] == [
+            atoms.positions.tolist() for atoms in ase.io.read(tmp_path / "data.extxyz", index.replace(last, "1000000"))
+        ]
+    for index in (last, f"-{last}", f"{last}:"):
+        with pytest.raises(DataError, match="holds no frames for the index"):
+            read_structures(tmp_path / "data.extxyz", index)
 
 
 def test_frames_of_a_slice_are_counted_within_it(text: str, tmp_path) -> None:

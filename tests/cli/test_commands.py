@@ -83,3 +83,15 @@ def test_models(monkeypatch, capsys) -> None:
         main()
     printed = " ".join(capsys.readouterr().out.split())
     assert all(name in printed for name in shipped_models())
+
+
+@pytest.mark.parametrize("threads", [10**6, 10**30])
+def test_more_threads_than_cpus_are_refused(threads, nbody, tmp_path) -> None:
+    (tmp_path / "data.extxyz").write_text("")
+    code, _, err = nbody("train", tmp_path / "data.extxyz", "--threads", threads)
+    assert (code, f"--threads {threads} is more than the" in " ".join(err.split())) == (1, True), err
+
+
+def test_a_check_that_would_never_end_is_refused(nbody) -> None:
+    code, _, err = nbody("check", "ethanol", "--steps", 10**30)
+    assert (code, "less than or equal to 10000000" in " ".join(err.split())) == (2, True), err

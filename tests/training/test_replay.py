@@ -16,7 +16,8 @@ from ase_nbody.structure import Structure
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model, predict
 from ase_nbody.training.initial import build_network
-from ase_nbody.training.replay import replayed, said_of_replay
+from ase_nbody.training.origin import Origin, require_unchanged
+from ase_nbody.training.replay import read_replay, replayed, said_of_replay
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_splits, sha256_of_files
 from ase_nbody.training.start import with_start
@@ -67,7 +68,7 @@ def test_their_labels_are_those_of_the_model_at_the_zero_of_the_data(write, mode
     training, validation = read_splits(config)
     config, _ = with_start(config, {"training": training, "validation": validation})
     network = build_network(config, training)
-    found = replayed(config, network, len(training))
+    found = replayed(config, read_replay(config), network, len(training))
     assert len(found) == len(training) // 3  # a quarter of all
     before = load_model(model)
     again = predict(before, found)
@@ -76,9 +77,10 @@ def test_their_labels_are_those_of_the_model_at_the_zero_of_the_data(write, mode
         np.testing.assert_allclose(frame.forces, other.forces, atol=1e-5)
         symbols = ase.Atoms(frame.structure.numbers).symbols
         assert frame.energy - other.energy == pytest.approx(sum(new[s] - old[s] for s in symbols), abs=1e-4)
-    assert [frame.energy for frame in replayed(config, network, len(training))] == [frame.energy for frame in found]
+    again = replayed(config, read_replay(config), network, len(training))
+    assert [frame.energy for frame in again] == [frame.energy for frame in found]
     assert "instead of" not in said_of_replay(config, found, len(training))[0]
-    everything = replayed(config, network, 10_000)
+    everything = replayed(config, read_replay(config), network, 10_000)
     assert len(everything) == 16  # all there are, which is said
     said = said_of_replay(config, everything, 84)[0]
     assert "general.xyz has no more: a share of 0.16 instead of 0.25 (data.replay_share), which would take 28" in said
@@ -122,3 +124,68 @@ def test_what_cannot_be_replayed(write, tmp_path):
         train(write(data={"replay_share": 0.9}))
     with pytest.raises(FileNotFoundError):
         train(write(data={"replay": "missing.xyz"}))
+
+
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        ("0\n\n", "frame 1 of data.replay: there are no atoms"),
+        ("2\n\nH 0 0 0\nH 0 0 0\n", "frame 1 of data.replay: atoms 0 and 1 are at one place"),
+        ("1\n\nH nan 0 0\n", "frame 1 of data.replay: position of atom 0 is not finite"),
+        ("1\ncharge=-3.0\nH 0 0 0\n", "frame 1 of data.replay: the total charge is -3 e"),
+    ],
+)
+def test_a_frame_that_teaches_nothing_is_refused_as_among_data(frame, sentence, write, tmp_path):
+    (tmp_path / "general.xyz").write_text("1\n\nH 0 0 0\n" + frame)
+    with pytest.raises(DataError, match=sentence):
+        train(write())
+
+
+def test_values_of_the_model_that_cannot_be_learnt_are_refused(write, model, frames):
+    config = write(data={"replay_share": 0.9})
+    network = load_model(model)
+    network.set_isolated_atom_energies(dict.fromkeys(network.config.isolated_atom_energies, 1e20))
+    with pytest.raises(DataError, match=r"above 1e\+15, or not finite, for .*general.xyz, frame \d+ of data.replay"):
+        replayed(config, read_replay(config), network, 12)
+
+
+def test_a_file_that_is_no_file_of_structures_is_refused_unread(write, tmp_path, monkeypatch):
+    """It may be of any size, and a checksum would take as long as that needs."""
+    monkeypatch.setattr("ase_nbody.training.run.Origin.of", lambda config: pytest.fail("it was hashed"))
+    (tmp_path / "general.xyz").write_bytes(b"")
+    os.truncate(tmp_path / "general.xyz", 2**36)
+    with pytest.raises(DataError, match=r"general.xyz cannot be read as structures: line 1 has more than"):
+        train(write())
+
+
+def test_a_file_that_is_replaced_before_it_is_hashed_is_refused(write, tmp_path, monkeypatch):
+    of = Origin.of
+
+    def replace(config):
+        ase.io.write(tmp_path / "general.xyz", [molecule("H2O")] * 20, format="extxyz")
+        return of(config)
+
+    monkeypatch.setattr("ase_nbody.training.run.Origin.of", replace)
+    with pytest.raises(DataError, match=r"general.xyz changed while it was being read"):
+        train(write())
+
+
+def test_a_file_that_is_replaced_afterwards_is_not_read_again(write, tmp_path, monkeypatch):
+    before = read_card(train(write(output="before")))["checksum"]
+    of = Origin.of
+
+    def replace(config):
+        found = of(config)
+        monkeypatch.setattr("ase_nbody.training.run.require_unchanged", _then_replace(tmp_path / "general.xyz"))
+        return found
+
+    monkeypatch.setattr("ase_nbody.training.run.Origin.of", replace)
+    assert read_card(train(write()))["checksum"] == before
+
+
+def _then_replace(path):
+    def check(stamped, now):
+        require_unchanged(stamped, now)
+        ase.io.write(path, [molecule("H2O")] * 20, format="extxyz")
+
+    return check

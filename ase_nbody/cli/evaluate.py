@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ase_nbody.cli.keys import HeadOption, KeysOption, parse_keys
 from ase_nbody.files.archive import load_members
+from ase_nbody.files.committee import refuse_repeated
 from ase_nbody.terminal import plain
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def evaluate(
     from ase_nbody.training.unlike import find_unlike
 
     members = load_members(model, head)
+    refuse_repeated([members], [model])
     contents: list[Found] = []
     frames = read_labelled(data, index, keys=parse_keys(key), tell=contents.append)
     (content,) = contents

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.data import read_labelled
+from ase_nbody.engines.lammps import export_model
 from ase_nbody.engines.lammps.form import packed as packed_for_lammps
 from ase_nbody.files import archive
 from ase_nbody.files.archive import ModelFileError, checksum, load_members, load_model, read_card, save_model
@@ -158,7 +159,7 @@ def test_a_network_that_occurs_twice_is_refused(committee, files, members, tmp_p
     assert not (tmp_path / "twice.nbody").exists()
 
 
-def test_networks_of_equal_weights_are_one_network(members, tmp_path):
+def test_networks_of_equal_weights_are_one_network(members, nbody, tmp_path):
     """A release added what the training data had been to its models, and left the weights. One file may hold them."""
     first = members[0]
     later = NBodyNetwork(first.config.model_copy(update={"multiplicities": (1,)})).to(first.dtype)
@@ -168,6 +169,10 @@ def test_networks_of_equal_weights_are_one_network(members, tmp_path):
     twins = save_model([first, members[1], first], tmp_path / "twins.nbody")
     with pytest.raises(CalculatorSetupError, match=r"twins.nbody holds the same network twice: .*too small a spread"):
         NBodyCalculator(twins)
+    with pytest.raises(ValueError, match=r"twins.nbody holds the same network twice"):
+        export_model(twins, tmp_path / "twins.lammps")
+    code, _, err = nbody("evaluate", twins, tmp_path / "none.xyz")
+    assert (code, "twins.nbody holds the same network twice" in " ".join(err.split())) == (1, True)
 
 
 def test_pack_as_a_command_refuses_a_file_twice(nbody, files, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ase_nbody.engines.lammps.form import MAGIC, packed
 from ase_nbody.files.archive import load_members
+from ase_nbody.files.committee import refuse_repeated
 from ase_nbody.files.writing import require_writable, write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.aot import kept_library
@@ -37,7 +38,8 @@ def export_model(
         anew: compile again what is kept.
 
     Raises:
-        ValueError: the model has levels of labelled parts, or there is no such dtype.
+        ValueError: the model has levels of labelled parts, it is a committee that has a network twice, or there is no
+            such dtype.
         FileExistsError: ``path`` is a file of another kind.
         PermissionError: this user may not write to the folder of ``path``.
         UntrustedCodeError: others may write to the folder of ``path``, so that LAMMPS would refuse the file.
@@ -46,6 +48,7 @@ def export_model(
     path = Path(path)
     kind = DTYPES[Settings(dtype=dtype).dtype]
     networks = load_members(model, head)
+    refuse_repeated([networks], [str(model)])
     config = networks[0].config
     if config.is_labelled:
         raise ValueError(f"{model} has levels of labelled parts (parts: labels), which pair_style nbody does not know")

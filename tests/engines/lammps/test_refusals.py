@@ -60,6 +60,11 @@ def other_version(path):
     path.write_bytes(path.read_bytes().replace(b"nbody.lammps 1 ", b"nbody.lammps 7 ", 1))
 
 
+def huge_trajectory(path):
+    path.write_bytes(b"ITEM: TIMESTEP\n0\n")
+    os.truncate(path, 2**42)
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -67,6 +72,7 @@ def other_version(path):
         (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "it is damaged, or it was changed"),
         (lambda path: path.write_bytes(b"PK\x03\x04 something else"), "it is of another kind"),
         (lambda path: path.write_bytes(b""), "it is of another kind"),
+        (huge_trajectory, "it is of another kind"),  # and not read into memory
         (other_version, "it has another version"),
         (lambda path: path.chmod(0o660), "other users may write to"),
         (lambda path: path.parent.chmod(0o777), "other users may write to"),

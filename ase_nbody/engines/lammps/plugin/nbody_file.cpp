@@ -14,6 +14,7 @@
 
 using namespace LAMMPS_NS;
 
+static constexpr char KIND[] = "nbody.lammps ";
 static constexpr char MAGIC[] = "nbody.lammps 1 ";
 static constexpr int64_t MAXCHUNK = 1 << 30;    // bytes in one call of MPI_Bcast
 
@@ -54,7 +55,7 @@ std::string NBodyFile::read(const std::string &path, MPI_Comm world)
   MPI_Comm_rank(world, &me);
 
   std::string content, fault;
-  if (me == 0) fault = NBodyTrust::read(path, content);
+  if (me == 0) fault = NBodyTrust::read(path, KIND, content);
   broadcast(fault, world);
   if (!fault.empty()) return fault;
   broadcast(content, world);
@@ -86,7 +87,7 @@ static std::vector<bool> flags(const std::string &digits, size_t n)
 
 std::string NBodyFile::parse(const std::string &content)
 {
-  if (content.rfind("nbody.lammps ", 0) != 0) return "it is of another kind";
+  if (content.rfind(KIND, 0) != 0) return "it is of another kind";
   if (content.rfind(MAGIC, 0) != 0) return "it has another version";
 
   const size_t start = content.find('\n') + 1;

@@ -4,6 +4,7 @@
 
 #include "nbody_trust.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -34,13 +35,21 @@ static std::string distrust(const std::string &path, const struct stat &status)
 
 /* ---------------------------------------------------------------------- */
 
-static std::string read_from(int file, const std::string &path, std::string &content)
+static std::string read_from(int file, const std::string &path, const std::string &beginning,
+                             std::string &content)
 {
   struct stat status;
   if (fstat(file, &status) < 0) return "Cannot read " + path + ": " + strerror(errno);
   if (!S_ISREG(status.st_mode)) return path + " is not a file";
   std::string fault = distrust(path, status);
   if (!fault.empty()) return fault;
+
+  // another file, such as a trajectory, may be larger than the memory: its first bytes tell
+
+  content.resize(std::min((size_t) status.st_size, beginning.size()));
+  if (pread(file, &content[0], content.size(), 0) != (ssize_t) content.size() ||
+      content != beginning)
+    return "";
 
   content.resize(status.st_size);
   for (size_t place = 0; place < content.size();) {
@@ -57,7 +66,8 @@ static std::string read_from(int file, const std::string &path, std::string &con
    what is judged is what is read: the file is looked up in the open descriptor of its folder
 ------------------------------------------------------------------------- */
 
-std::string NBodyTrust::read(const std::string &given, std::string &content)
+std::string NBodyTrust::read(const std::string &given, const std::string &beginning,
+                             std::string &content)
 {
   char resolved[PATH_MAX];
   if (!realpath(given.c_str(), resolved))
@@ -78,7 +88,7 @@ std::string NBodyTrust::read(const std::string &given, std::string &content)
   else if (fstat(place, &status) < 0)
     fault = "Cannot read " + folder + ": " + strerror(errno);
   else if ((fault = distrust(folder, status)).empty())
-    fault = read_from(file, path, content);
+    fault = read_from(file, path, beginning, content);
   if (file >= 0) close(file);
   close(place);
   return fault;

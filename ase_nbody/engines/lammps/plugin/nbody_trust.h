@@ -13,9 +13,10 @@
 namespace LAMMPS_NS {
 namespace NBodyTrust {
 
-  // the content of a file. Returns an empty string, or a sentence that says what is wrong
+  // the content of a file, or no more than its first bytes if it does not begin as it should.
+  // Returns an empty string, or a sentence that says what is wrong
 
-  std::string read(const std::string &path, std::string &content);
+  std::string read(const std::string &path, const std::string &beginning, std::string &content);
 
 }    // namespace NBodyTrust
 }    // namespace LAMMPS_NS

@@ -98,6 +98,8 @@ def next_frame(frames: Iterator[ase.Atoms], path: str, good: int) -> ase.Atoms |
             for word, advice in _OF_DATABASES.items():
                 if word in said:
                     raise DataError(f"{path} cannot be read ({said}): {advice}") from error
+        if isinstance(error, PermissionError):
+            raise DataError(f"{path} may not be read by this user; ask its owner for permission to read") from error
         if isinstance(error, MemoryError):  # parsers take memory for any size that a file claims
             kind, reason = "", f"it takes more memory than there is{f' ({said})' if said else ''}"
         if isinstance(error, UnreadableFrame):

@@ -1,6 +1,11 @@
 """Give up a faster way of computing something at its first failure, with one warning that says why."""
 
+import errno
+import os
 import warnings
+
+_NO_ROOM = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+_LONGEST_LINE = 200  # characters of what a compiler says; the reason stands at the end
 
 
 class Fallback:
@@ -48,5 +53,10 @@ class Fallback:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its type if the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message, or the name of its type if the message is empty.
+
+    A compiler's message begins with the command and says only later that the disk is full, so that line is added.
+    """
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    full = [line.strip() for line in lines[1:] if any(reason in line for reason in _NO_ROOM)]
+    return f"{lines[0]}: {full[0][-_LONGEST_LINE:]}" if full else lines[0]

@@ -103,6 +103,19 @@ def test_an_index_that_is_no_slice(index: str, text: str, tmp_path, model, refus
     assert f"the index {index!r} is not a slice; write it like ':'" in line
 
 
+@pytest.mark.parametrize("name", ["data.extxyz", "data.traj", "data.db"])
+def test_a_file_without_permission_to_read(name: str, tmp_path, monkeypatch) -> None:
+    """Root may read all files, so that the file system itself must refuse."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", name)
+
+    (tmp_path / name).write_text("")
+    monkeypatch.setattr("ase_nbody.data.structures.read_frames", lambda *_: (refuse() for _ in range(1)))
+    with pytest.raises(DataError, match=f"{name} may not be read by this user"):
+        read_structures(tmp_path / name)
+
+
 @parametrize("digits", [19, 31, 5000])
 def test_an_index_beyond_any_file(digits: int, text: str, tmp_path) -> None:
     (tmp_path / "data.extxyz").write_text(text)

@@ -1,6 +1,8 @@
 """A faster way that fails is given up at once, and the user is told so once."""
 
 import copy
+import errno
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -68,3 +70,10 @@ def test_copies_do_not_try_again(copied):
 )
 def test_the_first_line_of_an_error(error, line):
     assert first_line(error) == line
+
+
+def test_a_full_disk_is_said_wherever_a_compiler_says_it():
+    error = RuntimeError(
+        f"C++ compile error\n\nCommand:\ng++ x.cpp\n\n/cache/x.s: fatal error: {os.strerror(errno.ENOSPC)}\n"
+    )
+    assert first_line(error) == f"C++ compile error: /cache/x.s: fatal error: {os.strerror(errno.ENOSPC)}"

@@ -127,7 +127,7 @@ def phonons(primitive: Atoms, calc: Calculator, lattice: str) -> dict[str, np.nd
 
 
 def dynamics(crystal: Atoms, temperature: float, picoseconds: float = 5.0) -> tuple[float, float]:
-    """The lattice's linear expansion, and the largest displacement in nearest-neighbour distances, after NPT."""
+    """NPT: linear expansion in the mean of the second half, and largest displacement in distances of neighbours."""
     atoms = crystal * ((2,) * 3 if len(crystal) > 2 else (3,) * 3)
     atoms.calc = crystal.calc
     begin = atoms.get_scaled_positions(wrap=False)
@@ -135,11 +135,14 @@ def dynamics(crystal: Atoms, temperature: float, picoseconds: float = 5.0) -> tu
     Stationary(atoms)
     step = 2.0 * units.fs
     run = IsotropicMTKNPT(atoms, step, temperature_K=temperature, pressure_au=0.0, tdamp=100 * step, pdamp=500 * step)
+    volumes: list[float] = []
+    run.attach(lambda: volumes.append(atoms.get_volume()), interval=10)
     run.run(round(picoseconds * 1000 / 2.0))
     moved = atoms.get_scaled_positions(wrap=False) - begin
     moved = (moved - moved.mean(axis=0)) @ atoms.cell[:]
     nearest = atoms.get_all_distances(mic=True) + 1e3 * np.eye(len(atoms))
-    ratio = float((atoms.get_volume() / (len(atoms) * crystal.get_volume() / len(crystal))) ** (1 / 3))
+    volume = np.mean(volumes[len(volumes) // 2 :])
+    ratio = float((volume / (len(atoms) * crystal.get_volume() / len(crystal))) ** (1 / 3))
     return ratio - 1.0, float(np.linalg.norm(moved, axis=1).max() / np.median(nearest.min(axis=1)))
 
 
@@ -188,9 +191,8 @@ def show(element: str, options: argparse.Namespace) -> None:
         hot.calc = fast
         temperature = 0.9 * of.melting_point
         expansion, moved = dynamics(hot, temperature)
-        print(
-            f"  5 ps at {temperature:.0f} K: expands by {100 * expansion:.1f} %, no atom moved by more than {moved:.2f}"
-        )
+        print(f"  5 ps at {temperature:.0f} K: expands by {100 * expansion:.1f} %;", end=" ")
+        print(f"no atom moved by more than {moved:.2f} distances of neighbours")
     print(flush=True)
 
 

@@ -5,6 +5,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# Tests run side by side. Threads of OpenBLAS would wait for each other, for milliseconds in each 3 x 3 system of
+# equations, and a test of a relaxation would take ten times as long. Numpy reads this when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import ase
 import ase.build
 import numpy as np

@@ -90,11 +90,11 @@ def _compiled(case: Case, name: str, measured: str, *, blocks: bool) -> Finding:
     pairs = []
     for network in case.calculator.networks:
         given, runner = _arguments(case, network), Runner(network, compile=True)
-        if not CompiledWhole.fits(given[0]):
+        if not CompiledWhole(network).fits(given[0]):
             return not_applicable(
                 name,
                 measured,
-                "native code needs at least two atoms, parts, children, neighbours and members of a labelled part",
+                "where charges or labels are predicted or read, native code needs at least two of everything",
             )
         if blocks and given[0].is_labelled:
             return not_applicable(name, measured, "levels of labelled parts are evaluated whole")

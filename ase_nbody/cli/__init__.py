@@ -6,6 +6,7 @@ A command is imported when it runs. So help and version come at once, without to
 """
 
 import errno
+import os
 import sys
 import warnings
 from importlib import import_module
@@ -19,6 +20,10 @@ from typer.core import TyperCommand, TyperGroup
 
 import ase_nbody
 from ase_nbody.terminal import plain
+
+# ASE's optimisers and filters solve small systems of equations at each step. On a busy machine the threads of OpenBLAS
+# wait for each other there, and a step takes ten times as long. Numpy, which no command has imported yet, reads this.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _EXIT_CODE_INTERRUPTED = 130  # shells use it after Ctrl-C
 _PACKAGE = Path(__file__).resolve().parent.parent

@@ -1,8 +1,9 @@
 """Ghosts: atoms, parts and structures that make a batch as large as wanted and change nothing.
 
-Code that is compiled for fixed sizes then serves batches of all smaller sizes. Ghost atoms have the atomic number 0,
-which is that of no species, and belong to ghost structures. Ghost parts are centred at ghost atoms and have no edges.
-A network has no bias, so states, energies and derivatives of ghosts are exactly zero.
+Code that is compiled for fixed sizes then serves batches of all smaller sizes, and code for any sizes from two on serves
+a single atom. Ghost atoms have the atomic number 0, which is that of no species. They belong to ghost structures or,
+where there are none, to the last real one. Ghost parts are centred at ghost atoms and have no edges. A network has no
+bias, so states, energies and derivatives of ghosts are exactly zero.
 """
 
 from collections.abc import Sequence
@@ -71,10 +72,16 @@ def with_ghosts(hierarchy: Hierarchy, sizes: Sizes) -> Hierarchy:
         n_below = len(level.centre)
     return Hierarchy(
         numbers=with_rows(hierarchy.numbers, n_atoms),
-        structure=with_rows(hierarchy.structure, n_atoms, hierarchy.n_structures),
+        structure=with_rows(hierarchy.structure, n_atoms, n_structures - 1),
         n_structures=n_structures,
         levels=tuple(levels),
     )
+
+
+def with_sizes_of_two(hierarchy: Hierarchy) -> Hierarchy:
+    """A structure, not a labelled one, with ghosts of its own, so that it has at least two of everything."""
+    sizes = least_with_ghosts(sizes_of(hierarchy))
+    return with_ghosts(hierarchy, (hierarchy.n_structures, *(max(2, size) for size in sizes[1:])))
 
 
 def with_rows(tensor: Tensor, n_rows: int, value: float = 0.0) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ase_nbody.hierarchy.ghosts import with_rows, with_sizes_of_two
 from ase_nbody.hierarchy.tables import Groups, Hierarchy, Labelled, Level
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import Descent, System, evaluate
@@ -23,7 +24,7 @@ class CompiledWhole:
     """``potential.evaluate`` of one structure as compiled code, equal to it to round-off.
 
     The first call loads the library from the cache, or compiles it (one to three minutes). The code takes any sizes of
-    at least two: see ``fits``.
+    at least two. A structure with one atom, part or neighbour gets ghosts.
 
     Args:
         network: the network, with its final dtype and device; its weights may change in place.
@@ -32,22 +33,37 @@ class CompiledWhole:
     def __init__(self, network: NBodyNetwork) -> None:
         self.network = network
         self._library: Library | None = None
+        self._small: tuple[Hierarchy, Hierarchy] | None = None  # the last one that got ghosts, without and with them
 
-    @staticmethod
-    def fits(hierarchy: Hierarchy) -> bool:
-        """Whether the code can evaluate a hierarchy: one structure, and sizes of at least two."""
-        return hierarchy.n_structures == 1 and hierarchy.smallest_size >= 2
+    def fits(self, hierarchy: Hierarchy) -> bool:
+        """Whether the code can evaluate a hierarchy: one structure, and sizes of at least two, or ghosts for them.
+
+        Labelled parts have no ghosts, and where charges add up to a total, ghosts would bear some of it. Nothing is to
+        be done for no atoms.
+        """
+        if hierarchy.n_structures != 1 or not len(hierarchy.numbers):
+            return False
+        may_have_ghosts = hierarchy.numbers.device.type == "cpu" and not self.network.config.outputs
+        return hierarchy.smallest_size >= 2 or (may_have_ghosts and not hierarchy.is_labelled)
 
     def __call__(self, hierarchy: Hierarchy, *geometry: Tensor) -> Prediction:
         """See ``potential.evaluate``."""
+        if hierarchy.smallest_size < 2:
+            larger, (positions, *others) = self._with_ghosts(hierarchy), geometry
+            return self(larger, with_rows(positions, len(larger.numbers)), *others).of_first(hierarchy)
         if self._library is None:
             self._library = load_library(self.network, "whole", trace_whole)
         found = self._library([*hierarchy.tensors(), *geometry])
         return Prediction.from_named(dict(zip(Prediction.names(self.network.config), found, strict=True)))
 
+    def _with_ghosts(self, hierarchy: Hierarchy) -> Hierarchy:
+        if self._small is None or self._small[0] is not hierarchy:
+            self._small = hierarchy, with_sizes_of_two(hierarchy)
+        return self._small[1]
+
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes load the library for themselves."""
-        return {**self.__dict__, "_library": None}
+        return {**self.__dict__, "_library": None, "_small": None}
 
 
 class CompiledSteps(Steps):

@@ -41,9 +41,8 @@ class Runner:
     Args:
         network: the network, in its final dtype and place. Its weights may change in place; they get no
             gradients.
-        compile: evaluate single structures with native code, which is loaded or compiled at the first call. Structures
-            with fewer than two atoms, parts, children or neighbours are evaluated eagerly, and so are those whose
-            labelled parts have one member each.
+        compile: evaluate single structures with native code, which is loaded or compiled at the first call. It takes
+            most structures; ``CompiledWhole.fits`` names those that are evaluated eagerly.
     """
 
     def __init__(self, network: NBodyNetwork, *, compile: bool = False) -> None:
@@ -62,7 +61,7 @@ class Runner:
     ) -> Prediction:
         """See ``potential.evaluate``."""
         given = (hierarchy, positions, cells, total_charges)
-        if not self.compile or self._fallback.active or not CompiledWhole.fits(hierarchy):
+        if not self.compile or self._fallback.active or not self._compiled.fits(hierarchy):
             return self.eagerly(*given)
         try:
             found = self.compiled(*given)

@@ -48,8 +48,18 @@ def test_help_needs_neither_torch_nor_ase() -> None:
         "print('loaded', [name for name in ('torch', 'ase', 'numpy', 'e3nn') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
-    assert "loaded []" in result.stdout
+    assert "loaded []" in result.stdout  # so numpy reads the environment as the command line leaves it
     assert all(name in result.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(("given", "taken"), [(None, 1), ("2", 2)])
+def test_numpy_takes_one_thread_unless_the_environment_says_otherwise(given, taken) -> None:
+    """Its threads wait for each other in the small matrices of ASE's optimisers."""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    environment |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+    source = "import ase_nbody.cli, os; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True, env=environment)
+    assert int(result.stdout) == taken
 
 
 def test_version(capsys) -> None:

@@ -1,9 +1,9 @@
 """Ghosts: atoms, parts and structures that make a batch as large as wanted and change nothing.
 
-Code that is compiled for fixed sizes then serves batches of all smaller sizes, and code for any sizes from two on serves
-a single atom. Ghost atoms have the atomic number 0, which is that of no species. They belong to ghost structures or,
-where there are none, to the last real one. Ghost parts are centred at ghost atoms and have no edges. A network has no
-bias, so states, energies and derivatives of ghosts are exactly zero.
+Code that is compiled for fixed sizes then serves batches of all smaller sizes, and code for any sizes of at least two
+serves a single atom. Ghost atoms have the atomic number 0, which is that of no species. They belong to ghost structures
+or, where there are none, to the last real one. Ghost parts are centred at ghost atoms and have no edges. A network has
+no bias, so states, energies and derivatives of ghosts are exactly zero.
 """
 
 from collections.abc import Sequence

@@ -101,14 +101,18 @@ def _suspects(grid: Array, samples: Array, known: Iterable[float]) -> list[tuple
 def _refined(path: Path, quantity: int, centre: float, h: float) -> tuple[Array, Array, float]:
     """The largest disagreements (3,) near ``centre`` with spacing h/8 and then with h/64, and the place of the latter.
 
-    Each scan is centred where the one before had its largest disagreement in the quantity.
+    Each scan is centred where the one before had its largest disagreement in the quantity. A value that is not finite
+    disagrees with all others.
     """
     sizes = []
     for _ in range(2):
         h /= _REFINEMENT
         reach = _SCAN_HALF_WIDTH * h
         places = np.linspace(centre - reach, centre + reach, 2 * _SCAN_HALF_WIDTH + 1)
-        found = disagreement(path(places), h)
+        samples = path(places)
+        if (broken := ~np.isfinite(samples).all(axis=1)).any():
+            return np.zeros(3), np.full(3, np.inf), float(places[broken.argmax()])
+        found = disagreement(samples, h)
         centre = places[found[:, quantity].argmax() + 2] + 0.5 * h
         sizes.append(found.max(axis=0))
     return sizes[0], sizes[1], float(centre)

@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import ase.io
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ase_nbody.data.labels import USUAL_KEYS
 from ase_nbody.dynamics.integrators import temperature
+from ase_nbody.electrons import multiplicity_of, one_number
 
 # Names to which a frame or its format gives a meaning of its own, and labels, which belong to the first structure.
 _RESERVED = {"symbols", "species", "pos", "Z", "move_mask", *(key for keys in USUAL_KEYS.values() for key in keys)}
@@ -55,9 +55,10 @@ def frame(dynamics: MolecularDynamics, foreign: Sequence[str] = ()) -> str:
     """The step as text in extended XYZ.
 
     It has positions, momenta, forces and energy as the calculator gives them, without the constraints' part, stress,
-    time, the total charge if the structure has one, and which atoms are fixed (``move_mask``, from ``FixAtoms`` and
-    ``FixCartesian``; ASE makes the constraints from it again). Frames of a committee have ``energy_spread`` (eV) and
-    ``forces_spread`` (N, 3; eV/Angstrom), its standard deviations. ``foreign`` names the atoms' other arrays to write.
+    time, total charge and spin multiplicity if the structure has them, and which atoms are fixed (``move_mask``, from
+    ``FixAtoms`` and ``FixCartesian``; ASE makes the constraints from it again). Frames of a committee have
+    ``energy_spread`` (eV) and ``forces_spread`` (N, 3; eV/Angstrom), its standard deviations. ``foreign`` names the
+    atoms' other arrays to write.
     """
     atoms = dynamics.atoms
     results = {
@@ -74,9 +75,11 @@ def frame(dynamics: MolecularDynamics, foreign: Sequence[str] = ()) -> str:
         further.append(_SPREAD)
         if hasattr(atoms.calc, "energy_spread"):
             image.info["energy_spread"] = float(atoms.calc.energy_spread)
-    charge = atoms.info.get("charge")
-    if isinstance(charge, Real) and charge:
-        image.info["charge"] = float(charge)
+    # Under the names that our files give them: the structure may have them under others, or as arrays of one number.
+    if charge := one_number(atoms.info.get("charge")):
+        image.info["charge"] = charge
+    if multiplicity := multiplicity_of(atoms.info, None, float(atoms.numbers.sum()) - (charge or 0.0)):
+        image.info["spin_multiplicity"] = multiplicity
     image.calc = SinglePointCalculator(image, **results)
     return _text(image, further)
 

@@ -12,8 +12,11 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from ase_nbody.checks import CHECKS, run_checks
-from ase_nbody.checks.dimers import MAX_FALL_EV, MAX_HOLE_EV, DimerCurve
+from ase_nbody.checks.case import energy_and_forces
+from ase_nbody.checks.dimers import MAX_FALL_EV, MAX_HOLE_EV, DimerCurve, dimer
 from ase_nbody.checks.reproducibility import _compared
+from ase_nbody.checks.scans import QUANTITIES as QUANTITIES_OF_SCANS
+from ase_nbody.checks.scans import Jump, find_jumps
 
 QUANTITIES = {"stress": "virial", "stresses": "virials"}  # how the comparisons name them
 
@@ -200,6 +203,20 @@ def test_jumps_are_found_and_the_quantity_is_named(check, power, quantity, pair_
     assert quantity in failed[0].measured
     if check == "dimers":
         assert float(failed[0].note.split()[2]) == pytest.approx(4.0123, abs=5e-3)
+
+
+@pytest.mark.parametrize("width", [1e-9, 1e-3])
+def test_a_value_that_is_not_finite_between_the_points_of_a_scan_is_a_jump(width, pair_potential, morse):
+    """As 0/0 at a cutoff. No comparison holds for NaN, so it was taken for smooth."""
+    undefined = lambda r: np.where(np.abs(r - 4.0) < width, np.nan, 0.0)  # noqa: E731
+    broken = pair_potential(with_term(morse, undefined, undefined))
+    place = Jump(np.inf, pytest.approx(4.0, abs=2 * width))
+
+    def path(places):
+        return energy_and_forces(broken, [dimer("Cu", "Cu", r) for r in places])
+
+    grid = np.arange(1.0, 6.0, 0.02) + 0.011
+    assert find_jumps(path, grid, path(grid), known=[4.0]) == dict.fromkeys(QUANTITIES_OF_SCANS, place)
 
 
 @pytest.mark.parametrize("check", ["dimers", "leaving atom"])

@@ -13,6 +13,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.dynamics.frames import foreign_columns, frame
+from ase_nbody.structure import Structure
 
 KEPT = {
     "residuenames": np.array(["ALA", "B", "GLY"]),
@@ -137,6 +138,15 @@ def test_an_ion_stays_one(water):
     back = written(water)
     assert back.info["charge"] == -1
     assert set(back.info) == {"charge", "step", "time_fs"}
+
+
+@pytest.mark.parametrize("given", [{"charge": np.array([1.0]), "mult": 4}, {"charge": 1, "magmom": 3}])
+def test_charge_and_spin_are_those_of_the_structure(given, water):
+    """Readers give arrays of one number, and programs have names of their own for a spin."""
+    water.info.update(given)
+    before, after = (Structure.from_atoms(atoms) for atoms in (water, written(water)))
+    assert (before.charge, before.multiplicity) == (1.0, 4)
+    assert (after.charge, after.multiplicity) == (1.0, 4)
 
 
 def test_the_spread_of_a_committee_is_not_called_left_out():

@@ -7,6 +7,7 @@ energies of vacancies, surfaces and strained cells determine how deep the bindin
 keeps.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -212,7 +213,24 @@ def _columns(frame: LabelledStructure, pairs: Pairs, problem: _Problem, p: float
 
 
 def _some(data: Sequence[LabelledStructure], atoms: int) -> list[LabelledStructure]:
-    """Evenly spaced frames, so many that they have about so many atoms."""
+    """Evenly spaced frames with about so many atoms in all, and the first frames of species and pairs that these lack.
+
+    A species without a frame would have no energy.
+    """
     total = sum(len(frame.structure) for frame in data)
     step = max(1, round(total / atoms))
-    return list(data[::step])
+    seen = {kind for frame in data[::step] for kind in _kinds(frame)}
+    chosen = set(range(0, len(data), step))
+    for index in range(len(data) if step > 1 else 0):
+        kinds = _kinds(data[index])
+        if not kinds <= seen:
+            chosen.add(index)
+            seen |= kinds
+    return [data[index] for index in sorted(chosen)]
+
+
+def _kinds(frame: LabelledStructure) -> set[tuple[int, ...]]:
+    """The species of a frame and, unless it is an isolated atom, their pairs, by atomic numbers."""
+    species = np.unique(frame.structure.numbers).tolist()
+    pairs = [] if frame.structure.is_isolated_atom() else itertools.combinations_with_replacement(species, 2)
+    return {*pairs, *((number,) for number in species)}

@@ -118,6 +118,25 @@ def energies_of_isolated_atoms(
     return energies
 
 
+def frames_of_atoms(data: Sequence[LabelledStructure], reach: float = ISOLATED_ATOM_ANGSTROM) -> list[int]:
+    """Indices of the frames with energies, without isolated ions of species that other ones have.
+
+    Args:
+        data: labelled structures.
+        reach: distance in Angstrom beyond which images do not count (see ``Structure.is_isolated_atom``).
+    """
+    ions: dict[int, int] = {}  # the atomic number of each, by index
+    species: set[int] = set()
+    for index, frame in enumerate(data):
+        if np.isfinite(frame.energy):
+            numbers = frame.structure.numbers
+            if frame.structure.charge and frame.structure.is_isolated_atom(reach):
+                ions[index] = int(numbers[0])
+            else:
+                species.update(numbers.tolist())
+    return [i for i, frame in enumerate(data) if np.isfinite(frame.energy) and ions.get(i) not in species]
+
+
 def fit_isolated_energies(
     data: Sequence[LabelledStructure],
     given: Mapping[str, float] | None = None,
@@ -128,7 +147,8 @@ def fit_isolated_energies(
 
     Energies that are ``given`` stay fixed, and so do those of isolated atoms in the data, in a periodic box or not. If
     all frames have one composition, they determine only a sum of these energies. The fit then takes the solution of
-    least norm: it serves the training, but its terms are not energies of atoms.
+    least norm: it serves the training, but its terms are not energies of atoms. The energy of an isolated ion is no
+    energy of an atom, and is fitted only if no other frame has its species.
 
     Args:
         data: labelled structures.
@@ -138,7 +158,7 @@ def fit_isolated_energies(
     known_energies = energies_of_isolated_atoms(data, reach) | dict(given or {})
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
     symbols = [chemical_symbols[number] for number in numbers]
-    frames = [frame for frame in data if np.isfinite(frame.energy)]
+    frames = [data[index] for index in frames_of_atoms(data, reach)]
     if not frames:
         return {symbol: known_energies.get(symbol, 0.0) for symbol in symbols}
     counts = atom_counts(frames, numbers)

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
-from ase_nbody.data.statistics import atom_counts, energies_per_atom
+from ase_nbody.data.statistics import atom_counts, energies_per_atom, frames_of_atoms
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.evaluation import predict
 from ase_nbody.training.splits import species_of, take
@@ -38,7 +38,7 @@ def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], 
         training: the training frames.
         free: symbols of the species whose energies are fitted.
     """
-    frames = _frames_that_tell(training)
+    frames = _frames_that_tell(training, network.config.reach)
     if not (free and frames):
         return
     energies, differences = dict(network.config.isolated_atom_energies), _differences(frames, predict(network, frames))
@@ -70,7 +70,7 @@ def refuse_other_zero(
     Raises:
         DataError: the data differ from the predictions by the same energy per atom in most frames, or by two.
     """
-    frames = [frame for frame in _frames_that_tell(training) if len(frame.structure) > 1]
+    frames = [frame for frame in _frames_that_tell(training, network.config.reach) if len(frame.structure) > 1]
     if not frames:
         return
     predicted = predict(network, frames)
@@ -173,9 +173,9 @@ def undetermined(
     return int(counts[np.abs(rest).max(axis=1) > _LARGEST_MISFIT].sum())
 
 
-def _frames_that_tell(training: Sequence[LabelledStructure]) -> Sequence[LabelledStructure]:
-    """Frames with energies: evenly spaced ones, at most about a thousand, and the first of each species."""
-    known = [index for index, frame in enumerate(training) if np.isfinite(frame.energy)]
+def _frames_that_tell(training: Sequence[LabelledStructure], reach: float) -> Sequence[LabelledStructure]:
+    """Frames with energies of atoms: evenly spaced ones, at most about a thousand, and the first of each species."""
+    known = frames_of_atoms(training, reach)
     chosen, seen = set(known[:: max(1, len(known) // _MAX_FRAMES)]), set[int]()
     for index in known:
         numbers = set(training[index].structure.numbers.tolist())

@@ -55,6 +55,18 @@ def data() -> list[LabelledStructure]:
     return [labelled(seed) for seed in range(12)]
 
 
+def test_a_species_that_even_spacing_misses_has_an_energy_too(data, monkeypatch):
+    """As in a long file whose compositions alternate. The energy of such an atom was 0 eV."""
+    atoms = bulk("Cu", a=3.8, cubic=True)
+    pure = LabelledStructure(Structure.from_atoms(atoms), 4 * LONE["Cu"] - 10.0, np.zeros((4, 3)), NO_STRESS)
+    frames = [frame for mixed in data for frame in (pure, mixed)]
+    for limit in ("MAX_ATOMS", "MAX_ATOMS_OF_DECAY"):
+        monkeypatch.setattr(embedded_atom, limit, sum(len(frame.structure) for frame in frames) // 2)
+    found = fit_embedded_atom(frames, LENGTHS, RADIUS, {})
+    assert found.isolated_atom_energies.keys() == found.config.binding.keys() == {"Cu", "Au"}
+    assert found.isolated_atom_energies["Au"] == pytest.approx(LONE["Au"], abs=MAX_COHESION_EV)
+
+
 def test_the_potential_is_found_again(data):
     found = fit_embedded_atom(data, LENGTHS, RADIUS, {})
     assert found.config.decay == pytest.approx(TRUTH[2], abs=0.05)

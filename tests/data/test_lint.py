@@ -288,6 +288,14 @@ def test_lone_atoms_need_no_forces(molecules):
     assert remarks([changed(alone[0], energy=np.nan), *molecules], "warning")["labels"].frames == (0,)
 
 
+def test_ions_and_atoms_without_energies_are_no_energies_of_atoms(molecules):
+    ions = [ase.Atoms(symbol, info={"charge": 1}) for symbol in "HCO"]
+    blank = [changed(labelled(ase.Atoms(symbol)), energy=np.nan) for symbol in "HCO"]
+    for alone in (list(map(labelled, ions)), blank):
+        assert "isolated atoms" in remarks([*molecules, *alone], "warning")
+    assert "isolated atoms" not in {remark.subject for remark in lint(blank)}
+
+
 def test_rare_elements_and_undetermined_isolated_energies_are_found(molecules):
     water = [labelled(thermal(ase.build.molecule("H2O"), seed)) for seed in range(3)]
     assert "isolated atoms" in remarks(molecules, "warning")

@@ -116,6 +116,13 @@ def test_the_neutral_ground_state_is_the_energy_of_an_isolated_atom():
     assert energies_of_isolated_atoms(data) == {"H": -13.0}
 
 
+def test_an_isolated_ion_does_not_enter_the_fit():
+    """Alone it determined the energy of its element: H+ has 0 eV, and water leaves a choice."""
+    water, bare = [frame([1, 1, 8])] * 3, in_box(1, 0.0, charge=1.0)
+    assert fit_isolated_energies([*water, bare]) == pytest.approx(fit_isolated_energies(water))
+    assert fit_isolated_energies([*water, in_box(11, -4400.0, charge=1.0)])["Na"] == pytest.approx(-4400.0)
+
+
 def test_frames_pressed_together_do_not_move_the_zero_of_all_others():
     rng = np.random.default_rng(0)
     counts = rng.integers(1, 9, size=(200, 3)).astype(float)

@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 from ase_nbody.data.labels import LABELS, LabelledStructure
 from ase_nbody.data.lint.fingerprint import equal_structures
 from ase_nbody.data.lint.remark import Frames, Remark, error, is_atom, note, warning, where
+from ase_nbody.data.statistics import energies_of_isolated_atoms, frames_of_atoms
 from ase_nbody.text import count_of
 
 MIN_FRAMES_OF_ELEMENT = 10  # from fewer frames, a network learns little about an element
@@ -76,11 +77,13 @@ def _elements(frames: Frames) -> Iterator[Remark]:
 
 def _isolated_atoms(frames: Frames) -> Iterator[Remark]:
     """Whether the data determine the energies of isolated atoms."""
-    species = {number for frame in frames for number in frame.structure.numbers.tolist()}
-    single_atoms = {int(frame.structure.numbers[0]) for frame in frames if is_atom(frame)}
-    compositions = {tuple(np.bincount(frame.structure.numbers, minlength=119)) for frame in frames}
+    with_energy = [frames[index] for index in frames_of_atoms(frames)]
+    if not with_energy:
+        return  # the remark on labels says it
+    species = {chemical_symbols[number] for frame in frames for number in frame.structure.numbers.tolist()}
+    compositions = {tuple(np.bincount(frame.structure.numbers, minlength=119)) for frame in with_energy}
     rank = np.linalg.matrix_rank(np.array(sorted(compositions), float))
-    if species <= single_atoms:
+    if species <= energies_of_isolated_atoms(frames).keys():
         yield note("isolated atoms", "Single-atom frames give the energy of every element.")
     elif rank >= len(species):
         yield note("isolated atoms", "Their energies will be fitted: the compositions of the frames determine them.")

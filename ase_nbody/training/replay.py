@@ -6,12 +6,13 @@ structures serve, with labels or without.
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ase_nbody.data import DataError, LabelledStructure, require_parts
 from ase_nbody.data.file_names import data_file
-from ase_nbody.data.labels import Source
+from ase_nbody.data.labels import Source, Weights
 from ase_nbody.data.reading import LARGEST_LABEL, structure_of
 from ase_nbody.data.structures import read_structures
 from ase_nbody.network.network import NBodyNetwork
@@ -19,7 +20,7 @@ from ase_nbody.text import printable
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.electronic_states import require_learnt_states
 from ase_nbody.training.evaluation import predict
-from ase_nbody.training.splits import file_names, species_of
+from ase_nbody.training.splits import file_names, require_usable_weights, species_of
 
 _LONGEST_NAME = 300  # characters
 
@@ -48,7 +49,8 @@ def _frames_of(source: SourceConfig) -> Iterator[LabelledStructure]:
     for number, atoms in enumerate(read_structures(path, index)):
         origin = Source(path if index == ":" else f"{path}@{index}", number)
         one = structure_of(atoms, printable(f"{origin} of data.replay", _LONGEST_NAME))
-        yield LabelledStructure(one, np.nan, np.full((len(one), 3), np.nan), np.full((3, 3), np.nan), source=origin)
+        weights, stress = Weights(*[source.weight] * len(Weights._fields)), np.full((3, 3), np.nan)
+        yield LabelledStructure(one, np.nan, np.full((len(one), 3), np.nan), stress, weights, source=origin)
 
 
 def replayed(
@@ -63,8 +65,8 @@ def replayed(
         n_training: number of training frames, beside which they are to have the share ``data.replay_share``.
 
     Raises:
-        DataError: the structures have species, charges or spins that the model does not know, or the model's values
-            for one of them are too large or not finite.
+        DataError: the structures have species, charges or spins that the model does not know, the model's values for
+            one of them are too large or not finite, or single precision would lose the weight of their file.
     """
     if not structures or config.data.replay is None:
         return []
@@ -75,7 +77,11 @@ def replayed(
         raise DataError(f"{name} has structures with {unknown}, which the model does not know: remove them")
     require_learnt_states(network.config, {"replay": frames})
     require_parts(frames, network.config.layout, name)
-    labelled = predict(network, frames)
+    labelled = [
+        replace(found, weights=frame.weights, source=frame.source)
+        for frame, found in zip(frames, predict(network, frames), strict=True)
+    ]
+    require_usable_weights(labelled)
     for frame, found in zip(frames, labelled, strict=True):
         if not (abs(found.energy) < LARGEST_LABEL and (abs(found.forces) < LARGEST_LABEL).all()):  # false for NaN too
             raise DataError(

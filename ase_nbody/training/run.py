@@ -193,7 +193,7 @@ def train_in_own_folder(
     errors, solution = module.errors, None
     if config.training.solve_read_outs:
         _say(console, "Solving the weights of the read-outs by least squares")
-        solution = solve_read_outs(network, frames["training"], frames["validation"], config.training)
+        solution = solve_read_outs(network, learnt["training"], learnt["validation"], config.training)
         errors = solution.after[1]
         _say(console, str(solution))
     require_place()

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import random
 import re
 from collections import Counter
@@ -184,14 +185,7 @@ def _require_weights(training: Sequence[LabelledStructure], validation: Sequence
 
     Frames without labels are not refused here.
     """
-    for frame in (*training, *validation):
-        for name, weight in _weights_of_labels(frame).items():
-            if 0.0 < weight < LEAST_WEIGHT or weight > LARGEST_WEIGHT:
-                raise DataError(
-                    f"a frame of {_formula(frame)} has the weight {weight:g} for {name}: it must be 0, or between "
-                    f"{LEAST_WEIGHT:g} and {LARGEST_WEIGHT:g}. It is the product of 'weight' in the configuration "
-                    "and of config_weight and the like in the file."
-                )
+    require_usable_weights(itertools.chain(training, validation))
     forces = [weights["forces"] for weights in map(_weights_of_labels, training) if "forces" in weights]
     if forces and not any(forces):
         raise DataError(
@@ -204,6 +198,22 @@ def _require_weights(training: Sequence[LabelledStructure], validation: Sequence
             "all labels of the validation frames have the weight 0, so the validation loss would always be 0: set "
             "'weight' in data.validation, and config_weight in the files, above 0"
         )
+
+
+def require_usable_weights(frames: Iterable[LabelledStructure]) -> None:
+    """Refuse weights that single precision loses.
+
+    Raises:
+        DataError: a label of a frame has one.
+    """
+    for frame in frames:
+        for name, weight in _weights_of_labels(frame).items():
+            if 0.0 < weight < LEAST_WEIGHT or weight > LARGEST_WEIGHT:
+                raise DataError(
+                    f"a frame of {_formula(frame)} has the weight {weight:g} for {name}: it must be 0, or between "
+                    f"{LEAST_WEIGHT:g} and {LARGEST_WEIGHT:g}. It is the product of 'weight' in the configuration "
+                    "and of config_weight and the like in the file."
+                )
 
 
 def _formula(frame: LabelledStructure) -> str:

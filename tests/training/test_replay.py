@@ -11,12 +11,14 @@ from ase.build import molecule
 
 from ase_nbody import load_model
 from ase_nbody.data import DataError, LabelledStructure
+from ase_nbody.data.labels import Weights
 from ase_nbody.files.archive import read_card
 from ase_nbody.structure import Structure
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model, predict
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.origin import Origin, require_unchanged
+from ase_nbody.training.read_outs import solve_read_outs
 from ase_nbody.training.replay import read_replay, replayed, said_of_replay
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_splits, sha256_of_files
@@ -84,6 +86,28 @@ def test_their_labels_are_those_of_the_model_at_the_zero_of_the_data(write, mode
     assert len(everything) == 16  # all there are, which is said
     said = said_of_replay(config, everything, 84)[0]
     assert "general.xyz has no more: a share of 0.16 instead of 0.25 (data.replay_share), which would take 28" in said
+
+
+def test_they_have_the_weight_of_their_file(write, tmp_path, model):
+    source = {"path": "general.xyz", "weight": 0.1}
+    config = write(data={"replay": [source, {**source, "weight": 0.0}], "replay_share": 0.9})
+    found = replayed(config, read_replay(config), load_model(model), 12)
+    assert {frame.weights for frame in found} == {Weights(*[0.1] * 5), Weights(*[0.0] * 5)}
+    config = write(data={"replay": {**source, "weight": 1e-9}})
+    with pytest.raises(DataError, match="has the weight 1e-09 for energy"):
+        replayed(config, read_replay(config), load_model(model), 12)
+
+
+def test_read_outs_are_solved_for_the_replayed_structures_too(write, monkeypatch):
+    numbers = []
+
+    def solve(network, training, validation, options):
+        numbers.append((len(training), len(validation)))
+        return solve_read_outs(network, training, validation, options)
+
+    monkeypatch.setattr("ase_nbody.training.run.solve_read_outs", solve)
+    train(write(data={"replay_share": 0.5}, training={"epochs": 1, "solve_read_outs": True}))
+    assert numbers == [(18, 3)]
 
 
 def test_a_network_forgets_less(write, tmp_path, model):

@@ -95,8 +95,8 @@ def run_checks(
         progress: called before each check with its name, the number of finished checks and the number of all checks.
 
     Raises:
-        ValueError: there is no structure, a structure has no atoms, a check is unknown, or the temperature is not
-            between 0 and 1e6 K.
+        ValueError: there is no structure, a structure has no atoms, a check is unknown, no check is left, or the
+            temperature is not between 0 and 1e6 K.
         Exception: whatever the calculator raises on the given structures. An error that it raises later, on a changed
             structure, becomes a failed finding.
     """
@@ -109,6 +109,11 @@ def run_checks(
         evaluate(calculator, case.atoms)
     chosen = [name for name in CHECKS if (name in only if only else large or name != "compiled blocks")]
     chosen = [name for name in chosen if name not in without]
+    if not chosen:  # otherwise nothing would have failed
+        raise ValueError(
+            f"no check is left: {', '.join(only) or 'all of them'} should run, and {', '.join(without)} be left out "
+            "(nbody check: --only and --no-compile)"
+        )
     plan = [(name, case) for name in chosen for case in (cases if CHECKS[name].every else cases[:1])]
     for done, (name, case) in enumerate(plan):
         if progress is not None:

@@ -122,7 +122,7 @@ def md(
             f"--max-spread {max_spread:g} needs a committee, but {model} is a single network: name several models, "
             "separated by commas, or leave it out"
         )
-    if relax and not resumes:
+    if relax:  # when the run is resumed too: the monitor compares with the structure at the start
         _relax(atoms)
     kept = give_velocities(atoms, velocities, temperature, rng)
     dynamics = make_dynamics(atoms, ensemble, timestep=timestep, temperature=temperature, pressure=pressure, rng=rng)

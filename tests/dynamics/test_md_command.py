@@ -19,6 +19,7 @@ from ase.constraints import FixAtoms
 from ase.io.jsonio import decode, encode
 
 from ase_nbody import save_model
+from ase_nbody.cli.md import _Monitor
 from ase_nbody.files.archive import shipped_models
 
 
@@ -399,6 +400,27 @@ def test_relaxation(md, contents):
     assert md(*command, "broken", "--steps", 4, "--resume")[0] == 0
     assert md(*command, "unbroken", "--steps", 4)[0] == 0
     assert contents("broken") == contents("unbroken")
+
+
+@pytest.mark.usefixtures("inputs")
+def test_the_monitor_of_a_resumed_run_knows_the_relaxed_structure(md, monkeypatch):
+    """What the relaxation has parted may drift apart, before a kill and after it."""
+    found = []
+
+    class Monitor(_Monitor):
+        def __call__(self):
+            found.append([fragment.tolist() for fragment in self.fragments])
+
+    def part(atoms):
+        atoms.positions[0] += 4.0
+
+    monkeypatch.setattr("ase_nbody.cli.md._Monitor", Monitor)
+    monkeypatch.setattr("ase_nbody.cli.md._relax", part)
+    for steps in ("--steps", 2), ("--steps", 4, "--resume"):
+        code, _, err = md("a.nbody", "methanol.extxyz", "--relax", "--interval", 2, *steps)
+        assert code == 0, err
+    assert 0 not in found[0][0]
+    assert found[-1] == found[0]
 
 
 @pytest.mark.usefixtures("inputs")

@@ -35,7 +35,7 @@ def evaluate(
     from ase_nbody.data import DataError, Found, read_labelled
     from ase_nbody.training.electronic_states import require_learnt_states
     from ase_nbody.training.energy_zero import find_energy_zero
-    from ase_nbody.training.evaluation import errors_table, evaluate_and_predict
+    from ase_nbody.training.evaluation import errors_table, evaluate_and_predict, require_finite
     from ase_nbody.training.label_units import find_label_units
     from ase_nbody.training.loss import unit_of
     from ase_nbody.training.spread import spread_calibration, spread_table
@@ -53,7 +53,7 @@ def evaluate(
     table, predicted = evaluate_and_predict(members, frames)
     if not table:
         raise DataError(f"{data} has no labels to compare with, such as energies; see docs/training.md for their names")
-    _require_finite(predicted, model, data)
+    require_finite(model, predicted, [f"frame {number} of those read from {data}" for number in range(len(frames))])
     if _are_its_own(table, frames):
         Console(stderr=as_json).print(
             "The forces agree to round-off: these labels were computed by this model. To compare with a reference, "
@@ -92,20 +92,3 @@ def _are_its_own(table: "Mapping[str, Mapping[str, float]]", frames: "Sequence[L
 
     largest = max((float(np.nan_to_num(np.abs(frame.forces)).max(initial=0.0)) for frame in frames), default=0.0)
     return "forces" in table and table["forces"]["mae"] < _ROUND_OFF_MEV and largest > _FORCES_EV
-
-
-def _require_finite(predicted: "Sequence[LabelledStructure]", model: str, data: str) -> None:
-    """Refuse a model that gives no numbers, or absurd ones, before any are printed."""
-    import numpy as np
-
-    from ase_nbody.data import DataError
-    from ase_nbody.runtime.evaluation import LARGEST_RESULT
-
-    for number, frame in enumerate(predicted):
-        largest = np.max([abs(frame.energy), np.abs(frame.forces).max(initial=0.0)])  # NaN if there is one
-        if not largest < LARGEST_RESULT:
-            what = f"values above {LARGEST_RESULT:g}" if np.isfinite(largest) else "NaN or infinite values"
-            raise DataError(
-                f"{model} gives {what} for frame {number} of those read from {data}: look at this "
-                "structure (nbody lint), and if it is sound, do not use the model"
-            )

@@ -31,6 +31,11 @@ class Part(NamedTuple):
         known = np.isfinite(reference).all(axis=1) & np.isfinite(predicted).all(axis=1)
         return reference[known], predicted[known]
 
+    def n_frames(self, label: Label) -> int:
+        """Number of frames in which both labels are known."""
+        both = zip(self.frames, self.predicted, strict=True)
+        return sum(all(np.isfinite(getattr(one, label.name)).all() for one in pair) for pair in both)
+
     def element_errors(self) -> dict[str, NDArray[np.float64]]:
         """Force errors (n, 3) in eV/Angstrom by element; without reference forces, none."""
         numbers = np.concatenate([frame.structure.numbers for frame in self.frames])

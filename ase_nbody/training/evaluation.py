@@ -4,14 +4,15 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 
-from ase_nbody.data import LABELS, Batch, LabelledStructure, collate, prepare, require_parts
+from ase_nbody.data import LABELS, Batch, DataError, LabelledStructure, collate, prepare, require_parts
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.potential import evaluate
 from ase_nbody.prediction import Prediction
-from ase_nbody.runtime.evaluation import EvaluationError
+from ase_nbody.runtime.evaluation import LARGEST_RESULT, EvaluationError
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.memory import MemoryGuard, too_large
 from ase_nbody.runtime.threads import fitting_threads, torch_threads, warm_up_vector_functions
@@ -66,7 +67,7 @@ def predict(
     """Label structures with the network's predictions; arguments and errors are the same as in ``evaluate_model``."""
     labelled: list[LabelledStructure] = []
     for batch, prediction in predictions(network, data, dtype):
-        labelled += _labelled(data[len(labelled) :], batch, prediction)
+        labelled += _labelled(data[len(labelled) : len(labelled) + len(batch.cells)], batch, prediction)
     return labelled
 
 
@@ -81,19 +82,40 @@ def evaluate_and_predict(
     labelled: list[LabelledStructure] = []
     for batch, prediction in predictions(network, data, dtype):
         residuals.append(Residuals.of(prediction, batch))
-        labelled += _labelled(data[len(labelled) :], batch, prediction)
+        labelled += _labelled(data[len(labelled) : len(labelled) + len(batch.cells)], batch, prediction)
     return errors(residuals), labelled
 
 
+def require_finite(model: str, predicted: Sequence[LabelledStructure], places: Sequence[str]) -> None:
+    """Refuse a model that gives no numbers, or absurd ones, before any errors are shown: tables would leave them out.
+
+    Args:
+        model: its name, for the message.
+        predicted: structures with its energies and forces.
+        places: what the message calls each of them.
+
+    Raises:
+        DataError: a value is not finite or above 1e30.
+    """
+    for place, frame in zip(places, predicted, strict=True):
+        largest = np.max([abs(frame.energy), np.abs(frame.forces).max(initial=0.0)])  # NaN if there is one
+        if not largest < LARGEST_RESULT:
+            what = f"values above {LARGEST_RESULT:g}" if np.isfinite(largest) else "NaN or infinite values"
+            raise DataError(
+                f"{model} gives {what} for {place}: look at this structure (nbody lint), and if it is sound, do not "
+                "use the model"
+            )
+
+
 def _labelled(frames: Sequence[LabelledStructure], batch: Batch, prediction: Prediction) -> Iterator[LabelledStructure]:
-    """The frames of a batch, which come first in ``frames``, with the predicted labels."""
+    """The frames of a batch with the predicted labels."""
     predicted, sizes = predicted_labels(prediction, batch), batch.atoms_per_structure.tolist()
     pieces = {
         label.name: predicted[label.name].detach().double().split(sizes if label.per_atom else 1)
         for label in LABELS
         if label.name in predicted
     }
-    for index, frame in enumerate(frames[: len(sizes)]):
+    for index, frame in enumerate(frames):
         values: dict[str, Any] = {
             label.name: pieces[label.name][index].numpy().reshape(label.full_shape(len(frame.structure)))
             if label.name in pieces

@@ -13,7 +13,7 @@ from ase_nbody.files.page import bullets, heading, page, paragraph, picture, req
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.compared import Part, mean_absolute_error, per_atom
-from ase_nbody.training.evaluation import predict
+from ase_nbody.training.evaluation import predict, require_finite
 from ase_nbody.training.figures import figures
 from ase_nbody.training.spread import SPREAD_HEAD, spread_calibration, spread_rows
 from ase_nbody.training.worst import as_extxyz, worst_frames
@@ -45,6 +45,7 @@ def write_report(
 
     Raises:
         ImportError: matplotlib is not installed.
+        DataError: the network gives values that are not finite.
     """
     require_plots()
     parts = [_evaluate(network, name, frames) for name, frames in sets.items() if frames]
@@ -60,6 +61,7 @@ def write_report(
         bullets(advice(parts, history)),
         heading("Errors"),
         table(("set", "frames", "quantity", "MAE", "RMSE", "unit"), _error_rows(parts)),
+        *_samples(parts, sets),
         *_committee(network, parts[-1]),
         *_forces(parts, output),
         *map(paragraph, remarks),
@@ -118,7 +120,20 @@ def _evaluate(network: NBodyNetwork | Sequence[NBodyNetwork], name: str, frames:
     """Predict the labels of a set, or of evenly chosen frames of a large one."""
     step = -(-len(frames) // LARGEST_SAMPLE)
     chosen = list(frames[::step])
-    return Part(name, chosen, predict(network, chosen))
+    predicted = predict(network, chosen)
+    places = [str(frame.source or f"a frame of the {name} set") for frame in chosen]
+    require_finite("the network", predicted, places)
+    return Part(name, chosen, predicted)
+
+
+def _samples(parts: Sequence[Part], sets: Mapping[str, Sequence[LabelledStructure]]) -> Iterator[str]:
+    """Which sets are too large to be shown as a whole."""
+    for part in parts:
+        if len(part.frames) < len(sets[part.name]):
+            yield paragraph(
+                f"Of the {len(sets[part.name])} frames of the {part.name} set, {len(part.frames)} evenly chosen ones "
+                "are in tables, figures and worst frames."
+            )
 
 
 def advice(parts: Sequence[Part], history: Sequence[Mapping[str, float]]) -> list[str]:
@@ -171,7 +186,7 @@ def _error_rows(parts: Sequence[Part]) -> Iterator[tuple[object, ...]]:
             if reference.size:
                 rmse = float(np.sqrt(np.mean((predicted - reference) ** 2)))
                 shown = f"{1e3 * mean_absolute_error(reference, predicted):.3g}", f"{1e3 * rmse:.3g}"
-                yield part.name, len(part.frames), label.name, *shown, per_atom(label, label.error_unit)
+                yield part.name, part.n_frames(label), label.name, *shown, per_atom(label, label.error_unit)
 
 
 def _element_rows(part: Part) -> Iterator[tuple[object, ...]]:

@@ -197,7 +197,7 @@ def train_in_own_folder(
         errors = solution.after[1]
         _say(console, str(solution))
     require_place()
-    return _write_model(network, below, errors, frames, origin, config, console, solution)
+    return _write_model(network, below, errors, frames, origin, config, console, solution, epoch)
 
 
 def _require_head(config: TrainingConfig, network: NBodyNetwork, below: Below) -> None:
@@ -297,10 +297,13 @@ def _write_model(
     config: TrainingConfig,
     console: Console,
     solution: Solution | None,
+    epoch: int,
 ) -> Path:
     """Write the model file, then what may fail: the test errors in its card, and the report. Return its path."""
     output = Path(config.output)
     card = model_card(config, frames, origin, validation_errors)
+    if config.training.keeps_best:
+        card["weights of epoch"] = epoch
     if solution is not None:
         card["read-outs solved"] = solution.as_card()
     path = _save(network, below, output / MODEL_NAME, card, config.network)

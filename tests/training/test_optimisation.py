@@ -97,6 +97,7 @@ def test_early_stop_saves_the_best_epoch_and_its_errors(run, tmp_path):
     assert not same(best["state_dict"], last["state_dict"])
     card = read_card(tmp_path / "run" / "model.nbody")["card"]
     assert card["validation errors"]["forces"]["mae"] == pytest.approx(float(rows[-2]["forces mae (meV/Angstrom)"]))
+    assert (card["weights of epoch"], card["training"]["epochs"]) == (len(rows) - 1, 30)
 
 
 def test_patience_counts_in_the_second_stage_only():

@@ -1,5 +1,6 @@
 """The report is complete, opens offline, and shows the errors of the model."""
 
+import dataclasses
 import re
 import sys
 
@@ -157,6 +158,26 @@ def test_an_overfitted_network_is_not_to_be_trained_for_longer(run, tmp_path):
     said = " ".join(advice(parts, history))
     assert "more, and more varied, data" in said
     assert "train longer" not in said
+
+
+def test_numbers_of_frames_are_those_of_the_label_and_of_the_sample(run, tmp_path, monkeypatch):
+    network, frames = load_model(run / "model.nbody"), read_labelled(tmp_path / "data.extxyz")
+    monkeypatch.setattr("ase_nbody.training.report.LARGEST_SAMPLE", 10)
+    write_report(network, {"training": frames}, run / "metrics.csv", tmp_path)
+    page, chosen = (tmp_path / "report.html").read_text(), frames[:: -(-len(frames) // 10)]
+    with_stress = sum(bool(np.isfinite(frame.stress).all()) for frame in chosen)
+    assert 0 < with_stress < len(chosen)
+    assert f"<td>training</td><td>{with_stress}</td><td>stress</td>" in page
+    assert f"Of the {len(frames)} frames of the training set, {len(chosen)} evenly chosen ones are in tables" in page
+
+
+def test_a_network_that_gives_nan_has_no_report(run, tmp_path, monkeypatch):
+    """Its errors were those of all other frames."""
+    network, frames = load_model(run / "model.nbody"), read_labelled(tmp_path / "data.extxyz")
+    broken = [*frames[:3], dataclasses.replace(frames[3], energy=np.nan), *frames[4:]]
+    monkeypatch.setattr("ase_nbody.training.report.predict", lambda network, frames: broken)
+    with pytest.raises(DataError, match=r"gives NaN or infinite values for .*data.extxyz, frame 3: look at"):
+        write_report(network, {"training": frames}, run / "metrics.csv", tmp_path)
 
 
 @pytest.mark.parametrize(("last", "falling"), [(50.0, True), (99.0, False)])

@@ -96,12 +96,14 @@ def run_checks(
 
     Raises:
         ValueError: there is no structure, a structure has no atoms, a check is unknown, no check is left, or the
-            temperature is not between 0 and 1e6 K.
+            temperature is 0 K or not between 0 and 1e6 K.
         Exception: whatever the calculator raises on the given structures. An error that it raises later, on a changed
             structure, becomes a failed finding.
     """
     _require(structures, only, without)
     check_temperature("nve", temperature)
+    if temperature == 0:
+        raise ValueError("the temperature of the checks must be above 0 K: the runs of dynamics start from it")
     cases = [
         make_case(calculator, atoms, float32=float32, temperature=temperature, steps=steps) for atoms in structures
     ]

@@ -130,7 +130,7 @@ def md(
     if kept and not resumes:
         kelvin = present_temperature(dynamics)
         if length:
-            refuse_hot_start(kelvin, hottest, temperature)
+            refuse_hot_start(kelvin, hottest, temperature, ensemble)
         _say(f"The velocities of the structure file are kept: {kelvin:.0f} K. --velocities new draws others.")
     dynamics.attach(
         _Monitor(dynamics, **{**bounds, "max_temperature": hottest}),

@@ -169,20 +169,26 @@ def give_velocities(atoms: ase.Atoms, velocities: str, temperature: float, rng: 
     return moving
 
 
-def refuse_hot_start(kelvin: float, bound: float, temperature: float) -> None:
+def refuse_hot_start(kelvin: float, bound: float, temperature: float, ensemble: str) -> None:
     """Refuse velocities of the file that are beyond the monitor's bound, which would end the run at step 0.
 
     Args:
         kelvin: temperature of the velocities in K.
         bound: of the monitor in K.
         temperature: the target in K.
+        ensemble: of the run.
 
     Raises:
-        ValueError: names both temperatures and the three ways out.
+        ValueError: names both temperatures and the ways out.
     """
     if kelvin > bound:
+        higher = f"--max-temperature {1.2 * kelvin:.0f}"
+        ways = (
+            f"{higher} lets them be"
+            if ensemble == "nve"
+            else f"--temperature {kelvin:.0f} --ramp-to {temperature:g} cools slowly; {higher} lets the thermostat cool"
+        )
         raise ValueError(
             f"the velocities of the structure file have {kelvin:.0f} K, beyond the bound of {bound:.0f} K "
-            f"(--max-temperature). --velocities new draws others at {temperature:g} K; --temperature {kelvin:.0f} "
-            f"--ramp-to {temperature:g} cools slowly; --max-temperature {1.2 * kelvin:.0f} lets the thermostat cool it"
+            f"(--max-temperature). --velocities new draws others at {temperature:g} K; {ways}"
         )

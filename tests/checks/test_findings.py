@@ -74,6 +74,8 @@ def test_checks_that_would_show_nothing_are_refused(pair_potential):
     for kelvin in (float("nan"), float("inf"), -5.0, 1e300):  # a sound potential failed at them
         with pytest.raises(ValueError, match="a temperature must be between 0 and 1e\\+06 K"):
             next(run_checks(pair_potential(), [ase.Atoms("Cu")], temperature=kelvin))
+    with pytest.raises(ValueError, match="must be above 0 K"):
+        next(run_checks(pair_potential(), [ase.Atoms("Cu")], temperature=0.0))
 
 
 def test_a_calculator_that_raises_during_a_check_fails_it(pair_potential, structures):

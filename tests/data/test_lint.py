@@ -203,6 +203,8 @@ def test_contradicting_labels_are_an_error(molecules):
     frames = [*molecules, changed(molecules[7], energy=molecules[7].energy + 0.1)]
     found = remarks(frames, "error")["contradictions"]
     assert found.frames == (7, 40)
+    blank = [changed(molecules[7], energy=np.nan, forces=factor * molecules[7].forces) for factor in (1.0, 1.5)]
+    assert "frames 0 and 1 have largest forces of" in remarks(blank, "error")["contradictions"].text
 
 
 def test_leaked_test_frames_are_an_error(molecules):

@@ -194,6 +194,8 @@ def test_velocities_of_another_temperature(md):
     assert code == 1
     assert "the velocities of the structure file have" in err
     assert not Path("md").exists()
+    constant = md(*command, "--ensemble", "nve", "--max-temperature", 1000)[2]
+    assert ("lets them be" in constant, "--ramp-to" in constant) == (True, False)  # there is no thermostat
     kelvin = int(err.split("--temperature ")[1].split()[0])
     assert kelvin > 3000
     assert md(*command, "--velocities", "new")[0] == 0

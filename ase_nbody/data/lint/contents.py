@@ -119,7 +119,7 @@ def _duplicates(frames: Frames) -> Iterator[Remark]:
         yield error(
             "contradictions",
             f"{count_of(len(contradicting), 'pair')} of frames with the same structure and different labels:",
-            f"frames {i} and {j} have {frames[i].energy:.4f} and {frames[j].energy:.4f} eV.",
+            f"frames {i} and {j} have {_different_labels(frames[i], frames[j])}.",
             "Did the settings of the calculation change?",
             "Keep one frame of each pair.",
             frames=sorted({index for pair in contradicting for index in pair}),
@@ -155,6 +155,19 @@ def _have_same_charge(a: LabelledStructure, b: LabelledStructure) -> bool:
 
 def _contradict(a: LabelledStructure, b: LabelledStructure) -> bool:
     """Whether two frames of the same structure have different labels. A missing label contradicts no other label."""
-    energies = [frame.energy / len(frame.structure) for frame in (a, b)]
-    largest = [np.linalg.norm(frame.forces, axis=1).max() for frame in (a, b)]
-    return bool(abs(energies[0] - energies[1]) > ENERGY_TOLERANCE or abs(largest[0] - largest[1]) > FORCE_TOLERANCE)
+    return _have_different_energies(a, b) or bool(abs(_largest_force(a) - _largest_force(b)) > FORCE_TOLERANCE)
+
+
+def _different_labels(a: LabelledStructure, b: LabelledStructure) -> str:
+    """In words: what contradicts each other in two such frames."""
+    if _have_different_energies(a, b):
+        return f"{a.energy:.4f} and {b.energy:.4f} eV"
+    return f"largest forces of {_largest_force(a):.3g} and {_largest_force(b):.3g} eV/Angstrom"
+
+
+def _have_different_energies(a: LabelledStructure, b: LabelledStructure) -> bool:
+    return bool(abs(a.energy / len(a.structure) - b.energy / len(b.structure)) > ENERGY_TOLERANCE)
+
+
+def _largest_force(frame: LabelledStructure) -> float:
+    return float(np.linalg.norm(frame.forces, axis=1).max())

@@ -204,7 +204,8 @@ class StopEarly(EarlyStopping):
     """
 
     def __init__(self, patience: int, first_epoch: int) -> None:
-        super().__init__("validation_loss", patience=patience)
+        # A loss that is not finite is no lower one. Lightning would end the training at once, though it may recover.
+        super().__init__("validation_loss", patience=patience, check_finite=False)
         self.first_epoch = first_epoch
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

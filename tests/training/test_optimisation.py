@@ -1,7 +1,9 @@
 """Losses, optimisers, schedules and stages do what their entries say, and resume bit for bit."""
 
 import csv
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,6 +109,18 @@ def test_patience_counts_in_the_second_stage_only():
     assert config.loss_weights(120) == config.loss_weights(119) | {"energy": 5.0}
     trainer = type("Trainer", (), {"current_epoch": 119, "callback_metrics": None})()
     StopEarly(3, 120).on_train_epoch_end(trainer, None)  # fails if it looks at the losses already
+
+
+def test_a_validation_loss_that_is_not_finite_counts_as_one_without_progress():
+    """The training ended with the first one, without a word."""
+    state = {"current_epoch": 0, "should_stop": False, "fast_dev_run": False, "world_size": 1}
+    trainer = SimpleNamespace(**state, strategy=SimpleNamespace(reduce_boolean_decision=lambda stop, **_: stop))
+    early, stops = StopEarly(2, 0), []
+    for value in (1.0, np.nan, 0.5, np.inf, np.nan):
+        trainer.callback_metrics = {"validation_loss": torch.tensor(value)}
+        early._run_early_stopping_check(trainer)
+        stops.append(trainer.should_stop)
+    assert stops == [False, False, False, False, True]
 
 
 def test_second_stage_changes_the_training_from_its_first_epoch_on(run):

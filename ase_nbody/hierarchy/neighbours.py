@@ -275,11 +275,13 @@ def complete_cell(structure: Structure) -> NDArray[np.float64]:
 
 
 def still_valid(before: Structure, after: Structure, cutoff: float, skin: float) -> bool:
-    """Whether the pairs of ``before`` within ``cutoff + skin`` include all pairs of ``after`` within ``cutoff``.
+    """Whether, for each radius r up to ``cutoff``, pairs of ``before`` within r + ``skin`` include those of ``after``.
 
     Let F be the deformation between the cells, sigma_min(F) its smallest singular value, and d_i the displacement of
-    atom i beyond F. A pair that was not listed is now at least sigma_min(F) (cutoff + skin) - 2 max|d_i| apart. If the
-    cell has not changed, this gives Verlet's criterion 2 max|d_i| < skin.
+    atom i beyond F. A pair that was not listed is now at least sigma_min(F) (r + skin) - 2 max|d_i| apart, which must
+    be r or more. With sigma_min(F) <= 1 the largest r asks for most. In a cell that has grown it is the smallest, for
+    which nothing but the skin is left, so that sigma_min(F) counts as 1 there. If the cell has not changed, this gives
+    Verlet's criterion 2 max|d_i| < skin.
     """
     if not (_same(before.numbers, after.numbers) and _same(before.pbc, after.pbc)):
         return False
@@ -287,7 +289,7 @@ def still_valid(before: Structure, after: Structure, cutoff: float, skin: float)
         stretch, moved = 1.0, after.positions - before.positions
     else:
         strain = np.linalg.solve(complete_cell(before), complete_cell(after))  # r_after = r_before @ strain
-        stretch = np.linalg.svd(strain, compute_uv=False)[-1]
+        stretch = min(1.0, np.linalg.svd(strain, compute_uv=False)[-1])
         moved = after.positions - before.positions @ strain
     farthest = math.sqrt((moved * moved).sum(axis=1).max(initial=0.0))
     return bool(2.0 * farthest < stretch * (cutoff + skin) - cutoff)

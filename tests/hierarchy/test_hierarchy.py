@@ -1,3 +1,4 @@
+import ase
 import numpy as np
 import pytest
 import torch
@@ -147,6 +148,17 @@ def test_another_system_gets_another_hierarchy(change, verlet, systems):
     change(atoms)
     assert verlet.update(Structure.from_atoms(atoms)) is not first
     assert verlet.builds == 2
+
+
+def test_atoms_that_meet_while_the_cell_grows_are_children_at_every_level():
+    """The level with the smallest radius has the least to spare: the skin alone, and nothing of the strain."""
+    layout = (LevelLayout("all", "all", 3.0), LevelLayout("all", "all", 6.0))
+    verlet, atoms = VerletHierarchy(layout, skin=0.5), ase.Atoms("H2", cell=[30.0] * 3, pbc=True)
+    atoms.positions[:, 0] = -1.8, 1.8
+    verlet.update(Structure.from_atoms(atoms))
+    atoms.positions *= 1.48 / 1.8
+    atoms.set_cell(1.2 * atoms.cell.array)
+    assert edges_of(verlet.update(Structure.from_atoms(atoms)).levels[0]) == edges_of(build(atoms, layout).levels[0])
 
 
 def test_the_hierarchy_is_keyed_on_a_copy_of_the_geometry(verlet, systems):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import ase
 import ase.build
@@ -242,6 +243,15 @@ def test_a_compressed_cell_spends_the_skin_by_its_strain(compression, valid):
     positions, cell = np.array([[0.0, 0.0, 0.0], [2.0, 1.0, 0.5]]), CELLS["triclinic"]
     before, after = (structure_of(scale * positions, scale * cell, (True,) * 3) for scale in (1.0, compression))
     assert still_valid(before, after, 3.0, 0.5) is valid  # 3.5 * compression > 3
+
+
+@pytest.mark.parametrize(("move", "valid"), [(0.249, True), (0.251, False)])
+def test_a_cell_that_grows_adds_nothing_to_the_skin(move, valid):
+    """Levels list pairs up to their own radius and the skin: 3.5 Angstrom, say, where the largest radius is 6."""
+    positions, cell = np.array([[-1.75, 0.0, 0.0], [1.75, 0.0, 0.0]]), 30.0 * np.eye(3)
+    toward = np.array([[move, 0.0, 0.0], [-move, 0.0, 0.0]])
+    before, after = structure_of(positions, cell, (True,) * 3), structure_of(1.2 * positions, 1.2 * cell, (True,) * 3)
+    assert still_valid(before, replace(after, positions=after.positions + toward), 6.0, 0.5) is valid
 
 
 def test_an_unchanged_structure_is_valid_but_not_without_a_skin(bound_system):

@@ -85,7 +85,8 @@ class _Companion(Calculator):
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, total charge and labels included (ASE's interface)."""
-        charge = changed_charge(self, atoms, self.calculator.evaluator)
+        evaluator = self.calculator.evaluator
+        charge = changed_charge(self, atoms, evaluator, watched=evaluator.warns_of_charge)
         return super().check_state(atoms, tol) + charge + changed_labels(self, atoms)
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
@@ -104,19 +105,22 @@ class _Companion(Calculator):
     ) -> None:
         """Evaluate this structure and all others that have changed (ASE's interface)."""
         super().calculate(atoms, properties, system_changes)
+        self.results: dict[str, Any] = {}
         moved = [other for other in self.companions if other is not self and other.check_state(other.structure)]
-        for other in moved:
-            other.atoms = other.structure.copy()
         try:
-            self._evaluate([self, *moved])
+            self._evaluate_with(moved)
         except (CalculatorSetupError, CalculationFailed):  # raised again when the structure at fault is asked for
-            for other in moved:
-                other.reset()
-            self._evaluate([self])
+            self._evaluate_with([])
 
-    def _evaluate(self, companions: "Sequence[_Companion]") -> None:
-        """Evaluate the structures of some companions in one pass, and give each its results."""
-        found = self.calculator.evaluate([companion.atoms for companion in companions])
-        for companion, results in zip(companions, found, strict=True):
+    def _evaluate_with(self, others: "Sequence[_Companion]") -> None:
+        """Evaluate this structure and those of other companions in one pass, and give each its results.
+
+        Whatever ends the pass, a companion never has results of another structure than its ``atoms``.
+        """
+        companions = [self, *others]
+        structures = [self.atoms, *(other.structure.copy() for other in others)]
+        found = self.calculator.evaluate(structures)
+        for companion, atoms, results in zip(companions, structures, found, strict=True):
             companion.spreads = {name: results.pop(name) for name in SPREADS if name in results}
             companion.results = results
+            companion.atoms = atoms

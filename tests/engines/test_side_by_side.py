@@ -10,6 +10,7 @@ from ase.optimize import BFGS, FIRE
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.engines.side_by_side import evaluate_together, relax_together
+from ase_nbody.runtime.charge_watch import ChargeWarning
 
 
 @pytest.fixture
@@ -99,6 +100,31 @@ def test_an_error_is_that_of_the_structure_asked_for(images, calculator):
     assert images[0].get_potential_energy() == expected
     with pytest.raises(CalculatorSetupError, match="not finite"):
         images[2].get_potential_energy()
+
+
+def test_an_interrupted_pass_leaves_no_results_of_older_structures(images, calculator, monkeypatch):
+    """Ctrl-C in a notebook, or an ``ExtrapolationWarning`` that the user has made an error."""
+    evaluate_together(calculator, images)
+    images[0].get_forces()
+    for atoms in images[:2]:
+        atoms.positions[0] += 0.1
+
+    def interrupted(self, structures):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(calculator), "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            images[0].get_forces()
+    np.testing.assert_array_equal(images[1].get_forces(), calculator.evaluate([images[1]])[0]["forces"])
+
+
+def test_a_charge_that_is_set_later_causes_the_warning_here_too(images, calculator):
+    evaluate_together(calculator, images)
+    images[0].get_potential_energy()
+    images[0].info["charge"] = 1
+    with pytest.warns(ChargeWarning, match=r"total charge of \+1 e"):
+        images[0].get_potential_energy()
 
 
 def test_molecules_have_no_stress(systems, calculator):

@@ -32,8 +32,10 @@ class StructureError(ValueError):
 class Structure:
     """Positions, species, periodicity and total charge of one system. It can be evaluated, or it cannot be made.
 
+    Its arrays are copies that nobody can change, in the dtypes below; those that are given stay as they are.
+
     Raises:
-        StructureError: see ``from_atoms``; or an array of another shape.
+        StructureError: see ``from_atoms``; or an array of another shape, or with values of another kind.
 
     Attributes:
         numbers: atomic numbers (N,), int64.
@@ -56,14 +58,15 @@ class Structure:
     multiplicity: int | None = None
 
     def __post_init__(self) -> None:
-        shapes = {"numbers": (len(self),), "positions": (len(self), 3), "cell": (3, 3), "pbc": (3,)}
-        shapes |= {} if self.labels is None else {"labels": (len(self),)}
-        for name, shape in shapes.items():
-            array = getattr(self, name)
-            if not isinstance(array, np.ndarray) or array.shape != shape:
-                found = array.shape if isinstance(array, np.ndarray) else type(array).__name__
-                raise StructureError(f"{name} must be an array of numpy of shape {shape}, got {found}")
-            array.setflags(write=False)
+        arrays = {
+            "numbers": ((len(self),), np.int64),
+            "positions": ((len(self), 3), np.float64),
+            "cell": ((3, 3), np.float64),
+            "pbc": ((3,), np.bool_),
+            **({} if self.labels is None else {"labels": ((len(self),), np.int64)}),
+        }
+        for name, (shape, dtype) in arrays.items():
+            object.__setattr__(self, name, _own(name, getattr(self, name), shape, dtype))
         self.check()
 
     def __len__(self) -> int:
@@ -125,10 +128,10 @@ class Structure:
         charge = _total_charge(atoms.info)
         moments = atoms.get_initial_magnetic_moments() if atoms.has("initial_magmoms") else None
         return cls(
-            numbers=atoms.numbers.astype(np.int64),
-            positions=np.array(atoms.positions, dtype=np.float64),
-            cell=np.array(atoms.cell.array, dtype=np.float64),
-            pbc=np.array(atoms.pbc, dtype=np.bool_),
+            numbers=atoms.numbers.astype(np.int64, copy=False),
+            positions=np.asarray(atoms.positions, dtype=np.float64),
+            cell=atoms.cell.array,
+            pbc=np.asarray(atoms.pbc, dtype=np.bool_),
             charge=charge,
             labels=labels_of(atoms),
             multiplicity=multiplicity_of(atoms.info, moments, float(atoms.numbers.sum()) - charge),
@@ -162,6 +165,8 @@ class Structure:
         self._check_positions()
         if not np.abs(self.cell).max() < np.inf:  # false for NaN too
             raise StructureError(f"the cell is not finite: {self.cell.tolist()}. Set it with atoms.set_cell(...).")
+        if not math.isfinite(self.charge):
+            raise StructureError(f"the total charge is {self.charge}, but must be a finite number in e")
         if not self.pbc.any():
             return
         for axis in np.flatnonzero(self.pbc).tolist():
@@ -213,6 +218,23 @@ class Structure:
                 f"lattice vector {axis} is {length:.3g} Angstrom long (allowed: {SHORTEST_LATTICE_VECTOR_ANGSTROM:g} "
                 f"to {LARGEST_COORDINATE_ANGSTROM:g}). Correct atoms.cell, or switch pbc off along it with atoms.pbc."
             )
+
+
+def _own(name: str, given: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """A copy of an array in the given dtype that nobody can change; the array itself if it is one already.
+
+    A view can be changed through the array that it shows.
+    """
+    if not isinstance(given, np.ndarray) or given.shape != shape:
+        found = given.shape if isinstance(given, np.ndarray) else type(given).__name__
+        raise StructureError(f"{name} must be an array of numpy of shape {shape}, got {found}")
+    if given.dtype == dtype and given.base is None and not given.flags.writeable:
+        return given
+    if not np.can_cast(given.dtype, dtype, "same_kind"):
+        raise StructureError(f"{name} must be an array of {np.dtype(dtype)}, got {given.dtype}")
+    own = np.array(given, dtype=dtype, order="C")
+    own.setflags(write=False)
+    return own
 
 
 def _require_plain_numbers(atoms: ase.Atoms) -> None:

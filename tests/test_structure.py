@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import ase
 import numpy as np
 import pytest
@@ -28,6 +30,42 @@ def test_the_copy_is_immutable_and_its_own(systems):
     np.testing.assert_array_equal(structure.positions, before)
     assert structure.cell.any()
     assert structure.numbers[1] == 6
+
+
+def test_arrays_that_are_given_stay_the_users_own():
+    """A view, such as a frame of a trajectory in one array, can be changed through the array that it shows."""
+    frames, cell, labels = np.zeros((1, 2, 3)), 9.0 * np.eye(3), np.array([0, 1])
+    structure = Structure(np.array([6, 8]), frames[0], cell, np.ones(3, dtype=bool), labels=labels)
+    frames[:], cell[:], labels[:] = 1.0, 0.0, 0
+    assert not structure.positions.any()
+    assert structure.volume == pytest.approx(729.0)
+    assert structure.labels.tolist() == [0, 1]
+    assert replace(structure, charge=1.0).positions is structure.positions  # nothing is copied twice
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "found"),
+    [("numbers", float, "int64, got float64"), ("pbc", int, "bool, got int64"), ("positions", complex, "complex128")],
+)
+def test_arrays_of_another_kind_are_refused(name, kind, found):
+    arrays = {"numbers": np.array([6]), "positions": np.zeros((1, 3)), "cell": CUBE, "pbc": np.ones(3, dtype=bool)}
+    with pytest.raises(StructureError, match=f"{name} must be an array of .*{found}"):
+        Structure(**arrays | {name: arrays[name].astype(kind)})
+
+
+def test_single_precision_is_taken_as_double():
+    arrays = np.array([6], dtype=np.int32), np.ones((1, 3), dtype=np.float32), CUBE.astype(np.float32)
+    structure = Structure(*arrays, np.ones(3, dtype=bool))
+    assert [array.dtype for array in (structure.numbers, structure.positions, structure.cell)] == [
+        np.int64,
+        np.float64,
+        np.float64,
+    ]
+
+
+def test_a_charge_that_is_no_number_is_refused():
+    with pytest.raises(StructureError, match="total charge is nan, but must be a finite number"):
+        replace(Structure.from_atoms(ase.Atoms("C")), charge=np.nan)
 
 
 def test_volume_is_positive_for_a_left_handed_cell(systems):

@@ -126,12 +126,12 @@ class FrameStore(Sequence[LabelledStructure]):
         }
         return LabelledStructure(
             structure=Structure(
-                numbers=np.array(atoms["number"]),
-                positions=np.array(atoms["position"]),
-                cell=np.array(row["cell"]),
-                pbc=np.array(row["pbc"]),
+                numbers=atoms["number"],
+                positions=atoms["position"],
+                cell=row["cell"],
+                pbc=row["pbc"],
                 charge=float(row["charge"]),
-                labels=np.array(atoms["label"]) if row["labelled"] else None,
+                labels=atoms["label"] if row["labelled"] else None,
                 multiplicity=int(row["multiplicity"]) or None,
             ),
             weights=Weights(*map(float, row["weights"])),

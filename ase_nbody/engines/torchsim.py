@@ -112,8 +112,8 @@ def _structures(state: torch_sim.SimState) -> list[Structure]:
         Structure(
             numbers=numbers[system],
             positions=positions[system],
-            cell=cells[system].copy(),
-            pbc=pbc.copy(),
+            cell=cells[system],
+            pbc=pbc,
             charge=charge,
             labels=None if parts is None else parts[system],
             multiplicity=None if spins is None else multiplicity_of({"spin": spins[system]}, None, electrons),

@@ -12,6 +12,7 @@ from torch import Tensor
 from ase_nbody.files.archive import Stored, differing_entries, read_stored_and_card, write_model
 from ase_nbody.files.room import require_room
 from ase_nbody.files.weights import checksum, of_member, stack
+from ase_nbody.files.writing import require_writable
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 
@@ -39,8 +40,10 @@ def pack_models(
             or a network occurs twice, or a file has several heads.
         ModelFileError: together they are too large for a file, or have more than 64 members.
         FileNotFoundError, ModelFileError: see ``load_model``.
+        FileNotFoundError, PermissionError: the folder of ``path`` does not exist, or this user may not write to it.
         FileExistsError: see ``write_whole``.
     """
+    require_writable(Path(path))
     if len(models) < 2:
         raise ValueError(f"a committee needs at least two models, got {len(models)}")
     names = [os.fspath(model) for model in models]

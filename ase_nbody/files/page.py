@@ -49,8 +49,6 @@ def require_replaceable(path: Path) -> None:
         FileNotFoundError: the folder of the report does not exist.
         PermissionError: this user may not write there.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} for the report {path.name}: make it first")
     if path.exists() and not _is_page(path):
         raise FileExistsError(f"{path} exists and is not a report: choose another name for the report")
     require_writable(path)

@@ -43,9 +43,12 @@ def require_writable(path: Path) -> None:
     """Refuse a file that ``write_whole`` may not write. Call this before the long work whose results it holds.
 
     Raises:
+        FileNotFoundError: its folder does not exist.
         PermissionError: this user may not make files in its folder.
     """
     folder = path.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} for {path.name}: make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"this user may not write to {folder}: choose another place for {path.name}")
 

@@ -175,6 +175,27 @@ def test_networks_of_equal_weights_are_one_network(members, nbody, tmp_path):
     assert (code, "twins.nbody holds the same network twice" in " ".join(err.split())) == (1, True)
 
 
+def test_the_command_that_compiles_does_so_for_every_member(of_other_zeros, nbody, tmp_path, monkeypatch):
+    """Isolated-atom energies become constants of the code. Members that have the same ones share it."""
+    fourth = deepcopy(of_other_zeros[0])
+    with torch.no_grad():
+        next(fourth.parameters()).mul_(1.5)
+    save_model([*of_other_zeros, fourth], tmp_path / "several.nbody")
+    compiled = []
+    monkeypatch.setattr(
+        "ase_nbody.runtime.aot.kept_library", lambda network, name, *_, **__: compiled.append((network.config, name))
+    )
+    code, _, err = nbody("compile", tmp_path / "several.nbody")
+    assert (code, err) == (0, "")
+    assert compiled == [(network.config, "whole") for network in of_other_zeros]
+
+
+def test_the_missing_folder_of_a_committee_is_named(nbody, files, tmp_path):
+    code, _, err = nbody("pack", *files, "-o", tmp_path / "none" / "packed.nbody")
+    assert code == 1
+    assert f"there is no folder {tmp_path / 'none'} for packed.nbody: make it first" in " ".join(err.split())
+
+
 def test_pack_as_a_command_refuses_a_file_twice(nbody, files, tmp_path):
     code, _, err = nbody("pack", files[0], files[0], "-o", tmp_path / "twice.nbody")
     assert code == 1

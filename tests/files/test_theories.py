@@ -54,6 +54,14 @@ def test_each_head_gives_its_own_energies(name, network, other, both, systems):
     assert len(energies) == 2
 
 
+def test_the_command_that_compiles_takes_a_head(other, both, nbody, monkeypatch):
+    """Its isolated-atom energies become constants of the code."""
+    compiled = []
+    monkeypatch.setattr("ase_nbody.runtime.aot.kept_library", lambda network, *_, **__: compiled.append(network.config))
+    assert nbody("compile", both, "--head", "second/x 2")[0] == 0
+    assert compiled == [other.config]
+
+
 def test_a_third_head_leaves_the_others(both, other, network, tmp_path):
     third = copy.deepcopy(network)
     with torch.no_grad():

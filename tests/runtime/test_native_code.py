@@ -322,7 +322,10 @@ def test_where_several_need_the_code_at_once_one_compiles(small_network, monkeyp
 def test_the_command_compiles_once(small_network, native_code, tmp_path, monkeypatch, nbody):
     """Into the cache, where the library is found the second time: by another name of the file, for a committee."""
     monkeypatch.setenv("NBODY_CACHE", str(native_code))
-    save_model([small_network, small_network], tmp_path / "pair.nbody")
+    other = copy.deepcopy(small_network)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    save_model([small_network, other], tmp_path / "pair.nbody")
     code, out, err = nbody("compile", "--large", tmp_path / "pair.nbody")
     assert (code, err) == (0, "")
     for name in ("whole", "up-0", "down-0", "down-1"):

@@ -41,7 +41,7 @@ def export_model(
         ValueError: the model has levels of labelled parts, it is a committee that has a network twice, or there is no
             such dtype.
         FileExistsError: ``path`` is a file of another kind.
-        PermissionError: this user may not write to the folder of ``path``.
+        FileNotFoundError, PermissionError: the folder of ``path`` does not exist, or this user may not write to it.
         UntrustedCodeError: others may write to the folder of ``path``, so that LAMMPS would refuse the file.
         Exception: see ``load_members`` and ``kept_library``.
     """
@@ -71,8 +71,7 @@ def _check_place(path: Path) -> None:
     """Raise now, and not after minutes of compiling, if LAMMPS would refuse the file or another file would be lost."""
     if path.exists() and not _is_exported(path):
         raise FileExistsError(f"{path} exists and is no exported model; choose another name for --output")
-    if path.parent.is_dir():  # otherwise the next line names it
-        require_writable(path)
+    require_writable(path)
     folder = Path(os.path.realpath(path.absolute().parent))  # ``resolve`` raises no OSError where links form a circle
     status = os.stat(folder)
     if status.st_mode & 0o1000 and status.st_uid == 0:  # as in /tmp, nobody can exchange the files of others

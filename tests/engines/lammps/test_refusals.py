@@ -129,6 +129,12 @@ def test_a_folder_without_the_right_to_write_is_refused_before_anything_is_compi
         export_model(tmp_path / "model.nbody", tmp_path / "model.lammps")
 
 
+def test_a_missing_folder_is_named_before_anything_is_compiled(small_network, tmp_path):
+    save_model(small_network, tmp_path / "model.nbody")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*none for model.lammps: make it first"):
+        export_model(tmp_path / "model.nbody", tmp_path / "none" / "model.lammps")
+
+
 def test_a_folder_without_lammps_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no LAMMPS headers"):
         find_lammps(tmp_path)

@@ -102,7 +102,9 @@ class Evaluation:
             raise ValueError("structures evaluated in a batch have no energies of parts: evaluate them one by one")
         parts = Prediction.mean(self.predictions).parts
         levels = zip(self.hierarchies[0].levels, parts, strict=True)
-        return [PartEnergies(level.centre.cpu().numpy(), part.double().cpu().numpy()) for level, part in levels]
+        # Copies: the hierarchy serves the next evaluation too.
+        tensors = [(level.centre, part.double()) for level, part in levels]
+        return [PartEnergies(*(np.array(tensor.numpy(force=True)) for tensor in pair)) for pair in tensors]
 
 
 def split_batch(prediction: Prediction, structures: Sequence[Structure]) -> list[Prediction]:

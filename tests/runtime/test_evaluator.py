@@ -32,6 +32,17 @@ def test_it_gives_what_the_calculator_gives(network, system):
         np.testing.assert_array_equal(mine.centres, other.centres)
 
 
+def test_what_is_done_to_a_result_changes_no_later_one(network, systems):
+    """Centres of parts shared the memory of the neighbour list."""
+    evaluator, structure = Evaluator(network), Structure.from_atoms(systems["molecule"]())
+    found = evaluator.follow(structure)
+    forces = found.mean("forces")
+    for level in found.part_energies:
+        level.centres[:], level.energies[:] = 0, 0.0
+    found.mean("forces")[:], found.members("forces")[:] = 0.0, 0.0
+    np.testing.assert_array_equal(evaluator.follow(structure).mean("forces"), forces)
+
+
 def test_many_structures_are_what_each_is_alone(committee, systems, monkeypatch):
     monkeypatch.setattr(module, "BATCH_ATOMS", 7)
     structures = [Structure.from_atoms(make()) for make in systems.values()]

@@ -22,6 +22,7 @@ from ase_nbody.engines.results import (
     spreads_of,
     structure_of,
     structures_of,
+    with_own_electrons,
 )
 from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.network.network import NBodyNetwork
@@ -208,7 +209,7 @@ class NBodyCalculator(Calculator):
             self.results, self._evaluation, self._spreads = {}, None, {}
             if self.atoms is None:
                 raise CalculatorSetupError("no atoms to calculate: use atoms.calc = calculator, or calculate(atoms)")
-            evaluation = self.evaluator.follow(structure_of(self.atoms, self.evaluator))
+            evaluation = self.evaluator.follow(structure_of(with_own_electrons(self.atoms), self.evaluator))
             self._evaluation, self._spreads = evaluation, spreads_of(evaluation)
             self.results = results_of(evaluation, self.evaluator.outputs)
 

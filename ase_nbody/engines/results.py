@@ -1,6 +1,7 @@
 """What an evaluation says, under the names and with the errors of ASE."""
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -59,6 +60,16 @@ def attach_spreads(atoms: ase.Atoms, spreads: dict[str, Any]) -> None:
     if spreads:
         atoms.info["energy_spread"] = spreads["energy_spread"]
         atoms.arrays["forces_spread"] = spreads["forces_spread"].copy()
+
+
+def with_own_electrons(atoms: ase.Atoms) -> ase.Atoms:
+    """The atoms, once their entries of total charge and spin are copies: ASE's copies of atoms share arrays in them.
+
+    An array that is changed in place would otherwise look unchanged to ``changed_charge``.
+    """
+    arrays = {name: atoms.info[name] for name in _ELECTRONS if isinstance(atoms.info.get(name), np.ndarray | list)}
+    atoms.info.update(copy.deepcopy(arrays))
+    return atoms
 
 
 def changed_charge(

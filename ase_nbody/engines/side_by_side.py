@@ -12,7 +12,14 @@ from ase.calculators.calculator import CalculationFailed, Calculator, Calculator
 from ase.optimize.optimize import Optimizer
 
 from ase_nbody.engines.calculator import NBodyCalculator
-from ase_nbody.engines.results import SPREADS, attach_spreads, changed_charge, changed_labels, explained_lack
+from ase_nbody.engines.results import (
+    SPREADS,
+    attach_spreads,
+    changed_charge,
+    changed_labels,
+    explained_lack,
+    with_own_electrons,
+)
 
 
 def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atoms]) -> None:
@@ -118,7 +125,7 @@ class _Companion(Calculator):
         Whatever ends the pass, a companion never has results of another structure than its ``atoms``.
         """
         companions = [self, *others]
-        structures = [self.atoms, *(other.structure.copy() for other in others)]
+        structures = list(map(with_own_electrons, [self.atoms, *(other.structure.copy() for other in others)]))
         found = self.calculator.evaluate(structures)
         for companion, atoms, results in zip(companions, structures, found, strict=True):
             companion.spreads = {name: results.pop(name) for name in SPREADS if name in results}

@@ -51,6 +51,18 @@ def test_the_total_charge_is_watched(charged, systems):
     np.testing.assert_allclose(atoms.get_charges(), neutral, atol=1e-12)
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_charge_in_an_array_is_watched_too(together, charged, systems):
+    """Some readers give arrays of one number, and ``+=`` changes these in place."""
+    atoms = systems["molecule"]()
+    atoms.info["charge"], atoms.calc = np.array([0.0]), NBodyCalculator(charged)
+    if together:
+        evaluate_together(atoms.calc, [atoms])
+    assert atoms.get_charges().sum() == pytest.approx(0.0, abs=1e-12)
+    atoms.info["charge"] += 1
+    assert atoms.get_charges().sum() == pytest.approx(1.0, abs=1e-12)
+
+
 def test_dipoles_turn_with_the_molecule_and_do_not_depend_on_its_place(charged, systems):
     atoms = systems["molecule"]()
     atoms.info["charge"] = 1

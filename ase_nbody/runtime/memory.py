@@ -1,11 +1,12 @@
 """How much memory an evaluation takes, how much is free, and how a program keeps the memory that it frees."""
 
+import contextlib
 import ctypes
 import math
 import platform
 import resource
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ _KNOWN_LAYERS = (
 )
 _UNKNOWN_NUMBERS = 1e6  # for each edge and part
 _SAFE_BYTES = 2.0**30  # by ``MostMemory``: such an evaluation takes a few hundred megabytes
+_GROUPS_OF_PROCESS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # Options of glibc's mallopt(3): the number of blocks that come straight from the system, the free bytes at which a heap
 # shrinks, and the bytes that it then keeps.
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD = -4, -1, -2
@@ -215,7 +217,28 @@ def free_memory(device: torch.device) -> float:
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
             amounts.append(float(limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])))
-    return max(min(amounts), 0.0)
+    return max(min([*amounts, *_left_by_groups()]), 0.0)
+
+
+def _left_by_groups() -> Iterator[float]:
+    """Bytes that each control group of this process leaves it: Linux kills what a container or a batch job exceeds."""
+    lines = _GROUPS_OF_PROCESS.read_text().splitlines() if _GROUPS_OF_PROCESS.is_file() else []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            top, limit, used, cached = _GROUPS, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            top, limit = _GROUPS / "memory", "memory.limit_in_bytes"
+            used, cached = "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            continue
+        group = top / path.lstrip("/")  # within a container this folder may be missing, and the top one has its limit
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                with contextlib.suppress(OSError, ValueError, KeyError):  # no limit, or it may not be read
+                    amounts = [int((folder / name).read_text()) for name in (limit, used)]
+                    shares = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    yield float(amounts[0] - amounts[1] + int(shares[cached]))  # what is cached can be dropped
 
 
 def too_large(network: NBodyNetwork, hierarchy: Hierarchy) -> str:

@@ -54,6 +54,39 @@ def test_freed_memory_is_not_given_back(where):
     assert faults("keep", where) < 0.1 * faults(where)
 
 
+LIMITED = {"memory.max": "9000", "memory.current": "5000", "memory.stat": "inactive_file 100"}
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "files", "is_limited"),
+    [
+        ("0::/job/step", "job", LIMITED, True),
+        (
+            "4:memory:/job",
+            "memory/job",
+            {
+                "memory.limit_in_bytes": "9000",
+                "memory.usage_in_bytes": "5000",
+                "memory.stat": "cache 200\ntotal_inactive_file 100",
+            },
+            True,
+        ),
+        ("0::/", "", LIMITED, True),
+        ("4:memory:/docker/4a1f", "memory", {"memory.limit_in_bytes": "4100", "memory.usage_in_bytes": "0"}, False),
+        ("0::/job", "job", {**LIMITED, "memory.max": "max"}, False),
+    ],
+    ids=["a job above", "version 1", "a container", "incomplete", "no limit"],
+)
+def test_a_batch_job_may_not_use_all_memory_of_its_machine(line, place, files, is_limited, monkeypatch, tmp_path):
+    (tmp_path / "of_process").write_text(f"7:cpu:/\n{line}\n")
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (tmp_path / place / name).write_text(f"{content}\n")
+    monkeypatch.setattr(memory, "_GROUPS_OF_PROCESS", tmp_path / "of_process")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    assert (memory.free_memory(torch.device("cpu")) == 4100.0) is is_limited
+
+
 # --- what an evaluation takes ----------------------------------------------------------------------------------------
 
 SIZES = {"channels": (1, 16, 100), "n_basis": (1, 8, 100), "n_radial": (1, 16), "message_channels": (1, 32)}

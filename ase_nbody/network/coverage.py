@@ -30,7 +30,7 @@ MAX_SURROUNDINGS = 1000
 
 _TERM = re.compile(r"([A-Z][a-z]?)(\d{0,4})")
 Formula = Annotated[str, Field(pattern=r"^([A-Z][a-z]?\d{0,4})*$", max_length=200)]
-Formulas = Annotated[tuple[Formula, ...], Field(max_length=MAX_SURROUNDINGS)]
+Formulas = Annotated[tuple[Formula, ...], Field(min_length=1, max_length=MAX_SURROUNDINGS)]
 Range = tuple[Annotated[float, Field(ge=0.0)], Annotated[float, Field(ge=0.0)]]
 # Two chemical symbols, the lighter element first: ``H-O``. There are 7,021 pairs of 118 elements.
 ElementPair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]

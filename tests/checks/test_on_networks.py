@@ -126,10 +126,12 @@ def test_without_a_compiler_native_code_is_not_applicable(name, native, monkeypa
 
 
 @of_native_code
-def test_a_lone_atom_has_no_native_code(native, systems):
-    (finding,) = run_checks(native[0], [systems["lone carbon"]()], only=["compiled"])
-    assert finding.outcome == "not applicable"
-    assert "at least two atoms" in finding.note
+def test_a_lone_atom_has_native_code_but_one_with_charges_has_not(native, systems, make_network):
+    charged = NBodyCalculator(make_network(outputs=("charges",)))
+    atoms = [systems["lone carbon"]()]
+    (with_code,), (without,) = (list(run_checks(each, atoms, only=["compiled"])) for each in (native[0], charged))
+    assert (with_code.outcome, without.outcome) == ("passed", "not applicable")
+    assert "native code needs at least two" in without.note
 
 
 @of_native_code

@@ -30,11 +30,11 @@ class AtomBatches(Sampler[list[int]]):
                 "raise it, or remove the structure"
             )
         self.sampler, self.sizes, self.most = sampler, sizes, most
-        counts = []
+        counts, present = [], sampler.epoch
         for epoch in range(max(epochs, 1)):
             sampler.set_epoch(epoch)
             counts.append(sum(1 for _ in self._batches()))
-        sampler.set_epoch(0)
+        sampler.set_epoch(present)
         self.count = min(counts)
 
     def __len__(self) -> int:

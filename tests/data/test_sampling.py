@@ -53,3 +53,10 @@ def test_a_structure_that_fits_no_batch_is_named():
     with pytest.raises(DataError, match=r"structure 2 has 90 atoms, but training.batch_atoms = 64"):
         batches(sizes=[3, 40, 90, 64])
     assert len(batches(sizes=[64, 64, 64])) == 3
+
+
+def test_the_sampler_stays_at_its_epoch():
+    """Workers fetch the first batches of a resumed run before lightning sets the epoch: they had those of epoch 0."""
+    sampler = DistributedSampler(SIZES, num_replicas=1, rank=0, shuffle=True, seed=0)
+    sampler.set_epoch(7)
+    assert list(AtomBatches(sampler, SIZES, 64, 10)) == of_epoch(batches(), 7)

@@ -181,3 +181,11 @@ def test_trainings_with_small_batches_take_one_thread(serial_edges, expected, ru
     finally:
         torch.set_num_threads(before)
     assert used == {expected}
+
+
+@pytest.mark.parametrize(("epochs", "start", "first"), [(1, 0.75, 0), (2, 0.75, 1), (20, 0.99, 19), (20, 0.75, 15)])
+def test_a_second_stage_is_at_least_the_last_epoch(epochs, start, first):
+    """Crystals may have two epochs by default, of which three quarters were rounded to both."""
+    options = OptimisationConfig(epochs=epochs, second_stage={"start": start, "energy_weight": 10.0})
+    assert options.first_epoch_of_second_stage() == first
+    assert options.loss_weights(epochs - 1)["energy"] == 10.0

@@ -30,7 +30,7 @@ class SecondStage(Strict):
     """The second stage of a training: its last epochs, in which the loss has other weights.
 
     Attributes:
-        start: fraction of the epochs after which the second stage begins.
+        start: fraction of the epochs after which the second stage begins. It has at least the last epoch.
         energy_weight: weight of the energy in the second stage.
         stress_weight: weight of the stress in the second stage; default: the same as in the first.
         charges_weight: weight of the partial charges in the second stage; default: the same as in the first.
@@ -134,7 +134,10 @@ class OptimisationConfig(Strict):
 
     def first_epoch_of_second_stage(self) -> int | None:
         """Number of the second stage's first epoch (from 0), or None without a second stage; ``epochs`` must be set."""
-        return None if self.second_stage is None else round(self.second_stage.start * (self.epochs or 0))
+        if self.second_stage is None:
+            return None
+        epochs = self.epochs or 0
+        return min(round(self.second_stage.start * epochs), max(epochs - 1, 0))  # rounding must not leave it out
 
     def loss_weights(self, epoch: int) -> dict[str, float]:
         """Weights of the labels in the loss of an epoch (numbered from 0). The loss adds its terms in this order."""

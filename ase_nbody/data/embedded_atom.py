@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear, minimize
 
 from ase_nbody.data.labels import LabelledStructure
-from ase_nbody.data.statistics import fit_isolated_energies
+from ase_nbody.data.statistics import evenly_spaced, fit_isolated_energies
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
 from ase_nbody.network.embedded_atom import EmbeddedAtomConfig
 from ase_nbody.nn.embedded_atom import SOFTENING
@@ -108,27 +108,24 @@ class _Problem:
             self.kind[first, second] = self.kind[second, first] = kind
             self.length[first, second] = self.length[second, first] = lengths[pair]
         self.frames = [(frame, find_pairs(frame.structure, radius)) for frame in data]
-        forces = [frame.forces.ravel() for frame in data]
-        self.has_forces = np.isfinite(np.concatenate(forces))
-        self.forces = np.concatenate(forces)[self.has_forces]
+        forces = np.concatenate([frame.forces.ravel() for frame in data])
+        of_forces = np.concatenate([np.full(frame.forces.size, frame.weights.forces) for frame in data])
+        of_forces = of_forces if (of_forces > 0.0).any() else np.ones(len(of_forces))
+        self.has_forces = np.isfinite(forces) & (of_forces > 0.0)
+        self.forces = forces[self.has_forces]
         self.energies = np.array([frame.energy / len(frame.structure) for frame in data])
-        self.has_energy = np.isfinite(self.energies)
+        of_energies = np.array([frame.weights.energy for frame in data])
+        of_energies = of_energies if (of_energies > 0.0).any() else np.ones(len(of_energies))
+        self.has_energy = np.isfinite(self.energies) & (of_energies > 0.0)
         typical = fit_isolated_energies(data, known)
         self.bound = np.array([typical[chemical_symbols[number]] for number in self.numbers])
         self.force_scale = float(np.sqrt(np.mean(self.forces**2))) or 1.0
         n_energies = max(1, int(self.has_energy.sum()))
-        self.weights = (
-            np.concatenate(
-                [
-                    np.full(
-                        n_energies if self.has_energy.any() else 0,
-                        energy_weight * (len(self.forces) / n_energies) ** 0.5,
-                    ),
-                    np.ones(len(self.forces)),
-                ]
-            )
-            / self.force_scale
-        )
+        of_labels = [
+            energy_weight * (len(self.forces) / n_energies) ** 0.5 * np.sqrt(of_energies[self.has_energy]),
+            np.sqrt(of_forces[self.has_forces]),
+        ]
+        self.weights = np.concatenate(of_labels) / self.force_scale
 
     def columns(self, p: float, q: float) -> Array:
         """Energies per atom of all frames that have one, and then all forces, by each unknown (labels, unknowns)."""
@@ -215,12 +212,12 @@ def _columns(frame: LabelledStructure, pairs: Pairs, problem: _Problem, p: float
 def _some(data: Sequence[LabelledStructure], atoms: int) -> list[LabelledStructure]:
     """Evenly spaced frames with about so many atoms in all, and the first frames of species and pairs that these lack.
 
-    A species without a frame would have no energy.
+    A species without an energy would have any energy.
     """
     total = sum(len(frame.structure) for frame in data)
     step = max(1, round(total / atoms))
-    seen = {kind for frame in data[::step] for kind in _kinds(frame)}
-    chosen = set(range(0, len(data), step))
+    chosen = {*evenly_spaced(data, step)}
+    seen = {kind for index in chosen for kind in _kinds(data[index])}
     for index in range(len(data) if step > 1 else 0):
         kinds = _kinds(data[index])
         if not kinds <= seen:
@@ -230,7 +227,11 @@ def _some(data: Sequence[LabelledStructure], atoms: int) -> list[LabelledStructu
 
 
 def _kinds(frame: LabelledStructure) -> set[tuple[int, ...]]:
-    """The species of a frame and, unless it is an isolated atom, their pairs, by atomic numbers."""
+    """What a fit needs of a frame, by atomic numbers: species (z,), those with an energy (z, 0), and pairs (z, z').
+
+    An isolated atom has no pairs.
+    """
     species = np.unique(frame.structure.numbers).tolist()
     pairs = [] if frame.structure.is_isolated_atom() else itertools.combinations_with_replacement(species, 2)
-    return {*pairs, *((number,) for number in species)}
+    has_energy = bool(np.isfinite(frame.energy)) and frame.weights.energy > 0.0
+    return {*pairs, *((number,) for number in species), *((number, 0) for number in species if has_energy)}

@@ -7,7 +7,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
-from ase_nbody.data.labels import DataError, LabelledStructure
+from ase_nbody.data.labels import LABELS, DataError, LabelledStructure
 from ase_nbody.data.parts import require_parts
 from ase_nbody.hierarchy.build import build_hierarchy, members
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
@@ -119,7 +119,9 @@ def energies_of_isolated_atoms(
 
 
 def frames_of_atoms(data: Sequence[LabelledStructure], reach: float = ISOLATED_ATOM_ANGSTROM) -> list[int]:
-    """Indices of the frames with energies, without isolated ions of species that other ones have.
+    """Indices of the frames with energies that count, without isolated ions of species that other ones have.
+
+    Energies with the weight 0 do not count, unless all have it: people set it for energies that are wrong.
 
     Args:
         data: labelled structures.
@@ -127,14 +129,27 @@ def frames_of_atoms(data: Sequence[LabelledStructure], reach: float = ISOLATED_A
     """
     ions: dict[int, int] = {}  # the atomic number of each, by index
     species: set[int] = set()
-    for index, frame in enumerate(data):
-        if np.isfinite(frame.energy):
-            numbers = frame.structure.numbers
-            if frame.structure.charge and frame.structure.is_isolated_atom(reach):
-                ions[index] = int(numbers[0])
-            else:
-                species.update(numbers.tolist())
-    return [i for i, frame in enumerate(data) if np.isfinite(frame.energy) and ions.get(i) not in species]
+    with_energy = [index for index, frame in enumerate(data) if np.isfinite(frame.energy)]
+    with_energy = [index for index in with_energy if data[index].weights.energy] or with_energy
+    for index in with_energy:
+        frame = data[index]
+        numbers = frame.structure.numbers
+        if frame.structure.charge and frame.structure.is_isolated_atom(reach):
+            ions[index] = int(numbers[0])
+        else:
+            species.update(numbers.tolist())
+    return [index for index in with_energy if ions.get(index) not in species]
+
+
+def evenly_spaced(data: Sequence[LabelledStructure], step: int) -> list[int]:
+    """Indices of one frame in ``step``, evenly chosen, in ascending order.
+
+    Frames with different labels are counted apart. Otherwise a label that every second frame has might be left out.
+    """
+    if step == 1:
+        return list(range(len(data)))
+    labels = [tuple(bool(np.isfinite(getattr(frame, label.name)).all()) for label in LABELS) for frame in data]
+    return sorted(sorted(range(len(data)), key=labels.__getitem__)[::step])
 
 
 def fit_isolated_energies(

@@ -18,12 +18,13 @@ import numpy as np
 
 from ase_nbody.data import LabelledStructure, energies_of_isolated_atoms, measure
 from ase_nbody.data.embedded_atom import LARGEST_REST, fit_embedded_atom
+from ase_nbody.data.statistics import evenly_spaced
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.structure import Structure
 from ase_nbody.training.config import TrainingConfig, levels_are_open
 from ase_nbody.training.config.architecture import ArchitectureConfig
 from ase_nbody.training.config.strict import preset_entries
-from ase_nbody.training.splits import species_of
+from ase_nbody.training.splits import species_of, take
 from ase_nbody.training.start import with_start
 
 ATOMS_TO_SEE = 200_000  # by a new network; 15 minutes on one core of 2020
@@ -130,8 +131,9 @@ def _needs_potential(
     if species_of(training) - known.keys():
         return True
     size = sum(len(frame.structure) for frame in training)
-    some = training[:: max(1, round(size / _ATOMS_TO_JUDGE))]
-    forces = np.concatenate([frame.forces.ravel() for frame in some])
+    some = take(training, evenly_spaced(training, max(1, round(size / _ATOMS_TO_JUDGE))))
+    weighing = [frame.forces.ravel() for frame in some if frame.weights.forces]
+    forces = np.concatenate(weighing or [np.zeros(0)])
     if not np.isfinite(forces).any():
         return False
     lengths = measure(some, levels, dict.fromkeys(species_of(some), 0.0)).closest_distances

@@ -107,7 +107,7 @@ def refuse_impossible_cohesion(
     Raises:
         DataError: the typical frame of several atoms is bound, or unbound, by more than any matter is.
     """
-    frames = [frame for frame in training if np.isfinite(frame.energy) and len(frame.structure) > 1]
+    frames = [f for f in training if np.isfinite(f.energy) and f.weights.energy and len(f.structure) > 1]
     if not frames:
         return
     cohesion = [

@@ -27,12 +27,14 @@ from torch import Tensor
 
 from ase_nbody.data import Batch, LabelledStructure, collate, prepare
 from ase_nbody.data.labels import BY_NAME
+from ase_nbody.data.statistics import evenly_spaced
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.training.config import ConfigError, OptimisationConfig
 from ase_nbody.training.evaluation import predictions
 from ase_nbody.training.linear_rows import Rows, rows_of, set_weights, weights_of
 from ase_nbody.training.loss import Residuals, errors, loss, unit_of
+from ase_nbody.training.splits import take
 from ase_nbody.undisturbed import undisturbed
 
 ROWS_PER_UNKNOWN = 10  # along random directions of forces
@@ -228,7 +230,7 @@ def _sums(network: NBodyNetwork, frames: Sequence[LabelledStructure], options: O
     """The sums of each label over the frames."""
     precise = for_eager(copy.deepcopy(network).double())
     size = len(weights_of(network))
-    chosen = frames[:: max(1, len(frames) // (ROWS_PER_UNKNOWN * size))]
+    chosen = take(frames, evenly_spaced(frames, max(1, len(frames) // (ROWS_PER_UNKNOWN * size))))
     n_directions = -(-ROWS_PER_UNKNOWN * size // len(chosen))  # rounded up
     generator = torch.Generator().manual_seed(options.seed % 2**63)
     sums = {name: _Sums.zeros(size) for name in ("energy", "forces", "stress")}

@@ -9,12 +9,14 @@ import numpy as np
 from ase_nbody.data import LABELS, LabelledStructure
 from ase_nbody.data.labels import BY_NAME
 from ase_nbody.data.lint import remarks_by_model
+from ase_nbody.data.statistics import evenly_spaced
 from ase_nbody.files.page import bullets, heading, page, paragraph, picture, require_plots, table
 from ase_nbody.files.writing import write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.compared import Part, mean_absolute_error, per_atom
 from ase_nbody.training.evaluation import predict, require_finite
 from ase_nbody.training.figures import figures
+from ase_nbody.training.splits import take
 from ase_nbody.training.spread import SPREAD_HEAD, spread_calibration, spread_rows
 from ase_nbody.training.worst import as_extxyz, worst_frames
 
@@ -119,7 +121,7 @@ def _forces(parts: Sequence[Part], output: Path) -> Iterator[str]:
 def _evaluate(network: NBodyNetwork | Sequence[NBodyNetwork], name: str, frames: Sequence[LabelledStructure]) -> Part:
     """Predict the labels of a set, or of evenly chosen frames of a large one."""
     step = -(-len(frames) // LARGEST_SAMPLE)
-    chosen = list(frames[::step])
+    chosen = list(take(frames, evenly_spaced(frames, step)))
     predicted = predict(network, chosen)
     places = [str(frame.source or f"a frame of the {name} set") for frame in chosen]
     require_finite("the network", predicted, places)

@@ -117,6 +117,7 @@ def refuse_impossible_gap(training: Sequence[LabelledStructure]) -> None:
     Raises:
         DataError: they do; the message names a frame of each part.
     """
+    training = [frame for frame in training if frame.weights.energy]
     for group in _by_composition(training).values():
         energies = np.array([training[index].energy / len(training[index].structure) for index in group])
         parts = _two_parts(energies)

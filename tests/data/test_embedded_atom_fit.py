@@ -1,5 +1,7 @@
 """The fit finds the potential that labelled the data, the energies of lone atoms included."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from ase.calculators.tersoff import Tersoff, TersoffParameters
 
 from ase_nbody.data import embedded_atom
 from ase_nbody.data.embedded_atom import LARGEST_REST, MAX_COHESION_EV, fit_embedded_atom
-from ase_nbody.data.labels import LabelledStructure
+from ase_nbody.data.labels import LabelledStructure, Weights
 from ase_nbody.data.statistics import highest_densities
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.network.config import LevelConfig
@@ -65,6 +67,26 @@ def test_a_species_that_even_spacing_misses_has_an_energy_too(data, monkeypatch)
     found = fit_embedded_atom(frames, LENGTHS, RADIUS, {})
     assert found.isolated_atom_energies.keys() == found.config.binding.keys() == {"Cu", "Au"}
     assert found.isolated_atom_energies["Au"] == pytest.approx(LONE["Au"], abs=MAX_COHESION_EV)
+
+
+def test_energies_that_even_spacing_misses_are_fitted_too(data, monkeypatch):
+    """As where frames with and without an energy alternate: the zero of energy was anything."""
+    frames = [frame for one in data for frame in (dataclasses.replace(one, energy=np.nan), one)]
+    for limit in ("MAX_ATOMS", "MAX_ATOMS_OF_DECAY"):
+        monkeypatch.setattr(embedded_atom, limit, sum(len(frame.structure) for frame in frames) // 2)
+    found = fit_embedded_atom(frames, LENGTHS, RADIUS, {})
+    assert found.isolated_atom_energies == pytest.approx(LONE, abs=0.2)
+
+
+def test_labels_of_weight_0_do_not_disturb_the_potential(data):
+    wrong = [
+        dataclasses.replace(one, energy=one.energy + 50.0, forces=-one.forces, weights=Weights(0.0, 0.0))
+        for one in data[:6]
+    ]
+    found = fit_embedded_atom([*data, *wrong], LENGTHS, RADIUS, {})
+    assert found.config.binding == pytest.approx(TRUTH[1], rel=0.05)
+    assert found.isolated_atom_energies == pytest.approx(LONE, abs=0.2)
+    assert found.force_scale < 0.02
 
 
 def test_the_potential_is_found_again(data):

@@ -7,7 +7,7 @@ import pytest
 
 from ase_nbody import LevelConfig
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms, fit_isolated_energies, measure
-from ase_nbody.data.statistics import energies_per_atom
+from ase_nbody.data.statistics import energies_per_atom, evenly_spaced
 from ase_nbody.structure import Structure
 
 SUMS = {1: -13.5, 6: -1029.0, 8: -2041.0}
@@ -41,6 +41,23 @@ def test_one_composition_is_fitted_in_sum():
 def test_frames_without_energy_do_not_disturb_the_fit():
     fitted = fit_isolated_energies([frame([1, 1]), frame([8, 8]), frame([1, 8], energy=np.nan)])
     assert fitted == pytest.approx({"H": -13.5, "O": -2041.0})
+
+
+def test_energies_of_weight_0_do_not_disturb_the_fit():
+    """Such as zeros that stand for no energy: they moved the energy of each atom."""
+    right = [frame([1, 1]), frame([8, 8]), frame([1, 8])]
+    wrong = [dataclasses.replace(one, energy=0.0, weights=one.weights._replace(energy=0.0)) for one in right * 2]
+    assert fit_isolated_energies([*right, *wrong]) == pytest.approx({"H": -13.5, "O": -2041.0})
+    alone = [dataclasses.replace(one, weights=one.weights._replace(energy=0.0)) for one in right]
+    assert fit_isolated_energies(alone) == pytest.approx({"H": -13.5, "O": -2041.0})
+
+
+def test_even_spacing_leaves_no_label_out():
+    frames = [frame([1, 8]), frame([1, 8], energy=np.nan)] * 6
+    chosen = evenly_spaced(frames, 2)
+    assert len(chosen) == 6
+    assert sum(np.isfinite(frames[index].energy) for index in chosen) == 3
+    assert evenly_spaced(frames[::2], 4) == [0, 4]
 
 
 def test_scales_are_those_of_the_data():

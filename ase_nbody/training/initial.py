@@ -45,7 +45,8 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure],
 
     Raises:
         ConfigError: the model could not be written (see ``require_room``), the model to start from cannot take the
-            species of the data, ``network.freeze`` names a level that does not exist, or it leaves nothing to train.
+            species of the data, ``network.freeze`` names a level that does not exist, stands without a model, or
+            leaves nothing to train.
         DataError: the data lack forces, or their energies have another zero than the isolated atoms, or than the model
             to start from.
     """
@@ -63,6 +64,11 @@ def build_network(config: TrainingConfig, training: Sequence[LabelledStructure],
 
 def _new_network(config: TrainingConfig, training: Sequence[LabelledStructure], members: int) -> NBodyNetwork:
     """A network with random weights, and with species and scales from the training data."""
+    if config.network.freeze != FreezeConfig():
+        raise ConfigError(
+            "network.freeze holds weights of a model, and this network starts from nothing, so they would stay random: "
+            "name the model in network.start_from, or leave out freeze"
+        )
     refuse_impossible_gap(training)
     given = config.data.isolated_atom_energies
     statistics = measure(training, config.network.levels, given if isinstance(given, dict) else None)

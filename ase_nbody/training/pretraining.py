@@ -181,7 +181,7 @@ def _first_stage(config: TrainingConfig, options: PretrainingConfig) -> Training
             "memory": config.data.memory,
             "workers": config.data.workers,
         },
-        "network": config.network.model_dump() | {"start_from": None},
+        "network": config.network.model_dump() | {"start_from": None, "freeze": {}},
         "training": config.training.model_dump() | training | {"batch_atoms": None, "second_stage": None},
         "card": {"source": str(options), "theory": options.method},
         "report": False,

@@ -7,6 +7,7 @@ structures serve, with labels or without.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from ase_nbody.data.file_names import data_file
 from ase_nbody.data.labels import Source, Weights
 from ase_nbody.data.reading import LARGEST_LABEL, structure_of
 from ase_nbody.data.structures import read_structures
+from ase_nbody.files.archive import load_members
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.network.outputs import outputs_of
 from ase_nbody.text import printable
 from ase_nbody.training.config import ConfigError, SourceConfig, TrainingConfig
 from ase_nbody.training.electronic_states import require_learnt_states
@@ -77,8 +80,11 @@ def replayed(
         raise DataError(f"{name} has structures with {unknown}, which the model does not know: remove them")
     require_learnt_states(network.config, {"replay": frames})
     require_parts(frames, network.config.layout, name)
-    labelled = [
-        replace(found, weights=frame.weights, source=frame.source)
+    before = load_members(str(config.network.start_from))[0].config.outputs
+    added = [entry for entry in config.network.outputs if entry not in before]
+    new: dict[str, Any] = dict.fromkeys(output.name for output in outputs_of(added))
+    labelled = [  # new heads have random weights, which say nothing
+        replace(found, weights=frame.weights, source=frame.source, **new)
         for frame, found in zip(frames, predict(network, frames), strict=True)
     ]
     require_usable_weights(labelled)

@@ -199,6 +199,19 @@ def test_equal_structures_of_different_charge_are_no_copies(molecules):
     assert "contradictions" not in remarks([*molecules, *atoms], "error") | remarks([*molecules, *atoms], "warning")
 
 
+def test_equal_structures_of_different_spin_are_named_as_such(molecules):
+    """Isolated atoms may have several spins: the lowest energy counts."""
+
+    def triplet(frame):
+        return changed(frame, energy=frame.energy + 3.0, structure=dataclasses.replace(frame.structure, multiplicity=3))
+
+    found = remarks([*molecules, triplet(molecules[0])], "error")["contradictions"]
+    assert found.frames == (0, 40)
+    assert "frames 0 and 40 have the multiplicities 1 and 3. No network sees the spin" in found.text
+    oxygen = changed(labelled(ase.Atoms("O")), energy=-2041.0)
+    assert "contradictions" not in remarks([*molecules, triplet(oxygen), oxygen], "error")
+
+
 def test_contradicting_labels_are_an_error(molecules):
     frames = [*molecules, changed(molecules[7], energy=molecules[7].energy + 0.1)]
     found = remarks(frames, "error")["contradictions"]

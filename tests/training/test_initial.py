@@ -269,6 +269,14 @@ def test_entries_that_contradict_the_model_are_named(entries, culprit, config):
         build_network(settings := config(few, **entries), read_splits(settings)[0])
 
 
+def test_random_weights_are_never_frozen(config, tiny):
+    """``freeze`` alone names no model: the level would keep its random weights."""
+    few = [labelled(bulk("Cu", cubic=True), seed) for seed in range(3)]
+    entries = {"start_from": None, "levels": [{**tiny}], "freeze": {"levels": [], "embedding": True}}
+    with pytest.raises(ConfigError, match=r"network.freeze .*network.start_from"):
+        build_network(settings := config(few, **entries), read_splits(settings)[0])
+
+
 def test_a_missing_model_is_named(config):
     few = [labelled(molecule("CH3OH"), seed) for seed in range(3)]
     with pytest.raises(FileNotFoundError, match="shipped models are"):

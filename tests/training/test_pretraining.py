@@ -21,8 +21,8 @@ from ase_nbody.data import DataError, LabelledStructure, read_labelled
 from ase_nbody.files.archive import load_members, read_card
 from ase_nbody.structure import Structure
 from ase_nbody.training import tight_binding
-from ase_nbody.training.config import ConfigError, PretrainingConfig, TrainingConfig
-from ase_nbody.training.pretraining import pretrain, train_in_stages
+from ase_nbody.training.config import ConfigError, FreezeConfig, PretrainingConfig, TrainingConfig
+from ase_nbody.training.pretraining import _first_stage, pretrain, train_in_stages
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 from ase_nbody.training.seeds import train_committee
@@ -91,6 +91,15 @@ def test_structures_have_the_forces_of_the_method_and_the_energy_zero_of_the_dat
         assert atoms.get_potential_energy() == pytest.approx(free.get_potential_energy() + zero, abs=1e-5)
         assert np.abs(atoms.get_forces() - free.get_forces()).max() < 1e-4
     assert not (tmp_path / "nbody_pretraining_runs").exists()
+
+
+def test_levels_are_frozen_after_the_pretraining(configure):
+    """In it they would keep random weights."""
+    config = configure()
+    config = config.model_copy(
+        update={"network": config.network.model_copy(update={"freeze": FreezeConfig(levels=(1,))})}
+    )
+    assert _first_stage(config, config.pretraining).network.freeze == FreezeConfig()
 
 
 def test_energies_are_shifted_by_element(tmp_path):

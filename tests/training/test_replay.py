@@ -88,6 +88,17 @@ def test_their_labels_are_those_of_the_model_at_the_zero_of_the_data(write, mode
     assert "general.xyz has no more: a share of 0.16 instead of 0.25 (data.replay_share), which would take 28" in said
 
 
+@pytest.mark.filterwarnings("ignore::ase_nbody.ExtrapolationWarning")
+def test_new_heads_say_nothing_of_them(write, model):
+    """The charges of a head with random weights would be learnt as labels."""
+    config = write(outputs=["charges"])
+    training, validation = read_splits(config)
+    config, _ = with_start(config, {"training": training, "validation": validation})
+    found = replayed(config, read_replay(config), build_network(config, training), len(training))
+    assert all(np.isfinite(frame.forces).all() for frame in found)
+    assert all(np.isnan([*frame.charges, *frame.dipole]).all() for frame in found)
+
+
 def test_they_have_the_weight_of_their_file(write, tmp_path, model):
     source = {"path": "general.xyz", "weight": 0.1}
     config = write(data={"replay": [source, {**source, "weight": 0.0}], "replay_share": 0.9})

@@ -100,7 +100,8 @@ def _isolated_atoms(frames: Frames) -> Iterator[Remark]:
 def _duplicates(frames: Frames) -> Iterator[Remark]:
     """Frames of equal structures, and those among them whose labels differ."""
     equal = equal_structures([frame.structure for frame in frames])
-    pairs = [(i, j) for i, j in equal if _have_same_charge(frames[i], frames[j])]
+    of_one_charge = [(i, j) for i, j in equal if _have_same_charge(frames[i], frames[j])]
+    pairs = [(i, j) for i, j in of_one_charge if _spin(frames[i]) == _spin(frames[j])]
     # Isolated ions stay out of the isolated-atom energies, so they may lie beside atoms.
     charged = [(i, j) for i, j in equal if not _have_same_charge(frames[i], frames[j]) and not is_atom(frames[i])]
     if charged:
@@ -112,6 +113,20 @@ def _duplicates(frames: Frames) -> Iterator[Remark]:
             "network with network.outputs: [charges] sees the charge; for any other, their labels contradict each",
             "other: train on one charge.",
             frames=sorted({index for pair in charged for index in pair}),
+        )
+    spins = [  # of isolated atoms the lowest energy counts
+        (i, j)
+        for i, j in of_one_charge
+        if _spin(frames[i]) != _spin(frames[j]) and not is_atom(frames[i]) and _contradict(frames[i], frames[j])
+    ]
+    if spins:
+        i, j = spins[0]
+        yield error(
+            "contradictions",
+            f"{count_of(len(spins), 'pair')} of frames with the same structure and different spins: frames {i} and {j}",
+            f"have the multiplicities {_spin(frames[i])} and {_spin(frames[j])}. No network sees the spin, so their",
+            "labels contradict each other: train on one spin.",
+            frames=sorted({index for pair in spins for index in pair}),
         )
     contradicting = [pair for pair in pairs if _contradict(frames[pair[0]], frames[pair[1]])]
     if contradicting:
@@ -151,6 +166,10 @@ def leakage(frames: Frames, test: Frames) -> Iterator[Remark]:
 
 def _have_same_charge(a: LabelledStructure, b: LabelledStructure) -> bool:
     return abs(a.structure.charge - b.structure.charge) < CHARGE_TOLERANCE
+
+
+def _spin(frame: LabelledStructure) -> int:
+    return frame.structure.spin_multiplicity
 
 
 def _contradict(a: LabelledStructure, b: LabelledStructure) -> bool:

@@ -70,7 +70,7 @@ class Evaluation:
 
     @property
     def is_sound(self) -> bool:
-        """Whether all energies and forces are finite and below ``LARGEST_RESULT``; virials follow from these."""
+        """Whether all results are finite and below ``LARGEST_RESULT``; virials follow from energies and forces."""
         return self._largest() < LARGEST_RESULT  # false for NaN too
 
     @property
@@ -78,11 +78,12 @@ class Evaluation:
         """What is wrong with results that are not sound."""
         if not np.isfinite(self._largest()):
             return "NaN or infinite values"
-        return f"energies or forces above {LARGEST_RESULT:g} eV or eV/Angstrom"
+        return f"results above {LARGEST_RESULT:g} (in eV, Angstrom, e)"
 
     def _largest(self) -> float:
-        found = [abs(array).max(initial=0.0) for name in ("energies", "forces") for array in self._arrays(name)]
-        return float(np.max(found))  # NaN if there is one
+        outputs = set.intersection(*({*prediction.outputs} for prediction in self.predictions))
+        names = ("energies", "forces", *outputs)
+        return float(np.max([abs(array).max(initial=0.0) for name in names for array in self._arrays(name)]))  # NaN too
 
     def spread(self, name: str) -> NDArray[np.float64]:
         """The standard deviation over the networks; zero for a single one."""

@@ -3,10 +3,11 @@
 import copy
 import warnings
 
+import ase
 import ase.build
 import numpy as np
 import pytest
-from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, PropertyNotImplementedError
 
 from ase_nbody import ChargeWarning, NBodyCalculator, NBodyNetwork, load_model, save_model
 from ase_nbody.engines import evaluate_together
@@ -141,6 +142,26 @@ def test_what_a_model_does_not_give_is_not_implemented(name, charged, network, s
     evaluate_together(NBodyCalculator(network), [molecule])
     with pytest.raises(PropertyNotImplementedError, match=untrained):
         molecule.calc.get_property(name, molecule)
+
+
+def test_charges_that_are_not_finite_are_refused(charged, systems):
+    """Energies and forces may be sound all the same."""
+    overflowing = copy.deepcopy(charged)
+    for weight in overflowing.heads.parameters():
+        weight *= 1e200
+    atoms = systems["molecule"]()
+    atoms.calc = NBodyCalculator(overflowing)
+    with pytest.raises(CalculationFailed, match="NaN or infinite"):
+        atoms.get_charges()
+    with pytest.raises(CalculationFailed, match="structure 0: .*NaN or infinite"):
+        NBodyCalculator(overflowing).evaluate([systems["molecule"]()])
+
+
+def test_no_atoms_have_no_charges(charged):
+    atoms = ase.Atoms(calculator=NBodyCalculator(charged))
+    assert atoms.get_potential_energy() == 0.0
+    assert not len(atoms.get_charges())
+    assert not atoms.get_dipole_moment().any()
 
 
 def test_a_model_file_keeps_its_outputs(charged, systems, tmp_path):

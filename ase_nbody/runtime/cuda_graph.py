@@ -58,8 +58,9 @@ class CudaGraphs:
         with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(geometry[0].device):
             recording = self._loaded(hierarchy, geometry)
             if not recording.warm:
+                found = self.evaluate(recording.hierarchy, *recording.geometry)
                 recording.warm = True
-                return self.evaluate(recording.hierarchy, *recording.geometry)
+                return found
             try:
                 return self._replayed(recording)
             except torch.OutOfMemoryError:
@@ -79,6 +80,7 @@ class CudaGraphs:
                     self._recordings.clear()
                 self._recordings[sizes] = _Recording(padded, tuple(tensor.clone() for tensor in geometry))
             recording = self._recordings[sizes]
+            self._last = None  # an interrupt may leave tables of two hierarchies in the recording
             for there, table in zip(recording.hierarchy.tensors(), padded.tensors(), strict=True):
                 there.copy_(table)
             self._last = hierarchy, recording

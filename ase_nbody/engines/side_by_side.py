@@ -31,7 +31,7 @@ def evaluate_together(calculator: NBodyCalculator, structures: Sequence[ase.Atom
     >>> band = NEB(images)  # doctest: +SKIP
 
     Results are the same as from ``calculator.evaluate``. If a structure cannot be evaluated, only its own calculator
-    raises the error.
+    raises the error; so it is with a warning that the user has made an error.
 
     Args:
         calculator: evaluates all of them; its own results do not change.
@@ -116,7 +116,7 @@ class _Companion(Calculator):
         moved = [other for other in self.companions if other is not self and other.check_state(other.structure)]
         try:
             self._evaluate_with(moved)
-        except (CalculatorSetupError, CalculationFailed):  # raised again when the structure at fault is asked for
+        except (CalculatorSetupError, CalculationFailed, Warning):  # again when the structure at fault is asked for
             self._evaluate_with([])
 
     def _evaluate_with(self, others: "Sequence[_Companion]") -> None:

@@ -102,6 +102,16 @@ def test_an_error_is_that_of_the_structure_asked_for(images, calculator):
         images[2].get_potential_energy()
 
 
+@pytest.mark.filterwarnings("error::ase_nbody.runtime.charge_watch.ChargeWarning")
+def test_a_warning_as_an_error_is_that_of_the_structure_asked_for(images, calculator):
+    evaluate_together(calculator, images)
+    images[2].info["charge"] = 1
+    assert np.isfinite(images[0].get_potential_energy())
+    for _ in range(2):
+        with pytest.raises(ChargeWarning):
+            images[2].get_potential_energy()
+
+
 def test_an_interrupted_pass_leaves_no_results_of_older_structures(images, calculator, monkeypatch):
     """Ctrl-C in a notebook, or an ``ExtrapolationWarning`` that the user has made an error."""
     evaluate_together(calculator, images)

@@ -94,7 +94,7 @@ class NBodyNetwork(nn.Module):
         return ("energy", *_heads(config, number))
 
     def set_isolated_atom_energies(self, energies: Mapping[str, float]) -> None:
-        """Give the network another zero of energy, in place.
+        """Give the network another zero of energy, in place. A calculator that shares the network needs a ``reset``.
 
         Args:
             energies: in eV by chemical symbol; 0 for species that it does not name.

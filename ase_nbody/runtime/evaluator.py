@@ -240,6 +240,9 @@ class Evaluator:
 
     def _predict_by(self, number: int, hierarchy: Hierarchy, geometry: Sequence[Tensor]) -> Prediction:
         network = self.networks[number]
+        if network.config is not self._configs[number]:  # it was given another zero of energy
+            self._configs[number] = network.config
+            self._runners[number] = Runner(network, compile=self.settings.compile)
         if not self._memory[number].foresees_failure(hierarchy):
             try:
                 return self._runners[number](hierarchy, *geometry)

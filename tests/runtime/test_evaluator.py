@@ -108,6 +108,16 @@ def test_its_errors_are_its_own(network, systems):
         Evaluator(broken).evaluate([molecule])
 
 
+def test_a_network_that_gets_another_zero_has_it_here_too(network, systems):
+    shared, structure = copy.deepcopy(network), Structure.from_atoms(systems["molecule"]())
+    evaluator = Evaluator(shared)
+    evaluator.follow(structure)
+    shared.set_isolated_atom_energies({"H": -1.0})
+    expected = Evaluator(shared).follow(structure).mean("energy")
+    assert evaluator.follow(structure).mean("energy") == expected
+    assert evaluator.evaluate([structure])[0].mean("energy") == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda evaluator: pickle.loads(pickle.dumps(evaluator))])
 def test_copies_evaluate_the_same(copied, network, systems):
     evaluator, structure = Evaluator(network), Structure.from_atoms(systems["triclinic"]())

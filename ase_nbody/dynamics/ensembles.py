@@ -137,8 +137,14 @@ def _freedom_without_rotation(atoms: ase.Atoms) -> int:
     freedom = int(atoms.get_number_of_degrees_of_freedom())
     if len(atoms) < 2 or atoms.pbc.any() or not conserve_momentum(atoms):
         return freedom
+    freedom -= 3 if len(atoms) > 2 else 2
+    if freedom < 1:
+        raise ValueError(
+            "bussi and nose-hoover stop the rotation of a free molecule, and this one has fixed bonds and no other "
+            "motion: take langevin or nve"
+        )
     _stop_rotation(atoms)
-    return freedom - (3 if len(atoms) > 2 else 2)
+    return freedom
 
 
 def _stop_rotation(atoms: ase.Atoms) -> None:

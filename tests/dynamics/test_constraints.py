@@ -241,6 +241,16 @@ def test_fixed_bonds_leave_the_centre_of_mass_and_the_rotation_free(ensemble, fr
         np.testing.assert_allclose(atoms.get_angular_momentum(), 0, atol=1e-8)
 
 
+@pytest.mark.parametrize("ensemble", ["bussi", "nose-hoover"])
+def test_a_rigid_molecule_that_may_not_rotate_is_refused(ensemble):
+    atoms, rng = molecule("N2"), np.random.default_rng(0)
+    atoms.calc = Springs(atoms, tethers=0.0)
+    atoms.set_constraint(FixBondLengths([(0, 1)]))
+    atoms.set_velocities(rng.normal(scale=0.02, size=(2, 3)))
+    with pytest.raises(ValueError, match="no other motion"):
+        make_dynamics(atoms, ensemble, timestep=0.5, temperature=300, rng=rng)
+
+
 def test_masses():
     atoms = cube()
     atoms.set_masses([1, 1, 0, 1, 1, 1, 1, 1])

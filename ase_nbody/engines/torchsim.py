@@ -30,7 +30,7 @@ class NBodyModel(ModelInterface):
 
     Neighbours are searched by this package, not by torch-sim. A state's extra ``charge`` or ``total_charge`` is the
     total charge of each system in e, its extra ``spin`` the spin multiplicity, and its extra ``parts`` the labels of
-    atoms, for models that look at them.
+    atoms (integers), for models that look at them.
 
     Args:
         model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these. Of a committee
@@ -107,7 +107,7 @@ def _structures(state: torch_sim.SimState) -> list[Structure]:
     charges = [0.0 if given is None else float(given[system]) for system in range(state.n_systems)]
     electrons_of = [float(atoms.sum()) - charge for atoms, charge in zip(numbers, charges, strict=True)]
     spins = _extra(state, "spin") if state.has_extras("spin") else None
-    parts = np.split(_extra(state, "parts").astype(np.int64), last) if state.has_extras("parts") else None
+    parts = np.split(_extra(state, "parts"), last) if state.has_extras("parts") else None
     return [
         Structure(
             numbers=numbers[system],

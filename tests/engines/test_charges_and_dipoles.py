@@ -153,7 +153,7 @@ def test_charges_that_are_not_finite_are_refused(charged, systems):
     atoms.calc = NBodyCalculator(overflowing)
     with pytest.raises(CalculationFailed, match="NaN or infinite"):
         atoms.get_charges()
-    with pytest.raises(CalculationFailed, match="structure 0: .*NaN or infinite"):
+    with pytest.raises(CalculationFailed, match=r"structure 0: .*NaN or infinite"):
         NBodyCalculator(overflowing).evaluate([systems["molecule"]()])
 
 

@@ -30,8 +30,8 @@ WHOLE_ATOMS = {"cpu": 2048, "cuda": 32768}  # in the largest system that is eval
 WHOLE_ATOMS_COMPILED = 640
 CHECK_EVERY = 1000  # compiled evaluations
 # Largest difference to eager evaluation, relative to the largest force in eV/Angstrom or to the network's energy scale
-# in eV, whichever is larger. Energies per atom are compared with the same number, in eV; charges, and dipoles divided
-# by the number of atoms, with 1.
+# in eV, whichever is larger. Energies per atom are compared with the same number, in eV; virials with its product with
+# the largest radius; charges, and dipoles divided by the number of atoms, with 1.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -149,7 +149,8 @@ def _check(found: Prediction, expected: Prediction, network: NBodyNetwork) -> No
         ArithmeticError: they differ; the message says in what and by how much.
     """
     largest = max(float(expected.forces.abs().max()), network.config.energy_scale)
-    bounds = {"energies": largest, "forces": largest} | dict.fromkeys(expected.outputs, 1.0)
+    bounds = {"energies": largest, "forces": largest, "virials": largest * network.config.cutoff}
+    bounds |= dict.fromkeys(expected.outputs, 1.0)
     for name, size in bounds.items():
         difference, bound = float((found[name] - expected[name]).abs().max()), TOLERANCE[network.dtype] * size
         if name in PER_STRUCTURE:  # a sum over the atoms, whose round-off grows with their number

@@ -252,6 +252,22 @@ def test_wrong_code_is_noticed_and_abandoned(error, arguments, small_network, sy
         assert_equal(evaluation(*given), found, tolerance=0.0)
 
 
+@pytest.mark.parametrize("error", [1e-6, float("nan")])
+def test_wrong_virials_are_noticed(error, hierarchy_of, network, systems, monkeypatch):
+    """Energies and forces may be right all the same, and a run at constant pressure would go wrong."""
+    atoms = systems["triclinic"]()
+    given = hierarchy_of(network, atoms), torch.tensor(atoms.positions), torch.tensor(atoms.cell.array[None])
+
+    def wrong(self, hierarchy, *geometry):
+        found = evaluate(network, hierarchy, *geometry)
+        return replace(found, virials=found.virials + error)
+
+    monkeypatch.setattr(runner.CompiledWhole, "__call__", wrong)
+    with pytest.warns(RuntimeWarning, match="virials differ from eager ones"):
+        found = Runner(network, compile=True)(*given)
+    assert_equal(found, evaluate(network, *given))
+
+
 @pytest.mark.parametrize(("error", "noticed"), [(5e-10, False), (1e-7, True), (float("nan"), True)])
 def test_dipoles_are_compared_per_atom(error, noticed, hierarchy_of, make_network, systems, monkeypatch):
     """Their round-off grows with the number of atoms: large molecules need not give up their code for it."""

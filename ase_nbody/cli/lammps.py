@@ -53,8 +53,7 @@ def export(
     from ase_nbody.engines.lammps.installed import find_lammps
 
     path = Path(in_home(output or f"{Path(model).stem}.lammps"))
-    _tell(f"Exporting {model} in {dtype}; compiling takes some minutes, once ...")
-    species = export_model(model, path, head=head, dtype=dtype, anew=force)
+    species = export_model(model, path, head=head, dtype=dtype, anew=force, tell=_tell)
     _tell(
         f"Wrote {path}. It holds machine code for this processor and this version of PyTorch: use nobody else's, and "
         "let nobody else write to it."

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ase_nbody.engines.lammps.form import MAGIC, packed
@@ -24,6 +25,7 @@ def export_model(
     head: str | None = None,
     dtype: str = "float64",
     anew: bool = False,
+    tell: Callable[[str], object] = print,
 ) -> tuple[str, ...]:
     """Write the file that ``pair_coeff`` names, and return the symbols of its species.
 
@@ -36,6 +38,7 @@ def export_model(
         head: which head to take of a model that has several theories; default: the model's own.
         dtype: floating-point type of the network: ``"float64"`` or ``"float32"``.
         anew: compile again what is kept.
+        tell: called with a sentence once nothing but compiling is left to do.
 
     Raises:
         ValueError: the model has levels of labelled parts, it is a committee that has a network twice, or there is no
@@ -53,6 +56,7 @@ def export_model(
     if config.is_labelled:
         raise ValueError(f"{model} has levels of labelled parts (parts: labels), which pair_style nbody does not know")
     _check_place(path)
+    tell(f"Exporting {model} in {dtype}; compiling takes some minutes, once ...")
     networks = [network.to(kind) for network in networks]
     code = {name.removeprefix("vectors-"): _library(networks[0], name, anew) for name in vector_programs(networks[0])}
     write_whole(path, packed(networks, code), private=True)

@@ -67,6 +67,13 @@ def test_a_compiler_that_speaks_another_encoding_is_quoted(nbody, tmp_path, monk
     assert "pertoire" in errors
 
 
+def test_a_refused_export_announces_no_compiling(nbody, tmp_path):
+    code, out, errors = nbody("lammps", "export", "nothere", "--output", tmp_path / "mine.lammps")
+    assert code == 1
+    assert not out
+    assert "no model file 'nothere'" in errors
+
+
 def test_export_does_not_wait_for_a_pipe(nbody, tmp_path):
     os.mkfifo(tmp_path / "mine.lammps")
     code, _, errors = nbody("lammps", "export", "lithium", "--output", tmp_path / "mine.lammps")

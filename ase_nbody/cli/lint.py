@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ase_nbody.cli.keys import KeysOption, parse_keys
+from ase_nbody.cli.keys import HeadOption, KeysOption, parse_keys
 from ase_nbody.terminal import plain
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def lint(
             help="Model file or name of a shipped model, to compare stresses with: their order, sign and unit."
         ),
     ] = None,
+    head: HeadOption = None,
     key: KeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -40,7 +41,9 @@ def lint(
     from ase_nbody.files.archive import load_members
 
     keys = parse_keys(key)
-    members = load_members(model) if model is not None else []
+    if head is not None and model is None:
+        raise ValueError(f"--head {head} chooses a head of a model: name the model, --model")
+    members = load_members(model, head) if model is not None else []
 
     def tell(found: Found) -> None:
         for sentence in filter(None, (str(found), found.ignored(members[0].config if members else None))):

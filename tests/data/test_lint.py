@@ -406,3 +406,14 @@ def test_the_exit_code_is_one_if_there_is_an_error(sign, code, molecules, tmp_pa
         main()
     assert leaving.value.code == code
     assert any(remark["severity"] == "error" for remark in json.loads(capsys.readouterr().out)) == bool(code)
+
+
+def test_a_head_of_the_model_can_be_chosen(nbody, tmp_path):
+    ase.io.write(tmp_path / "data.extxyz", ase.Atoms("Si"))
+    for options, sentence in (
+        (("--model", "silicon", "--head", "nobody"), "silicon has no head 'nobody'"),
+        (("--head", "nobody"), "name the model, --model"),
+    ):
+        code, _, err = nbody("lint", tmp_path / "data.extxyz", *options)
+        assert code == 1
+        assert sentence in err

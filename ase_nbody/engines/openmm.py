@@ -65,6 +65,7 @@ class NBodyPotentialImpl(MLPotentialImpl):
         precision: str = "double",
         device: str = "cpu",
         charge: float = 0.0,
+        multiplicity: int | None = None,
         compile: bool = False,
         threads: int | None = None,
         skin: float = 0.5,
@@ -83,6 +84,7 @@ class NBodyPotentialImpl(MLPotentialImpl):
             precision: ``"double"`` or ``"single"``: with which precision the model is evaluated.
             device: see ``Evaluator``, as are ``compile``, ``threads`` and ``skin``.
             charge: total charge in e of the atoms that the model describes.
+            multiplicity: their spin multiplicity 2S + 1, for models that learnt certain ones alone; None: the lowest.
             compile: evaluate with native code.
             threads: CPU threads of an evaluation.
             skin: distance in Angstrom by which the neighbour search reaches farther than needed.
@@ -90,9 +92,10 @@ class NBodyPotentialImpl(MLPotentialImpl):
 
         Raises:
             ValueError: an atom has no element, or one that the model does not know; a charge for a model that does not
-                look at it, or did not learn it; or there is an argument that is not known or not allowed.
+                look at it; a charge or multiplicity that it did not learn; or there is an argument that is not known or
+                not allowed.
         """
-        known = ("precision", "device", "charge", "compile", "threads", "skin")
+        known = ("precision", "device", "charge", "multiplicity", "compile", "threads", "skin")
         _refuse_unknown(others.keys() - OF_EMBEDDING, "createSystem", known)
         if precision not in DTYPES:
             raise ValueError(f"precision is {precision!r}, but must be 'single' or 'double'")
@@ -104,6 +107,8 @@ class NBodyPotentialImpl(MLPotentialImpl):
                 f"charge={charge} is given, but this model does not look at the total charge. Leave charge out if all "
                 "its training data had this one; otherwise take a model that predicts charges."
             )
+        if multiplicity is not None and (type(multiplicity) is not int or multiplicity < 1):
+            raise ValueError(f"multiplicity is {multiplicity!r}, but must be an integer 2S + 1 of at least 1")
         chosen = None if atoms is None else [int(atom) for atom in atoms]
         included = list(topology.atoms())
         included = included if chosen is None else [included[atom] for atom in chosen]
@@ -111,9 +116,9 @@ class NBodyPotentialImpl(MLPotentialImpl):
         is_labelled = any(network.config.is_labelled for network in evaluator.networks)
         labels = np.array([atom.residue.index for atom in included], dtype=np.int64) if is_labelled else None
         nowhere, free = np.zeros((len(numbers), 3)), np.zeros(3, dtype=np.bool_)
-        evaluator.require_known(Structure(numbers, nowhere, np.zeros((3, 3)), free, float(charge)))
+        evaluator.require_known(Structure(numbers, nowhere, np.zeros((3, 3)), free, float(charge), None, multiplicity))
         periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
-        force = openmm.PythonForce(_Computation(evaluator, numbers, periodic, float(charge), labels))
+        force = openmm.PythonForce(_Computation(evaluator, numbers, periodic, float(charge), labels, multiplicity))
         force.setName("NBodyForce")
         force.setForceGroup(forceGroup)
         force.setUsesPeriodicBoundaryConditions(periodic)
@@ -135,6 +140,7 @@ class _Computation:
     periodic: bool
     charge: float
     labels: NDArray[np.int64] | None
+    multiplicity: int | None = None
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
         """The energy in kJ/mol, and the forces (N, 3) in kJ/mol/nm."""
@@ -143,7 +149,8 @@ class _Computation:
             cell = np.array(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(angstrom), dtype=np.float64)
         positions = np.array(state.getPositions(asNumpy=True).value_in_unit(angstrom), dtype=np.float64)
         pbc = np.full(3, self.periodic)
-        found = self.evaluator.follow(Structure(self.numbers, positions, cell, pbc, self.charge, self.labels))
+        given = (self.charge, self.labels, self.multiplicity)
+        found = self.evaluator.follow(Structure(self.numbers, positions, cell, pbc, *given))
         energy, forces = found.mean("energy"), found.mean("forces")
         return float(energy) * EV_IN_KJ_PER_MOL, forces * EV_PER_ANGSTROM_IN_KJ_PER_MOL_NM
 

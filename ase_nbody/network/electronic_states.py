@@ -50,9 +50,9 @@ def _unlearnt_charge(structure: Structure, config: "NBodyConfig") -> str:
         return ""
     learnt = " or ".join(map(_signed, charges))
     return (
-        f"the structure has a total charge of {_signed(structure.charge)} e (atoms.info['charge']), and the model "
-        f"learnt structures with {learnt} e alone. Correct atoms.info['charge'] if it is wrong; otherwise take a "
-        "model that learnt such ions."
+        f"the structure has a total charge of {_signed(structure.charge)} e, and the model learnt structures with "
+        f"{learnt} e alone. Correct the charge (in ASE atoms.info['charge']) if it is wrong; otherwise take a model "
+        "that learnt such ions."
     )
 
 
@@ -68,9 +68,9 @@ def _unlearnt_spin(structure: Structure, config: "NBodyConfig") -> str:
             "such as a hydrogen, or is there one too many? Otherwise take a model that learnt such structures."
         )
     return (
-        f"the structure has the spin multiplicity {_named(found)}, from atoms.info['spin'] or the like or from initial "
-        f"magnetic moments, and the model learnt structures of multiplicity {learnt} alone. Remove the spin or the "
-        "moments if they are wrong; otherwise take a model that learnt such structures."
+        f"the structure has the spin multiplicity {_named(found)}, and the model learnt structures of multiplicity "
+        f"{learnt} alone. Correct the spin if it is wrong (in ASE it is read from atoms.info['spin'] or the like, or "
+        "from initial magnetic moments); otherwise take a model that learnt such structures."
     )
 
 

@@ -44,7 +44,7 @@ def with_charges(atoms, *charges):
 
 
 REFUSED = {
-    "cation": (lambda atoms: with_info(atoms, charge=1), r"total charge of \+1 e .* learnt structures with 0 e alone"),
+    "cation": (lambda atoms: with_info(atoms, charge=1), r"total charge of \+1 e, .* learnt structures with 0 e alone"),
     "anion": (lambda atoms: with_info(atoms, charge=-1.0), r"total charge of -1 e"),
     "MACE's charge": (lambda atoms: with_info(atoms, total_charge=1), r"atoms.info\['total_charge'\] say .* \+1 e"),
     "tblite's charge": (lambda atoms: with_charges(atoms, 0.6, 0.4), r"initial charges of the atoms say .* \+1 e"),

@@ -116,6 +116,19 @@ def test_charges(
         potential(make_network()).createSystem(topology, charge=-1)
 
 
+def test_multiplicities(
+    make_network: Callable[..., NBodyNetwork], systems: dict[str, Callable], potential: Callable[..., Any]
+) -> None:
+    atoms = systems["molecule"]()
+    triplets, topology = potential(make_network(multiplicities=(3,))), topology_of(atoms)
+    system = triplets.createSystem(topology, multiplicity=3)
+    assert np.isfinite(evaluated(context_of(system, atoms.positions))[0])
+    with pytest.raises(ValueError, match="its multiplicity is 1"):
+        triplets.createSystem(topology)
+    with pytest.raises(ValueError, match=r"multiplicity is 2\.5, but must be an integer"):
+        triplets.createSystem(topology, multiplicity=2.5)
+
+
 def test_faults_are_named(network: NBodyNetwork, systems: dict[str, Callable], potential: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="no model is given"):
         openmmml.MLPotential("nbody")

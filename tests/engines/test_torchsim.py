@@ -72,6 +72,13 @@ def test_agrees_with_the_calculator(
             assert np.allclose(found["forces_spread"][own], atoms.calc.forces_spread, rtol=1e-8, atol=1e-12)
 
 
+def test_labels_that_are_no_integers_are_refused(ts: Any, network: NBodyNetwork, systems: dict[str, Callable]) -> None:
+    atoms = systems["triclinic"]()
+    atoms.set_array("parts", np.array([0.0, 0.7, 1.0]))
+    with pytest.raises(StructureError, match="labels must be an array of int64"):
+        model_of(network)(state_of(ts, [atoms], atom_extras_map={"parts": "parts"}))
+
+
 def test_molecules_have_no_stress(ts: Any, network: NBodyNetwork, systems: dict[str, Callable]) -> None:
     structures = [systems["molecule"](), systems["lone carbon"]()]
     found = model_of(network)(state_of(ts, structures))

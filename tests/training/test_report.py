@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase_nbody import load_model
 from ase_nbody.data import DataError, read_labelled
 from ase_nbody.data.labels import BY_NAME
+from ase_nbody.data.statistics import evenly_spaced
 from ase_nbody.files.archive import read_card
 from ase_nbody.training.compared import Part
 from ase_nbody.training.config import TrainingConfig
@@ -19,6 +20,7 @@ from ase_nbody.training.evaluation import evaluate_model, predict
 from ase_nbody.training.figures import learning_curves, parity_plot
 from ase_nbody.training.report import advice, write_report
 from ase_nbody.training.run import train
+from ase_nbody.training.splits import take
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_numbers_of_frames_are_those_of_the_label_and_of_the_sample(run, tmp_pat
     network, frames = load_model(run / "model.nbody"), read_labelled(tmp_path / "data.extxyz")
     monkeypatch.setattr("ase_nbody.training.report.LARGEST_SAMPLE", 10)
     write_report(network, {"training": frames}, run / "metrics.csv", tmp_path)
-    page, chosen = (tmp_path / "report.html").read_text(), frames[:: -(-len(frames) // 10)]
+    page, chosen = (tmp_path / "report.html").read_text(), take(frames, evenly_spaced(frames, -(-len(frames) // 10)))
     with_stress = sum(bool(np.isfinite(frame.stress).all()) for frame in chosen)
     assert 0 < with_stress < len(chosen)
     assert f"<td>training</td><td>{with_stress}</td><td>stress</td>" in page

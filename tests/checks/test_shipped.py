@@ -19,7 +19,8 @@ def example(name: str) -> ase.Atoms:
 
 
 STRUCTURES = {
-    **{name: partial(example, name) for name in ("3bpa", "acac", "aspirin", "malonaldehyde", "organic")},
+    **{name: partial(example, name) for name in ("3bpa", "acac", "aspirin", "malonaldehyde")},
+    **{name: partial(example, name) for name in ("organic", "organic-small")},
     "NbMoTaW": lambda: bulk("W", "bcc", a=3.18),
     "ethanol": lambda: molecule("CH3CH2OH"),
     "lithium": lambda: bulk("Li", "bcc", a=3.44),
@@ -37,7 +38,7 @@ def test_there_is_a_structure_for_every_shipped_model():
 
 
 # These take minutes each: dimers of all pairs of thirteen elements, and committees on larger molecules.
-LONG = {"3bpa", "acac", "malonaldehyde", "organic"}
+LONG = {"3bpa", "acac", "malonaldehyde", "organic", "organic-small"}
 
 
 @pytest.mark.parametrize(

@@ -474,7 +474,7 @@ def test_forces_that_would_overflow(distance: float, make_network: MakeNetwork) 
     """The repulsion of two nuclei at one place is finite, but as a force it would end a run with an overflow."""
     atoms = ase.Atoms("C2", positions=[[0, 0, 0], [distance, 0, 0]])
     calc = NBodyCalculator(make_network(repulsion=True))
-    with pytest.raises(CalculationFailed, match=r"above 1e\+30 eV .*atoms, 0 and 1, are|NaN or infinite"):
+    with pytest.raises(CalculationFailed, match=r"above 1e\+30 \(in eV.*atoms, 0 and 1, are|NaN or infinite"):
         calc.get_property("energy", atoms)
     with pytest.raises(CalculationFailed, match="structure 0: "):
         calc.evaluate([atoms])

@@ -109,13 +109,11 @@ class _Problem:
             self.length[first, second] = self.length[second, first] = lengths[pair]
         self.frames = [(frame, find_pairs(frame.structure, radius)) for frame in data]
         forces = np.concatenate([frame.forces.ravel() for frame in data])
-        of_forces = np.concatenate([np.full(frame.forces.size, frame.weights.forces) for frame in data])
-        of_forces = of_forces if (of_forces > 0.0).any() else np.ones(len(of_forces))
+        of_forces = _that_count(np.concatenate([np.full(frame.forces.size, frame.weights.forces) for frame in data]))
         self.has_forces = np.isfinite(forces) & (of_forces > 0.0)
         self.forces = forces[self.has_forces]
         self.energies = np.array([frame.energy / len(frame.structure) for frame in data])
-        of_energies = np.array([frame.weights.energy for frame in data])
-        of_energies = of_energies if (of_energies > 0.0).any() else np.ones(len(of_energies))
+        of_energies = _that_count(np.array([frame.weights.energy for frame in data]))
         self.has_energy = np.isfinite(self.energies) & (of_energies > 0.0)
         typical = fit_isolated_energies(data, known)
         self.bound = np.array([typical[chemical_symbols[number]] for number in self.numbers])
@@ -207,6 +205,11 @@ def _columns(frame: LabelledStructure, pairs: Pairs, problem: _Problem, p: float
         energy[n_species + each] = 0.5 * (pair * fading)[chosen].sum()
         force[:, n_species + each] = forces(0.5 * pair_slope * chosen)
     return energy / n_atoms, force
+
+
+def _that_count(weights: Array) -> Array:
+    """Weights of labels; ones if all are zero, because a fit needs some."""
+    return weights if (weights > 0.0).any() else np.ones(len(weights))
 
 
 def _some(data: Sequence[LabelledStructure], atoms: int) -> list[LabelledStructure]:

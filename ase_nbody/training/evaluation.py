@@ -67,7 +67,7 @@ def predict(
     """Label structures with the network's predictions; arguments and errors are the same as in ``evaluate_model``."""
     labelled: list[LabelledStructure] = []
     for batch, prediction in predictions(network, data, dtype):
-        labelled += _labelled(data[len(labelled) : len(labelled) + len(batch.cells)], batch, prediction)
+        labelled += _labelled(data, len(labelled), batch, prediction)
     return labelled
 
 
@@ -82,7 +82,7 @@ def evaluate_and_predict(
     labelled: list[LabelledStructure] = []
     for batch, prediction in predictions(network, data, dtype):
         residuals.append(Residuals.of(prediction, batch))
-        labelled += _labelled(data[len(labelled) : len(labelled) + len(batch.cells)], batch, prediction)
+        labelled += _labelled(data, len(labelled), batch, prediction)
     return errors(residuals), labelled
 
 
@@ -107,15 +107,17 @@ def require_finite(model: str, predicted: Sequence[LabelledStructure], places: S
             )
 
 
-def _labelled(frames: Sequence[LabelledStructure], batch: Batch, prediction: Prediction) -> Iterator[LabelledStructure]:
-    """The frames of a batch with the predicted labels."""
+def _labelled(
+    data: Sequence[LabelledStructure], first: int, batch: Batch, prediction: Prediction
+) -> Iterator[LabelledStructure]:
+    """The frames of a batch, which begins with frame ``first`` of the data, with the predicted labels."""
     predicted, sizes = predicted_labels(prediction, batch), batch.atoms_per_structure.tolist()
     pieces = {
         label.name: predicted[label.name].detach().double().split(sizes if label.per_atom else 1)
         for label in LABELS
         if label.name in predicted
     }
-    for index, frame in enumerate(frames):
+    for index, frame in enumerate(data[first : first + len(batch.cells)]):
         values: dict[str, Any] = {
             label.name: pieces[label.name][index].numpy().reshape(label.full_shape(len(frame.structure)))
             if label.name in pieces

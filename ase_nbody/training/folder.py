@@ -150,7 +150,8 @@ def examine_folder(
         it leaves open (see ``as_begun``).
 
     Raises:
-        ConfigError: the folder holds another run or a finished one, or files of the user under names that a run writes.
+        ConfigError: the folder holds another run, or a finished one that was not to be continued, or files of the user
+            under names that a run writes.
     """
     _require_folders(output)
     finished = (output / MODEL_NAME).exists()
@@ -163,9 +164,8 @@ def examine_folder(
         if config.training.epochs is None:
             config = with_epochs(config, epochs)
         longer = finished and (config.training.epochs or 0) > (epochs or 0) > 0
-        if not finished or longer or missing:
-            require_same(config, with_epochs(before, epochs), output, _MAY_GROW if longer else ())
-            return config
+        require_same(config, with_epochs(before, epochs), output, _MAY_GROW if longer else ())
+        return config
     if missing:
         raise ConfigError(
             f"{output} holds a run that ended before it had written {' and '.join(missing)}: continue it with "
@@ -204,6 +204,24 @@ def what_is_missing(output: Path, config: TrainingConfig) -> list[str]:
     if config.report and not (output / _REPORT_NAME).exists():
         missing.append("its report")
     return missing
+
+
+def is_finished(config: TrainingConfig) -> bool:
+    """Whether a run has its model and what follows it, and was trained for as many epochs as are asked for."""
+    output = Path(config.output)
+    if not (output / MODEL_NAME).exists():
+        return False
+    epochs = TrainingConfig.as_written(output / CONFIG_NAME).training.epochs or _epochs_of(output / MODEL_NAME)
+    unfinished = last_checkpoint(output).is_file() and what_is_missing(output, config)
+    return config.training.epochs in (None, epochs) and not unfinished
+
+
+def said_of_finished(config: TrainingConfig) -> str:
+    """The sentence for a run that was to be continued, but is finished."""
+    return (
+        f"The run in {config.output} is finished, and nothing is left to do. To train it for longer, give more "
+        "training.epochs than it had."
+    )
 
 
 def with_epochs(config: TrainingConfig, epochs: int | None) -> TrainingConfig:

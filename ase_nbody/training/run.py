@@ -26,8 +26,10 @@ from ase_nbody.training.folder import (
     best_checkpoint,
     claim_folder,
     examine_folder,
+    is_finished,
     last_checkpoint,
     only_run_in,
+    said_of_finished,
     set_model_aside,
     with_epochs,
     write_config,
@@ -78,8 +80,8 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
 
     Args:
         config: the configuration of the training.
-        resume: continue the run in the output folder, or train a finished one for more epochs. Without a run there, a
-            new one is started.
+        resume: continue the run in the output folder, or train a finished one for more epochs. If it was trained for
+            as many as are asked for, nothing is done. Without a run there, a new one is started.
         console: where progress is shown.
         members: number of networks that the model file of this network's committee will hold.
 
@@ -125,6 +127,10 @@ def train_in_own_folder(
     begun = last_checkpoint(output).is_file()
     config = claim_folder(output, config, begun=begun, resume=resume, own=own)
     checkpoint = AtomicCheckpoints().load_checkpoint(last_checkpoint(output)) if begun else {}
+    if begun and is_finished(config):
+        Origin.of(config).require_same(checkpoint.get("digests", {}), config)
+        _say(console, said_of_finished(config))
+        return output / MODEL_NAME
 
     _say(console, f"Reading {file_names(config.data.train)}")
     found: list[Found] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ase_nbody.data import LabelledStructure
-from ase_nbody.files.archive import load_members, load_model
+from ase_nbody.files.archive import load_members, load_model, read_card
 from ase_nbody.files.committee import pack_models
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
@@ -22,10 +22,12 @@ from ase_nbody.training.folder import (
     MODEL_NAME,
     claim_folder,
     examine_folder,
+    is_finished,
     last_checkpoint,
     only_run_in,
     pretraining_folder,
     runs_in,
+    said_of_finished,
     set_model_aside,
     what_is_missing,
     with_epochs,
@@ -50,7 +52,8 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
         config: the configuration of the training. The member of seed 0 is trained in the folder ``seed_0`` of the
             output folder, and so on.
         size: number of members.
-        resume: keep the members that are finished, continue the one that is not, and train the others.
+        resume: keep the members that are finished, continue the one that is not, and train the others. Of a finished
+            committee of this size nothing is done.
         console: where progress is shown.
 
     Returns:
@@ -66,6 +69,10 @@ def train_committee(config: TrainingConfig, size: int, *, resume: bool = False, 
     output = Path(config.output)
     begun = "committee" in runs_in(output)
     config = examine_folder(output, config, begun=begun, resume=resume, own=("committee",))
+    if begun and is_finished(config) and not what_is_missing(output, config):
+        _require_whole(config, size)
+        console.print(plain(said_of_finished(config)), soft_wrap=True)
+        return output / MODEL_NAME
     with only_run_in(output) as require_place:
         return _train_members(config, size, resume, console, require_place)
 
@@ -86,7 +93,7 @@ def _train_members(
     members = [_member_config(config, config.training.seed + number) for number in range(size)]
     for number, member in enumerate(members, start=1):
         require_place()
-        if not _is_finished(member):
+        if not is_finished(member):
             _require_same_data(config, members)
             console.print(f"Member {number} of {size}, seed {member.training.seed}")
             train_in_stages(member, resume=bool(runs_in(Path(member.output))), console=console, members=size)
@@ -137,6 +144,21 @@ def _require_same_data(config: TrainingConfig, members: Sequence[TrainingConfig]
             origin.require_same(digests, member)
 
 
+def _require_whole(config: TrainingConfig, size: int) -> None:
+    """Refuse to continue a finished committee with more or fewer members, or with other data than it learnt from.
+
+    Raises:
+        ConfigError: the number of members, or the contents of a file differ.
+    """
+    n_members = len(read_card(Path(config.output) / MODEL_NAME)["card"].get("members", [{}]))
+    if n_members != size:
+        raise ConfigError(
+            f"{config.output} holds a finished run of {count_of(n_members, 'member')}, and --seeds says {size}. "
+            "Train the others in another 'output' with another training.seed, and join them with 'nbody pack'."
+        )
+    _require_same_data(config, [_member_config(config, config.training.seed + number) for number in range(size)])
+
+
 def _require_one_origin(members: Sequence[TrainingConfig]) -> None:
     """Refuse members that did not learn from the same files, because one was replaced while they were trained.
 
@@ -182,13 +204,3 @@ def _member_config(config: TrainingConfig, seed: int) -> TrainingConfig:
     training = config.training.model_copy(update={"seed": seed})
     changed = {"training": training, "pretraining": pretraining, "output": str(output / f"seed_{seed}")}
     return config.model_copy(update=changed)
-
-
-def _is_finished(member: TrainingConfig) -> bool:
-    """Whether a member has its model and what follows it, and was trained for as many epochs as are asked for."""
-    folder = Path(member.output)
-    if not (folder / MODEL_NAME).exists():
-        return False
-    epochs = TrainingConfig.as_written(folder / CONFIG_NAME).training.epochs
-    unfinished = last_checkpoint(folder).is_file() and what_is_missing(folder, member)
-    return member.training.epochs in (None, epochs) and not unfinished

@@ -234,9 +234,8 @@ def test_a_finished_run_is_trained_for_longer_and_its_model_is_kept(configuratio
     assert (tmp_path / "run" / "model_after_2_epochs.nbody").read_bytes() == before
     assert read_card(first)["card"]["training"]["epochs"] == 3
     assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 4
-    for epochs in (2, 3):
-        with pytest.raises(ConfigError, match="finished run"):
-            run(configuration(epochs=epochs), resume=True)
+    with pytest.raises(ConfigError, match=r"training\.epochs is 2 and was 3"):
+        run(configuration(epochs=2), resume=True)
     with pytest.raises(ConfigError, match=r"differs.*training\.seed is 1 and was 0"):
         run(configuration(epochs=4, seed=1), resume=True)
 
@@ -264,13 +263,27 @@ def test_what_follows_the_model_is_made_up_for(where, configuration, tmp_path, m
     assert read_card(model)["card"]["test errors"] == read_card(unbroken)["card"]["test errors"]
     assert report.exists()
     assert not [*model.parent.glob("model_after*")]
-    with pytest.raises(ConfigError, match="holds a finished run"):
-        run(configuration(), *options, resume=True)
+    assert run(configuration(), *options, resume=True) == model
     report.unlink()
     (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()  # so --resume is no remedy
     for resume in (False, True):
         with pytest.raises(ConfigError, match="holds a finished run"):
             run(configuration(), *options, resume=resume)
+
+
+def test_of_a_finished_run_nothing_is_left_to_do(configuration, tmp_path, frames, capsys):
+    """A job that a queue starts again ends well, and the next command of its script runs."""
+    model = run(configuration())
+    before = {path: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
+    assert run(configuration(), "training.epochs=null", resume=True) == model
+    assert run(configuration(), resume=True) == model
+    assert " ".join(capsys.readouterr().out.split()).count("is finished, and nothing is left to do") == 2
+    assert {path: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()} == before
+    with pytest.raises(ConfigError, match=r"training\.loss is"):
+        run(configuration(loss="mse"), resume=True)
+    ase.io.write(tmp_path / "data.extxyz", frames[::-1])
+    with pytest.raises(ConfigError, match="has other contents"):
+        run(configuration(), resume=True)
 
 
 def test_a_run_that_lost_patience_is_not_trained_for_longer_in_vain(configuration):

@@ -97,8 +97,10 @@ def test_a_killed_committee_resumes_bit_for_bit(read, killed, monkeypatch):
     monkeypatch.undo()
     path = train_committee(config, 2, resume=True)
     assert all(same(*pair) for pair in zip(load_members(path), load_members(unbroken), strict=True))
-    with pytest.raises(ConfigError, match="finished run"):
-        train_committee(config, 2, resume=True)
+    before = path.read_bytes()
+    assert train_committee(config, 2, resume=True).read_bytes() == before
+    with pytest.raises(ConfigError, match="finished run of 2 members, and --seeds says 3"):
+        train_committee(config, 3, resume=True)
     assert yaml.safe_load((path.parent / "config.yaml").read_text())["training"]["seed"] == 0
 
 

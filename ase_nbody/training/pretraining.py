@@ -15,6 +15,7 @@ from rich.console import Console
 from ase_nbody.data import LabelledStructure
 from ase_nbody.files.writing import write_whole
 from ase_nbody.terminal import plain
+from ase_nbody.training.claim import require_free, require_same
 from ase_nbody.training.config import (
     ArchitectureConfig,
     ConfigError,
@@ -29,9 +30,7 @@ from ase_nbody.training.folder import (
     last_checkpoint,
     only_run_in,
     pretraining_folder,
-    require_free,
     require_own_files,
-    require_same,
     runs_in,
 )
 from ase_nbody.training.loggers import make_loggers

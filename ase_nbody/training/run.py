@@ -17,6 +17,15 @@ from ase_nbody.runtime.threads import fitting_threads, torch_threads
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import AtomicCheckpoints, StayInPlace, split_rule
+from ase_nbody.training.claim import (
+    claim_folder,
+    examine_folder,
+    is_finished,
+    said_of_finished,
+    set_model_aside,
+    with_epochs,
+    write_config,
+)
 from ase_nbody.training.config import ArchitectureConfig, ConfigError, TrainingConfig
 from ase_nbody.training.crystals import ATOMS_TO_SEE, are_periodic, with_defaults_by_data
 from ase_nbody.training.electronic_states import require_learnt_states
@@ -24,15 +33,8 @@ from ase_nbody.training.evaluation import errors_table, evaluate_model
 from ase_nbody.training.folder import (
     MODEL_NAME,
     best_checkpoint,
-    claim_folder,
-    examine_folder,
-    is_finished,
     last_checkpoint,
     only_run_in,
-    said_of_finished,
-    set_model_aside,
-    with_epochs,
-    write_config,
 )
 from ase_nbody.training.initial import build_network, species_with_fitted_energies
 from ase_nbody.training.loaders import Done, make_loader, typical_batch

@@ -14,24 +14,26 @@ from ase_nbody.files.committee import pack_models
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import split_rule
+from ase_nbody.training.claim import (
+    claim_folder,
+    examine_folder,
+    is_finished,
+    said_of_finished,
+    set_model_aside,
+    what_is_missing,
+    with_epochs,
+    write_config,
+)
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.crystals import with_defaults_by_data
 from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.folder import (
     CONFIG_NAME,
     MODEL_NAME,
-    claim_folder,
-    examine_folder,
-    is_finished,
     last_checkpoint,
     only_run_in,
     pretraining_folder,
     runs_in,
-    said_of_finished,
-    set_model_aside,
-    what_is_missing,
-    with_epochs,
-    write_config,
 )
 from ase_nbody.training.model_card import with_units
 from ase_nbody.training.origin import Origin, digests_of_run

@@ -10,8 +10,8 @@ from ase_nbody import NBodyCalculator, load_model
 from ase_nbody.files.archive import load_members, read_card, save_model
 from ase_nbody.files.tensor_file import MAX_JSON_VALUES
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.training.claim import what_is_missing
 from ase_nbody.training.config import ConfigError, TrainingConfig
-from ase_nbody.training.folder import what_is_missing
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
 

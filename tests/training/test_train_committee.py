@@ -10,9 +10,9 @@ from rich.console import Console
 
 from ase_nbody import NBodyCalculator, load_model
 from ase_nbody.files.archive import load_members, read_card
+from ase_nbody.training.claim import write_config
 from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model
-from ase_nbody.training.folder import write_config
 from ase_nbody.training.origin import digests_of_run
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train

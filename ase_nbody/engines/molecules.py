@@ -1,5 +1,6 @@
 """Label the molecules of a structure by its bonds, for networks that have molecules as parts."""
 
+import math
 from collections.abc import Collection
 
 import ase
@@ -32,8 +33,11 @@ def label_molecules(atoms: ase.Atoms, *, bond: float = BOND, ions: Collection[st
 
     Raises:
         StructureError: the structure cannot be evaluated at all (see ``Structure.from_atoms``).
-        ValueError: ``ions`` names something other than an element.
+        ValueError: ``bond`` is not a number above 0, or ``ions`` names something other than an element.
     """
+    if not 0.0 < bond < math.inf:
+        raise ValueError(f"bond must be a finite factor above 0, such as {BOND}, got {bond}")
+    ions = tuple(ions)  # an iterator would be empty when it is needed
     if unknown := [symbol for symbol in ions if symbol not in atomic_numbers]:
         raise ValueError(f"{unknown[0]!r} in ions is not a chemical symbol (write them as 'Na', 'K', ...)")
     structure = Structure.from_atoms(atoms)

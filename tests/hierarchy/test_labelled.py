@@ -196,3 +196,10 @@ def test_ions_and_lone_atoms_are_molecules_of_their_own():
     assert label_molecules(ase.Atoms()).tolist() == []
     with pytest.raises(ValueError, match="'Sodium' in ions"):
         label_molecules(hydrate, ions=("Sodium",))
+    assert label_molecules(hydrate, ions=iter(["Na"])).tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("bond", [float("nan"), float("inf"), 0.0, -1.3])
+def test_bonds_of_no_length_are_refused(bond):  # the search for pairs within NaN Angstrom never ended
+    with pytest.raises(ValueError, match="bond must be a finite factor above 0"):
+        label_molecules(ase.build.molecule("H2O"), bond=bond)

@@ -1,14 +1,25 @@
 """The shipped models: what their cards say is what they do."""
 
+import hashlib
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import ase
+import ase.io
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.data import LabelledStructure, read_labelled
-from ase_nbody.files.archive import load_members, read_card, shipped_models
+from ase_nbody.files.archive import (
+    load_members,
+    read_card,
+    read_stored_and_card,
+    shipped_models,
+    write_model,
+)
 from ase_nbody.training.evaluation import evaluate_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,3 +93,25 @@ def test_errors_are_those_of_the_card(name, test_frames):
     quantity, energy, forces = BOUNDS[name]
     assert errors[quantity]["mae"] < energy
     assert errors["forces"]["mae"] < forces
+
+
+@pytest.mark.parametrize("name", ["heads", "member_energies"])
+def test_a_model_to_which_coverage_is_added_keeps_all_else(name, tmp_path):
+    """Other heads were lost, and every member got the isolated atoms of the first."""
+    stored, content = read_stored_and_card(ROOT / "tests" / "example_models" / f"{name}.nbody")
+    atoms = ase.Atoms("OH", [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=[[0.0, 0.0, 0.1], [0.0, 0.0, -0.1]])
+    ase.io.write(tmp_path / "train.extxyz", atoms)
+    checksum = hashlib.sha256((tmp_path / "train.extxyz").read_bytes()).hexdigest()
+    card = {**content["card"], "training data sha256": checksum}
+    model = write_model(stored, tmp_path / "model.nbody", card)
+    tool = runpy.run_path(str(ROOT / "benchmarks" / "accuracy" / "coverage.py"))
+    tool["add_coverage"]("model", model, tmp_path / "train.extxyz", fading=False)
+    after, entries = read_stored_and_card(model)
+    assert after.config.coverage is not None
+    assert after.config.coverage.bonded == {"H": ("O",), "O": ("H",)}
+    assert [dict(one) for one in after.energies] == [dict(one) for one in stored.energies]
+    assert (after.heads and after.heads.others.keys()) == (stored.heads and stored.heads.others.keys())
+    assert entries["card"] == card
+    with pytest.raises(SystemExit, match="is not the file that model was trained on"):
+        tool["add_coverage"]("model", model, Path(__file__), fading=False)

@@ -4,23 +4,21 @@
     python benchmarks/accuracy/coverage.py FILE.nbody --data train.extxyz
 
 Shipped models are read from ``models/``, and their training files from the configurations of the same names in this
-folder. The training file must have the checksum that the card names. New trainings record their coverage by themselves.
-``--fading`` lets states fade out beyond the densities of the data, too, which changes nothing within them. The pairs of
-elements are printed that were never bonded, and those that were never in contact, for the card.
+folder; those without one need ``--data``. The training file must have the checksum that the card names. New trainings
+record their coverage by themselves. ``--fading`` lets states fade out beyond the densities of the data, too, which
+changes nothing within them. The pairs of elements are printed that were never bonded, and those that were never in
+contact, for the card.
 """
 
 import argparse
 import hashlib
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from ase_nbody.data import read_labelled
 from ase_nbody.data.statistics import highest_densities
-from ase_nbody.files.archive import load_members, read_card, save_model, shipped_models
+from ase_nbody.files.archive import read_stored_and_card, shipped_models, write_model
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.coverage import Coverage
-from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training import TrainingConfig
 
 HERE = Path(__file__).resolve().parent
@@ -34,33 +32,24 @@ def training_file(name: str) -> Path:
 
 def add_coverage(name: str, path: Path, source: Path, fading: bool) -> None:
     """Write the model at ``path`` anew, with the coverage of its training file."""
-    card = read_card(path)["card"]
-    if hashlib.sha256(source.read_bytes()).hexdigest() != card["training data sha256"]:
-        raise SystemExit(f"{source} is not the file that {name} was trained on: its checksum differs from the card's")
-    members = load_members(path)
+    stored, content = read_stored_and_card(path)
+    if hashlib.sha256(source.read_bytes()).hexdigest() != content["card"].get("training data sha256"):
+        raise SystemExit(f"{source} is not the file that {name} was trained on: its checksum is not in the card")
     structures = [frame.structure for frame in read_labelled(source)]
-    coverage = Coverage.of(structures, members[0].config.levels[0].radius)
+    coverage = Coverage.of(structures, stored.config.levels[0].radius)
     added: dict[str, object] = {"coverage": coverage}
     if fading:
-        added["densest"] = highest_densities(structures, members[0].config.levels)
-    covered = NBodyConfig.model_validate(members[0].config.model_dump() | added)
-    dtype = next(iter(load_file(path).values())).dtype  # ``load_members`` gives float64 in any case
-    save_model([with_config(member, covered).to(dtype) for member in members], path, card)
+        added["densest"] = highest_densities(structures, stored.config.levels)
+    covered = NBodyConfig.model_validate(stored.config.model_dump() | added)
+    write_model(stored._replace(config=covered), path, content["card"])  # with the energies and heads of its members
     surroundings = sum(len(found) for found in coverage.bonded.values())
     print(f"{name}: {surroundings} bonded surroundings in {len(structures)} structures, densities {coverage.densities}")
     print(f"Pairs never bonded: {', '.join(coverage.missing(coverage.bonds)) or 'none'}")
     print(f"Pairs never in contact: {', '.join(coverage.missing(coverage.contacts or ())) or 'none'}")
 
 
-def with_config(network: NBodyNetwork, config: NBodyConfig) -> NBodyNetwork:
-    """A network with the same weights and another configuration."""
-    other = NBodyNetwork(config).double()
-    other.load_state_dict(network.state_dict())
-    return other
-
-
 def main() -> None:
-    shipped = shipped_models()
+    shipped = {name: path for name, path in shipped_models().items() if (HERE / f"{name}.yaml").is_file()}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: all, {', '.join(shipped)}")
     parser.add_argument("--fading", action="store_true", help="let states fade out beyond the densities of the data")
@@ -72,7 +61,7 @@ def main() -> None:
         add_coverage(options.models[0], Path(options.models[0]), options.data, options.fading)
         return
     if unknown := set(options.models) - set(shipped):
-        parser.error(f"no shipped model {', '.join(sorted(unknown))}; there are {', '.join(shipped)}")
+        parser.error(f"no configuration of {', '.join(sorted(unknown))} here; there are {', '.join(shipped)}")
     for name in options.models or shipped:
         add_coverage(name, shipped[name], training_file(name), options.fading)
 

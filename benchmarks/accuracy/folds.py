@@ -125,8 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("symbols", nargs="+", choices=SYMBOLS)
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=["default"])
-    parser.add_argument("--folds", type=int, default=N_FOLDS, help="the first folds of five alone")
-    parser.add_argument("--only", type=int, help="this fold alone, from 1")
+    numbers = range(1, N_FOLDS + 1)  # beyond them nothing would be left out
+    parser.add_argument("--folds", type=int, choices=numbers, default=N_FOLDS, help="the first folds of five alone")
+    parser.add_argument("--only", type=int, choices=numbers, help="this fold alone, from 1")
     parser.add_argument("--epochs", type=int, help="default: those of the recipe")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -62,7 +62,7 @@ def main() -> None:
     for temperature in options.temperatures:
         found = [label(atoms) for atoms in structures(start, temperature, options.frames)]
         path = options.output.with_stem(f"{options.output.stem}_{temperature:.0f}K")
-        ase.io.write(path, found)
+        ase.io.write(path, found, format="extxyz")  # whatever the ending: frames take long
         print(path, flush=True)
 
 

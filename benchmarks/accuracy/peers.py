@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import yaml
 from ase.data import chemical_symbols
 
@@ -148,6 +149,8 @@ def main() -> None:
     folder = Path(config.output).parent / "peers" / f"{options.task}_{options.peer}"
     folder.mkdir(parents=True, exist_ok=True)
     training, validation = read_splits(config)
+    if not all(np.isfinite(frame.stress).all() for frame in training):
+        sys.exit(f"{options.task} has frames without stresses, which both packages are told to learn")
     for name, frames in (("train", training), ("validation", validation), ("test", read_sources(config, "test"))):
         write(list(frames), folder / f"{name}.xyz")
     python = build(options.environments)[options.peer]
@@ -158,12 +161,14 @@ def main() -> None:
     train, epochs = PEERS[options.peer]
     command = train(python, folder, species, radius, options.epochs or epochs)
     environment = {"OMP_NUM_THREADS": str(options.threads), "PATH": f"{python.parent}:/usr/bin:/bin"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)  # the environments may have been installed just now
     subprocess.run(command, check=True, cwd=folder, env=environment)
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
     evaluation = [str(python), str(HERE / "peer_errors.py"), options.peer, str(folder)]
     said = subprocess.run(evaluation, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
     errors = json.loads(said.splitlines()[-1])  # the packages print other lines before it
-    print(json.dumps({**errors, "CPU-minutes": round((spent.ru_utime + spent.ru_stime) / 60)}, indent=1))
+    print(json.dumps({**errors, "CPU-minutes": round(spent / 60)}, indent=1))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from ase_nbody.checks.case import Array, Case, energy_and_forces
 from ase_nbody.checks.dynamics import MIN_DISTANCE, closest_approach
 from ase_nbody.checks.finding import Curve, Finding, Plot, not_applicable
 from ase_nbody.hierarchy.neighbours import find_pairs
+from ase_nbody.network.coverage import Coverage
 from ase_nbody.network.surroundings import densities
 from ase_nbody.structure import LABEL_ARRAYS, Structure
 
@@ -128,17 +129,23 @@ def _relaxed(case: Case, start: ase.Atoms) -> tuple[float, int]:
 
 
 def _begins(case: Case, shrunk: list[ase.Atoms], energies: Array) -> int:
-    """The index of the first scale that is denser than the data, or, if these are unknown, of the lowest energy."""
-    coverage = case.coverage
-    if coverage is None:
-        return int(np.nanargmin(np.where(SCALES >= UNCOVERED_START, energies, np.inf)))
-    for index, atoms in enumerate(shrunk):
-        pairs = find_pairs(Structure.from_atoms(atoms), coverage.radius)
-        density = densities(len(atoms), pairs, coverage.radius)
-        highest = np.array([coverage.densities.get(symbol, (0.0, np.inf))[1] for symbol in atoms.symbols])
-        if (density > highest).any():
-            return index
-    return int(np.nanargmin(energies))
+    """The index of the first scale that is denser than the data; of the lowest energy where they do not tell.
+
+    They do not where they are unknown, or where a sparse structure becomes denser at most at the last scale.
+    """
+    if case.coverage is not None:
+        for index, atoms in enumerate(shrunk[:-1]):
+            if _is_denser(atoms, case.coverage):
+                return index
+    return int(np.nanargmin(np.where(SCALES >= UNCOVERED_START, energies, np.inf)))
+
+
+def _is_denser(atoms: ase.Atoms, coverage: Coverage) -> bool:
+    """Whether an atom has a denser neighbourhood than any of its species in the data."""
+    pairs = find_pairs(Structure.from_atoms(atoms), coverage.radius)
+    density = densities(len(atoms), pairs, coverage.radius)
+    highest = np.array([coverage.densities.get(symbol, (0.0, np.inf))[1] for symbol in atoms.symbols])
+    return bool((density > highest).any())
 
 
 def _curve(case: Case, energies: Array) -> Curve:

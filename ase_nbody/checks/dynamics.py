@@ -10,6 +10,7 @@ from ase.data import covalent_radii
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -127,7 +128,9 @@ def hot_run(case: Case) -> Iterator[Finding]:
     if atoms.pbc.any():
         yield not_applicable("hot NVT", measured, "periodic: there is no outside")
     else:
-        yield Finding("hot NVT", measured, float(_fragments(atoms) - start), upper=0.0, note=note)
+        # The pieces in which a fragment of the start is now. One that met another does not make up for one that broke.
+        pieces = len(np.unique(np.stack([start, _fragments(atoms)]), axis=1)[0])
+        yield Finding("hot NVT", measured, float(pieces - len(np.unique(start))), upper=0.0, note=note)
 
 
 def _hot(case: Case, calculator: BaseCalculator, kelvin: float) -> ase.Atoms:
@@ -150,11 +153,11 @@ def closest_approach(atoms: ase.Atoms) -> float:
     return float(min(_bonds(atoms)[2], default=np.inf))
 
 
-def _fragments(atoms: ase.Atoms) -> int:
-    """The number of groups of atoms that bonds connect."""
+def _fragments(atoms: ase.Atoms) -> NDArray[np.int64]:
+    """For each atom the index of its group (N,); atoms that bonds connect are one group."""
     first, second, _ = _bonds(atoms)
     graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(atoms), len(atoms)))
-    return int(connected_components(graph, directed=False)[0])
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def _bonds(atoms: ase.Atoms) -> tuple[Array, Array, Array]:

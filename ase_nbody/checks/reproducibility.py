@@ -55,17 +55,19 @@ def compiled(case: Case) -> Iterator[Finding]:
 
     Compiling takes one to three minutes, unless the code is kept from an earlier run.
     """
-    yield _compiled(case, "compiled", "energies and forces by native code and eagerly", blocks=False)
+    yield _compiled(case, "compiled", "energies, forces and virials by native code and eagerly", blocks=False)
 
 
 def compiled_blocks(case: Case) -> Iterator[Finding]:
     """The native code that the calculator uses for large systems, block by block, against eager evaluation."""
-    yield _compiled(case, "compiled blocks", "energies and forces by native code of blocks and eagerly", blocks=True)
+    yield _compiled(
+        case, "compiled blocks", "energies, forces and virials by native code of blocks and eagerly", blocks=True
+    )
 
 
 def compiled_training(case: Case) -> Iterator[Finding]:
     """A training's compiled step against the eager one, for the first network. Compiling takes half a minute."""
-    name, measured = "compiled training", "energies and forces by a training's compiled step and eagerly"
+    name, measured = "compiled training", "energies, forces and virials by a training's compiled step and eagerly"
     if not isinstance(case.calculator, NBodyCalculator):
         yield not_applicable(name, measured, _NO_NETWORK)
         return
@@ -119,14 +121,16 @@ def _arguments(case: Case, network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Te
 def _compared(
     name: str, measured: str, network: NBodyNetwork, pairs: Sequence[tuple[Prediction, Prediction]]
 ) -> Finding:
-    """The largest difference of per-atom energies (eV), forces (eV/Angstrom), charges (e) and dipoles (e Angstrom).
+    """The largest difference of per-atom energies and virials (eV), forces (eV/Angstrom), charges (e) and dipoles.
 
-    Those of energies and forces are divided by the largest force, or by 1 eV/Angstrom if that is larger.
+    Those of energies and forces are divided by the largest force, or by 1 eV/Angstrom if that is larger, and those of
+    virials by the largest radius too. Dipoles are in e Angstrom.
     """
     worst = 0.0
     for found, expected in pairs:
         scale = max(1.0, float(expected.forces.detach().abs().max()))
-        for name_of, size in {"energies": scale, "forces": scale, **dict.fromkeys(expected.outputs, 1.0)}.items():
-            differs = float((found[name_of] - expected[name_of]).detach().abs().max()) / size
+        sizes = {"energies": scale, "forces": scale, "virials": scale * network.config.cutoff}
+        for quantity, size in {**sizes, **dict.fromkeys(expected.outputs, 1.0)}.items():
+            differs = float((found[quantity] - expected[quantity]).detach().abs().max()) / size
             worst = float(np.max([worst, differs]))  # unlike max, it keeps NaN
     return Finding(name, measured, worst, upper=ROUND_OFF if network.dtype == torch.float64 else SINGLE)

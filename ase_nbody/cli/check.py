@@ -88,6 +88,8 @@ def _structures(card: dict[str, object], paths: list[Path], index: str, model: s
 
     if paths:
         return [atoms for path in paths for atoms in read_structures(path, index, default="0")]
+    if index != "0":
+        raise ValueError(f"--index {index} chooses frames of structure files: name a file, nbody check {model} FILE")
     example = example_structure(card)
     if example is None:
         raise ValueError(

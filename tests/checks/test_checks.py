@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, fcc111
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
@@ -84,11 +85,13 @@ def test_compiled_code_that_gives_nan_fails():
         outputs = ()
         forces = torch.zeros(2, 3)
 
-    right = Found(energies=torch.zeros(2), forces=torch.zeros(2, 3))
-    wrong = Found(energies=torch.zeros(2), forces=torch.full((2, 3), torch.nan))
-    network = SimpleNamespace(dtype=torch.float64)
+    right = Found(energies=torch.zeros(2), forces=torch.zeros(2, 3), virials=torch.zeros(2, 3, 3))
+    wrong = Found(right, forces=torch.full((2, 3), torch.nan))
+    network = SimpleNamespace(dtype=torch.float64, config=SimpleNamespace(cutoff=4.0))
     assert _compared("compiled", "", network, [(right, right)]).outcome == "passed"
     assert _compared("compiled", "", network, [(wrong, right), (right, right)]).outcome == "failed"
+    strained = Found(right, virials=torch.full((2, 3, 3), 1e-6))  # the stress alone is wrong
+    assert _compared("compiled", "", network, [(strained, right)]).outcome == "failed"
 
 
 def roll_stresses(atoms, results):
@@ -266,6 +269,29 @@ def test_atoms_that_collide_and_atoms_that_fly_off(pair_potential, structures, f
 
     failed = failures(pair_potential(repulsion), structures["cluster"](), "hot NVT", steps=400)
     assert any("fragments" in finding.measured for finding in failed)
+
+
+def test_a_fragment_that_meets_another_does_not_make_up_for_one_that_breaks():
+    class Exchange(Calculator):
+        """The first two atoms repel each other, and the last two, which are apart at first, attract each other."""
+
+        implemented_properties = ("energy", "forces")
+
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            x, forces, energy = self.atoms.positions, np.zeros((4, 3)), 0.0
+            for first, stiffness, length in ((0, 1.0, 9.0), (2, 1.0, 4.0)):
+                vector = x[first + 1] - x[first]
+                longer = np.linalg.norm(vector) - length
+                energy += 0.5 * stiffness * longer**2
+                forces[first] = stiffness * longer * vector / np.linalg.norm(vector)
+                forces[first + 1] = -forces[first]
+            self.results = {"energy": energy, "forces": forces}
+
+    atoms = ase.Atoms("Cu4", [[0.0, 0.0, 0.0], [4.0, 0.0, 0.0], [0.0, 50.0, 0.0], [6.5, 50.0, 0.0]])
+    found = run_checks(Exchange(), [atoms], only=["hot NVT"], temperature=10.0, steps=90)
+    (fragments,) = [finding for finding in found if "fragments" in finding.measured]
+    assert (fragments.value, fragments.outcome) == (1.0, "failed")
 
 
 # --------------------------------------------------------------------------------------------- calculators of ASE

@@ -89,7 +89,11 @@ def test_the_example_and_temperature_of_the_model_file(check, tmp_path, network)
 
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
-    [((), "holds no example structure"), (("s", "--only", "rotations"), "no check is called 'rotations'")],
+    [
+        ((), "holds no example structure"),
+        (("--index", ":"), "--index : chooses frames of structure files: name a file"),
+        (("s", "--only", "rotations"), "no check is called 'rotations'"),
+    ],
 )
 def test_errors_are_one_line(arguments, culprit, check, model, structure):
     code, out, err = check(model, *(structure if word == "s" else word for word in arguments))

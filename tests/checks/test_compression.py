@@ -7,8 +7,10 @@ from ase.build import bulk
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.checks import run_checks
-from ase_nbody.checks.compression import START_DISTANCE, random_start
+from ase_nbody.checks.case import Case
+from ase_nbody.checks.compression import START_DISTANCE, compression, random_start
 from ase_nbody.checks.dynamics import closest_approach
+from ase_nbody.network.coverage import Coverage
 
 CHECKS = ("compression", "random starts")
 
@@ -46,6 +48,19 @@ def test_a_network_is_judged_from_where_it_is_denser_than_its_data(make_network)
     (finding,) = run_checks(NBodyCalculator(make_network(coverage=coverage)), [bulk("Cu", a=4.4)], only=["compression"])
     scale = float(finding.note.split("from ")[1].split()[0])
     assert scale < 1.0, "at first it is thinner than the data"
+
+
+def test_a_structure_that_is_never_denser_than_the_data_is_judged_too(pair_potential):
+    """Two atoms have one neighbour each, however close they are: nothing was compared, and that passed."""
+
+    def falling(r):
+        return -100.0 / r, 100.0 / r**2
+
+    coverage = Coverage(bonded={}, densities={"Cu": (0.5, 12.0)}, radius=4.0)
+    case = Case(pair_potential(falling), ase.Atoms("Cu2", [[0.0, 0.0, 0.0], [2.5, 0.0, 0.0]]), coverage=coverage)
+    (finding,) = compression(case)
+    assert finding.outcome == "failed"
+    assert finding.note == "at 0.4, from 0.86 inwards"
 
 
 def test_a_lone_atom_has_nothing_to_press_against(pair_potential, structures):

@@ -10,7 +10,7 @@ import pytest
 from ase.calculators.calculator import CalculationFailed
 from rich.console import Console
 
-from ase_nbody.checks import COMPILED, Curve, Finding, Plot, print_table, run_checks, summary, write_html
+from ase_nbody.checks import CHECKS, COMPILED, Curve, Finding, Plot, print_table, run_checks, summary, write_html
 from ase_nbody.checks.case import Evaluation, deviation
 
 PLOT = Plot("x / Angstrom", "y / eV", (Curve("<H-H>", (0.0, 1.0), (2.0, 3.0)),))
@@ -65,8 +65,11 @@ def test_without_matplotlib_the_remedy_is_named(tmp_path, monkeypatch):
 def test_checks_that_would_show_nothing_are_refused(pair_potential):
     with pytest.raises(ValueError, match="no check is called 'rotations'"):
         next(run_checks(pair_potential(), [ase.Atoms("Cu")], only=["rotations"]))
-    with pytest.raises(ValueError, match="no check is left: compiled should run, and compiled, compiled blocks, "):
-        next(run_checks(pair_potential(), [ase.Atoms("Cu")], only=["compiled"], without=COMPILED))
+    with pytest.raises(ValueError, match="no check is left: all of them should run, and rotation, "):
+        next(run_checks(pair_potential(), [ase.Atoms("Cu")], without=CHECKS))
+    for wanted in ({"only": ["compiled"]}, {"only": ["rotation", "compiled"]}, {"large": True}):  # the rest would pass
+        with pytest.raises(ValueError, match=r"compiled.* should both run and be left out"):
+            next(run_checks(pair_potential(), [ase.Atoms("Cu")], **wanted, without=COMPILED))
     with pytest.raises(ValueError, match="no structure"):
         next(run_checks(pair_potential(), []))
     with pytest.raises(ValueError, match="without atoms"):

@@ -28,9 +28,10 @@ def build(
     force: Annotated[bool, _FORCE] = False,
 ) -> None:
     """Compile pair_style nbody for the LAMMPS that is installed, once."""
+    from ase_nbody.data.file_names import in_home
     from ase_nbody.engines.lammps.build import build_plugin
 
-    plugin = build_plugin(folder, compiler=compiler, anew=force, tell=_tell)
+    plugin = build_plugin(folder and in_home(folder), compiler=compiler, anew=force, tell=_tell)
     _tell(f"The plugin is kept in {plugin}")
     _show(str(plugin), "MODEL.lammps", ("ELEMENTS",))
     _tell("MODEL.lammps comes from: nbody lammps export MODEL. ELEMENTS has one symbol, or NULL, for each atom type.")

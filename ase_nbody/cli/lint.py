@@ -36,6 +36,7 @@ def lint(
 ) -> None:
     """Say in words what is wrong with training data; exit with 1 if it would spoil a training."""
     from ase_nbody.data import Found, read_labelled
+    from ase_nbody.data.file_names import in_home
     from ase_nbody.data.lint import in_order
     from ase_nbody.data.lint import lint as find_remarks
     from ase_nbody.files.archive import load_members
@@ -43,7 +44,7 @@ def lint(
     keys = parse_keys(key)
     if head is not None and model is None:
         raise ValueError(f"--head {head} chooses a head of a model: name the model, --model")
-    members = load_members(model, head) if model is not None else []
+    members = load_members(in_home(model), head) if model is not None else []  # no shell expands --model=~/...
 
     def tell(found: Found) -> None:
         for sentence in filter(None, (str(found), found.ignored(members[0].config if members else None))):

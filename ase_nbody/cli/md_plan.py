@@ -48,8 +48,8 @@ def check_options(
         check_temperature(ensemble, ramp_to)
         if ensemble == "nve":
             raise ValueError("--ramp-to needs a thermostat, and nve has none: choose another --ensemble")
-    if ramp_ps is not None and not 0 < ramp_ps < math.inf:
-        raise ValueError(f"--ramp-ps must be a length above 0 ps, got {ramp_ps}")
+    if ramp_ps is not None and not 0 < 1000 * ramp_ps / timestep <= _MAX_STEPS:
+        raise ValueError(f"--ramp-ps must be a length above 0 ps and at most 1e12 steps, got {ramp_ps}")
     check_threads(threads)
     for name, bound in bounds.items():
         if bound is not None and not bound > 0:  # infinity sets no bound

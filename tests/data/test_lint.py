@@ -417,3 +417,11 @@ def test_a_head_of_the_model_can_be_chosen(nbody, tmp_path):
         code, _, err = nbody("lint", tmp_path / "data.extxyz", *options)
         assert code == 1
         assert sentence in err
+
+
+def test_the_model_may_be_named_from_the_home_folder(nbody, tmp_path, monkeypatch):
+    """No shell expands ``--model=~/a.nbody``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ase.io.write(tmp_path / "data.extxyz", ase.Atoms("Si"))
+    _, _, err = nbody("lint", tmp_path / "data.extxyz", "--model=~/none.nbody")
+    assert f"no model file '{tmp_path}/none.nbody'" in err

@@ -370,6 +370,7 @@ def test_options_out_of_range(md):
         (("--velocities", "old"), "--velocities must be one of auto, keep, new"),
         (("--ramp-to", "nan"), "got nan K"),
         (("--ramp-to", 500, "--ramp-ps", "inf"), "--ramp-ps must be a length above 0 ps"),
+        (("--ramp-to", 500, "--ramp-ps", "1e306"), "--ramp-ps must be a length above 0 ps and at most 1e12 steps"),
         (("--ramp-ps", 1), "give its final temperature, --ramp-to"),
         (("--ramp-to", 500, "--ensemble", "nve"), "nve has none"),
         (("--threads", 10**6), "--threads 1000000 is more than the"),

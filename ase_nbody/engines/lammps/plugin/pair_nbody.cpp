@@ -85,6 +85,10 @@ void PairNBody::coeff(int narg, char **arg)
                "atom type");
   if (!allocated) allocate();
 
+  // a program that catches an error may go on: without a model until all of this has succeeded
+
+  network.reset();
+
   // the elements of the atom types, counted in the order of the model file
 
   map_element2type(narg - 3, arg + 3);
@@ -98,6 +102,7 @@ void PairNBody::coeff(int narg, char **arg)
     if (found == species.end()) {
       std::string known;
       for (const auto &one : species) known += " " + one;
+      network.reset();
       error->all(FLERR, "Element {} in pair_coeff is unknown to model file {}, which has{}",
                  element, arg[2], known);
     }
@@ -148,13 +153,15 @@ void PairNBody::read_file(const std::string &path)
   for (const auto &one : states) comm_forward = std::max(comm_forward, one.doubles());
   comm_reverse = comm_forward;
   block.reset(new NBodyBlock(network->is_double));
-  if (network->nlevels == 1) centroidstressflag = CENTROID_AVAIL;
+  centroidstressflag = network->nlevels == 1 ? CENTROID_AVAIL : CENTROID_NOTAVAIL;
 }
 
 /* ---------------------------------------------------------------------- */
 
 void PairNBody::init_style()
 {
+  if (!network)
+    error->all(FLERR, "Pair style nbody has no model, because its last pair_coeff was refused");
   check_settings();
   neighbor->add_request(this, NeighConst::REQ_FULL);
 

@@ -44,8 +44,8 @@ class NBodyDriver(Dummy_driver):
         template: a file that ASE reads, with the atoms in the order of i-PI's input. It says which elements they are,
             which directions are periodic, and the total charge and labels of parts, if the model looks at these. i-PI
             gives positions and cell.
-        model: name of a shipped model or path of a model file. A committee gives the mean of its members, and
-            ``energy_spread`` (eV) in i-PI's extras.
+        model: name of a shipped model or path of a model file. A committee gives the mean of its members, and the
+            ``energy_spread`` in i-PI's extras (eV; 0 for one network).
         pbc: overrules the template: ``True`` or ``False`` for all three directions.
         verbose: i-PI's own.
         settings: ``head``, one of a model that has several theories, and the keywords of ``Evaluator``: device, dtype,
@@ -157,10 +157,8 @@ def _result(evaluation: Evaluation) -> Result:
     """What i-PI wants to know, in atomic units. Its unit of force is left out, so that forces stay slopes."""
     hartree, angstrom = unit_to_internal("energy", "electronvolt", 1.0), unit_to_internal("length", "angstrom", 1.0)
     energy, forces, virials = (evaluation.mean(name) for name in ("energy", "forces", "virials"))
-    extras = {}
-    if len(evaluation.predictions) > 1:
-        extras["energy_spread"] = float(evaluation.spread("energy"))
-    extra = json.dumps(extras) if extras else ""
+    # An input that writes the spread ends i-PI with a KeyError if it is not there, so one network gives it too.
+    extra = json.dumps({"energy_spread": float(evaluation.spread("energy"))})
     return float(energy) * hartree, forces * (hartree / angstrom), -virials.sum(axis=0) * hartree, extra
 
 

@@ -94,6 +94,14 @@ def test_beads_share_one_pass(network: NBodyNetwork, systems: dict[str, Callable
         assert json.loads(result[3])["energy_spread"] == pytest.approx(bead.calc.energy_spread, rel=1e-9)
 
 
+def test_one_network_has_no_spread(
+    network: NBodyNetwork, systems: dict[str, Callable], driver: Callable[..., Any]
+) -> None:
+    """i-PI's inputs ask for it by name, whatever the model."""
+    atoms = boxed(systems["molecule"]())
+    assert json.loads(driver(atoms, network)(*sent(atoms))[3]) == {"energy_spread": 0.0}
+
+
 def test_template(
     labelled_network: NBodyNetwork, liquid: ase.Atoms, driver: Callable[..., Any], network: NBodyNetwork
 ) -> None:

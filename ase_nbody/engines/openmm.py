@@ -7,6 +7,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,9 @@ class NBodyPotentialImpl(MLPotentialImpl):
             others: options of OpenMM-ML's embedding, which do not matter here.
 
         Raises:
-            ValueError: an atom has no element, or one that the model does not know; a charge for a model that does not
-                look at it; a charge or multiplicity that it did not learn; or there is an argument that is not known or
-                not allowed.
+            ValueError: there are no atoms; an atom has no element, or one that the model does not know; a charge for a
+                model that does not look at it; a charge or multiplicity that it did not learn; or there is an argument
+                that is not known or not allowed.
         """
         known = ("precision", "device", "charge", "multiplicity", "compile", "threads", "skin")
         _refuse_unknown(others.keys() - OF_EMBEDDING, "createSystem", known)
@@ -107,11 +108,17 @@ class NBodyPotentialImpl(MLPotentialImpl):
                 f"charge={charge} is given, but this model does not look at the total charge. Leave charge out if all "
                 "its training data had this one; otherwise take a model that predicts charges."
             )
-        if multiplicity is not None and (type(multiplicity) is not int or multiplicity < 1):
+        whole = isinstance(multiplicity, Integral) and not isinstance(multiplicity, bool)
+        if multiplicity is not None and not (whole and multiplicity >= 1):
             raise ValueError(f"multiplicity is {multiplicity!r}, but must be an integer 2S + 1 of at least 1")
         chosen = None if atoms is None else [int(atom) for atom in atoms]
         included = list(topology.atoms())
         included = included if chosen is None else [included[atom] for atom in chosen]
+        if not included:  # to OpenMM, an empty list of particles means all of them
+            raise ValueError(
+                "there are no atoms for the model: the topology has none, or none of them are chosen. If they are "
+                "chosen by the name of a residue, look for that name in topology.residues()."
+            )
         numbers = _elements(included, evaluator.species)
         is_labelled = any(network.config.is_labelled for network in evaluator.networks)
         labels = np.array([atom.residue.index for atom in included], dtype=np.int64) if is_labelled else None

@@ -121,7 +121,7 @@ def test_multiplicities(
 ) -> None:
     atoms = systems["molecule"]()
     triplets, topology = potential(make_network(multiplicities=(3,))), topology_of(atoms)
-    system = triplets.createSystem(topology, multiplicity=3)
+    system = triplets.createSystem(topology, multiplicity=np.int64(3))
     assert np.isfinite(evaluated(context_of(system, atoms.positions))[0])
     with pytest.raises(ValueError, match="its multiplicity is 1"):
         triplets.createSystem(topology)
@@ -147,6 +147,8 @@ def test_faults_are_named(network: NBodyNetwork, systems: dict[str, Callable], p
     topology.addAtom("M\x1b[31m", None, next(topology.residues()))
     with pytest.raises(ValueError, match=r"atom 6 \(M\\x1b\[31m of residue R0 1\) has no element"):
         potential(network).createSystem(topology)
+    with pytest.raises(ValueError, match=r"there are no atoms for the model: .* none of them are chosen"):
+        potential(network).createMixedSystem(topology_of(atoms), openmm.System(), [])
     with pytest.raises(ValueError, match=r"atom 0 .* is F, and the model knows H, C, O"):
         potential(network).createSystem(topology_of(ase.Atoms("F")))
     context = context_of(potential(network).createSystem(topology_of(atoms)), np.full((6, 3), np.nan))

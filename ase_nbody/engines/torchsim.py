@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ase_nbody.electrons import multiplicity_of
+from ase_nbody.electrons import MULTIPLICITIES, OTHER_CHARGES, SPINS, UNPAIRED, multiplicity_of
 from ase_nbody.engines.models import Model, evaluator_for
 from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluation import Evaluation
@@ -24,13 +24,18 @@ require_version("torch-sim-atomistic", "0.6", module="torch_sim", extra="torchsi
 import torch_sim  # noqa: E402
 from torch_sim.models.interface import ModelInterface  # noqa: E402
 
+_CHARGES = ("charge", *OTHER_CHARGES)
+_SPINS = (*SPINS, *MULTIPLICITIES, *UNPAIRED)
+_MOMENTS = "magnetic_moments"  # torch-sim's name
+
 
 class NBodyModel(ModelInterface):
     """Energies, forces and stresses of batches of systems of any sizes, for torch-sim.
 
-    Neighbours are searched by this package, not by torch-sim. A state's extra ``charge`` or ``total_charge`` is the
-    total charge of each system in e, its extra ``spin`` the spin multiplicity, and its extra ``parts`` the labels of
-    atoms (integers), for models that look at them.
+    Neighbours are searched by this package, not by torch-sim. A state's extras have the total charge of each system in
+    e (``charge``, ``total_charge``), its spin (``total_spin``, ``spin``, ... as ``electrons.multiplicity_of`` reads
+    them; ``magnetic_moments`` of atoms), and the labels of atoms (``parts``, whole numbers), for models that look at
+    them.
 
     Args:
         model: name of a shipped model, path of a model file, an ``NBodyNetwork``, or a list of these. Of a committee
@@ -103,11 +108,18 @@ def _structures(state: torch_sim.SimState) -> list[Structure]:
     positions = np.split(state.positions.detach().numpy(force=True).astype(np.float64), last)
     cells = state.row_vector_cell.detach().numpy(force=True).astype(np.float64)
     pbc = state.pbc.numpy(force=True).astype(np.bool_)
-    given = next((_extra(state, name) for name in ("charge", "total_charge") if state.has_extras(name)), None)
+    of_systems = {
+        name: _array(state.system_extras[name]) for name in (*_CHARGES, *_SPINS) if name in state.system_extras
+    }
+    given = next((of_systems[name] for name in _CHARGES if name in of_systems), None)
     charges = [0.0 if given is None else float(given[system]) for system in range(state.n_systems)]
     electrons_of = [float(atoms.sum()) - charge for atoms, charge in zip(numbers, charges, strict=True)]
-    spins = _extra(state, "spin") if state.has_extras("spin") else None
-    parts = np.split(_extra(state, "parts"), last) if state.has_extras("parts") else None
+    of_atoms = {
+        name: np.split(_array(state.atom_extras[name]), last)
+        for name in ("parts", _MOMENTS)
+        if name in state.atom_extras
+    }
+    parts, moments = of_atoms.get("parts"), of_atoms.get(_MOMENTS)
     return [
         Structure(
             numbers=numbers[system],
@@ -115,15 +127,26 @@ def _structures(state: torch_sim.SimState) -> list[Structure]:
             cell=cells[system],
             pbc=pbc,
             charge=charge,
-            labels=None if parts is None else parts[system],
-            multiplicity=None if spins is None else multiplicity_of({"spin": spins[system]}, None, electrons),
+            labels=None if parts is None else _whole(parts[system]),
+            multiplicity=multiplicity_of(
+                {name: of_systems[name][system] for name in _SPINS if name in of_systems},
+                None if moments is None else moments[system],
+                electrons,
+            ),
         )
         for system, (charge, electrons) in enumerate(zip(charges, electrons_of, strict=True))
     ]
 
 
-def _extra(state: torch_sim.SimState, name: str) -> NDArray[Any]:
-    return np.asarray(getattr(state, name).detach().numpy(force=True))
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return np.asarray(tensor.detach().numpy(force=True))
+
+
+def _whole(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels as integers, of which torch-sim makes numbers of the state's dtype; as they are if they are not whole."""
+    with np.errstate(invalid="ignore"):
+        rounded = labels.astype(np.int64)
+    return rounded if np.array_equal(rounded, labels) else labels
 
 
 def _stress(evaluation: Evaluation) -> NDArray[np.float64]:

@@ -108,6 +108,27 @@ def test_labels_and_charges(
         model_of(make_network())(charged)
 
 
+@pytest.mark.parametrize("name", ["charge", "total_charge", "spin", "total_spin", "spin_multiplicity", "uhf"])
+def test_charges_and_spins_are_refused_by_every_name(
+    ts: Any, make_network: Callable[..., NBodyNetwork], systems: dict[str, Callable], name: str
+) -> None:
+    model = model_of(make_network(total_charges=(0,), multiplicities=(1,)))
+    atoms = systems["molecule"]()
+    model(state_of(ts, [atoms]))
+    atoms.info[name] = 3 if "spin" in name else 2
+    with pytest.raises(StructureError, match=r"total charge of \+2 e|multiplicity 3"):
+        model(state_of(ts, [atoms], system_extras_map={name: name}))
+
+
+def test_magnetic_moments_are_a_spin(
+    ts: Any, make_network: Callable[..., NBodyNetwork], systems: dict[str, Callable]
+) -> None:
+    model, atoms = model_of(make_network(multiplicities=(1,))), systems["molecule"]()
+    atoms.set_initial_magnetic_moments([1.0, 1.0, *[0.0] * (len(atoms) - 2)])
+    with pytest.raises(StructureError, match="multiplicity 3"):
+        model(state_of(ts, [atoms], atom_extras_map={"magnetic_moments": "initial_magmoms"}))
+
+
 def test_faults_are_named(ts: Any, network: NBodyNetwork, systems: dict[str, Callable]) -> None:
     structures = [systems["crystal"](), ase.build.bulk("Si")]
     with pytest.raises(StructureError, match=r"structure 1: the model knows H, C, .*contains Si"):

@@ -42,15 +42,16 @@ class NBodyMonitor:
 
     Args:
         source: the dynamics or the atoms; messages name the step only if it is the dynamics.
-        max_temperature: in K; default: ten times the thermostat's target, 5000 K without a thermostat.
+        max_temperature: in K; default: ten times the highest target that the thermostat has had so far, 5000 K
+            without a thermostat.
         max_force: length of a force vector in eV/Angstrom; None sets no bound.
         max_spread: standard deviation of a force vector over the committee in eV/Angstrom; None sets no bound.
         min_distance: in Angstrom; None sets no bound.
         max_gap: in Angstrom; None lets pieces fly off.
 
     Raises:
-        ValueError: ``max_spread`` is given, but the calculator is not a committee; or a bound is not above 0 (infinity
-            sets no bound).
+        ValueError: ``max_spread`` is given, but the calculator is not a committee; or a bound is not above 0. Infinity
+            sets no bound; as ``min_distance`` it is refused.
     """
 
     def __init__(
@@ -69,14 +70,14 @@ class NBodyMonitor:
         for name, bound in {**bounds, "min_distance": min_distance, "max_gap": max_gap}.items():
             if bound is not None and not bound > 0:
                 raise ValueError(f"{name} must be a number above 0, or None for no bound, got {bound}")
-        if max_temperature is None:
-            target = None if self.dynamics is None else target_temperature(self.dynamics)
-            max_temperature = 10 * target if target else MAX_TEMPERATURE_K
+        if min_distance == np.inf:
+            raise ValueError("min_distance must be a finite distance, or None for no bound: no atoms are as far apart")
         if max_spread is not None and not has_spread(self.atoms.calc):
             raise ValueError(
                 f"max_spread = {max_spread} eV/Angstrom needs a committee, but {type(self.atoms.calc).__name__} is a "
                 "single model. Give it several, NBodyCalculator(['a.nbody', 'b.nbody']), or leave max_spread out."
             )
+        self._highest_target = 0.0
         self.max_temperature, self.max_force, self.max_spread = max_temperature, max_force, max_spread
         self.min_distance, self.max_gap = min_distance, None if max_gap == np.inf else max_gap
         self.fragments = _fragments(self.atoms) if self.max_gap is not None else None
@@ -102,6 +103,14 @@ class NBodyMonitor:
         if self.max_gap is not None:
             self._check_fragments(self.max_gap)
 
+    def temperature_bound(self) -> float:
+        """The present bound of the temperature in K. By default it follows the target, which a ramp changes."""
+        if self.max_temperature is not None:
+            return self.max_temperature
+        target = None if self.dynamics is None else target_temperature(self.dynamics)
+        self._highest_target = max(self._highest_target, target or 0.0)
+        return 10 * self._highest_target or MAX_TEMPERATURE_K
+
     @property
     def _starting(self) -> bool:
         """Whether the dynamics has made no step, so that no frame is before this one."""
@@ -124,11 +133,12 @@ class NBodyMonitor:
 
     def _check_temperature(self) -> None:
         kelvin = self.atoms.get_temperature() if self.dynamics is None else temperature(self.dynamics)
-        if not kelvin <= self.max_temperature:
+        bound = self.temperature_bound()
+        if not kelvin <= bound:
             kinetic = np.square(self.atoms.get_momenta()).sum(axis=1) / self.atoms.get_masses()
             advice = "The run starts with these velocities: draw others, or raise the bound."
             self._stop(
-                f"the temperature is {kelvin:.4g} K, beyond the bound of {self.max_temperature:.4g} K "
+                f"the temperature is {kelvin:.4g} K, beyond the bound of {bound:.4g} K "
                 f"({self._bound_name('max_temperature')}); the hottest is {self._name(kinetic.argmax())}. "
                 f"{advice if self._starting else _ADVICE}"
             )

@@ -80,7 +80,7 @@ def refuse_differences(folder: Path, before: Mapping[str, Any], now: Mapping[str
     Raises:
         ResumeError: names each entry that differs, with both values.
     """
-    changed = [name for name in {**before, **now} if encode(before.get(name)) != encode(now.get(name))]
+    changed = [name for name in {**before, **now} if _encoded(before, name) != _encoded(now, name)]
     if any(name in named for name in changed):
         changed = [name for name in changed if name in named or name in ("integrator", "atomic numbers")]
     if changed:
@@ -107,6 +107,12 @@ def refuse_other_forces(folder: Path, before: NDArray[np.float64], now: NDArray[
             f"the calculator gives forces that differ by up to {deviation.max():.3g} eV/Angstrom from those of the run "
             f"in {folder}. Resume it with the model that it began with, or choose another folder."
         )
+
+
+def _encoded(settings: Mapping[str, Any], name: str) -> str:
+    """A setting as text that can be compared. ``nvt`` is another name of ``langevin``."""
+    value = settings.get(name)
+    return str(encode("langevin" if name == "ensemble" and value == "nvt" else value))
 
 
 def _shown(value: Any) -> str:

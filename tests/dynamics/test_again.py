@@ -144,6 +144,12 @@ def test_a_refusal_names_what_the_user_gave(dynamics_of, tmp_path, run):
     assert "other settings: temperature was 300.0 and is 310.0. Resume" in str(refused.value)
 
 
+def test_two_names_of_one_ensemble_are_one_setting(dynamics_of, tmp_path, run, unbroken):
+    run(dynamics_of("langevin"), tmp_path, 20, settings={"ensemble": "nvt"})
+    settings = {"ensemble": "langevin"}
+    assert run(dynamics_of("langevin"), tmp_path, 40, resume=True, settings=settings) == unbroken
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused(dynamics_of, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ResumeError, match="run is a file"):

@@ -13,6 +13,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_nbody import NBodyCalculator, NBodyMonitor
 from ase_nbody.dynamics import DynamicsStopped
+from ase_nbody.dynamics.integrators import set_target_temperature
 
 
 class Broken(Calculator):
@@ -88,9 +89,13 @@ def test_temperature(methanol):
 
 def test_the_bound_of_the_temperature_follows_the_thermostat(methanol):
     langevin = Langevin(methanol, 0.05, temperature_K=450, friction=0.1, fixcm=False, rng=np.random.default_rng(0))
-    assert NBodyMonitor(langevin).max_temperature == pytest.approx(4500)
-    assert NBodyMonitor(langevin, max_temperature=600).max_temperature == 600
-    assert NBodyMonitor(VelocityVerlet(methanol, 0.05)).max_temperature == 5000
+    monitor = NBodyMonitor(langevin)
+    assert monitor.temperature_bound() == pytest.approx(4500)
+    for target in (900, 20):  # up and down a ramp; the atoms cool more slowly than the target falls
+        set_target_temperature(langevin, target)
+        assert monitor.temperature_bound() == pytest.approx(9000)
+    assert NBodyMonitor(langevin, max_temperature=600).temperature_bound() == 600
+    assert NBodyMonitor(VelocityVerlet(methanol, 0.05)).temperature_bound() == 5000
 
 
 def test_force(methanol):
@@ -140,6 +145,8 @@ def test_distance(methanol):
     NBodyMonitor(methanol, min_distance=closest - 0.01)()
     with pytest.raises(DynamicsStopped, match=rf"atoms \d \(.\), \d \(H\) are {closest:.4g} Angstrom apart, closer"):
         NBodyMonitor(methanol, min_distance=closest + 0.01)()
+    with pytest.raises(ValueError, match="min_distance must be a finite distance"):
+        NBodyMonitor(methanol, min_distance=np.inf)
 
 
 def with_morse(atoms: ase.Atoms) -> ase.Atoms:

@@ -51,6 +51,28 @@ def sentences(model: type[BaseModel], faults: Sequence[Mapping[str, Any]]) -> li
     ]
 
 
+def misplaced_truth_values(annotation: Any, content: Any, name: str = "") -> Iterator[str]:
+    """A sentence on each truth value in the place of a number. Pydantic would take ``epochs: yes`` for one epoch.
+
+    Args:
+        annotation: the type of an entry: a model, or what holds models or values.
+        content: what the configuration gives for it.
+        name: full name of the entry.
+    """
+    kinds = [*_kinds(annotation)]
+    models = [kind for kind in kinds if isinstance(kind, type(BaseModel))]
+    if isinstance(content, bool) and not {bool, Any}.intersection(kinds):
+        yield f"{name}: should not be true or false"
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            fields = [model.model_fields[key].annotation for model in models if key in model.model_fields]
+            for field in fields[:1] if models else [annotation]:
+                yield from misplaced_truth_values(field, value, f"{name}.{key}" if name else str(key))
+    elif isinstance(content, list | tuple):
+        for number, value in enumerate(content):
+            yield from misplaced_truth_values(annotation, value, f"{name}.{number}")
+
+
 def _is_alternative(name: str, told: Mapping[str, Any], faults: Sequence[Mapping[str, Any]]) -> bool:
     """Whether an entry was refused in one form, and something within it in the form that was meant."""
     deeper = any(other.startswith(f"{name}.") for other in told)

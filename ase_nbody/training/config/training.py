@@ -13,7 +13,7 @@ from ase_nbody.text import printable
 from ase_nbody.training.config.architecture import ArchitectureConfig, with_shape_of_start
 from ase_nbody.training.config.bounded_yaml import MAX_CHARACTERS, YamlError, parse_yaml
 from ase_nbody.training.config.data import FILES, DataConfig, SourceConfig
-from ase_nbody.training.config.faults import sentences
+from ase_nbody.training.config.faults import misplaced_truth_values, sentences
 from ase_nbody.training.config.optimisation import OptimisationConfig, PretrainingConfig
 from ase_nbody.training.config.paths import absolute_file, absolute_folder, value_of
 from ase_nbody.training.config.strict import ConfigError, Strict, override, with_preset
@@ -98,14 +98,17 @@ class TrainingConfig(Strict):
         Raises:
             ConfigError: see ``from_yaml``.
         """
+        content = with_preset(content)
+        found = [*misplaced_truth_values(cls, content)]
         try:
-            config = cls.model_validate(with_preset(content))
+            config = cls.model_validate(content)
         except ValidationError as error:
             found = sentences(cls, [dict(fault) for fault in error.errors()])
+        if found:
             faults = "; ".join(found[:_MAX_FAULTS])
             faults += f"; and {len(found) - _MAX_FAULTS} more" if len(found) > _MAX_FAULTS else ""
             where = path if path.suffix in _YAML else "command line"  # data have no entries
-            raise ConfigError(f"{where}: {faults}") from error
+            raise ConfigError(f"{where}: {faults}")
         folder = path.parent.resolve()
         sources = {}
         for name in FILES:

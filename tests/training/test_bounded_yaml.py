@@ -35,8 +35,9 @@ BOMBS = {
     "tagged float": ('a: !!float "1' + ":1" * 300_000 + '"', "a number has 600001 digits"),
     "own tag": ("%TAG !y! tag:yaml.org,2002:\n---\na: !y!int 1" + ":1" * 300_000, "a number has 600001 digits"),
     "spaces": ('a: !!int " 1' + ":1" * 300_000 + '"', "a number has 600002 digits"),
-    "date": ("a: 2026-13-01", "has not the form of its type"),
+    "date": ("a: !!timestamp 2026-13-01", "has not the form of its type"),
     "boolean": ("a: !!bool 3", "has not the form of its type"),
+    "base 60": ("a: !!int 1:30", "has not the form of its type"),
     "timestamp": ("a: !!timestamp 3", "has not the form of its type"),
     "object": ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
     "twice": ("a: 1\nb: 2\na: 3", "line 3: the entry 'a' occurs twice"),
@@ -105,13 +106,61 @@ def test_what_is_wrong_is_shown_in_bounded_length(text, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "override", ["network.levels.²=1", "network.levels.99999999999999999999=1", "card.x.y=1", "=1"]
+    "override",
+    [
+        "network.levels.²=1",
+        "network.levels.99999999999999999999=1",
+        f"network.levels.{'1' * 5000}.radius=4",
+        "card.x.y=1",
+        "=1",
+    ],
 )
 def test_overrides_of_no_place(override, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("data: {train: a}\n")
     with pytest.raises(ConfigError):
         TrainingConfig.from_yaml(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("No", "No"),  # nobelium; "no", "off" and "yes" are words as well, which an entry of true or false takes
+        ("off", "off"),
+        ("1:30", "1:30"),  # frames 1 to 29
+        ("1:30.5", "1:30.5"),
+        ("012", 12),
+        ("-012", -12),
+        ("2026-11-30", "2026-11-30"),
+        ("true", True),
+        ("FALSE", False),
+        ("0x1F", 31),
+        ("1_000", 1000),
+        ("1.5e-3", 1.5e-3),
+        ("-.5", -0.5),
+        (".inf", float("inf")),
+        ("~", None),
+    ],
+)
+def test_plain_values_are_those_of_yaml_1_2(text, value):
+    """In YAML 1.1, ``No`` is false, 1:30 is 90, 012 is 10, and a day is no text."""
+    found = parse_yaml(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_configurations_with_such_values(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "data: {train: {path: a.xyz, index: 1:30}, isolated_atom_energies: {No: -1.0}}\n"
+        "card: {date: 2026-11-30}\nreport: off\n"
+    )
+    (tmp_path / "a.xyz").touch()
+    config = TrainingConfig.from_yaml(path, ["training.epochs=012"])
+    assert config.data.train[0].index == "1:30"
+    assert config.data.isolated_atom_energies == {"No": -1.0}
+    assert (config.card, config.report, config.training.epochs) == ({"date": "2026-11-30"}, False, 12)
+    with pytest.raises(ConfigError, match=r"training\.epochs: should be a whole number, got '1:30'"):
+        TrainingConfig.from_yaml(path, ["training.epochs=1:30"])
 
 
 VALUES = st.recursive(

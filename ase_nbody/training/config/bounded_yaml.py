@@ -1,4 +1,8 @@
-"""YAML in bounded time and memory: a file of one kilobyte may stand for gigabytes, by aliases of aliases."""
+"""YAML in bounded time and memory: a file of one kilobyte may stand for gigabytes, by aliases of aliases.
+
+Plain values mean what they mean in YAML 1.2. In YAML 1.1, which PyYAML reads, ``No`` (nobelium) is false, ``1:30`` is
+90, ``012`` is 10, and a day is no text.
+"""
 
 import re
 from collections.abc import Hashable
@@ -13,7 +17,17 @@ MAX_DEPTH = 20  # levels of brackets or indentation; a configuration has six
 MAX_VALUES = 50_000  # with each alias counted as what it stands for
 _LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]{99,}")
 _MAX_DIGITS = 100  # also of what a tag such as !!int calls a number
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_BOOLEAN, _INTEGER, _FLOAT, _TIME = (f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp"))
+_NUMBERS = (_INTEGER, _FLOAT)
+# What takes the place of PyYAML's own forms: no words but these, no numbers of base 60, no zero that changes the base.
+_FORMS = {
+    _BOOLEAN: (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    _INTEGER: (r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)", "-+0123456789"),
+    _FLOAT: (
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+}
 
 
 class YamlError(ValueError):
@@ -31,7 +45,7 @@ def parse_yaml(text: str) -> Any:
         raise YamlError(f"it has {len(text):,} characters; at most {MAX_CHARACTERS:,} are allowed")
     try:
         _check(text)
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except YamlError:
         raise
     except yaml.YAMLError as error:
@@ -39,6 +53,25 @@ def parse_yaml(text: str) -> Any:
     # What PyYAML raises for values that have a tag but not its form, such as !!bool 3 or 2026-13-01.
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise YamlError(f"a value has not the form of its type ({printable(error, 100)})") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader with the plain values of YAML 1.2."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own name and form
+        first: [(tag, form) for tag, form in forms if tag not in (*_FORMS, _TIME)]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number: decimal, or with 0b or 0x before it."""
+        digits = str(self.construct_scalar(node)).replace("_", "")
+        return int(digits, 0 if digits.lstrip("-+")[:2] in ("0b", "0x") else 10)
+
+
+for _tag, (_form, _first) in _FORMS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_form})\Z"), list(_first))
+_Loader.add_constructor(_INTEGER, _Loader.construct_yaml_int)
 
 
 class _Open:

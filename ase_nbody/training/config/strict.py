@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from ase_nbody.text import printable
 from ase_nbody.training.config.bounded_yaml import parse_yaml
 
+_MOST_DIGITS = 9  # of the number of an item in a list
+
 
 class ConfigError(ValueError):
     """A configuration cannot be used; the message names the entry and says what is allowed."""
@@ -47,6 +49,11 @@ def _merge(defaults: Any, given: Any) -> Any:
     return merged
 
 
+def _is_index(step: str) -> bool:
+    """Whether a step of an entry's name is the number of an item. Python converts no number of thousands of digits."""
+    return step.isdecimal() and len(step) <= _MOST_DIGITS
+
+
 def override(
     content: dict[str, Any],
     overrides: Sequence[str],
@@ -78,7 +85,7 @@ def override(
         content["network"] = {"levels": copy.deepcopy([*default_levels]), **network}
     for name, _, text in pairs:
         value = value_of(name, text)
-        *parents, last = [int(step) if step.isdecimal() else step for step in name.split(".")]
+        *parents, last = [int(step) if _is_index(step) else step for step in name.split(".")]
         place: Any = content
         try:
             for step in parents:

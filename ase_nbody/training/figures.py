@@ -112,7 +112,10 @@ def force_histogram(part: Part) -> "Figure":
     errors = {symbol: 1e3 * error.ravel() for symbol, error in part.element_errors().items()}
     widest = float(np.percentile(np.abs(np.concatenate(list(errors.values()))), _LARGEST_PERCENTILE))
     for symbol, error in errors.items():
-        axes.hist(error, bins=80, range=(-widest, widest), density=True, histtype="step", label=symbol)
+        heights, edges = np.histogram(error, bins=80, range=(-widest, widest))
+        width = edges[1] - edges[0]
+        shown = max(1, heights.sum())  # all errors of a rare element may lie beyond
+        axes.stairs(heights / (shown * width), edges, label=symbol)
     axes.set(xlabel=f"force error ({written('meV/Angstrom')})", ylabel="density")
     _legend_beside(axes)
     return figure

@@ -34,22 +34,19 @@ class WorstFrame:
         error = np.linalg.norm(self.predicted.forces - self.frame.forces, axis=1)
         atom = int(error.argmax())
         energy = 1e3 * (self.predicted.energy - self.frame.energy) / len(self.frame.structure)
+        shown = f"{energy:+.3g}" if np.isfinite(energy) else "-"  # the frame may lack an energy
         where = f"{atom} ({chemical_symbols[self.frame.structure.numbers[atom]]})"
-        return str(self.frame.source or "-"), f"{1e3 * self.rmse:.3g}", f"{energy:+.3g}", where
+        return str(self.frame.source or "-"), f"{1e3 * self.rmse:.3g}", shown, where
 
     def atoms(self, set_name: str) -> Atoms:
         """The frame for ASE, with the reference as its results and the prediction under names of its own."""
-        structure, frame = self.frame.structure, self.frame
-        atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+        frame = self.frame
+        atoms = frame.structure.to_atoms()
         energy = {"energy": frame.energy} if np.isfinite(frame.energy) else {}
         atoms.calc = SinglePointCalculator(atoms, forces=frame.forces, **energy)
         atoms.info |= {"set": set_name, "forces_rmse": self.rmse, "predicted_energy": self.predicted.energy}
         if frame.source is not None:
             atoms.info |= {"source": frame.source.path, "source_frame": frame.source.frame}
-        if structure.charge:
-            atoms.info["charge"] = structure.charge
-        if structure.multiplicity is not None:
-            atoms.info["spin_multiplicity"] = structure.multiplicity
         atoms.arrays["predicted_forces"] = self.predicted.forces
         return atoms
 

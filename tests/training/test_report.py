@@ -7,20 +7,23 @@ import sys
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_nbody import load_model
-from ase_nbody.data import DataError, read_labelled
+from ase_nbody.data import DataError, LabelledStructure, read_labelled
 from ase_nbody.data.labels import BY_NAME
 from ase_nbody.data.statistics import evenly_spaced
 from ase_nbody.files.archive import read_card
+from ase_nbody.structure import Structure
 from ase_nbody.training.compared import Part
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.evaluation import evaluate_model, predict
-from ase_nbody.training.figures import learning_curves, parity_plot
+from ase_nbody.training.figures import force_histogram, learning_curves, parity_plot
 from ase_nbody.training.report import advice, write_report
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import take
+from ase_nbody.training.worst import as_extxyz, worst_frames
 
 
 @pytest.fixture
@@ -111,6 +114,36 @@ def test_worst_frames_are_those_of_the_file(run, tmp_path):
         assert atoms.info["forces_rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-5)
     assert [atoms.info["forces_rmse"] for atoms in worst] == sorted(
         (a.info["forces_rmse"] for a in worst), reverse=True
+    )
+
+
+def test_a_worst_frame_keeps_the_labels_of_its_parts_and_may_lack_an_energy(tmp_path):
+    """A network with labelled levels could not recompute it otherwise."""
+    atoms = Atoms("H2O", [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    frame = labelled_structure(atoms, parts=[0, 0, 0], energy=np.nan, force=0.0)
+    worst = worst_frames([frame], [labelled_structure(atoms, parts=[0, 0, 0], energy=-3.0, force=1.0)])
+    assert worst[0].row() == ("-", "1e+03", "-", "0 (H)")
+    (tmp_path / "worst.extxyz").write_bytes(as_extxyz(worst, "test"))
+    assert ase.io.read(tmp_path / "worst.extxyz").arrays["parts"].tolist() == [0, 0, 0]
+
+
+def test_the_histogram_takes_an_element_whose_errors_all_lie_beyond():
+    many, one = Atoms("H1000", np.arange(3000.0).reshape(-1, 3)), Atoms("Cl", [[0.0, 0.0, 0.0]])
+    reference = [labelled_structure(atoms, energy=0.0, force=0.0) for atoms in (many, one)]
+    predicted = [labelled_structure(many, energy=0.0, force=0.1), labelled_structure(one, energy=0.0, force=5.0)]
+    (axes,) = force_histogram(Part("test", reference, predicted)).axes
+    heights = {patch.get_label(): patch.get_data().values for patch in axes.patches}
+    assert heights["Cl"].tolist() == [0.0] * 80
+    edges = axes.patches[0].get_data().edges
+    assert heights["H"] @ np.diff(edges) == pytest.approx(1.0)
+
+
+def labelled_structure(atoms, *, energy, force, parts=None):
+    """The structure with an energy and with one value for all components of the forces."""
+    if parts is not None:
+        atoms.set_array("parts", np.array(parts))
+    return LabelledStructure(
+        Structure.from_atoms(atoms), energy, np.full((len(atoms), 3), force), np.full((3, 3), np.nan)
     )
 
 

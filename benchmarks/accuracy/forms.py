@@ -219,6 +219,9 @@ def main() -> None:
     parser.add_argument("--structure", default="3BPA")
     parser.add_argument("--rounds", type=int, default=50)
     options = parser.parse_args()
+    if unknown := [task for task in options.tasks if task not in TASKS and not (HERE / f"{task}.yaml").is_file()]:
+        own = sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != "published")
+        parser.error(f"there is no task {', '.join(unknown)}: choose among {', '.join([*TASKS, *own])}")
     if options.what == "speed":
         speed(options.forms, options.channels, options.compiled, options.structure, options.rounds)
         return

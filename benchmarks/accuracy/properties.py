@@ -202,6 +202,8 @@ def main() -> None:
     parser.add_argument("--model", help="a model file in place of the shipped one")
     parser.add_argument("--skip-md", action="store_true", help="leave molecular dynamics out")
     options = parser.parse_args()
+    if unknown := ", ".join(element for element in options.elements if element not in CRYSTALS):
+        parser.error(f"there is no reference for {unknown}: choose among {', '.join(CRYSTALS)}")
     for element in options.elements or CRYSTALS:
         show(element, options)
 

@@ -3,9 +3,10 @@
     python benchmarks/organic/dimers.py MODEL ... --data ../shared/data/dimers_sapt/dimers.extxyz --xtb gfn2.npy
 
 The interaction energy is that of the dimer less those of both molecules as they stand in it. Dimers with a charged
-molecule are left out, and so are elements that a model does not know. The distance of a dimer is the smallest distance
-of an atom of one molecule to one of the other, divided by the sum of their van der Waals radii (Alvarez). The energies
-of GFN2-xTB are kept in the file that ``--xtb`` names, and not computed again. Prints Markdown.
+molecule are left out, and so are those with elements that one of the models does not know. The distance of a dimer is
+the smallest distance of an atom of one molecule to one of the other, divided by the sum of their van der Waals radii
+(Alvarez). The energies of GFN2-xTB on the others are kept in the file that ``--xtb`` names, and not computed again.
+Prints Markdown.
 """
 
 import argparse
@@ -46,10 +47,10 @@ def interactions(energies: Sequence[float]) -> NDArray:
     return together - first - second
 
 
-def of_model(model: str, dimers: Sequence[Dimer]) -> NDArray:
+def of_model(calculator: NBodyCalculator, dimers: Sequence[Dimer]) -> NDArray:
     """Interaction energies (dimers,) in eV."""
     structures = [bare(atoms) for both in dimers for atoms in both]
-    return interactions([energy for energy, _ in predicted(NBodyCalculator(model), structures)])
+    return interactions([energy for energy, _ in predicted(calculator, structures)])
 
 
 def of_tight_binding(dimers: Sequence[Dimer], path: Path | None) -> NDArray:
@@ -112,14 +113,24 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     everything = ase.io.read(options.data, f"::{options.every}")
-    charged = [bool(atoms.info["charge_first"] or atoms.info["charge_second"]) for atoms in everything]
-    left_out = Counter(atoms.info["set"] for atoms, is_charged in zip(everything, charged, strict=True) if is_charged)
-    chosen = [atoms for atoms, is_charged in zip(everything, charged, strict=True) if not is_charged]
+    calculators = [NBodyCalculator(model) for model in options.models]
+    known = [{*calculator.species} for calculator in calculators]
+    chosen, charged, unknown = [], Counter[str](), Counter[str]()
+    for atoms in everything:
+        if atoms.info["charge_first"] or atoms.info["charge_second"]:
+            charged[atoms.info["set"]] += 1
+        elif not all({*atoms.symbols} <= species for species in known):
+            unknown[atoms.info["set"]] += 1
+        else:
+            chosen.append(atoms)
     dimers = [dimer(atoms) for atoms in chosen]
     reference = np.array([atoms.info["interaction_energy"] for atoms in chosen])
-    methods = [*(of_model(model, dimers) for model in options.models), of_tight_binding(dimers, options.xtb)]
-    print(f"{len(dimers)} dimers of neutral molecules; {sum(left_out.values())} with a charged one are left out:")
-    print(", ".join(f"{name} {count}" for name, count in sorted(left_out.items())) + ".")
+    methods = [*(of_model(calculator, dimers) for calculator in calculators), of_tight_binding(dimers, options.xtb)]
+    print(f"{len(dimers)} dimers of neutral molecules.")
+    for what, left_out in (("a charged one", charged), ("elements that a model does not know", unknown)):
+        if left_out:
+            print(f"{left_out.total()} with {what} are left out:", end=" ")
+            print(", ".join(f"{name} {count}" for name, count in sorted(left_out.items())) + ".")
     print("Mean absolute errors of interaction energies in kcal/mol (meV).\n")
     columns = ["dimers", "mean strength, kcal/mol", *(f"`{model}`" for model in options.models), "GFN2-xTB"]
     names, sets = np.unique([atoms.info["set"] for atoms in chosen], return_inverse=True)

@@ -4,7 +4,8 @@
     python benchmarks/organic/learning_curves.py organic --frames 50 --replay general.xyz --general validation.npz
 
 Each training is what ``nbody train FILE`` does by default, with so many frames in all, a tenth of them (at most 50) for
-validation. Runs go to ``runs/organic/learning/``; a finished one is not trained again, and a killed one goes on.
+validation. Runs go to ``runs/organic/learning/``, under names that have checksums of the model they start from and of
+what they replay; a finished one is not trained again, and a killed one goes on.
 ``--general`` measures what is left of a general model: its force errors on structures of a file. Prints Markdown.
 """
 
@@ -13,6 +14,7 @@ import itertools
 import resource
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,9 @@ STARTS = {"none": ["network.start_from=none"], "gfn2": ["network.start_from=none
 def specialist(name: str, frames: str, start: str, options: argparse.Namespace) -> Path:
     """Train it unless its model exists, and return the path of the model."""
     train, test = (options.data / file for file in DATA[name])
-    kind = Path(start).stem + ("-replay" if options.replay and start not in STARTS else "")
+    kind = start if start in STARTS else f"{Path(start).stem}-{read_card(start)['checksum'][:8]}"
+    if options.replay and start not in STARTS:
+        kind += f"-replay-{zlib.crc32(options.replay.read_bytes()):08x}"
     output = ROOT / "runs" / "organic" / "learning" / f"{name}-{frames}-{kind}"
     model = output / "model.nbody"
     if model.is_file():
@@ -82,7 +86,7 @@ def main() -> None:
         shown = [f"{errors[quantity]['mae']:.2f}" for quantity in ("energy", "forces")]
         general = [general_error(model, options.general)] if options.general else []
         spent = minutes.read_text().strip() if minutes.is_file() else ""
-        rows.append([name, frames, Path(start).stem, *shown, spent, *general])
+        rows.append([name, frames, start, *shown, spent, *general])
         print(f"{table(columns, rows)}\n", flush=True)
     for start in (start for start in options.starts if options.general and start not in STARTS):
         print(f"{start} itself on others: {general_error(start, options.general)} meV/Angstrom")

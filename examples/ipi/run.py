@@ -73,6 +73,30 @@ def wait_for(server: subprocess.Popen[bytes], address: str, port: int | None) ->
     raise SystemExit("i-PI does not listen; see ipi.log")
 
 
+def follow(client: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until the driver ends. Where i-PI's steps have failed, its socket may live on, and the driver would wait."""
+    written = [folder / name for name in ("ipi.log", "ethanol.out")]
+    try:
+        while client.poll() is None:
+            if time.time() - max(file.stat().st_mtime for file in written if file.exists()) > PATIENCE_SECONDS:
+                raise SystemExit(f"i-PI has written nothing for {PATIENCE_SECONDS} seconds; ipi.log says why")
+            time.sleep(0.1)
+    finally:
+        client.terminate()
+    if client.returncode:
+        raise SystemExit("the driver has failed; it has said why above, or in ipi.log")
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    """End i-PI. It heeds no signal where its steps have failed and its socket lives on."""
+    server.terminate()
+    try:
+        server.wait(10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
 def main() -> None:
     options = command_line()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -86,13 +110,13 @@ def main() -> None:
         server = subprocess.Popen([SCRIPTS / "i-pi", "ethanol.xml"], cwd=options.output, stdout=log, stderr=log)
         try:
             wait_for(server, address, options.inet)
-            parameters = f"model={model},template=ethanol.xyz"
-            subprocess.run([sys.executable, *driver, "-o", parameters], cwd=options.output, stdout=log, check=True)
+            command = [sys.executable, *driver, "-o", f"model={model},template=ethanol.xyz"]
+            with subprocess.Popen(command, cwd=options.output, stdout=log) as client:
+                follow(client, options.output)
             if server.wait(PATIENCE_SECONDS):
                 raise SystemExit("i-PI has failed; ipi.log says why")
         finally:
-            server.terminate()
-            server.wait()
+            end(server)
             Path(f"/tmp/ipi_{address}").unlink(missing_ok=True)
     report(options)
 

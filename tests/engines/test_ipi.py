@@ -193,3 +193,18 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])
+
+
+def test_the_example_gives_up_where_i_pi_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket may live on after its steps have failed. The driver, and the example, waited for ever."""
+    monkeypatch.syspath_prepend(EXAMPLE)
+    example = importlib.import_module("run")
+    monkeypatch.delitem(sys.modules, "run")
+    monkeypatch.setattr(example, "PATIENCE_SECONDS", 0.3)
+    (tmp_path / "ipi.log").touch()
+    with (
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"]) as client,
+        pytest.raises(SystemExit, match="i-PI has written nothing"),
+    ):
+        example.follow(client, tmp_path)
+    assert client.returncode != 0

@@ -127,7 +127,8 @@ def _network_from_model(
     _require_shared_species(config, before.config, training)
     given, reach = config.data.isolated_atom_energies, before.config.reach
     of_data, of_model = energies_of_isolated_atoms(training, reach), before.config.isolated_atom_energies
-    known = of_model | of_data if given == "fit" else of_data | of_model
+    # A pretraining took the isolated atoms from the data. Any other model may be of another theory.
+    known = of_data | of_model if given is None else of_model | of_data
     known |= given if isinstance(given, dict) else {}
     statistics = measure(training, before.config.levels, dict.fromkeys(species_of(training), 0.0))
     species = {*before.config.species, *statistics.species}
@@ -158,7 +159,7 @@ def _network_from_model(
     if not starts_from_pretraining(config):
         name = str(config.network.start_from)
         given_energies = given if isinstance(given, dict) else None
-        refuse_other_zero(after, training, name, given_energies, of_data if given == "fit" else None)
+        refuse_other_zero(after, training, name, given_energies, of_data if given is not None else None)
     return after
 
 

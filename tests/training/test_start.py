@@ -239,14 +239,14 @@ def test_a_start_moves_to_the_zero_of_the_data_and_keeps_the_atoms_that_are_ther
     start = save_model(network, tmp_path / "start.nbody")
     zero = {"H": -20.0, "C": -1000.0, "O": 500.0}
 
-    def moved(frames):
+    def moved(frames, given="fit"):
         frames = [frame.copy() for frame in frames]
         for frame in frames:
             frame.calc = EMT()
             energy = frame.get_potential_energy() + sum(zero[symbol] for symbol in frame.symbols)
             frame.calc = SinglePointCalculator(frame, energy=energy, forces=frame.get_forces())
         path = write(tmp_path, frames, network={"start_from": start.name}, data={"train": "data.extxyz",
-                     "validation": 1, "isolated_atom_energies": "fit"})  # fmt: skip
+                     "validation": 1, "isolated_atom_energies": given})  # fmt: skip
         settings = TrainingConfig.from_yaml(path)
         found = build_network(settings, read_splits(settings)[0]).config.isolated_atom_energies
         assert found["N"] == -5.0
@@ -263,6 +263,9 @@ def test_a_start_moves_to_the_zero_of_the_data_and_keeps_the_atoms_that_are_ther
     with_atoms = moved([*METHANOLS, *atoms])
     free = [EMT().get_potential_energy(atoms[1]) + zero["H"] + 5.0, EMT().get_potential_energy(atoms[0]) + 505.0]
     np.testing.assert_allclose(with_atoms[[0, 2]], free, atol=1e-9)
+    carbon = zero["C"] - 10.0  # with the cohesion that the untrained network lacks
+    given = moved([*METHANOLS, *atoms], {"C": carbon})  # for the others, the data go before the model
+    np.testing.assert_allclose(given, [free[0], carbon + 5.0, free[1]], atol=1e-9)
 
 
 def test_an_element_that_is_new_takes_its_total_energy_alone(tmp_path, network):

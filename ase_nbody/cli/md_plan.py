@@ -146,6 +146,8 @@ def fingerprint(atoms: ase.Atoms) -> str:
         digest.update(array.tobytes())
     if atoms.info.get("charge"):  # neutral structures have the checksum that they had before there were charges
         digest.update(repr(atoms.info["charge"]).encode())
+    if (multiplicity := Structure.from_atoms(atoms).multiplicity) is not None:
+        digest.update(f"multiplicity {multiplicity}".encode())
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ase import units
 from numpy.typing import NDArray
 
+from ase_nbody.electrons import one_number
 from ase_nbody.engines.models import Model, evaluator_for
 from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluator import Evaluator
@@ -93,8 +94,8 @@ class NBodyPotentialImpl(MLPotentialImpl):
 
         Raises:
             ValueError: there are no atoms; an atom has no element, or one that the model does not know; a charge for a
-                model that does not look at it; a charge or multiplicity that it did not learn; or there is an argument
-                that is not known or not allowed.
+                model that does not look at it; a charge that is no number; a charge or multiplicity that it did not
+                learn; or there is an argument that is not known or not allowed.
         """
         known = ("precision", "device", "charge", "multiplicity", "compile", "threads", "skin")
         _refuse_unknown(others.keys() - OF_EMBEDDING, "createSystem", known)
@@ -103,7 +104,10 @@ class NBodyPotentialImpl(MLPotentialImpl):
         evaluator = Evaluator(
             self.networks, device=device, dtype=DTYPES[precision], compile=compile, threads=threads, skin=skin
         )
-        if charge and evaluator.warns_of_charge:
+        total = one_number(charge)
+        if total is None:
+            raise ValueError(f"charge is {charge!r}, but must be a number in e; leave it out if the system is neutral")
+        if total and evaluator.warns_of_charge:
             raise ValueError(
                 f"charge={charge} is given, but this model does not look at the total charge. Leave charge out if all "
                 "its training data had this one; otherwise take a model that predicts charges."
@@ -123,9 +127,9 @@ class NBodyPotentialImpl(MLPotentialImpl):
         is_labelled = any(network.config.is_labelled for network in evaluator.networks)
         labels = np.array([atom.residue.index for atom in included], dtype=np.int64) if is_labelled else None
         nowhere, free = np.zeros((len(numbers), 3)), np.zeros(3, dtype=np.bool_)
-        evaluator.require_known(Structure(numbers, nowhere, np.zeros((3, 3)), free, float(charge), None, multiplicity))
+        evaluator.require_known(Structure(numbers, nowhere, np.zeros((3, 3)), free, total, None, multiplicity))
         periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
-        force = openmm.PythonForce(_Computation(evaluator, numbers, periodic, float(charge), labels, multiplicity))
+        force = openmm.PythonForce(_Computation(evaluator, numbers, periodic, total, labels, multiplicity))
         force.setName("NBodyForce")
         force.setForceGroup(forceGroup)
         force.setUsesPeriodicBoundaryConditions(periodic)

@@ -449,6 +449,11 @@ def test_refusals(md, contents):
     assert "models was" in err
     code, _, err = md("a.nbody", "crystal.extxyz", "--steps", 20, "--resume")
     assert "structure was" in err
+    atoms = ase.io.read("methanol.extxyz")
+    atoms.info["spin_multiplicity"] = 3
+    ase.io.write("triplet.extxyz", atoms)
+    code, _, err = md("a.nbody", "triplet.extxyz", "--steps", 20, "--resume")
+    assert "structure was" in err
     assert contents("md") == before
     assert not Path("new/checkpoint.json").exists()
 

@@ -114,6 +114,9 @@ def test_charges(
     potential(make_network(outputs=["charges"])).createSystem(topology, charge=-1)
     with pytest.raises(ValueError, match="charge=-1 is given, but this model does not look at the total charge"):
         potential(make_network()).createSystem(topology, charge=-1)
+    for charge in (None, "-1", np.nan, True):
+        with pytest.raises(ValueError, match=r"^charge is .*, but must be a number in e; leave it out"):
+            potential(make_network()).createSystem(topology, charge=charge)
 
 
 def test_multiplicities(

@@ -37,11 +37,14 @@ def test_data_paths_are_relative_to_the_file(tmp_path):
         ("data: {train: a, trian: b}", "data.trian is not an entry; did you mean 'train'?"),
         ("data: {train: a}\ntraining: {epochs: -1}", "training.epochs"),
         ("data: {train: a}\ntraining: {epochs: many}", "training.epochs"),
-        ("data: {train: a}\ntraining: {epochs: yes}", "training.epochs: should not be true or false"),
-        ("data: {train: a}\nnetwork: {levels: [{radius: on}]}", "network.levels.0.radius: should not be true or false"),
-        ("data: {train: a}\nnetwork: {total_charges: [no]}", "network.total_charges.0: should not be true or false"),
+        ("data: {train: a}\ntraining: {epochs: true}", "training.epochs: should not be true or false"),
         (
-            "data: {train: a, isolated_atom_energies: {H: yes}}",
+            "data: {train: a}\nnetwork: {levels: [{radius: true}]}",
+            "network.levels.0.radius: should not be true or false",
+        ),
+        ("data: {train: a}\nnetwork: {total_charges: [false]}", "network.total_charges.0: should not be true or false"),
+        (
+            "data: {train: a, isolated_atom_energies: {H: true}}",
             "data.isolated_atom_energies.H: should not be true or false",
         ),
         ("training: {}", "data is missing"),

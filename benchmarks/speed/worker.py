@@ -7,6 +7,7 @@ Each line on stdin is a number of steps, and the answer is one line of JSON. The
 when the calculator is ready, compiled and warm.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -19,20 +20,28 @@ from typing import Any
 
 import ase
 import numpy as np
-import torch
 from ase import units
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from structures import structure
 
+with contextlib.suppress(ImportError):  # ACE stands on JAX
+    import torch
+
 WARM_UP_EVALUATIONS = 3  # compilers trace the first few
+
+
+def prepared(name: str) -> ase.Atoms:
+    """The structure of a name at 300 K, at rest as a whole."""
+    atoms = structure(name)
+    thermalize_momenta(atoms, 300.0, rng=np.random.default_rng(0))
+    Stationary(atoms)
+    return atoms
 
 
 def prepare(task: dict[str, Any]) -> tuple[ase.Atoms, int]:
     """The structure at 300 K with its calculator, and the number of weights of the model."""
-    atoms = structure(task["structure"])
-    thermalize_momenta(atoms, 300.0, rng=np.random.default_rng(0))
-    Stationary(atoms)
+    atoms = prepared(task["structure"])
     folder = Path(task["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     make = importlib.import_module(task["module"]).make
@@ -80,7 +89,8 @@ def main() -> None:
     if task["device"] == "cpu":
         limit = int(task["memory"] * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # otherwise Linux would kill some process
-    torch.set_num_threads(task["threads"])
+    if "torch" in sys.modules:
+        torch.set_num_threads(task["threads"])
     try:
         atoms, parameters = prepare(task)
         steps = stepper(atoms)

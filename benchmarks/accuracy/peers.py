@@ -229,20 +229,23 @@ def nep(python: Path, task: Task, steps: int) -> list[str]:
     return [str(python.with_name("neppo")), "train", str(folder), "--device", "cpu"]
 
 
-# ace-jax asks for a typical distance of each pair of elements; it knows one of most elements but not of hydrogen.
-ACE_BASIS = """
-import sys
+# ace-jax wants a typical distance of each pair of elements. It knows one for most elements but not for hydrogen, and
+# ``aj fit`` lets nobody say it; so the basis is made here, in double precision, before ``aj fit`` begins.
+ACE_FIT = """
+import json, sys
 import jax
 jax.config.update("jax_enable_x64", True)
 from ace_jax.basis.export import save_npz
 from ace_jax.basis.model import build_model
 from ace_jax.basis.radial_init import BOND_LEN
+from ace_jax.cli import main
 from ase.data import atomic_numbers, covalent_radii
-file, order, degree, radius, *species = sys.argv[1:]
+file, species, order, degree, radius = json.loads(sys.argv[1])
 numbers = [atomic_numbers[symbol] for symbol in species]
 lengths = [BOND_LEN.get(number, 2 * covalent_radii[number]) for number in numbers]
 r0 = [[(a + b) / 2 for b in lengths] for a in lengths]
-save_npz(file, build_model(numbers, int(order), int(degree), rcut=float(radius), r0=r0))
+save_npz(file, build_model(numbers, order, degree, rcut=radius, r0=r0))
+main(sys.argv[2:])
 """
 
 
@@ -255,14 +258,13 @@ def ace(order: int) -> Callable[[Path, Task, int], list[str]]:
 
     def command(python: Path, task: Task, degree: int) -> list[str]:
         basis = task.folder / "basis.npz"
-        size = [str(order), str(degree), str(task.radius), *task.species]
-        subprocess.run([python, "-c", ACE_BASIS, str(basis), *size], check=True)
         files = {"model": basis, "train": task.folder / "train.xyz", "test": task.folder / "validation.xyz"}
         keys = {"energy-key": "REF_energy", "force-key": "REF_forces"}
         keys |= {"stress-key": "REF_stress"} if task.stress else {}
         # ``r0`` belongs to Gaussian processes and is asked for all the same.
         fit = {**files, **keys, "r0": 2.0, "e0": "lsq", "opt": "lbfgs", "out": task.folder / "fit"}
-        return [str(python.with_name("aj")), "fit", *(f"--{name}={value}" for name, value in fit.items())]
+        size = json.dumps([str(basis), task.species, order, degree, task.radius])
+        return [str(python), "-c", ACE_FIT, size, "fit", *(f"--{name}={value}" for name, value in fit.items())]
 
     return command
 
@@ -313,14 +315,11 @@ def train(peer: Peer, python: Path, task: Task, amount: int | None = None, threa
     environment.pop("PYTHONPATH", None)  # our packages are not the peer's
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     log = task.folder / "train.log"
-    try:
-        command = peer.command(python, task, amount or peer.amount(task))
-        with log.open("w") as output:
-            subprocess.run(
-                command, check=True, cwd=task.folder, env=environment, stdout=output, stderr=subprocess.STDOUT
-            )
-    except subprocess.CalledProcessError as error:
-        raise Failure(f"the training ended with code {error.returncode}; see {log}") from error
+    command = peer.command(python, task, amount or peer.amount(task))
+    with log.open("w") as output:
+        done = subprocess.run(command, cwd=task.folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise Failure(f"the training ended with code {done.returncode}; see {log}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime")) / 60
 

@@ -35,6 +35,7 @@ import run
 import snap
 from ase.data import chemical_symbols
 from matplotlib import pyplot
+from matplotlib.ticker import LogLocator, NullFormatter
 from peers import PEERS, Peer
 
 from ase_nbody.files.archive import load_members
@@ -136,7 +137,10 @@ class Study:
         model = self.folder / "ours" / "model.nbody" if self.options.quick else Path(self.config.output, "model.nbody")
         if not model.is_file():
             self.must_train()
-            self.train_quickly(model.parent) if self.options.quick else run.train(self.name, seeds=1, threads=1)
+            try:
+                self.train_quickly(model.parent) if self.options.quick else run.train(self.name, seeds=1, threads=1)
+            except subprocess.CalledProcessError as error:
+                raise Failure(f"the training ended with code {error.returncode}") from error
         minutes = model.with_name("cpu_minutes.txt")
         return own(f"nbody {model}", float(minutes.read_text().split()[0]) if minutes.is_file() else None)
 
@@ -145,9 +149,7 @@ class Study:
         train, test = (getattr(self.config.data, name)[0].path for name in ("train", "test"))
         few = [f"data.train={train}@:{QUICK['frames']}", "data.validation=2", f"data.test={test}@:1"]
         command = ["train", str(HERE / f"{self.name}.yaml"), *few, "training.epochs=1", f"output={folder}"]
-        done = subprocess.run([sys.executable, "-m", "ase_nbody.cli", *command, "--threads=1"])
-        if done.returncode:
-            raise Failure(f"the training ended with code {done.returncode}")
+        subprocess.run([sys.executable, "-m", "ase_nbody.cli", *command, "--threads=1"], check=True)
 
     def must_train(self) -> None:
         """Refuse to train without ``--train``."""
@@ -296,6 +298,10 @@ def draw(results: dict[str, Results], path: Path) -> None:
                 axis.annotate(name, point, (7, 4), textcoords="offset points", color=colour(name), fontsize=9)
             axis.set(xscale="log", yscale="log", ylabel=f"RMSE of {label} ({predict.UNITS[label]})")
             axis.margins(0.25)
+            for side in (axis.xaxis, axis.yaxis):  # within a decade there would be a single number, or none
+                side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                side.set_major_formatter("{x:g}")
+                side.set_minor_formatter(NullFormatter())
             axis.grid(which="both", alpha=0.2)
         column[0].set_title(f"{task}, {TASKS[task].atoms} atoms")
         column[1].set_xlabel("µs per atom and step, one core")

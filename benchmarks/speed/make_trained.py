@@ -17,14 +17,14 @@ def make(size: str, way: str, dtype: str, device: str, species: list[str], folde
         way: ``eager`` or ``compiled``, for packages that know both.
         dtype: ``float32`` or ``float64``, for packages that let the user choose.
         device: ``cpu`` or ``cuda``.
-        species: not used; the models know their own.
+        species: chemical symbols of the structure.
         folder: not used; compiled code is kept beside the model or in the user's cache.
     """
     package, _, model = size.partition(" ")
-    return PACKAGES[package](model, way, dtype, device)
+    return PACKAGES[package](model, way, dtype, device, species)
 
 
-def nbody(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, int]:
+def nbody(model: str, way: str, dtype: str, device: str, species: list[str]) -> tuple[Calculator, int]:
     """Our calculator on one thread."""
     from ase_nbody import NBodyCalculator
     from ase_nbody.files.archive import load_members
@@ -35,7 +35,7 @@ def nbody(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, in
     return calculator, sum(weight.numel() for network in load_members(model) for weight in network.parameters())
 
 
-def mace(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, int]:
+def mace(model: str, way: str, dtype: str, device: str, species: list[str]) -> tuple[Calculator, int]:
     """The model of the second stage."""
     from mace.calculators import MACECalculator
 
@@ -44,7 +44,7 @@ def mace(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, int
     return calculator, sum(weight.numel() for weight in calculator.models[0].parameters())
 
 
-def nequip(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, int]:
+def nequip(model: str, way: str, dtype: str, device: str, species: list[str]) -> tuple[Calculator, int]:
     """The best checkpoint, in the precision in which it was trained."""
     from nequip.integrations.ase import NequIPCalculator
 
@@ -57,11 +57,14 @@ def nequip(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, i
             options = ["--device", device, "--mode", "aotinductor", "--target", "ase"]
             compile_ = [Path(sys.executable).with_name("nequip-compile"), checkpoint, library, *options]
             subprocess.run(compile_, check=True, stdout=sys.stderr)
-        calculator = NequIPCalculator.from_compiled_model(library, device=device)
+        mapping = {symbol: symbol for symbol in species}
+        calculator = NequIPCalculator.from_compiled_model(
+            library, device=device, chemical_species_to_atom_type_map=mapping
+        )
     return calculator, weights
 
 
-def nep(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, int]:
+def nep(model: str, way: str, dtype: str, device: str, species: list[str]) -> tuple[Calculator, int]:
     """The model with the least loss on the validation frames, in calorine's compiled code, which mixes precisions."""
     from calorine.calculators import CPUNEP
     from calorine.nep import read_model
@@ -70,7 +73,7 @@ def nep(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, int]
     return CPUNEP(path), read_model(path).n_parameters
 
 
-def ace(model: str, way: str, dtype: str, device: str) -> tuple[Calculator, int]:
+def ace(model: str, way: str, dtype: str, device: str, species: list[str]) -> tuple[Calculator, int]:
     """The fitted model, compiled by JAX in double precision, as its package would have it."""
     import jax
 

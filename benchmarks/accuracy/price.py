@@ -8,12 +8,13 @@ is not trained yet. The errors of all are taken on the same test frames (``predi
 dynamics at 300 K are timed on one core, on which everything runs; all contenders take turns, round by round, each in a
 process of its own. The table and the picture have medians over the rounds.
 
-``price.json`` in the folder keeps every result, so a run that was killed goes on; delete an entry to have it anew. A
-contender that cannot be installed, trained or run is left out, and the reason is printed. ``--quick`` tries everything
-with few frames, epochs and steps; its figures mean nothing.
+``price.json`` in the folder keeps every result, so a run that was killed goes on; a model that is not the one that was
+measured is measured anew. A contender that cannot be installed, trained or run is left out, and the reason is printed.
+``--quick`` tries everything with few frames, epochs and steps; its figures mean nothing.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -38,7 +39,7 @@ from matplotlib import pyplot
 from matplotlib.ticker import LogLocator, NullFormatter
 from peers import PEERS, Peer
 
-from ase_nbody.files.archive import load_members
+from ase_nbody.files.archive import find_model, load_members
 from ase_nbody.training import TrainingConfig, read_sources
 
 HERE = Path(__file__).resolve().parent
@@ -92,11 +93,13 @@ class Contestant:
     Attributes:
         errors: evaluates the test frames; see ``predict.errors``.
         start: starts what takes steps on request: a ``Contender``, or LAMMPS.
+        origin: a file that is another one if the model is another one.
         minutes: CPU-minutes of the training, where they are known.
     """
 
     errors: Callable[[], dict[str, Any]]
     start: Callable[[], Contender | snap.Snap]
+    origin: Path
     minutes: float | None = None
 
 
@@ -123,7 +126,7 @@ class Study:
         for name, path in self.options.model:
             species = {chemical_symbols[number] for atoms in ase.io.read(self.test, ":") for number in atoms.numbers}
             if species <= set(load_members(path)[0].config.species):
-                yield name, partial(self.by_calculator, Path(sys.executable), f"nbody {path}")
+                yield name, partial(self.by_ours, path)
         for name, peer in PEERS.items():
             yield peer.title, partial(self.peer, name, peer)
         for name, potential in snap.files(self.task.element).items() if self.task.element else ():
@@ -131,9 +134,8 @@ class Study:
 
     def ours(self) -> Contestant:
         """The shipped model, or the one that ``TASK.yaml`` gives."""
-        own = partial(self.by_calculator, Path(sys.executable))
         if self.task.shipped:
-            return own(f"nbody {self.name}")
+            return self.by_ours(self.name)
         model = self.folder / "ours" / "model.nbody" if self.options.quick else Path(self.config.output, "model.nbody")
         if not model.is_file():
             self.must_train()
@@ -142,7 +144,11 @@ class Study:
             except subprocess.CalledProcessError as error:
                 raise Failure(f"the training ended with code {error.returncode}") from error
         minutes = model.with_name("cpu_minutes.txt")
-        return own(f"nbody {model}", float(minutes.read_text().split()[0]) if minutes.is_file() else None)
+        return self.by_ours(str(model), float(minutes.read_text().split()[0]) if minutes.is_file() else None)
+
+    def by_ours(self, model: str, minutes: float | None = None) -> Contestant:
+        """A model of ours, by its path or its name if it is shipped."""
+        return self.by_calculator(Path(sys.executable), f"nbody {model}", find_model(model), minutes)
 
     def train_quickly(self, folder: Path) -> None:
         """Train our network for one epoch on few frames."""
@@ -172,9 +178,9 @@ class Study:
             amount = QUICK["amounts"][peer.environment] if quick else peer.amount(task)
             done.write_text(json.dumps({"CPU-minutes": peers.train(peer, python, task, amount), "amount": amount}))
         minutes = json.loads(done.read_text())["CPU-minutes"]
-        return self.by_calculator(python, f"{peer.environment} {folder}", minutes)
+        return self.by_calculator(python, f"{peer.environment} {folder}", done, minutes)
 
-    def by_calculator(self, python: Path, size: str, minutes: float | None = None) -> Contestant:
+    def by_calculator(self, python: Path, size: str, origin: Path, minutes: float | None = None) -> Contestant:
         """A contestant with a calculator of ASE, which is compiled where its package can."""
         task = {"module": "make_trained", "size": size, "way": "compiled", "dtype": "float32", "device": "cpu"}
         task |= {"structure": self.task.structure, "threads": 1, "memory": MEMORY_GB, "folder": str(self.folder)}
@@ -189,7 +195,7 @@ class Study:
                 raise
             return contender
 
-        return Contestant(partial(peers.evaluate, python, size, self.test), start, minutes)
+        return Contestant(partial(peers.evaluate, python, size, self.test), start, origin, minutes)
 
     def snap(self, potential: Path) -> Contestant:
         """SNAP, in LAMMPS."""
@@ -198,7 +204,8 @@ class Study:
             frames = ase.io.read(self.test, ":")
             return {**predict.errors(frames, *snap.predict(frames, potential)), "weights": snap.weights(potential)}
 
-        return Contestant(errors, lambda: snap.Snap(self.task.structure, potential))
+        start = partial(snap.Snap, self.task.structure, potential)
+        return Contestant(errors, start, potential.with_suffix(".snapcoeff"))
 
 
 def judge(study: Study, results: Results, keep: Callable[[], None]) -> dict[str, Contestant]:
@@ -209,6 +216,10 @@ def judge(study: Study, results: Results, keep: Callable[[], None]) -> dict[str,
         found.pop("note", None)
         try:
             takes_part[name] = contestant = make()
+            origin = hashlib.sha256(contestant.origin.read_bytes()).hexdigest()
+            if found.get("origin", origin) != origin:
+                found.clear()  # of another model
+            found["origin"] = origin
             found["CPU-minutes"] = contestant.minutes
             if "forces" not in found:
                 print(f"{study.name}: errors of {name}", flush=True)

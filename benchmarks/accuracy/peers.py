@@ -297,8 +297,8 @@ def nep_steps(task: Task) -> int:
 
 
 PEERS = {
-    "mace": Peer("MACE", "mace", mace, epochs(28, 14e6)),
-    "nequip": Peer("NequIP", "nequip", nequip, epochs(30, 11e6)),
+    "mace": Peer("MACE", "mace", mace, epochs(28, 9.2e6)),
+    "nequip": Peer("NequIP", "nequip", nequip, epochs(30, 9.8e6)),
     "nep": Peer("NEP", "nep", nep, nep_steps),
     "ace-3": Peer("ACE, order 3", "ace", ace(3), lambda task: 10),
     "ace-4": Peer("ACE, order 4", "ace", ace(4), lambda task: 16 if len(task.species) == 1 else 10),

@@ -75,7 +75,7 @@ def examine_folder(
     if resume and begun:
         before = TrainingConfig.as_written(output / CONFIG_NAME)
         config = as_begun(config, before)
-        epochs = before.training.epochs or _epochs_of(output / MODEL_NAME)
+        epochs = _epochs_of(output, before)
         if config.training.epochs is None:
             config = with_epochs(config, epochs)
         longer = finished and (config.training.epochs or 0) > (epochs or 0) > 0
@@ -126,7 +126,7 @@ def is_finished(config: TrainingConfig) -> bool:
     output = Path(config.output)
     if not (output / MODEL_NAME).exists():
         return False
-    epochs = TrainingConfig.as_written(output / CONFIG_NAME).training.epochs or _epochs_of(output / MODEL_NAME)
+    epochs = _epochs_of(output, TrainingConfig.as_written(output / CONFIG_NAME))
     unfinished = last_checkpoint(output).is_file() and what_is_missing(output, config)
     return config.training.epochs in (None, epochs) and not unfinished
 
@@ -144,10 +144,12 @@ def with_epochs(config: TrainingConfig, epochs: int | None) -> TrainingConfig:
     return config.model_copy(update={"training": config.training.model_copy(update={"epochs": epochs})})
 
 
-def _epochs_of(model: Path) -> int | None:
-    """For how many epochs a finished model was trained, as its card says."""
+def _epochs_of(output: Path, begun: TrainingConfig) -> int | None:
+    """For how many epochs a run was to be trained: as its configuration says, or the card of its finished model."""
+    if begun.training.epochs is not None:
+        return begun.training.epochs
     try:
-        card = read_card(model)["card"]
+        card = read_card(output / MODEL_NAME)["card"]
         return int({**card, **card.get("members", [{}])[0]}["training"]["epochs"])
     except (OSError, ModelFileError, KeyError, TypeError, IndexError, ValueError):
         return None
@@ -185,7 +187,7 @@ def set_model_aside(output: Path, epochs: int | None) -> Path | None:
     model = output / MODEL_NAME
     if not model.exists():
         return None
-    before = TrainingConfig.as_written(output / CONFIG_NAME).training.epochs or _epochs_of(model)
+    before = _epochs_of(output, TrainingConfig.as_written(output / CONFIG_NAME))
     if before == epochs:
         return None
     stem, number = f"model_after_{before}_epoch{'' if before == 1 else 's'}", 1

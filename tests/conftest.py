@@ -1,9 +1,11 @@
 """What the tests share: systems of every kind, a small network with outputs of order one, ways to break a symmetry."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 # Tests run side by side. Threads of OpenBLAS would wait for each other, for milliseconds in each 3 x 3 system of
 # equations, and a test of a relaxation would take ten times as long. Numpy reads this when it is imported.
@@ -353,6 +355,24 @@ def nbody(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return end.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], ModuleType]:
+    """A function that imports a script of the repository.
+
+    Scripts have plain names, such as ``run``, and so have files beside the tests. What is imported under the names of
+    the script's folder is set aside until the test ends.
+    """
+
+    def load(path: Path) -> ModuleType:
+        monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
+        for name in [file.stem for file in path.parent.glob("*.py")]:
+            monkeypatch.setitem(sys.modules, name, None)  # remembers what was there
+            del sys.modules[name]
+        return importlib.import_module(path.stem)
+
+    return load
 
 
 @pytest.fixture

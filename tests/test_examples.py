@@ -1,12 +1,12 @@
 """The scripts in ``examples/md_runs`` run, warn of nothing, draw their picture and find what physics says."""
 
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import ase.build
 import ase.io
@@ -126,12 +126,9 @@ def test_organic_molecules(model: str, molecules: list[str]) -> None:
         assert force < 30
 
 
-def test_elastic_constants_of_a_known_potential(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elastic_constants_of_a_known_potential(script: Callable[[Path], ModuleType]) -> None:
     """Tersoff's silicon: H. Balamane et al., Phys. Rev. B 46, 2250 (1992), its internal strain included."""
-    monkeypatch.syspath_prepend(SCRIPTS)
-    monkeypatch.setitem(sys.modules, "common", None)  # whatever is imported as ``common`` here is forgotten afterwards
-    del sys.modules["common"]
-    script = runpy.run_path(str(SCRIPTS / "04_silicon.py"))
+    example = script(SCRIPTS / "04_silicon.py")
     parameters = TersoffParameters(
         m=3, gamma=1, lambda3=0, c=1.0039e5, d=16.217, h=-0.59825, n=0.78734, beta=1.1e-6, lambda2=1.73222, B=471.18,
         R=2.85, D=0.15, lambda1=2.4799, A=1830.8,
@@ -139,8 +136,8 @@ def test_elastic_constants_of_a_known_potential(monkeypatch: pytest.MonkeyPatch)
     silicon = ase.build.bulk("Si")
     silicon.calc = Tersoff({("Si", "Si", "Si"): parameters})
     BFGS(FrechetCellFilter(silicon), logfile=None).run(fmax=1e-5)
-    assert script["lattice_constant"](silicon) == pytest.approx(5.432, abs=0.001)
-    constants = script["elastic_constants"](silicon)
-    assert script["cubic"](constants) == pytest.approx({"C11": 142.5, "C12": 75.4, "C44": 69.0}, rel=0.002)
-    clamped = script["elastic_constants"](silicon, relaxed=False)
-    assert script["cubic"](clamped)["C44"] == pytest.approx(118.8, rel=0.002)
+    assert example.lattice_constant(silicon) == pytest.approx(5.432, abs=0.001)
+    constants = example.elastic_constants(silicon)
+    assert example.cubic(constants) == pytest.approx({"C11": 142.5, "C12": 75.4, "C44": 69.0}, rel=0.002)
+    clamped = example.elastic_constants(silicon, relaxed=False)
+    assert example.cubic(clamped)["C44"] == pytest.approx(118.8, rel=0.002)

@@ -1,6 +1,5 @@
 """The picture of error against time (benchmarks/accuracy/price.py): its errors, its SNAP, its table."""
 
-import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +11,9 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def module(monkeypatch):
-    """A function that imports a module of benchmarks/accuracy."""
-    monkeypatch.syspath_prepend(BENCHMARKS / "accuracy")
-    return importlib.import_module
+def module(script):
+    """A function that imports a script of benchmarks/accuracy by its name."""
+    return lambda name: script(BENCHMARKS / "accuracy" / f"{name}.py")
 
 
 def test_energies_count_per_atom_and_forces_per_component(module):

@@ -1,6 +1,5 @@
 """The tutorials run from top to bottom, shortened, and turn into pages."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -58,14 +57,9 @@ def test_fine_tuning(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def page_of():
+def page_of(script):
     """The function of ``docs/build.py`` that turns a script into a page."""
-    spec = importlib.util.spec_from_file_location("build", ROOT / "docs" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.page_of
+    return script(ROOT / "docs" / "build.py").page_of
 
 
 def test_comments_become_text_and_code_stays_code(page_of) -> None:

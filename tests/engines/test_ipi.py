@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ase
@@ -195,11 +196,11 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_the_example_gives_up_where_i_pi_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_gives_up_where_i_pi_has_failed(
+    script: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its socket may live on after its steps have failed. The driver, and the example, waited for ever."""
-    monkeypatch.syspath_prepend(EXAMPLE)
-    example = importlib.import_module("run")
-    monkeypatch.delitem(sys.modules, "run")
+    example = script(EXAMPLE / "run.py")
     monkeypatch.setattr(example, "PATIENCE_SECONDS", 0.3)
     (tmp_path / "ipi.log").touch()
     with (

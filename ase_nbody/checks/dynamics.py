@@ -11,11 +11,10 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ase_nbody.checks.case import Array, Case
 from ase_nbody.checks.finding import Curve, Finding, Plot, not_applicable
+from ase_nbody.hierarchy.connected import connected_groups
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.structure import Structure
 
@@ -156,11 +155,10 @@ def closest_approach(atoms: ase.Atoms) -> float:
 def _fragments(atoms: ase.Atoms) -> NDArray[np.int64]:
     """For each atom the index of its group (N,); atoms that bonds connect are one group."""
     first, second, _ = _bonds(atoms)
-    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(atoms), len(atoms)))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+    return connected_groups(len(atoms), first, second)
 
 
-def _bonds(atoms: ase.Atoms) -> tuple[Array, Array, Array]:
+def _bonds(atoms: ase.Atoms) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
     """Pairs closer than twice the sum of their covalent radii: both atoms, and the distance divided by that sum."""
     radii = covalent_radii[atoms.numbers]
     pairs = find_pairs(Structure.from_atoms(atoms), 2 * MAX_BOND * float(radii.max()))

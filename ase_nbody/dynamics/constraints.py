@@ -20,8 +20,8 @@ from ase.constraints import (
     Hookean,
 )
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from ase_nbody.hierarchy.connected import connected_groups
 
 # For each kind the atoms whose motion it takes away.
 _HELD: dict[type, Callable[[Any, ase.Atoms], Any]] = {
@@ -99,8 +99,7 @@ def _check_bonds(constraint: FixBondLengths, atoms: ase.Atoms) -> None:
     The gradients of independent lengths are independent: their matrix, a row for each bond, has full rank.
     """
     pairs = np.asarray(constraint.pairs).reshape(-1, 2) % len(atoms)
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(atoms), len(atoms)))
-    groups = connected_components(graph, directed=False)[1][pairs[:, 0]]
+    groups = connected_groups(len(atoms), pairs[:, 0], pairs[:, 1])[pairs[:, 0]]
     order = np.argsort(groups, kind="stable")
     for bonds in np.split(pairs[order], np.flatnonzero(np.diff(groups[order])) + 1):
         if len(bonds) and np.linalg.matrix_rank(_gradients(bonds, atoms), tol=1e-6) < len(bonds):

@@ -7,11 +7,10 @@ import numpy as np
 from ase.data import covalent_radii
 from ase.md.md import MolecularDynamics
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ase_nbody.dynamics.frames import has_spread
 from ase_nbody.dynamics.integrators import target_temperature, temperature
+from ase_nbody.hierarchy.connected import connected_groups
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
 from ase_nbody.structure import Structure
 
@@ -166,7 +165,8 @@ class NBodyMonitor:
 
     def _check_fragments(self, bound: float) -> None:
         """Stop if a fragment of the start has lost a piece: a gap now separates its atoms into two groups."""
-        group = _connected(len(self.atoms), self._pairs(bound))
+        pairs = self._pairs(bound)
+        group = connected_groups(len(self.atoms), pairs.first, pairs.second)
         for fragment in self.fragments or ():
             if len(set(group[fragment])) > 1:
                 sizes = np.bincount(group[fragment])
@@ -200,13 +200,6 @@ def _fragments(atoms: ase.Atoms) -> list[NDArray[np.int64]]:
     radii = _LONGEST_BOND * covalent_radii[atoms.numbers]
     pairs = find_pairs(Structure.from_atoms(atoms), 2 * radii.max(initial=0.0))
     bound = pairs.distance <= radii[pairs.first] + radii[pairs.second]
-    bonds = Pairs(pairs.first[bound], pairs.second[bound], pairs.shift[bound], pairs.distance[bound])
-    group = _connected(len(atoms), bonds)
+    group = connected_groups(len(atoms), pairs.first[bound], pairs.second[bound])
     fragments = [np.flatnonzero(group == index) for index in np.unique(group)]
     return [fragment for fragment in fragments if len(fragment) > 1]
-
-
-def _connected(n_atoms: int, pairs: Pairs) -> NDArray[np.int64]:
-    """For each atom the index of its group (N,); atoms that a chain of pairs connects are one group."""
-    graph = coo_array((np.ones(len(pairs)), (pairs.first, pairs.second)), shape=(n_atoms, n_atoms))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)

@@ -7,9 +7,8 @@ import ase
 import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from ase_nbody.hierarchy.connected import connected_groups
 from ase_nbody.hierarchy.neighbours import find_pairs
 from ase_nbody.network.surroundings import BOND, bond_reach, closer_than_bonds
 from ase_nbody.structure import Structure
@@ -46,7 +45,6 @@ def label_molecules(atoms: ase.Atoms, *, bond: float = BOND, ions: Collection[st
     alone = np.isin(numbers, [atomic_numbers[symbol] for symbol in ions])
     bonded = ~(alone[pairs.first] | alone[pairs.second])
     first, second = pairs.first[bonded], pairs.second[bonded]
-    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(numbers), len(numbers)))
-    _, found = connected_components(graph, directed=False)
+    found = connected_groups(len(numbers), first, second)
     _, firsts, inverse = np.unique(found, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(firsts))[inverse].astype(np.int64)

@@ -17,9 +17,8 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.vdw_alvarez import vdw_radii
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from ase_nbody.hierarchy.connected import connected_groups
 from ase_nbody.hierarchy.neighbours import Pairs
 
 BOND = 1.3  # times the sum of the covalent radii. Bonds of hot molecules are shorter, hydrogen bonds are longer.
@@ -89,8 +88,7 @@ def _bonds_of(atoms: NDArray[np.int64], bonds: Pairs, begin: NDArray[np.int64]) 
 
 def between_molecules(n_atoms: int, pairs: Pairs, bonds: Pairs) -> NDArray[np.int64]:
     """Indices of the pairs whose atoms are of two molecules. An image of a molecule counts as the molecule itself."""
-    linked = coo_array((np.ones(len(bonds)), (bonds.first, bonds.second)), shape=(n_atoms, n_atoms))
-    _, molecule = connected_components(linked, directed=False)
+    molecule = connected_groups(n_atoms, bonds.first, bonds.second)
     return np.flatnonzero(molecule[pairs.first] != molecule[pairs.second])
 
 

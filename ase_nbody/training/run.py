@@ -56,11 +56,12 @@ from ase_nbody.training.resuming import (
 )
 from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames
 from ase_nbody.training.splits import (
+    SPLIT_RULE,
     file_names,
     read_sources,
-    read_splits,
     remove_frames,
     require_known_species,
+    split,
 )
 from ase_nbody.training.start import starts_from_pretraining
 from ase_nbody.training.trainer import make_trainer, without_hints
@@ -72,7 +73,7 @@ _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
 _MIN_EPOCHS_OF_CRYSTALS = 2
 _EFFORTS = {"usual": 1.0, "thorough": 4.0}
 
-Frames = Mapping[str, Sequence[LabelledStructure]]  # under "training", "validation" and "test"
+Frames = Mapping[str, Sequence[LabelledStructure]]  # mostly under "training", "validation" and "test"
 Below = tuple[Stored, Mapping[str, Any]]  # the model that a head stands on, as it was when the training began
 
 
@@ -136,11 +137,13 @@ def train_in_own_folder(
 
     _say(console, f"Reading {file_names(config.data.train)}")
     found: list[Found] = []
-    frames, before = _read(config, split_rule(last_checkpoint(output)), found.append)
+    read, before = _read(config, found.append)
     for file in found:
         _say(console, str(file))
+    frames = _split(config, read, split_rule(last_checkpoint(output)))
     if not begun:
         config, said = with_defaults_by_data(config, frames)
+        frames = _split(config, read)  # as a resumed run does: the radii tell which atoms in boxes are isolated
         _say(console, *said)
     others = read_replay(config)  # before the digests: only readers refuse what is too large or no file
     start = stamps_of_start(config)
@@ -217,12 +220,17 @@ def _require_head(config: TrainingConfig, network: NBodyNetwork, below: Below) -
         raise ConfigError(f"the model of this training could not be written: {error}") from error
 
 
-def _read(config: TrainingConfig, rule: int, tell: Callable[[Found], None]) -> tuple[Frames, list[Stamp]]:
-    """All frames, split by this rule, and the stamps of the files before they were read."""
+def _read(config: TrainingConfig, tell: Callable[[Found], None]) -> tuple[Frames, list[Stamp]]:
+    """The frames of all files, by their entry of ``data``, and the stamps of the files before they were read."""
     before = stamps(config)
-    training, validation = read_splits(config, rule, tell)
-    test = read_sources(config, "test", tell) if config.data.test else []
-    return {"training": training, "validation": validation, "test": test}, before
+    named = [name for name in ("train", "validation", "test") if isinstance(getattr(config.data, name), tuple)]
+    return {name: read_sources(config, name, tell) for name in named}, before
+
+
+def _split(config: TrainingConfig, read: Frames, rule: int = SPLIT_RULE) -> Frames:
+    """The frames that ``_read`` gave, as training, validation and test frames."""
+    training, validation = split(config, read["train"], read.get("validation"), rule)
+    return {"training": training, "validation": validation, "test": read.get("test", [])}
 
 
 def _with_default_epochs(config: TrainingConfig, training: Sequence[LabelledStructure]) -> TrainingConfig:

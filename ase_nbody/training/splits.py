@@ -118,9 +118,30 @@ def read_splits(
         DataError: all forces have the weight 0; or see ``read_labelled``.
         FileNotFoundError: see ``read_labelled``.
     """
-    frames, validation = read_sources(config, "train", tell), config.data.validation
-    if isinstance(validation, tuple):
-        training, held_out = frames, read_sources(config, "validation", tell)
+    frames = read_sources(config, "train", tell)
+    of_files = read_sources(config, "validation", tell) if isinstance(config.data.validation, tuple) else None
+    return split(config, frames, of_files, rule)
+
+
+def split(
+    config: TrainingConfig,
+    frames: Sequence[LabelledStructure],
+    of_files: Sequence[LabelledStructure] | None = None,
+    rule: int = SPLIT_RULE,
+) -> tuple[Sequence[LabelledStructure], Sequence[LabelledStructure]]:
+    """Training and validation frames, of frames that have been read.
+
+    Args:
+        config: the configuration of the training. The radii of its levels tell which atoms in boxes are isolated.
+        frames: those of ``data.train``.
+        of_files: those of the files in ``data.validation``, if it names any.
+        rule: see ``read_splits``.
+
+    Raises:
+        ConfigError, DataError: see ``read_splits``.
+    """
+    if of_files is not None:
+        training, held_out = frames, of_files
     else:
         order = list(range(len(frames)))
         random.Random(config.data.seed).shuffle(order)

@@ -162,3 +162,27 @@ def test_the_command_writes_what_it_chose(tmp_path):
     assert config.embedded_atom is not None
     assert config.densest
     assert written.network.levels[0].radius == config.levels[0].radius == pytest.approx(4.55, abs=0.06)
+
+
+def test_a_new_run_has_the_split_of_a_resumed_one(tmp_path, monkeypatch):
+    """The radii of the recipe tell which atoms in boxes are isolated, and those stay in training."""
+    atom = Atoms("C", cell=[9.0, 9.0, 9.0], pbc=True)
+    atom.calc = SinglePointCalculator(atom, energy=-1.0, forces=np.zeros((1, 3)))
+    ase.io.write(tmp_path / "data.extxyz", [*frames_of(bulk("C", cubic=True), 10, random_forces=True), *[atom] * 4])
+    network = {"start_from": "none", "embedded_atom": False}
+    content = {"data": {"train": "data.extxyz", "validation": 8}, "network": network, "output": "run"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    began = []
+
+    def build_network(config, training, members):
+        began.append((config, training))
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr("ase_nbody.training.run.build_network", build_network)
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(TrainingConfig.from_yaml(tmp_path / "run.yaml"))
+    ((config, training),) = began
+    assert sum(level.radius for level in config.network.levels) == 8.0
+    assert sum(len(frame.structure) == 1 for frame in training) == 4
+    resumed, _ = read_splits(config)
+    assert [frame.source for frame in training] == [frame.source for frame in resumed]

@@ -1,6 +1,6 @@
 """What a training measures in its data: isolated-atom energies, scales, numbers of neighbours, closest distances."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,24 +104,37 @@ def energies_of_isolated_atoms(
 ) -> dict[str, float]:
     """Energy in eV of each species that the data have as a neutral isolated atom.
 
-    Of several frames of one species the lowest energy counts, because it is that of the ground state.
+    Of several frames of one species the lowest energy counts, because it is that of the ground state. For energies with
+    the weight 0, see ``with_energies_that_count``.
 
     Args:
         data: labelled structures.
         reach: distance in Angstrom beyond which images do not count (see ``Structure.is_isolated_atom``).
     """
-    energies: dict[str, float] = {}
+    energies: dict[bool, dict[str, float]] = {True: {}, False: {}}  # by whether they have a weight
+    some_count = False
     for frame in data:
-        if frame.structure.is_isolated_atom(reach) and np.isfinite(frame.energy) and not frame.structure.charge:
-            symbol = chemical_symbols[frame.structure.numbers[0]]
-            energies[symbol] = min(frame.energy, energies.get(symbol, np.inf))
-    return energies
+        if not np.isfinite(frame.energy):
+            continue
+        counts = frame.weights.energy > 0.0
+        some_count |= counts
+        if frame.structure.is_isolated_atom(reach) and not frame.structure.charge:
+            symbol, found = chemical_symbols[frame.structure.numbers[0]], energies[counts]
+            found[symbol] = min(frame.energy, found.get(symbol, np.inf))
+    return energies[some_count]
+
+
+def with_energies_that_count(data: Sequence[LabelledStructure]) -> list[int]:
+    """Indices of the frames with energies.
+
+    Energies with the weight 0 do not count, unless all have it: people set it for energies that are wrong.
+    """
+    weights = [(index, frame.weights.energy) for index, frame in enumerate(data) if np.isfinite(frame.energy)]
+    return [index for index, weight in weights if weight] or [index for index, _ in weights]
 
 
 def frames_of_atoms(data: Sequence[LabelledStructure], reach: float = ISOLATED_ATOM_ANGSTROM) -> list[int]:
     """Indices of the frames with energies that count, without isolated ions of species that other ones have.
-
-    Energies with the weight 0 do not count, unless all have it: people set it for energies that are wrong.
 
     Args:
         data: labelled structures.
@@ -129,8 +142,7 @@ def frames_of_atoms(data: Sequence[LabelledStructure], reach: float = ISOLATED_A
     """
     ions: dict[int, int] = {}  # the atomic number of each, by index
     species: set[int] = set()
-    with_energy = [index for index, frame in enumerate(data) if np.isfinite(frame.energy)]
-    with_energy = [index for index in with_energy if data[index].weights.energy] or with_energy
+    with_energy = with_energies_that_count(data)
     for index in with_energy:
         frame = data[index]
         numbers = frame.structure.numbers
@@ -217,7 +229,7 @@ def energies_per_atom(counts: NDArray[np.float64], energies: NDArray[np.float64]
     return np.asarray(constants, dtype=np.float64), bool(rank == counts.shape[1])
 
 
-def atom_counts(frames: Sequence[LabelledStructure], numbers: ArrayLike) -> NDArray[np.float64]:
+def atom_counts(frames: Iterable[LabelledStructure], numbers: ArrayLike) -> NDArray[np.float64]:
     """How many atoms of each of the atomic ``numbers`` (species,) each frame has (frames, species)."""
     wanted = np.asarray(numbers)
     return np.array([(frame.structure.numbers[:, None] == wanted).sum(0) for frame in frames], dtype=np.float64)

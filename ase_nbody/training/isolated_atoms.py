@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms
-from ase_nbody.data.statistics import atom_counts, energies_per_atom, frames_of_atoms
+from ase_nbody.data.statistics import atom_counts, energies_per_atom, frames_of_atoms, with_energies_that_count
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.evaluation import predict
 from ase_nbody.training.splits import species_of, take
@@ -163,12 +163,14 @@ def undetermined(
         others: frames of the same species.
         fitted: symbols of the species whose energies are fitted.
     """
-    training, others = ([frame for frame in one if np.isfinite(frame.energy)] for one in (training, others))
-    if not (fitted and training and others):
-        return 0
     numbers = [atomic_numbers[symbol] for symbol in fitted]
-    known = np.unique(atom_counts(training, numbers), axis=0)
-    compositions, counts = np.unique(atom_counts(others, numbers), axis=0, return_counts=True)
+    determining, judged = (
+        atom_counts((one[index] for index in with_energies_that_count(one)), numbers) for one in (training, others)
+    )
+    if not (fitted and len(determining) and len(judged)):
+        return 0
+    known = np.unique(determining, axis=0)
+    compositions, counts = np.unique(judged, axis=0, return_counts=True)
     rest = compositions - compositions @ np.linalg.pinv(known) @ known
     return int(counts[np.abs(rest).max(axis=1) > _LARGEST_MISFIT].sum())
 

@@ -14,6 +14,7 @@ from ase.calculators.calculator import Calculator, CalculatorError
 from ase.data import chemical_symbols
 
 from ase_nbody.data import DataError, LabelledStructure
+from ase_nbody.data.statistics import with_energies_that_count
 from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, LABEL_ARRAYS, Structure
 
 _LAST_ELEMENT = 86  # radon: GFN1-xTB and GFN2-xTB have parameters up to it
@@ -131,8 +132,8 @@ def energy_shift(molecules: Sequence[LabelledStructure], calculator: Calculator)
 
 
 def _representatives(molecules: Sequence[LabelledStructure]) -> list[LabelledStructure]:
-    """Frames with an energy from all over the data, and the first ones of each element and of each charge."""
-    with_energy = [index for index, frame in enumerate(molecules) if np.isfinite(frame.energy)]
+    """Frames from all over the data whose energies count, and the first ones of each element and of each charge."""
+    with_energy = with_energies_that_count(molecules)
     chosen = set(with_energy[:: -(-len(with_energy) // _MAX_FRAMES_FOR_SHIFT) or 1])
     seen: set[tuple[str, float]] = set()
     for index in with_energy:

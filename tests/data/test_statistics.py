@@ -7,6 +7,7 @@ import pytest
 
 from ase_nbody import LevelConfig
 from ase_nbody.data import DataError, LabelledStructure, energies_of_isolated_atoms, fit_isolated_energies, measure
+from ase_nbody.data.labels import Weights
 from ase_nbody.data.statistics import energies_per_atom, evenly_spaced
 from ase_nbody.structure import Structure
 
@@ -160,3 +161,12 @@ def test_the_scale_of_the_forces_heeds_the_weights_of_frames():
     heavy = dataclasses.replace(usual, weights=usual.weights._replace(forces=20.0))
     assert measure([usual, usual, usual, heavy], levels).force_scale == pytest.approx(0.5)
     assert measure([usual, pressed], levels).force_scale == pytest.approx((0.5**2 / 2 + 500.0**2 / 2) ** 0.5)
+
+
+def test_an_isolated_atom_of_weight_0_gives_no_energy():
+    wrong = dataclasses.replace(frame([1], energy=99.0), weights=Weights(energy=0.0))
+    molecules = [frame([1, 1, 8]), frame([1, 8])]
+    assert energies_of_isolated_atoms([wrong, *molecules]) == {}
+    assert fit_isolated_energies([wrong, *molecules])["H"] == pytest.approx(-13.5)
+    assert energies_of_isolated_atoms([wrong, frame([1], energy=-13.0), *molecules]) == {"H": -13.0}
+    assert energies_of_isolated_atoms([wrong]) == {"H": 99.0}  # where all have it, all count

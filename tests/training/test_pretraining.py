@@ -430,3 +430,13 @@ def test_isolated_atoms_keep_their_energies_through_a_pretraining(configure, wat
     assert [len(frame.structure) for frame in written].count(1) == 2
     with pytest.raises(DataError, match="the data are isolated atoms"):
         write_frames(read_labelled(water, "-2:"), PretrainingConfig(), tmp_path / "pre")
+
+
+def test_energies_of_weight_0_do_not_shift_those_of_tight_binding(tmp_path):
+    frames = [labelled(molecule(name), LennardJones(), shift) for name, shift in (("H2", 6.0), ("O2", -14.0))]
+    wrong = [labelled(molecule(name), LennardJones(), 300.0) for name in ("H2", "O2")]
+    for atoms in wrong:
+        atoms.info["config_energy_weight"] = 0.0
+    ase.io.write(tmp_path / "weights.extxyz", [*wrong, *frames])
+    shift = energy_shift(read_labelled(tmp_path / "weights.extxyz"), LennardJones())
+    assert shift.elements == pytest.approx({1: 3.0, 8: -7.0}, abs=1e-6)

@@ -141,3 +141,10 @@ def test_what_a_head_cannot_be(write, tmp_path, model):
     with pytest.raises(ConfigError, match=r"the data have Xe, which .* does not know"):
         train(write(data={"train": "foreign.extxyz", "validation": 1, "test": None}))
     assert len(load_members(model)) == 1
+
+
+@pytest.mark.parametrize("entry", ["total_charges", "multiplicities"])
+def test_a_head_takes_the_charges_and_spins_of_its_model(write, entry):
+    """The entry was ignored, and the model took any charge."""
+    with pytest.raises(ConfigError, match=rf"network\.{entry} differs .* leave it out"):
+        write(**{entry: [1]})

@@ -187,6 +187,13 @@ def _check_head(network: ArchitectureConfig, start: str, model: NBodyConfig, *, 
         )
     if not set(network.outputs) <= set(model.outputs):
         raise ConfigError(f"network.head adds no outputs to {start}: leave out network.outputs, or network.head")
+    for entry in ("total_charges", "multiplicities"):
+        given = getattr(network, entry)
+        if given not in (None, getattr(model, entry)):
+            raise ConfigError(
+                f"network.{entry} differs from that of the model {start}, and all heads of a model take the same "
+                f"charges and spins: leave it out"
+            )
 
 
 def _without_statistics(levels: Sequence[LevelConfig]) -> list[dict[str, Any]]:

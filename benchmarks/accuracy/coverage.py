@@ -35,6 +35,10 @@ def add_coverage(name: str, path: Path, source: Path, fading: bool) -> None:
     stored, content = read_stored_and_card(path)
     if hashlib.sha256(source.read_bytes()).hexdigest() != content["card"].get("training data sha256"):
         raise SystemExit(f"{source} is not the file that {name} was trained on: its checksum is not in the card")
+    if stored.config.coverage is not None and "started from" in content["card"]:
+        print(
+            f"{name} started from another model, whose data the record leaves out: it has those of {source.name} alone"
+        )
     structures = [frame.structure for frame in read_labelled(source)]
     coverage = Coverage.of(structures, stored.config.levels[0].radius)
     added: dict[str, object] = {"coverage": coverage}

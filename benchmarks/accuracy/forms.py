@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -105,7 +106,9 @@ def labelled(file: Path) -> Path:
         frames = ase.io.read(file, ":")
         for atoms in frames:
             atoms.set_array("parts", label_molecules(atoms))
-        ase.io.write(copy, frames)
+        partial = copy.with_name(f"{copy.name}.partial")
+        ase.io.write(partial, frames, format="extxyz")
+        os.replace(partial, copy)
     return copy
 
 

@@ -41,7 +41,13 @@ def chosen(files: list[Path], count: int) -> Iterator[tuple[str, Atoms]]:
     clusters, rings = np.char.find(names, ".") >= 0, np.char.find(names, "1") >= 0
     structures = geometries(data)
     kinds = [small[kind] for kind in (clusters, rings & ~clusters, ~rings & ~clusters)]
-    kinds = [least_sure(kind[: POOL * -(-count // 3)], data["forces_std"])[: -(-count // 3)] for kind in kinds]
+    each = -(-count // 3)
+    if min(map(len, kinds)) < each:
+        found = ", ".join(
+            f"{len(kind)} {what}" for kind, what in zip(kinds, ("clusters", "rings", "others"), strict=True)
+        )
+        raise SystemExit(f"of {count} structures each kind has {each}, and the files have {found}: give --structures")
+    kinds = [least_sure(kind[: POOL * each], data["forces_std"])[:each] for kind in kinds]
     for indices in zip(*kinds, strict=True):
         for index in indices:
             yield str(data["name"][index]), Atoms(structures[index].numbers, structures[index].positions)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from ase_nbody import NBodyCalculator
+from ase_nbody.files.archive import read_card
 
 TEMPERATURE_K, TIMESTEP_FS, FRICTION_PER_FS = 500.0, 0.5, 0.01
 BONDED, BROKEN, FORMED = 1.3, 1.5, 1.15  # in sums of covalent radii
@@ -102,6 +103,11 @@ def finished(path: Path) -> dict[str, dict[str, Any]]:
     return {found["name"]: found for found in map(json.loads, lines)}
 
 
+def is_other(found: dict[str, Any], about: dict[str, Any]) -> bool:
+    """Whether a line is of another experiment."""
+    return any(found.get(key, value) != value for key, value in about.items())
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model")
@@ -119,13 +125,16 @@ def main() -> None:
     torch.set_num_threads(1)
     fast = {} if options.eager else {"dtype": "float32", "compile": True}
     calculator = NBodyCalculator(options.model, **fast)
-    # What belongs together: lines of another model or length are another experiment.
-    about = {"model": options.model, "of": options.ps}
+    # What belongs together: lines of another model or length are another experiment. Earlier lines have no checksum.
+    about = {"model": options.model, "checksum": read_card(options.model)["checksum"], "of": options.ps}
     chosen = molecules(options.file, options.molecules)
     for name, atoms in reversed(chosen) if options.backwards else chosen:
         done = finished(options.finished)
-        if other := next((found for found in done.values() if any(found[key] != about[key] for key in about)), None):
-            raise SystemExit(f"{options.finished} is of {other['model']} and {other['of']} ps: choose another file")
+        if other := next((found for found in done.values() if is_other(found, about)), None):
+            raise SystemExit(
+                f"{options.finished} is of {other['model']} ({other.get('checksum', '')[:8]}) and {other['of']} ps: "
+                "choose another file"
+            )
         if name in done:
             continue
         atoms.calc, began = calculator, time.monotonic()

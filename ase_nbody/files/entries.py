@@ -23,7 +23,6 @@ A file that uses no optional feature is written as version 3. A later release th
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -39,6 +38,7 @@ Energies = Mapping[str, float]  # of isolated atoms in eV, by chemical symbol
 FORMAT_VERSION = 4  # the newest that is read
 UNITS = {"energy": "eV", "length": "Angstrom"}
 MAX_MEMBERS = 64
+LARGEST_ENERGY_EV = 1e30  # of an isolated atom; beyond it, no evaluation gives a result
 MAX_CONFIG_BYTES = 3 * 2**20  # as JSON: all elements with all pairs of them, and as many surroundings as may be
 _MAX_LISTED_FAULTS = 1000  # an error for each would take a hundred megabytes if a file has more
 _ENTRIES: dict[str, type] = {
@@ -243,6 +243,8 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
         place = ".".join(map(str, ("config", *first["loc"])))
         raise ModelFileError(f"its configuration is not valid: {place[:100]!r}: {first['msg'][:300]}") from error
     _check_species(content["config"]["species"], config)
+    if not are_energies(config.isolated_atom_energies):
+        raise ModelFileError(f"its isolated-atom energies are not numbers below {LARGEST_ENERGY_EV:g} eV")
     content_again = config.model_dump()  # options that are not used are left out
     used = _option_keys(content_again)
     if unnamed := [name for name in features_of(content_again) if name not in content.get("features", ())]:
@@ -253,20 +255,22 @@ def config_of(content: Mapping[str, Any]) -> NBodyConfig:
     return config
 
 
+def are_energies(table: Energies) -> bool:
+    """Whether all energies of a table are numbers that isolated atoms can have."""
+    return all(type(energy) is float and abs(energy) < LARGEST_ENERGY_EV for energy in table.values())  # false for NaN
+
+
 def energies_of(content: Mapping[str, Any], config: NBodyConfig) -> tuple[Energies, ...]:
     """The isolated-atom energies of each network in eV, if those of a committee differ; otherwise none.
 
     Raises:
-        ModelFileError: they are not one table of finite energies for each network, of the species that have one.
+        ModelFileError: they are not one table of possible energies for each network, of the species that have one.
     """
     if "member_energies" not in content:
         return ()
     tables, named = content["member_energies"], config.isolated_atom_energies.keys()
     if len(tables) != content["members"] or not all(
-        isinstance(table, dict)
-        and table.keys() == named
-        and all(type(energy) is float and math.isfinite(energy) for energy in table.values())
-        for table in tables
+        isinstance(table, dict) and table.keys() == named and are_energies(table) for table in tables
     ):
         raise ModelFileError(
             f"its entry 'member_energies' does not give {content['members']} networks the energies of "

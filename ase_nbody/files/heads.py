@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ase_nbody.files.entries import are_energies
 from ase_nbody.files.tensor_file import ModelFileError
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
@@ -152,5 +153,5 @@ def _faults(entry: Mapping[str, Any], config: NBodyConfig) -> Iterator[str]:
         if not isinstance(energies, dict) or energies.keys() != config.isolated_atom_energies.keys():
             yield "does not give each head the isolated-atom energies of the species that have one"
             return
-        if not all(type(energy) is float and abs(energy) < 1e30 for energy in energies.values()):  # false for NaN
+        if not are_energies(energies):
             yield "has isolated-atom energies that are no numbers"

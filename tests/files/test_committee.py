@@ -105,6 +105,7 @@ def test_lammps_gets_the_mean_of_the_isolated_atom_energies(of_other_zeros):
         lambda tables: [*tables[:2], {**tables[2], "Xe": 0.0}],
         lambda tables: [*tables[:2], {**tables[2], "H": None}],
         lambda tables: [*tables[:2], {**tables[2], "H": True}],
+        lambda tables: [*tables[:2], {**tables[2], "H": 1e300}],
         lambda tables: [*tables[:2], [1.0]],
         lambda tables: [tables[1], *tables[1:]],
         lambda tables: [],

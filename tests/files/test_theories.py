@@ -195,3 +195,12 @@ def test_the_file_of_this_release_stays_readable():
         atoms = ase.Atoms(system["numbers"], system["positions"], calculator=NBodyCalculator(EXAMPLE, head=head))
         assert atoms.get_potential_energy() == pytest.approx(system["energy"], rel=0, abs=1e-10)
         np.testing.assert_allclose(atoms.get_forces(), system["forces"], rtol=0, atol=1e-10)
+
+
+def test_isolated_atom_energies_beyond_any_result_are_not_written(network, base, other, tmp_path):
+    """Such a model loaded, and was refused at each evaluation."""
+    other.set_isolated_atom_energies(dict.fromkeys(other.config.species, 1e300))
+    with pytest.raises(ModelFileError, match="isolated-atom energies"):
+        save_model(other, tmp_path / "model.nbody")
+    with pytest.raises(ModelFileError, match="isolated-atom energies"):
+        add_head(base, "second", other, tmp_path / "both.nbody")

@@ -14,7 +14,7 @@ from ase_nbody.data.labels import BY_NAME, LABELS, LabelledStructure
 from ase_nbody.data.names import Names
 from ase_nbody.electrons import SPIN_NAMES, another_sum
 from ase_nbody.network.config import NBodyConfig
-from ase_nbody.structure import ISOLATED_ATOM_ANGSTROM, Structure
+from ase_nbody.structure import Structure
 from ase_nbody.text import count_of, printable
 
 _ALWAYS_SAID = ("energy", "forces", "stress")
@@ -126,9 +126,9 @@ class Found:
                 sentences.append(f"Left out: the {label.name} of {_frames(count)}, because {reason}.")
         if self.lone:
             sentences.append(
-                f"{_frames(self.lone)} of one atom in a box (nearest image: {self.nearest_image:.3g} Angstrom): taken "
-                f"for a crystal, because a free atom has no image within {ISOLATED_ATOM_ANGSTROM:g} Angstrom. If it is "
-                "a free atom, set its pbc to False."
+                f"{_frames(self.lone)} of one atom in a box (nearest image: {self.nearest_image:.3g} Angstrom): a "
+                "crystal for every network that looks farther, as the sum of its radii tells. If it is a free atom, "
+                "set its pbc to False."
             )
         sentences += filter(None, (self._mention(label_name) for label_name in _LIKE))
         return " ".join(sentences)

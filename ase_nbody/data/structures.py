@@ -71,9 +71,15 @@ def _bound(text: str) -> int:
 
 
 def require_file(path: str) -> None:
-    """Raise if a path is not that of a file."""
+    """Raise if a path is not that of a file.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, DataError: there is nothing, a folder, or a pipe or a device.
+    """
     if os.path.isdir(path):
         raise IsADirectoryError(f"{printable(path)} is a directory, not a data file; give the file in it")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{printable(path)} is a pipe or a device, and data are read more than once: write a file")
     if not os.path.isfile(path):
         looked = "" if os.path.isabs(path) else f" (looked in {os.getcwd()})"
         raise FileNotFoundError(f"no data file {path!r}{looked}")

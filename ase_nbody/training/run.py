@@ -54,7 +54,7 @@ from ase_nbody.training.resuming import (
     require_same_weights,
     said_of_checkpoint,
 )
-from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames
+from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames, said_of_stresses
 from ase_nbody.training.splits import (
     SPLIT_RULE,
     file_names,
@@ -330,6 +330,8 @@ def _write_model(
             console.print(errors_table(test_errors, count_of(len(frames["test"]), "test frame")))
             card = with_test_errors(card, config, len(frames["test"]), test_errors)
             _save(network, below, path, card, config.network)
+    with said_if_it_fails("is no comparison of its stresses with the labels", console):
+        _say(console, *said_of_stresses(network, frames))
     if config.report:
         with said_if_it_fails("is no report", console):
             remarks = [] if solution is None else [str(solution)]

@@ -1,16 +1,21 @@
-"""What a training says of its frames before the first epoch."""
+"""What a training says of its frames: before the first epoch, and of their stresses after the last."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from ase_nbody.data import LabelledStructure
-from ase_nbody.data.lint import wrong_bonds
+from ase_nbody.data.lint import frames_with_stress, remarks_by_model, wrong_bonds
+from ase_nbody.data.statistics import evenly_spaced
+from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.text import count_of
+from ase_nbody.training.evaluation import predict
 from ase_nbody.training.isolated_atoms import undetermined
+from ase_nbody.training.splits import take
 
 Frames = Mapping[str, Sequence[LabelledStructure]]
 
 _FRAMES_FOR_BONDS = 200  # of each file, evenly chosen
+_FRAMES_FOR_STRESSES = 100  # of each set
 
 
 def said_of_shared_frames(frames: Frames, *, one_file: bool) -> Iterator[str]:
@@ -78,3 +83,19 @@ def said_of_fitted_energies(fitted: Sequence[str], species: Sequence[str], frame
                 "compositions. Errors of energies mean nothing there. Give all in data.isolated_atom_energies, or add "
                 "single-atom frames."
             )
+
+
+def said_of_stresses(network: NBodyNetwork, frames: Frames) -> Iterator[str]:
+    """Sentences on stresses whose order, signs or unit are not those of the trained network's.
+
+    Args:
+        network: the trained network.
+        frames: ``training`` and ``validation``.
+    """
+    chosen: list[LabelledStructure] = []
+    for part in (frames["training"], frames["validation"]):
+        step = max(1, -(-len(part) // _FRAMES_FOR_STRESSES))
+        chosen += frames_with_stress(take(part, evenly_spaced(part, step)))
+    for remark in remarks_by_model(chosen, predict(network, chosen)) if chosen else ():
+        if remark.severity == "error":
+            yield f"Warning: look at the stress labels. {remark.text}"

@@ -20,6 +20,7 @@ from ase_nbody.data.lint.similar import COLUMNS, ROWS, similar_pairs
 from ase_nbody.data.lint.slopes import slopes
 from ase_nbody.data.lint.strain import order_of_components
 from ase_nbody.structure import Structure
+from ase_nbody.training.said import said_of_stresses
 
 VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 ASE_ORDER = tuple(range(6))
@@ -288,3 +289,16 @@ def test_the_command_compares_stresses_with_a_model(reference_data, nbody, tmp_p
         assert code == expected
         assert len(said) == 1
         assert ("yz, xy" in said[0] or "xz, yz" in said[0]) == bool(expected)
+
+
+def test_a_training_says_that_stresses_are_in_another_unit(strained, monkeypatch):
+    """Only the report told it."""
+    wrong, predicted = scaled(strained, 1.0 / units.GPa), dict(zip(map(id, strained), imperfect(strained), strict=True))
+    own = {id(frame): predicted[id(right)] for frame, right in zip(wrong, strained, strict=True)}
+    for frames, answers, said in ((wrong, own, ["GPa"]), (strained, predicted, [])):
+        monkeypatch.setattr(
+            "ase_nbody.training.said.predict", lambda _, some, answers=answers: [answers[id(frame)] for frame in some]
+        )
+        found = list(said_of_stresses(None, {"training": frames[10:], "validation": frames[:10]}))
+        assert len(found) == len(said)
+        assert all(unit in sentence for unit, sentence in zip(said, found, strict=True))

@@ -194,7 +194,7 @@ def test_an_atom_in_a_small_box_is_said_to_be_a_crystal(length, isolated, said_s
     (frame,), found = said([atoms])
     assert frame.structure.is_isolated_atom() == isolated
     assert (
-        f"1 frame of one atom in a box (nearest image: {length:g} Angstrom): taken for a crystal" in str(found)
+        f"1 frame of one atom in a box (nearest image: {length:g} Angstrom): a crystal for every" in str(found)
     ) == (said_so)
 
 

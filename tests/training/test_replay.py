@@ -60,7 +60,7 @@ def test_pipes_and_devices_are_refused(tmp_path):
     """They are hashed before they are read: a pipe would wait for a writer, and /dev/zero never end."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero", tmp_path / "missing"):
-        with pytest.raises(FileNotFoundError, match="no data file"):
+        with pytest.raises((FileNotFoundError, DataError), match=r"no data file|is a pipe or a device"):
             sha256_of_files([SourceConfig(path=str(path))])
 
 

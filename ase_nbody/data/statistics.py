@@ -74,11 +74,11 @@ def measure(
         force_scale=float(np.sqrt(np.mean(forces**2))) or 1.0,
         mean_children=mean_children,
         closest_distances=closest_distances,
-        coverage=Coverage.of([frame.structure for frame in data], levels[0].radius),
+        coverage=Coverage.of((frame.structure for frame in data), levels[0].radius),
     )
 
 
-def highest_densities(structures: Sequence[Structure], levels: Sequence[LevelConfig]) -> tuple[dict[str, float], ...]:
+def highest_densities(structures: Iterable[Structure], levels: Sequence[LevelConfig]) -> tuple[dict[str, float], ...]:
     """The highest density of children around each species, for each level (see ``nn.density``).
 
     Labelled levels have none. A species whose parts never have children is missing.
@@ -185,11 +185,11 @@ def fit_isolated_energies(
     known_energies = energies_of_isolated_atoms(data, reach) | dict(given or {})
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
     symbols = [chemical_symbols[number] for number in numbers]
-    frames = [data[index] for index in frames_of_atoms(data, reach)]
-    if not frames:
+    chosen = frames_of_atoms(data, reach)
+    if not chosen:
         return {symbol: known_energies.get(symbol, 0.0) for symbol in symbols}
-    counts = atom_counts(frames, numbers)
-    energies = np.array([frame.energy for frame in frames])
+    counts = atom_counts((data[index] for index in chosen), numbers)
+    energies = np.array([data[index].energy for index in chosen])
     known = np.array([symbol in known_energies for symbol in symbols])
     fixed = np.array([known_energies.get(symbol, 0.0) for symbol in symbols])
     fixed[~known], _ = energies_per_atom(counts[:, ~known], energies - counts @ fixed)

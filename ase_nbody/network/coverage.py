@@ -73,7 +73,7 @@ class Coverage(Compact):
         return self
 
     @classmethod
-    def of(cls, structures: Sequence[Structure], radius: float) -> "Coverage":
+    def of(cls, structures: Iterable[Structure], radius: float) -> "Coverage":
         """Record the surroundings of all atoms of the structures; densities within ``radius`` Angstrom."""
         bonded: dict[str, set[str]] = {}
         ranges: dict[str, tuple[float, float]] = {}

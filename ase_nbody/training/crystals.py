@@ -12,7 +12,7 @@
 No rule looks at the elements. ``docs/measurements.md`` has the measurements behind them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -54,9 +54,9 @@ def _mostly_bulk(frames: Sequence[LabelledStructure]) -> bool:
     return any(bulk) and 2 * sum(bulk) >= len(bulk)
 
 
-def _matter(frames: Sequence[LabelledStructure]) -> list[Structure]:
+def _matter(frames: Sequence[LabelledStructure]) -> Iterator[Structure]:
     """All but the isolated atoms."""
-    return [frame.structure for frame in frames if not frame.structure.is_isolated_atom()]
+    return (frame.structure for frame in frames if not frame.structure.is_isolated_atom())
 
 
 def with_defaults_by_data(config: TrainingConfig, frames: Frames) -> tuple[TrainingConfig, list[str]]:
@@ -115,7 +115,7 @@ def _open_entries(config: TrainingConfig, training: Sequence[LabelledStructure])
 
 def usual_radius(training: Sequence[LabelledStructure]) -> float:
     """Twice the cube root of the median volume per atom of what is periodic in three directions, in Angstrom."""
-    bulk = [structure for structure in _matter(training) if structure.pbc.all()]
+    bulk = (structure for structure in _matter(training) if structure.pbc.all())
     volume = float(np.median([abs(np.linalg.det(structure.cell)) / len(structure) for structure in bulk]))
     return float(np.clip(round(2.0 * volume ** (1 / 3), 1), SMALLEST_RADIUS, LARGEST_RADIUS))
 

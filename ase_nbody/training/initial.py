@@ -220,7 +220,7 @@ def _densest(
     fading: bool, training: Sequence[LabelledStructure], levels: Sequence[LevelConfig]
 ) -> tuple[dict[str, float], ...]:
     """The highest densities in the data, for each level, where states are to fade beyond them."""
-    return highest_densities([frame.structure for frame in training], levels) if fading else ()
+    return highest_densities((frame.structure for frame in training), levels) if fading else ()
 
 
 def _denser(one: tuple[dict[str, float], ...], other: tuple[dict[str, float], ...]) -> tuple[dict[str, float], ...]:

@@ -107,14 +107,14 @@ def refuse_impossible_cohesion(
     Raises:
         DataError: the typical frame of several atoms is bound, or unbound, by more than any matter is.
     """
-    frames = [f for f in training if np.isfinite(f.energy) and f.weights.energy and len(f.structure) > 1]
-    if not frames:
-        return
     cohesion = [
         (frame.energy - sum(isolated.get(chemical_symbols[number], 0.0) for number in frame.structure.numbers))
         / len(frame.structure)
-        for frame in frames
+        for frame in training
+        if np.isfinite(frame.energy) and frame.weights.energy and len(frame.structure) > 1
     ]
+    if not cohesion:
+        return
     typical = float(np.median(cohesion))
     if abs(typical) > _MAX_COHESION_EV_PER_ATOM and fitted:
         raise DataError(

@@ -7,7 +7,7 @@ structures serve, with labels or without.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -95,6 +95,34 @@ def replayed(
                 f"{printable(str(frame.source), _LONGEST_NAME)} of data.replay: atoms overlap there. Remove the frame."
             )
     return labelled
+
+
+class Together(Sequence[LabelledStructure]):
+    """The training frames and the structures that are replayed. Frames on disk stay there.
+
+    Args:
+        training: the training frames.
+        replay: the structures.
+    """
+
+    def __init__(self, training: Sequence[LabelledStructure], replay: Sequence[LabelledStructure]) -> None:
+        self._training, self._replay = training, replay
+
+    def __len__(self) -> int:
+        return len(self._training) + len(self._replay)
+
+    @overload
+    def __getitem__(self, index: int) -> LabelledStructure: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[LabelledStructure]: ...
+
+    def __getitem__(self, index: int | slice) -> LabelledStructure | list[LabelledStructure]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        own = len(self._training)
+        return self._training[number] if number < own else self._replay[number - own]
 
 
 def said_of_replay(config: TrainingConfig, frames: Sequence[LabelledStructure], n_training: int) -> list[str]:

@@ -45,7 +45,7 @@ from ase_nbody.training.origin import Origin, Stamp, require_unchanged, stamps, 
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.read_outs import Solution, require_solvable, solve_read_outs
 from ase_nbody.training.recovery import TrainingDiverged
-from ase_nbody.training.replay import read_replay, replayed, said_of_replay
+from ase_nbody.training.replay import Together, read_replay, replayed, said_of_replay
 from ase_nbody.training.report import write_report
 from ase_nbody.training.resuming import (
     refuse_earlier_fit,
@@ -188,7 +188,7 @@ def train_in_own_folder(
     with without_hints(), _in_its_place(require_place):
         trainer = make_trainer(config.training, output, console, processes, make_loggers(output, config.wandb), origin)
         trainer.callbacks.insert(0, StayInPlace(require_place))  # type: ignore[attr-defined]  # before what writes
-        learnt = {**frames, "training": [*frames["training"], *replay]} if replay else frames
+        learnt = {**frames, "training": Together(frames["training"], replay)} if replay else frames
         module = _fit(trainer, network, learnt, config, processes, checkpoint)
     if processes.rank:
         return output / MODEL_NAME  # the first process writes it

@@ -1,5 +1,6 @@
 """What a training starts from: nothing, the model that the configuration names, or the general model that suits it."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,18 +55,17 @@ def starts_from_pretraining(config: TrainingConfig) -> bool:
 
 def _unsuited(model: NBodyConfig, frames: Frames) -> str | None:
     """Why the general model is no start for the frames; None if it is one, empty if it has nothing to do with them."""
-    several = [frame for one in frames.values() for frame in one]
-    known = {*model.species}
-    if not species_of(several) & known:
+    known, present = {*model.species}, set[str]().union(*map(species_of, frames.values()))
+    if not present & known:
         return ""
-    if foreign := sorted(species_of(several) - known, key=chemical_symbols.index):
-        periodic = any(_is_periodic(frame, model) for frame in several)
+    if foreign := sorted(present - known, key=chemical_symbols.index):
+        periodic = any(_is_periodic(frame, model) for frame in itertools.chain(*frames.values()))
         return "" if periodic else f"it does not know {', '.join(foreign)}"
     # A general model that says nothing of charges and spins learnt neutral closed shells.
     learnt = model.model_copy(
         update={"total_charges": model.total_charges or (0,), "multiplicities": model.multiplicities or (1,)}
     )
-    for frame in several:
+    for frame in itertools.chain(*frames.values()):
         if _is_periodic(frame, model):
             alone = "where a box holds one molecule alone, remove its pbc"
             return f"{frame.source or 'a frame'} is periodic, and it learnt free molecules ({alone})"

@@ -117,8 +117,7 @@ def refuse_impossible_gap(training: Sequence[LabelledStructure]) -> None:
     Raises:
         DataError: they do; the message names a frame of each part.
     """
-    training = [frame for frame in training if frame.weights.energy]
-    for group in _by_composition(training).values():
+    for group in _by_composition(training, with_weight=True).values():
         energies = np.array([training[index].energy / len(training[index].structure) for index in group])
         parts = _two_parts(energies)
         if parts is None or parts.gap < _IMPOSSIBLE_GAP_EV_PER_ATOM:
@@ -140,11 +139,14 @@ def _is_pressed(frame: LabelledStructure, rise: float) -> bool:
     return bool(rise <= _LONGEST_RISE_ANGSTROM * np.sqrt(np.mean(np.square(frame.forces))))
 
 
-def _by_composition(frames: Sequence[LabelledStructure]) -> dict[tuple[int, ...], list[int]]:
-    """Indices of the frames of several atoms that have energies, by composition."""
+def _by_composition(
+    frames: Sequence[LabelledStructure], *, with_weight: bool = False
+) -> dict[tuple[int, ...], list[int]]:
+    """Indices of the frames of several atoms that have energies, by composition; only ``with_weight``, if so."""
     groups: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, frame in enumerate(frames):
-        if len(frame.structure) > 1 and np.isfinite(frame.energy):
+        counts = np.isfinite(frame.energy) and (frame.weights.energy > 0.0 or not with_weight)
+        if counts and len(frame.structure) > 1:
             groups[composition_of(frame.structure)].append(index)
     return groups
 

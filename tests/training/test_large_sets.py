@@ -1,6 +1,7 @@
 """A training gives the same weights if the data do not fit into memory, and with any number of workers."""
 
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,12 @@ import torch
 import yaml
 
 from ase_nbody import load_model
-from ase_nbody.data import FrameStore
+from ase_nbody.data import FrameStore, LabelledStructure
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.crystals import with_defaults_by_data
+from ase_nbody.training.electronic_states import require_learnt_states
+from ase_nbody.training.initial import build_network, species_with_fitted_energies
+from ase_nbody.training.replay import Together
 from ase_nbody.training.run import train
 from ase_nbody.training.seeds import train_committee
 from ase_nbody.training.splits import frames_folder, read_splits
@@ -45,6 +50,43 @@ def test_large_files_are_stored_on_disk(entries):
     assert [[frame.energy for frame in frames] for frames in on_disk] == [
         [frame.energy for frame in frames] for frames in in_memory
     ]
+
+
+def test_frames_on_disk_stay_there_while_a_training_begins(entries, monkeypatch):
+    """Whole sets were in memory at once."""
+    config = entries("large", {}, memory=0.0, isolated_atom_energies="fit")
+    training, validation = read_splits(config)
+    assert isinstance(training, FrameStore)
+    alive, most = 0, 0
+    read = FrameStore.__getitem__
+
+    def left():
+        nonlocal alive
+        alive -= 1
+
+    def counted(store, index):
+        nonlocal alive, most
+        found = read(store, index)
+        if isinstance(index, slice):
+            return found
+        alive += 1
+        weakref.finalize(found.structure, left)
+        most = max(most, alive)
+        return found
+
+    monkeypatch.setattr(FrameStore, "__getitem__", counted)
+    frames = {"training": training, "validation": validation, "test": []}
+    config, _ = with_defaults_by_data(config, frames)
+    network = build_network(config, training)
+    species_with_fitted_energies(config, training)
+    require_learnt_states(network.config, frames)
+    atom = LabelledStructure(training[0].structure, 0.0, training[0].forces, training[0].stress)
+    learnt = Together(training, [atom] * 3)
+    assert len(learnt) == len(training) + 3
+    assert learnt[-1] is atom
+    assert learnt[len(training) - 1].source == training[len(training) - 1].source
+    assert [frame.source for frame in learnt] == [*(frame.source for frame in training), None, None, None]
+    assert most < 5 < len(training)
 
 
 def test_folders_of_the_user_stay(entries):

@@ -56,6 +56,12 @@ def _frames_of(source: SourceConfig) -> Iterator[LabelledStructure]:
         yield LabelledStructure(one, np.nan, np.full((len(one), 3), np.nan), stress, weights, source=origin)
 
 
+def drawn(config: TrainingConfig, structures: Sequence[LabelledStructure], n_training: int) -> list[LabelledStructure]:
+    """Those of the structures that are replayed beside ``n_training`` training frames."""
+    wanted = min(len(structures), _wanted(config, n_training))
+    return random.Random(config.data.seed).sample(structures, wanted)
+
+
 def replayed(
     config: TrainingConfig, structures: Sequence[LabelledStructure], network: NBodyNetwork, n_training: int
 ) -> list[LabelledStructure]:
@@ -73,8 +79,7 @@ def replayed(
     """
     if not structures or config.data.replay is None:
         return []
-    wanted = min(len(structures), _wanted(config, n_training))
-    frames = random.Random(config.data.seed).sample(structures, wanted)
+    frames = drawn(config, structures, n_training)
     name = f"{file_names(config.data.replay)} in data.replay"
     if unknown := ", ".join(sorted(species_of(frames) - {*network.config.species})):
         raise DataError(f"{name} has structures with {unknown}, which the model does not know: remove them")

@@ -142,8 +142,10 @@ def train_in_own_folder(
         _say(console, str(file))
     frames = _split(config, read, split_rule(last_checkpoint(output)))
     if not begun:
+        given = config.network.levels
         config, said = with_defaults_by_data(config, frames)
-        frames = _split(config, read)  # as a resumed run does: the radii tell which atoms in boxes are isolated
+        if config.network.levels != given:  # the radii tell which atoms in boxes are isolated, for a resumed run too
+            frames = _split(config, read)
         _say(console, *said)
     others = read_replay(config)  # before the digests: only readers refuse what is too large or no file
     start = stamps_of_start(config)

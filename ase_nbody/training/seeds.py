@@ -39,6 +39,7 @@ from ase_nbody.training.model_card import with_units
 from ase_nbody.training.origin import Origin, digests_of_run
 from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
+from ase_nbody.training.replay import Together, drawn, read_replay
 from ase_nbody.training.report import write_report
 from ase_nbody.training.run import said_if_it_fails
 from ase_nbody.training.splits import SPLIT_RULE, read_sources, read_splits, remove_frames, species_of
@@ -185,14 +186,15 @@ def _require_different_members(config: TrainingConfig, members: Sequence[Trainin
     start = str(config.network.start_from)
     networks = load_members(start)
     frames = read_splits(config)[0]
+    frames = Together(frames, drawn(config, read_replay(config), len(frames)))
     options, species = config.training, species_of(frames)
     n_atoms = sum(len(frame.structure) for frame in frames)
     one_batch = len(frames) <= options.batch_size if options.batch_atoms is None else n_atoms <= options.batch_atoms
-    drawn = species - {*networks[0].config.species} or {*config.network.outputs} - {*networks[0].config.outputs}
-    if one_batch and not drawn and len(members) > len(networks):
+    random = species - {*networks[0].config.species} or {*config.network.outputs} - {*networks[0].config.outputs}
+    if one_batch and not random and len(members) > len(networks):
         raise ConfigError(
             f"the members of this committee would be equal: {start} has {count_of(len(networks), 'member')} to start "
-            f"from, and one batch holds all {len(frames)} training frames. Lower training.batch_size, add frames, or "
+            f"from, and one batch holds all {len(frames)} frames. Lower training.batch_size, add frames, or "
             f"train {'one network without --seeds' if len(networks) == 1 else f'at most {len(networks)} members'}."
         )
 

@@ -410,6 +410,15 @@ def test_a_missing_data_file_is_called_one():
         TrainingConfig.from_yaml("~/nothere.extxyz")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+@pytest.mark.parametrize("name", ["pipe.yaml", "pipe.extxyz", "pipe"])
+def test_a_pipe_is_called_one(name, tmp_path):
+    """The shell's <(command) is a pipe. It was said not to be there."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match="is a pipe or a device, not a configuration or data: write a file"):
+        TrainingConfig.from_yaml(tmp_path / name)
+
+
 def test_a_missing_file_of_a_configuration_is_looked_for_beside_it(tmp_path):
     (tmp_path / "a.yaml").write_text("data: {train: nowhere.extxyz}")
     with pytest.raises(FileNotFoundError) as error:

@@ -16,7 +16,7 @@ from ase_nbody.training.evaluation import evaluate_model
 from ase_nbody.training.origin import digests_of_run
 from ase_nbody.training.progress import Progress
 from ase_nbody.training.run import train
-from ase_nbody.training.seeds import train_committee
+from ase_nbody.training.seeds import _require_different_members, train_committee
 from ase_nbody.training.splits import read_splits
 from ase_nbody.training.spread import members_table, spread_table
 
@@ -143,6 +143,13 @@ def test_members_that_would_be_equal_are_refused_before_they_are_trained(read, t
     with pytest.raises(ConfigError, match=r"would be equal: .* has 1 member to start .* one network without --seeds"):
         train_committee(TrainingConfig.from_yaml(tmp_path / "tuned.yaml"), 2)
     assert not (tmp_path / "tuned" / "seed_0").exists()
+    ase.io.write(tmp_path / "general.extxyz", frames)
+    replay = {"replay": "general.extxyz", "replay_share": 0.8}  # 8 beside 2: more than a batch of 4 holds
+    content["data"] |= replay
+    (tmp_path / "tuned.yaml").write_text(yaml.safe_dump(content))
+    config = TrainingConfig.from_yaml(tmp_path / "tuned.yaml")
+    assert config.training.batch_size < 10 <= len(frames) + 2
+    _require_different_members(config, [config, config])
 
 
 def test_numbers_are_not_cut_in_a_narrow_terminal():

@@ -70,6 +70,10 @@ class TrainingConfig(Strict):
         path = Path(name)
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a directory, not a configuration; give the YAML file in it")
+        if path.exists() and not path.is_file():
+            raise ConfigError(
+                f"{printable(str(path))} is a pipe or a device, not a configuration or data: write a file"
+            )
         if not path.is_file() or (path.suffix in _YAML and index != ":"):
             kind = "configuration" if path.suffix in (*_YAML, "") else "data"
             raise FileNotFoundError(f"no {kind} file {given!r}")

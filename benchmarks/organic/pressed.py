@@ -76,7 +76,9 @@ def main() -> None:
     rng, teacher = np.random.default_rng(0), Teacher(options.sources)
     data = read(options.files)
     eligible = np.flatnonzero(wanted(data, charged=False) & sound(data) & (data["n_atoms"] <= LARGEST))
-    chosen = rng.choice(eligible, options.structures, replace=False)
+    if not len(eligible):
+        parser.error(f"the files have no neutral structures of 2 to {LARGEST} atoms that are apart")
+    chosen = rng.choice(eligible, min(options.structures, len(eligible)), replace=False)
     every = geometries(data)
     if options.compare:
         compare([every[index] for index in chosen[: options.compare]], teacher)

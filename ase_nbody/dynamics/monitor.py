@@ -76,10 +76,10 @@ class NBodyMonitor:
                 f"max_spread = {max_spread} eV/Angstrom needs a committee, but {type(self.atoms.calc).__name__} is a "
                 "single model. Give it several, NBodyCalculator(['a.nbody', 'b.nbody']), or leave max_spread out."
             )
-        self._highest_target = 0.0
         self.max_temperature, self.max_force, self.max_spread = max_temperature, max_force, max_spread
         self.min_distance, self.max_gap = min_distance, None if max_gap == np.inf else max_gap
         self.fragments = _fragments(self.atoms) if self.max_gap is not None else None
+        self._highest_target = self._target()  # the first one of a ramp, also where a run is resumed in the midst of it
 
     def __call__(self) -> None:
         """Check the present step.
@@ -106,9 +106,12 @@ class NBodyMonitor:
         """The present bound of the temperature in K. By default it follows the target, which a ramp changes."""
         if self.max_temperature is not None:
             return self.max_temperature
-        target = None if self.dynamics is None else target_temperature(self.dynamics)
-        self._highest_target = max(self._highest_target, target or 0.0)
+        self._highest_target = max(self._highest_target, self._target())
         return 10 * self._highest_target or MAX_TEMPERATURE_K
+
+    def _target(self) -> float:
+        """The present target of the thermostat in K; 0 without one."""
+        return (None if self.dynamics is None else target_temperature(self.dynamics)) or 0.0
 
     @property
     def _starting(self) -> bool:

@@ -98,6 +98,13 @@ def test_the_bound_of_the_temperature_follows_the_thermostat(methanol):
     assert NBodyMonitor(VelocityVerlet(methanol, 0.05)).temperature_bound() == 5000
 
 
+def test_a_run_that_is_resumed_on_the_way_down_has_the_bound_of_the_unbroken_one(methanol):
+    dynamics = Langevin(methanol, 0.05, temperature_K=900, friction=0.1, fixcm=False)
+    monitor = NBodyMonitor(dynamics)  # made before the run is put where it was
+    set_target_temperature(dynamics, 20)
+    assert monitor.temperature_bound() == pytest.approx(9000)
+
+
 def test_force(methanol):
     lengths = np.linalg.norm(methanol.get_forces(), axis=1)
     atom, length = lengths.argmax(), lengths.max()

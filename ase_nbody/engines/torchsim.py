@@ -17,7 +17,7 @@ from ase_nbody.engines.models import Model, evaluator_for
 from ase_nbody.engines.versions import require_version
 from ase_nbody.runtime.evaluation import Evaluation
 from ase_nbody.runtime.settings import DTYPES
-from ase_nbody.structure import Structure
+from ase_nbody.structure import Structure, StructureError
 
 require_version("torch-sim-atomistic", "0.6", module="torch_sim", extra="torchsim", python="3.12")
 
@@ -143,10 +143,21 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 def _whole(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels as integers, of which torch-sim makes numbers of the state's dtype; as they are if they are not whole."""
+    """Labels as integers, of which torch-sim makes numbers of the state's dtype; as they are if they are not whole.
+
+    Raises:
+        StructureError: that dtype takes labels as large as these for one another.
+    """
     with np.errstate(invalid="ignore"):
         rounded = labels.astype(np.int64)
-    return rounded if np.array_equal(rounded, labels) else labels
+    if not np.array_equal(rounded, labels):
+        return labels
+    if labels.dtype.kind == "f" and (largest := rounded.max(initial=0)) >= 2 ** (np.finfo(labels.dtype).nmant + 1):
+        raise StructureError(
+            f"the extra 'parts' has the label {largest}, and {labels.dtype}, in which the state holds it, cannot tell "
+            "such labels from each other. Number the parts from 0, as ase_nbody.label_molecules(atoms) does."
+        )
+    return rounded
 
 
 def _stress(evaluation: Evaluation) -> NDArray[np.float64]:

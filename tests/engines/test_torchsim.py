@@ -79,6 +79,24 @@ def test_labels_that_are_no_integers_are_refused(ts: Any, network: NBodyNetwork,
         model_of(network)(state_of(ts, [atoms], atom_extras_map={"parts": "parts"}))
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 2**24), (torch.float64, 2**53)])
+def test_labels_that_the_state_takes_for_one_another_are_refused(
+    ts: Any, labelled_network: NBodyNetwork, liquid: ase.Atoms, dtype: torch.dtype, largest: int
+) -> None:
+    """2^24 + 1 is 2^24 in single precision: two molecules would become one."""
+    model, energies = model_of(labelled_network, dtype=dtype), []
+    for first in (0, largest - 1 - liquid.arrays["parts"].max(), largest):
+        moved = liquid.copy()
+        moved.arrays["parts"] = np.where(moved.arrays["parts"] < 0, -1, moved.arrays["parts"] + first)
+        state = state_of(ts, [moved], dtype, atom_extras_map={"parts": "parts"})
+        if first < largest:
+            energies.append(model(state)["energy"].item())
+        else:
+            with pytest.raises(StructureError, match="cannot tell such labels from each other"):
+                model(state)
+    assert energies[0] == energies[1]
+
+
 def test_molecules_have_no_stress(ts: Any, network: NBodyNetwork, systems: dict[str, Callable]) -> None:
     structures = [systems["molecule"](), systems["lone carbon"]()]
     found = model_of(network)(state_of(ts, structures))

@@ -18,7 +18,8 @@ from ase_nbody.text import printable
 LARGEST_COORDINATE_ANGSTROM = 1e9
 SHORTEST_LATTICE_VECTOR_ANGSTROM = 1e-3
 # Names of the array that tells which part each atom belongs to, in the order in which they are tried.
-LABEL_ARRAYS = ("parts", "residuenumbers", "mol-id")
+RESIDUES = "residuenumbers"
+LABEL_ARRAYS = ("parts", RESIDUES, "mol-id")
 # An atom whose periodic images are at least as far away as this is isolated, where no network says how far it looks.
 ISOLATED_ATOM_ANGSTROM = 10.0
 SMALLEST_SINE = 1e-6  # of the angles between lattice vectors; below, they count as linearly dependent
@@ -117,7 +118,7 @@ class Structure:
 
         The charge is ``atoms.info["charge"]``, 0 if absent. Where a spin is looked for, ``electrons.multiplicity_of``
         says. The labels are the first of ``LABEL_ARRAYS`` among ``atoms.arrays``; an array that does not hold integers
-        is no array of labels.
+        is no array of labels, nor are numbers of residues that several residues share (see ``labels_of``).
 
         Raises:
             StructureError: a dummy atom or an atomic number that is no element's; NaN, infinity or more than 1e9
@@ -246,12 +247,24 @@ def _require_plain_numbers(atoms: ase.Atoms) -> None:
 
 
 def labels_of(atoms: ase.Atoms) -> NDArray[np.int64] | None:
-    """A copy of the labels of the atoms (N,), or None if they have none (see ``Structure.from_atoms``)."""
+    """A copy of the labels of the atoms (N,), or None if they have none (see ``Structure.from_atoms``).
+
+    Each chain of a PDB file counts its residues anew, large files begin again after 9,999, and ASE keeps no names of
+    chains. So a number of a residue that comes back after others stands for two residues, and labels nothing.
+    """
     for name in LABEL_ARRAYS:
         if name in atoms.arrays:
             given = atoms.arrays[name]
-            return given.astype(np.int64) if given.dtype.kind in "iu" and given.ndim == 1 else None
+            if given.dtype.kind not in "iu" or given.ndim != 1 or (name == RESIDUES and _come_back(given)):
+                return None
+            return given.astype(np.int64)
     return None
+
+
+def _come_back(numbers: NDArray[Any]) -> bool:
+    """Whether a number stands in two places with others in between."""
+    firsts = numbers[np.flatnonzero(np.diff(numbers, prepend=numbers[:1] + 1))]
+    return len(np.unique(firsts)) < len(firsts)
 
 
 def _total_charge(info: Mapping[str, Any]) -> float:

@@ -51,7 +51,8 @@ class Membership:
         if structure.labels is None:
             raise StructureError(
                 f"the model has parts that labels name, but the structure has no integer array {LABEL_ARRAYS[0]!r} "
-                f"(nor {' or '.join(map(repr, LABEL_ARRAYS[1:]))} in its place). Set it with "
+                f"(nor {' or '.join(map(repr, LABEL_ARRAYS[1:]))} in its place; numbers of residues that come back, as "
+                "in each chain of a PDB file, name no parts). Set it with "
                 f"atoms.set_array({LABEL_ARRAYS[0]!r}, labels), one label for each atom, -1 for none; "
                 "ase_nbody.label_molecules(atoms) gives the labels of molecules."
             )

@@ -113,6 +113,19 @@ def test_labels_are_looked_for_in_three_arrays(liquid):
     assert np.array_equal(Structure.from_atoms(liquid).labels, structure.labels)  # "parts" comes first
 
 
+def test_numbers_of_residues_that_come_back_are_no_labels(liquid):
+    """Two chains of a PDB file, each with residues 1 and 2: the first of both would be one part."""
+    del liquid.arrays["parts"]
+    both = liquid + liquid
+    for numbers, count in (([1, 2, 3, 4], 4), ([1, 2, 1, 2], None), ([7, 7, 2, 2], 2)):
+        both.arrays["residuenumbers"] = np.repeat(numbers, len(both) // 4)
+        labels = Structure.from_atoms(both).labels
+        assert (None if labels is None else len(set(labels))) == count
+    both.arrays["residuenumbers"] = np.repeat([1, 2, 1, 2], len(both) // 4)
+    with pytest.raises(StructureError, match=r"numbers of residues that come back.*label_molecules"):
+        build_hierarchy(Structure.from_atoms(both), LAYOUT)
+
+
 @pytest.mark.parametrize("given", [None, "names", np.linspace(0.0, 1.0, 16), np.zeros((16, 2), dtype=int)])
 def test_a_structure_without_labels_is_refused_by_name(liquid, given):
     del liquid.arrays["parts"]

@@ -143,6 +143,22 @@ def unrun(one_level, two_levels, tmp_path):
     return paths
 
 
+@pytest.fixture
+def through_a_program(plugin, tmp_path):
+    """Give lines of input to ``PROGRAM``, or to another one, and return the lines that it prints."""
+
+    def run(text, program=PROGRAM):
+        environment = {**os.environ, "LD_LIBRARY_PATH": mpi_libraries() or ""}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, input=text, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
@@ -157,17 +173,35 @@ def unrun(one_level, two_levels, tmp_path):
         ),
     ],
 )
-def test_what_another_pair_coeff_said_is_forgotten(lines, sentence, unrun, plugin, copper, script, tmp_path):
+def test_what_another_pair_coeff_said_is_forgotten(lines, sentence, unrun, through_a_program, copper, script):
     """Programs that use LAMMPS as a library may go on after an error, and may give another model."""
     pair = "pair_style nbody\n" + lines.format("", *unrun.values())
-    text = script(copper, "", SPECIES, pair=pair) + "run 0\n"
-    environment = {**os.environ, "LD_LIBRARY_PATH": mpi_libraries() or ""}
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, input=text, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.endswith("the end\n"), done.stdout + done.stderr
-    assert sentence in " ".join(done.stdout.splitlines()[-3:]), done.stdout
+    found = through_a_program(script(copper, "", SPECIES, pair=pair) + "run 0\n")
+    assert found[-1] == "the end"
+    assert sentence in " ".join(found[-3:]), found
+
+
+def test_a_program_keeps_the_threads_of_its_pytorch(unrun, through_a_program, copper, script):
+    """The plugin evaluates with one thread, and gives the others back, also where an evaluation fails."""
+    lines = (f"import torch\ntorch.set_num_threads(3)\n{PROGRAM}", "print(torch.get_num_threads())\n")
+    found = through_a_program(script(copper, unrun[1], SPECIES) + "run 0\n", "".join(lines))
+    assert any("could not run the machine code" in line for line in found), found
+    assert found[-2:] == ["the end", "3"]
+
+
+def test_a_spread_of_two_pair_styles_is_refused(unrun, through_a_program, copper, script):
+    coefficients = "".join(f"pair_coeff * * nbody {number} {unrun[number]} Cu\n" for number in (1, 2))
+    pair = f"pair_style hybrid/overlay nbody nbody\n{coefficients}compute s all nbody/spread"
+    found = through_a_program(script(copper, "", SPECIES, pair=pair))
+    assert any("knows one pair style nbody, and pair_style hybrid has several" in line for line in found), found
+
+
+def test_atoms_at_one_place_are_refused(copper, exported, script, execute, tmp_path):
+    text = script(copper, exported("two levels"), SPECIES) + "create_atoms 1 single 0.0 0.0 0.0 units box\nrun 0\n"
+    done = execute(text, tmp_path, 1)
+    assert done.returncode != 0
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "that is not finite or absurdly large: the closest atoms near it, 1 and 5, are 0 Angstrom apart" in said
 
 
 def test_a_model_with_labelled_parts_is_not_exported(labelled_network, tmp_path):

@@ -42,6 +42,10 @@ ComputeNBodySpread::~ComputeNBodySpread()
 void ComputeNBodySpread::init()
 {
   pair = dynamic_cast<PairNBody *>(force->pair_match("nbody", 1));
+  if (!pair && force->pair_match("nbody", 1, 1))
+    error->all(FLERR,
+               "Compute nbody/spread knows one pair style nbody, and pair_style hybrid has several: "
+               "it cannot tell whose networks are meant");
   if (!pair || pair->members() == 0)
     error->all(FLERR, "Compute nbody/spread needs pair style nbody and its pair_coeff before it");
   if (pair->members() == 1)
@@ -58,7 +62,8 @@ void ComputeNBodySpread::init()
 void ComputeNBodySpread::compute_peratom()
 {
   invoked_peratom = update->ntimestep;
-  if (pair->member_step() != update->ntimestep)
+  const size_t numbers = (size_t) pair->members() * (atom->nlocal + atom->nghost) * 3;
+  if (pair->member_step() != update->ntimestep || pair->member_forces().size() != numbers)
     error->all(FLERR, "Compute nbody/spread was asked at a step without forces");
 
   if (atom->nmax > nmax) {

@@ -56,6 +56,10 @@ class NBodyBlock {
 
   template <typename FUNCTION> void edges(const NBodyResult &gradient, FUNCTION f) const;
 
+  // for each real edge f(part, child, r_ij)
+
+  template <typename FUNCTION> void pairs(FUNCTION f) const;
+
  private:
   struct Edge {
     int child;         // atom at the center of the child
@@ -96,6 +100,12 @@ void NBodyBlock::edges(const NBodyResult &gradient, FUNCTION f) const
       }
       f(part[p], edge[k].child, edge[k].delta, slope);
     }
+}
+
+template <typename FUNCTION> void NBodyBlock::pairs(FUNCTION f) const
+{
+  for (int p = 0; p < nreal; p++)
+    for (int k = first[p]; k < first[p + 1]; k++) f(part[p], edge[k].child, edge[k].delta);
 }
 
 }    // namespace LAMMPS_NS

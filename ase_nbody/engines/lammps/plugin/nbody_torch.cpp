@@ -45,8 +45,9 @@ NBodyTorch::NBodyTorch()
 {
   void *const library = open_torch();
 
-  // these two are C++, so their names are what the compiler makes of them
+  // these three are C++, so their names are what the compiler makes of them
 
+  find(library, "_ZN2at15get_num_threadsEv", get_num_threads);
   find(library, "_ZN2at15set_num_threadsEi", set_num_threads);
   find(library, "_ZN2at18get_cpu_capabilityB5cxx11Ev", get_cpu_capability);
 

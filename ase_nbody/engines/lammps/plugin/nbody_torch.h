@@ -20,6 +20,7 @@ struct NBodyTorch {
 
   static const NBodyTorch &get();
 
+  decltype(&at::get_num_threads) get_num_threads;
   decltype(&at::set_num_threads) set_num_threads;
   decltype(&at::get_cpu_capability) get_cpu_capability;
 
@@ -36,6 +37,26 @@ struct NBodyTorch {
 
  private:
   NBodyTorch();
+};
+
+// while it lives, PyTorch uses one thread, because MPI is what runs in parallel. A program that
+// uses LAMMPS as a library may use PyTorch too, and gets its threads back
+
+class NBodyOneThread {
+ public:
+  NBodyOneThread() : before(NBodyTorch::get().get_num_threads())
+  {
+    if (before != 1) NBodyTorch::get().set_num_threads(1);
+  }
+  ~NBodyOneThread()
+  {
+    if (before != 1) NBodyTorch::get().set_num_threads(before);
+  }
+  NBodyOneThread(const NBodyOneThread &) = delete;
+  NBodyOneThread &operator=(const NBodyOneThread &) = delete;
+
+ private:
+  const int before;
 };
 
 }    // namespace LAMMPS_NS

@@ -40,7 +40,7 @@ PairNBody::PairNBody(LAMMPS *lmp) : Pair(lmp), commlevel(0), laststep(-1)
   unit_convert_flag = 0;
 
   try {
-    NBodyTorch::get().set_num_threads(1);    // MPI is what runs in parallel
+    NBodyTorch::get();    // says before anything else that PyTorch is not where it was
   } catch (std::exception &e) {
     error->one(FLERR, "Pair style nbody: {}", e.what());
   }

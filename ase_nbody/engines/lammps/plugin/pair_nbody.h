@@ -69,6 +69,7 @@ class PairNBody : public Pair {
   void build_block(int, const std::vector<int> &, int);
   void tally_energies(const class NBodyResult &);
   void tally_forces(const class NBodyResult &, int);
+  void refuse(const char *);
 };
 
 }    // namespace LAMMPS_NS

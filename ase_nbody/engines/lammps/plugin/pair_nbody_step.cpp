@@ -9,6 +9,7 @@
 #include "nbody_block.h"
 #include "nbody_network.h"
 #include "nbody_states.h"
+#include "nbody_torch.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -17,9 +18,16 @@
 #include "update.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <stdexcept>
+#include <string>
 
 using namespace LAMMPS_NS;
+
+// in eV and eV/Angstrom: beyond it, atoms are at one place, and velocities would soon overflow
+
+static constexpr double LARGEST_RESULT = 1e30;
 
 /* ---------------------------------------------------------------------- */
 
@@ -32,6 +40,7 @@ void PairNBody::compute(int eflag, int vflag)
   laststep = update->ntimestep;
 
   try {
+    const NBodyOneThread one_thread;
     for (int member = 0; member < network->members; member++) {
       climb(member);
       descend(member);
@@ -175,6 +184,7 @@ void PairNBody::tally_energies(const NBodyResult &energies)
     const double energy = share *
         (network->is_double ? ((const double *) energies.data)[place]
                             : ((const float *) energies.data)[place]);
+    if (!(std::fabs(energy) < LARGEST_RESULT)) refuse("an energy");
     if (eflag_global) eng_vdwl += energy;
     if (eflag_atom) eatom[block->part[p]] += energy;
   }
@@ -195,6 +205,7 @@ void PairNBody::tally_forces(const NBodyResult &gradient, int member)
       : nullptr;
 
   block->edges(gradient, [&](int i, int j, const double *r, const double *g) {
+    if (!(std::fabs(g[0]) + std::fabs(g[1]) + std::fabs(g[2]) < LARGEST_RESULT)) refuse("a force");
     for (int a = 0; a < 3; a++) {
       f[i][a] += share * g[a];
       f[j][a] -= share * g[a];
@@ -225,6 +236,36 @@ void PairNBody::tally_forces(const NBodyResult &gradient, int member)
       for (int k = 0; k < 9; k++) cvatom[j][k] -= share * r[first[k]] * g[second[k]];
     }
   });
+}
+
+/* ----------------------------------------------------------------------
+   no run goes on with a number that is not finite, or absurd. As in Python, the error names the
+   closest atoms, here of the block that is being evaluated
+------------------------------------------------------------------------- */
+
+void PairNBody::refuse(const char *what)
+{
+  int closest[2] = {-1, -1};
+  double least = INFINITY;
+  block->pairs([&](int i, int j, const double *r) {
+    const double square = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
+    if (square >= least) return;    // false for atoms at places that are not finite
+    least = square;
+    closest[0] = i;
+    closest[1] = j;
+  });
+  std::string where = "no two atoms near it are within the radius: it is the model that is at fault";
+  if (closest[0] >= 0) {
+    char distance[16];
+    snprintf(distance, sizeof(distance), "%.3g", std::sqrt(least));
+    std::string names;
+    if (atom->tag_enable)
+      names = ", " + std::to_string(atom->tag[closest[0]]) + " and " +
+          std::to_string(atom->tag[closest[1]]) + ",";
+    where = "the closest atoms near it" + names + " are " + distance + " Angstrom apart";
+  }
+  throw std::runtime_error(std::string("the model gave ") + what +
+                           " that is not finite or absurdly large: " + where);
 }
 
 /* ----------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_a_program_keeps_the_threads_of_its_pytorch(unrun, through_a_program, co
     """The plugin evaluates with one thread, and gives the others back, also where an evaluation fails."""
     lines = (f"import torch\ntorch.set_num_threads(3)\n{PROGRAM}", "print(torch.get_num_threads())\n")
     found = through_a_program(script(copper, unrun[1], SPECIES) + "run 0\n", "".join(lines))
-    assert any("could not run the machine code" in line for line in found), found
+    assert any("the machine code takes other tensors" in line for line in found), found
     assert found[-2:] == ["the end", "3"]
 
 
@@ -201,7 +201,7 @@ def test_atoms_at_one_place_are_refused(copper, exported, script, execute, tmp_p
     done = execute(text, tmp_path, 1)
     assert done.returncode != 0
     said = " ".join((done.stdout + done.stderr).split())
-    assert "that is not finite or absurdly large: the closest atoms near it, 1 and 5, are 0 Angstrom apart" in said
+    assert "that is not finite or absurdly large: the closest atoms near it, 1 and 5, are" in said, said
 
 
 def test_a_model_with_labelled_parts_is_not_exported(labelled_network, tmp_path):

@@ -18,7 +18,7 @@ from ase_nbody.training.folder import only_run_in
 from ase_nbody.training.initial import build_network
 from ase_nbody.training.origin import Origin
 from ase_nbody.training.progress import Progress
-from ase_nbody.training.splits import read_splits
+from ase_nbody.training.splits import read_sources
 
 
 def run(path, *overrides, **options):
@@ -102,7 +102,7 @@ def test_a_moved_run_that_was_killed_before_its_first_checkpoint_starts_anew(sta
 
     path = configuration(epochs=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ase_nbody.training.run.read_splits", killed)
+        patch.setattr("ase_nbody.training.run.read_sources", killed)
         with pytest.raises(RuntimeError, match="killed"):
             run(path)
     shutil.move(tmp_path / "run", tmp_path / "moved")
@@ -131,12 +131,12 @@ def test_data_that_change_while_they_are_read_are_refused(configuration, tmp_pat
     path = configuration()
 
     def growing(*arguments):
-        found = read_splits(*arguments)
+        found = read_sources(*arguments)
         with open(tmp_path / "data.extxyz", "a") as file:
             file.write("\n")
         return found
 
-    monkeypatch.setattr("ase_nbody.training.run.read_splits", growing)
+    monkeypatch.setattr("ase_nbody.training.run.read_sources", growing)
     with pytest.raises(ValueError, match="changed while it was being read"):
         run(path)
 

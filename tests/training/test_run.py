@@ -131,7 +131,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(configura
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ase_nbody.training.run.read_splits", killed)
+        patch.setattr("ase_nbody.training.run.read_sources", killed)
         with pytest.raises(RuntimeError, match="killed"):
             run(configuration(epochs=2))
     (tmp_path / "run" / "metrics.csv").write_text("left by the killed run")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -39,7 +40,26 @@ _RULES = 2  # changes when the same file would be read with other labels
 _LAYOUT = f"{_FRAME.descr} {_ATOM.descr} {_RULES}"
 
 
-class FrameStore(Sequence[LabelledStructure]):
+class ByIndex(Sequence[LabelledStructure]):
+    """Structures that are made when they are asked for: a sequence that stays as small as it is."""
+
+    @abstractmethod
+    def frame(self, index: int) -> LabelledStructure:
+        """The structure of an index between 0 and the number of structures."""
+
+    @overload
+    def __getitem__(self, index: int) -> LabelledStructure: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[LabelledStructure]: ...
+
+    def __getitem__(self, index: int | slice) -> LabelledStructure | list[LabelledStructure]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        return self.frame(range(len(self))[index])
+
+
+class FrameStore(ByIndex):
     """The structures of a folder, read when they are asked for. They equal those that were written, to the last bit.
 
     Args:
@@ -110,15 +130,8 @@ class FrameStore(Sequence[LabelledStructure]):
     def __len__(self) -> int:
         return len(self._chosen)
 
-    @overload
-    def __getitem__(self, index: int) -> LabelledStructure: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[LabelledStructure]: ...
-
-    def __getitem__(self, index: int | slice) -> LabelledStructure | list[LabelledStructure]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def frame(self, index: int) -> LabelledStructure:
+        """Read the structure of an index."""
         row = self._frames[self._chosen[index]]
         atoms = self._atoms[row["first"] : row["first"] + row["count"]]
         labels: dict[str, Any] = {

@@ -23,14 +23,12 @@ def states_of(
         training: the training frames.
     """
     charges, multiplicities = network.total_charges, network.multiplicities
-    learns_charges = before is not None and charges is None and before.total_charges is not None
-    learns_spins = before is not None and multiplicities is None and before.multiplicities is not None
-    if before is not None and (learns_charges or learns_spins):
+    if before is not None and (before.total_charges, before.multiplicities) != (None, None):
         several = (frame.structure for frame in training if not frame.structure.is_isolated_atom())
         found = {(round(structure.charge), structure.spin_multiplicity) for structure in several}
-        if learns_charges:
+        if charges is None and before.total_charges is not None:
             charges = tuple({charge for charge, _ in found}) or before.total_charges
-        if learns_spins:
+        if multiplicities is None and before.multiplicities is not None:
             multiplicities = tuple({multiplicity for _, multiplicity in found}) or before.multiplicities
     return {"total_charges": charges, "multiplicities": multiplicities}
 

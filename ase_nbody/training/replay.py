@@ -7,7 +7,7 @@ structures serve, with labels or without.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ase_nbody.data import DataError, LabelledStructure, require_parts
 from ase_nbody.data.file_names import data_file
 from ase_nbody.data.labels import Source, Weights
 from ase_nbody.data.reading import LARGEST_LABEL, structure_of
+from ase_nbody.data.store import ByIndex
 from ase_nbody.data.structures import read_structures
 from ase_nbody.files.archive import load_members
 from ase_nbody.network.network import NBodyNetwork
@@ -102,7 +103,7 @@ def replayed(
     return labelled
 
 
-class Together(Sequence[LabelledStructure]):
+class Together(ByIndex):
     """The training frames and the structures that are replayed. Frames on disk stay there.
 
     Args:
@@ -116,18 +117,10 @@ class Together(Sequence[LabelledStructure]):
     def __len__(self) -> int:
         return len(self._training) + len(self._replay)
 
-    @overload
-    def __getitem__(self, index: int) -> LabelledStructure: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[LabelledStructure]: ...
-
-    def __getitem__(self, index: int | slice) -> LabelledStructure | list[LabelledStructure]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
+    def frame(self, index: int) -> LabelledStructure:
+        """A training frame, or after them a structure that is replayed."""
         own = len(self._training)
-        return self._training[number] if number < own else self._replay[number - own]
+        return self._training[index] if index < own else self._replay[index - own]
 
 
 def said_of_replay(config: TrainingConfig, frames: Sequence[LabelledStructure], n_training: int) -> list[str]:

@@ -185,18 +185,27 @@ def _require_different_members(config: TrainingConfig, members: Sequence[Trainin
         return
     start = str(config.network.start_from)
     networks = load_members(start)
+    if len(members) <= len(networks):
+        return
     frames = read_splits(config)[0]
+    if not _are_one_batch(frames, config):
+        return
     frames = Together(frames, drawn(config, read_replay(config), len(frames)))
-    options, species = config.training, species_of(frames)
-    n_atoms = sum(len(frame.structure) for frame in frames)
-    one_batch = len(frames) <= options.batch_size if options.batch_atoms is None else n_atoms <= options.batch_atoms
-    random = species - {*networks[0].config.species} or {*config.network.outputs} - {*networks[0].config.outputs}
-    if one_batch and not random and len(members) > len(networks):
+    random = species_of(frames) - {*networks[0].config.species}
+    random |= {*config.network.outputs} - {*networks[0].config.outputs}
+    if _are_one_batch(frames, config) and not random:
         raise ConfigError(
             f"the members of this committee would be equal: {start} has {count_of(len(networks), 'member')} to start "
             f"from, and one batch holds all {len(frames)} frames. Lower training.batch_size, add frames, or "
             f"train {'one network without --seeds' if len(networks) == 1 else f'at most {len(networks)} members'}."
         )
+
+
+def _are_one_batch(frames: Sequence[LabelledStructure], config: TrainingConfig) -> bool:
+    """Whether a batch holds all frames."""
+    if config.training.batch_atoms is None:
+        return len(frames) <= config.training.batch_size
+    return sum(len(frame.structure) for frame in frames) <= config.training.batch_atoms
 
 
 def _member_config(config: TrainingConfig, seed: int) -> TrainingConfig:

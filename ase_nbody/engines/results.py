@@ -83,8 +83,8 @@ def changed_charge(
     if before is None or not (evaluator.knows_states or watched or "charges" in calculator.implemented_properties):
         return []
     names = _ELECTRONS if evaluator.knows_states else ("charge",)
-    # whatever stands there
-    same = (np.array_equal(before.info.get(name, 0), atoms.info.get(name, 0)) for name in names)
+    # Whatever stands there. A missing entry is no 0: no unpaired electron makes a singlet of a radical.
+    same = (np.array_equal(before.info.get(name), atoms.info.get(name)) for name in names)
     return [] if all(same) else ["charge"]
 
 

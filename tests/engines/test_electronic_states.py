@@ -119,6 +119,17 @@ def test_results_are_not_kept_when_a_charge_or_a_spin_appears(entry, closed_shel
             one.get_potential_energy()
 
 
+def test_an_entry_of_zero_is_not_the_same_as_none(make_network, systems):
+    """No unpaired electron: a radical that was a doublet, because nothing was said, is a singlet now."""
+    doublets = make_network(total_charges=(0,), multiplicities=(2,))
+    atoms = systems["molecule"]()[:-1]
+    atoms.calc = NBodyCalculator(doublets)
+    atoms.get_potential_energy()
+    atoms.info["uhf"] = 0
+    with pytest.raises(CalculatorSetupError, match=r"spin multiplicity 1 \(singlet\)"):
+        atoms.get_potential_energy()
+
+
 def test_a_model_of_one_ion_takes_this_charge_alone_and_needs_no_warning(make_network, systems):
     calculator = NBodyCalculator(make_network(total_charges=(-1,), multiplicities=(1,)))
     anion = with_info(systems["molecule"]()[:-1], charge=-1)

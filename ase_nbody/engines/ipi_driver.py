@@ -126,7 +126,8 @@ def _read(template: str, pbc: bool | None, evaluator: Evaluator) -> Structure:
                 f"pbc is {pbc!r}, but must be True or False; the template can say each direction by itself"
             )
         atoms.pbc = pbc
-    atoms.cell = np.eye(3)  # i-PI gives the cell
+    # i-PI gives the cell. Here one so large that no atom meets its images, by which a single one would be a crystal.
+    atoms.cell = np.eye(3) * max(network.config.reach for network in evaluator.networks)
     return structure_of(atoms, evaluator)
 
 

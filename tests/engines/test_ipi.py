@@ -144,6 +144,19 @@ def test_a_template_is_read_within_the_bounds_of_data(network: NBodyNetwork, tmp
         NBodyDriver(str(template), str(model))
 
 
+def test_a_template_of_one_atom_is_judged_in_the_cell_of_i_pi(make_network: Callable, driver: Callable) -> None:
+    """A free atom has its isolated-atom energy, whatever its spin; in a small cell it is a crystal of radicals."""
+    network = make_network(total_charges=(0,), multiplicities=(1,))
+    atom = ase.Atoms("H", cell=30.0 * np.eye(3), pbc=True)
+    made = driver(atom, network)
+    energy, forces, *_ = made(*sent(atom))
+    assert energy / HARTREE == pytest.approx(network.config.isolated_atom_energies["H"], rel=1e-12)
+    assert not forces.any()
+    atom.set_cell(2.0 * np.eye(3))
+    with pytest.raises(StructureError, match=r"2 \(doublet\)"):
+        made(*sent(atom))
+
+
 def test_a_liquid_is_not_taken_for_a_cluster(
     network: NBodyNetwork, systems: dict, liquid: ase.Atoms, driver: Callable[..., Any]
 ) -> None:

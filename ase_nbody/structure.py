@@ -22,6 +22,8 @@ RESIDUES = "residuenumbers"
 LABEL_ARRAYS = ("parts", RESIDUES, "mol-id")
 # An atom whose periodic images are at least as far away as this is isolated, where no network says how far it looks.
 ISOLATED_ATOM_ANGSTROM = 10.0
+_LARGEST_INTEGER = np.iinfo(np.int64).max
+LABEL_TOO_LARGE = np.iinfo(np.int64).min  # stands for labels beyond the largest integer; no part is called so
 SMALLEST_SINE = 1e-6  # of the angles between lattice vectors; below, they count as linearly dependent
 
 
@@ -233,6 +235,8 @@ def _own(name: str, given: Any, shape: tuple[int, ...], dtype: type[np.generic])
         return given
     if not np.can_cast(given.dtype, dtype, "same_kind"):
         raise StructureError(f"{name} must be an array of {np.dtype(dtype)}, got {given.dtype}")
+    if given.dtype == np.uint64 and given.max(initial=0) > _LARGEST_INTEGER:  # numpy makes -1 of 2^64 - 1
+        raise StructureError(f"{name} must be less than 2^63, got {given.max()}")
     own = np.array(given, dtype=dtype, order="C")
     own.setflags(write=False)
     return own
@@ -249,6 +253,8 @@ def _require_plain_numbers(atoms: ase.Atoms) -> None:
 def labels_of(atoms: ase.Atoms) -> NDArray[np.int64] | None:
     """A copy of the labels of the atoms (N,), or None if they have none (see ``Structure.from_atoms``).
 
+    Labels of 2^63 and more become ``LABEL_TOO_LARGE``, which networks with labelled parts refuse.
+
     Each chain of a PDB file counts its residues anew, large files begin again after 9,999, and ASE keeps no names of
     chains. So a number of a residue that comes back after others stands for two residues, and labels nothing.
     """
@@ -257,7 +263,10 @@ def labels_of(atoms: ase.Atoms) -> NDArray[np.int64] | None:
             given = atoms.arrays[name]
             if given.dtype.kind not in "iu" or given.ndim != 1 or (name == RESIDUES and _come_back(given)):
                 return None
-            return given.astype(np.int64)
+            labels = given.astype(np.int64)
+            if given.dtype == np.uint64:  # 2^64 - 1 would become -1, and its atoms belong to no part
+                labels[given > _LARGEST_INTEGER] = LABEL_TOO_LARGE
+            return labels
     return None
 
 

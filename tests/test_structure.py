@@ -53,6 +53,12 @@ def test_arrays_of_another_kind_are_refused(name, kind, found):
         Structure(**arrays | {name: arrays[name].astype(kind)})
 
 
+def test_integers_that_would_change_their_sign_are_refused():
+    labels = np.array([0, 2**64 - 1], dtype=np.uint64)
+    with pytest.raises(StructureError, match="labels must be less than 2\\^63, got 18446744073709551615"):
+        Structure(np.array([1, 1]), np.eye(3)[:2], CUBE, np.ones(3, dtype=bool), labels=labels)
+
+
 def test_single_precision_is_taken_as_double():
     arrays = np.array([6], dtype=np.int32), np.ones((1, 3), dtype=np.float32), CUBE.astype(np.float32)
     structure = Structure(*arrays, np.ones(3, dtype=bool))

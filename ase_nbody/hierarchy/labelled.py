@@ -20,7 +20,7 @@ from torch import Tensor
 from ase_nbody.hierarchy.crowds import cell_heights
 from ase_nbody.hierarchy.neighbours import complete_cell, find_edges
 from ase_nbody.hierarchy.tables import Groups, Labelled, Level, row_positions, stable_order
-from ase_nbody.structure import LABEL_ARRAYS, Structure, StructureError
+from ase_nbody.structure import LABEL_ARRAYS, LABEL_TOO_LARGE, Structure, StructureError
 
 # Up to half the smallest height of the cell the nearest image is unique. The rest is a margin for atoms that move.
 LARGEST_STEP_IN_HEIGHTS = 0.45
@@ -45,8 +45,8 @@ class Membership:
         """Read the labels of a structure and make its parts whole.
 
         Raises:
-            StructureError: there are no labels, one is below -1, or two members of a part that follow each other are
-                farther apart than 0.45 of the smallest height of the cell.
+            StructureError: there are no labels, one is below -1 or too large, or two members of a part that follow each
+                other are farther apart than 0.45 of the smallest height of the cell.
         """
         if structure.labels is None:
             raise StructureError(
@@ -58,9 +58,10 @@ class Membership:
             )
         if (structure.labels < -1).any():
             atom = int(np.argmax(structure.labels < -1))
-            raise StructureError(
-                f"atom {atom} has the label {structure.labels[atom]}; labels are at least 0, and -1 means none"
-            )
+            label = structure.labels[atom]
+            if label == LABEL_TOO_LARGE:
+                raise StructureError(f"atom {atom} has a label of 2^63 or more; labels are smaller, and -1 means none")
+            raise StructureError(f"atom {atom} has the label {label}; labels are at least 0, and -1 means none")
         named = structure.labels >= 0
         labels, numbered = np.unique(structure.labels[named], return_inverse=True)
         part = np.full(len(structure), -1)

@@ -57,6 +57,17 @@ def test_the_labels_are_watched(labelled_network, network, liquid):
     assert not atoms.calc.calculation_required(atoms, ["energy"])
 
 
+def test_labels_without_a_sign_are_taken_as_they_are_or_refused(labelled_network, network, liquid):
+    """The largest one became -1, and its atoms belonged to no part."""
+    atoms, expected = liquid.copy(), NBodyCalculator(labelled_network).get_potential_energy(liquid)
+    atoms.arrays["parts"] = atoms.arrays["parts"].astype(np.uint64)
+    assert NBodyCalculator(labelled_network).get_potential_energy(atoms) == expected
+    atoms.arrays["parts"][1] = 2**64 - 1
+    with pytest.raises(CalculatorSetupError, match=r"atom 1 has a label of 2\^63 or more"):
+        NBodyCalculator(labelled_network).get_potential_energy(atoms)
+    NBodyCalculator(network).get_potential_energy(atoms)  # looks at no labels
+
+
 @pytest.mark.parametrize("change", ["removed", "other array"])
 def test_labels_that_go_are_noticed(labelled_network, liquid, change):
     liquid.calc = NBodyCalculator(labelled_network)

@@ -115,7 +115,7 @@ def _arguments(case: Case, network: NBodyNetwork) -> tuple[Hierarchy, Tensor, Te
     hierarchy = build_hierarchy(structure, network.config.layout, device=device)
     positions = torch.tensor(structure.positions, device=device)
     cells = torch.tensor(structure.cell, device=device).unsqueeze(0)
-    return hierarchy, positions, cells, torch.tensor([structure.charge], device=device)
+    return hierarchy, positions, cells, torch.tensor([structure.charge], dtype=torch.float64, device=device)
 
 
 def _compared(

@@ -4,6 +4,8 @@ import pytest
 
 from ase_nbody import LevelConfig, NBodyCalculator, NBodyNetwork
 from ase_nbody.checks import CHECKS, COMPILED, run_checks
+from ase_nbody.checks.case import make_case
+from ase_nbody.checks.reproducibility import _arguments
 from ase_nbody.nn.heads import VectorHead
 from ase_nbody.runtime import blocks, compiled
 from ase_nbody.training.compiled_step import CompiledPotential
@@ -132,6 +134,17 @@ def test_a_lone_atom_has_native_code_but_one_with_charges_has_not(native, system
     (with_code,), (without,) = (list(run_checks(each, atoms, only=["compiled"])) for each in (native[0], charged))
     assert (with_code.outcome, without.outcome) == ("passed", "not applicable")
     assert "native code needs at least two" in without.note
+
+
+def test_native_code_gets_the_numbers_that_it_was_traced_with(make_network, systems):
+    """It reads memory without a look at the dtype: a charge in single precision became any number."""
+    network = make_network(outputs=("charges",))
+    ion = systems["molecule"]()
+    ion.info["charge"] = 1
+    hierarchy, *geometry = _arguments(make_case(NBodyCalculator(network), ion), network)
+    traced = compiled.trace_whole(network).tensors
+    assert [given.dtype for given in (*hierarchy.tensors(), *geometry)] == [example.dtype for example in traced]
+    assert geometry[-1].tolist() == [1.0]
 
 
 @of_native_code

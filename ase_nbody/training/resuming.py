@@ -15,6 +15,16 @@ from ase_nbody.training.module import NBodyTraining
 _LONGEST_REASON = 300  # characters of what a library says
 
 
+def said_of_no_checksum(checkpoint: Mapping[str, Any], path: Path) -> list[str]:
+    """A line for a checkpoint that has neither its format nor a checksum, else none (see ``AtomicCheckpoints``)."""
+    if "format" in checkpoint:
+        return []
+    return [
+        f"{path} has no checksum. An early release wrote none, and nobody can tell whether it is as it was written. If "
+        "a later one wrote it, something changed it since: start anew in another 'output'."
+    ]
+
+
 def refuse_earlier_fit(config: TrainingConfig, fitted: Sequence[str], checkpoint: Mapping[str, Any]) -> None:
     """Refuse to resume a fine-tuning whose isolated-atom energies an earlier release fitted to the whole energies."""
     fits = config.network.has_start and fitted

@@ -13,7 +13,7 @@ from ase_nbody.data import Found, LabelledStructure, require_parts
 from ase_nbody.files.archive import Stored, read_stored_and_card, require_head, save_model, with_head
 from ase_nbody.files.room import added_by_training
 from ase_nbody.network.network import NBodyNetwork
-from ase_nbody.runtime.threads import fitting_threads, torch_threads
+from ase_nbody.runtime.threads import fitting_threads
 from ase_nbody.terminal import plain
 from ase_nbody.text import count_of
 from ase_nbody.training.callbacks import AtomicCheckpoints, StayInPlace, split_rule
@@ -53,6 +53,7 @@ from ase_nbody.training.resuming import (
     require_epochs_to_come,
     require_same_weights,
     said_of_checkpoint,
+    said_of_no_checksum,
 )
 from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames, said_of_stresses
 from ase_nbody.training.splits import (
@@ -65,7 +66,7 @@ from ase_nbody.training.splits import (
 )
 from ase_nbody.training.start import starts_from_pretraining
 from ase_nbody.training.trainer import make_trainer, without_hints
-from ase_nbody.undisturbed import undisturbed
+from ase_nbody.undisturbed import torch_threads, undisturbed
 
 # The length of a training whose configuration gives no number of epochs
 _DEFAULT_STEPS, _SHARE_WITH_START = 9_000, 4 / 9  # of the optimiser, for a new network; the share where one has a start
@@ -130,6 +131,8 @@ def train_in_own_folder(
     begun = last_checkpoint(output).is_file()
     config = claim_folder(output, config, begun=begun, resume=resume, own=own)
     checkpoint = AtomicCheckpoints().load_checkpoint(last_checkpoint(output)) if begun else {}
+    if begun:
+        _say(console, *said_of_no_checksum(checkpoint, last_checkpoint(output)))
     if begun and is_finished(config):
         Origin.of(config).require_same(checkpoint.get("digests", {}), config)
         _say(console, said_of_finished(config))

@@ -1,5 +1,6 @@
 """A run goes on with what it began with, wherever it lies now, and no two trainings share a folder."""
 
+import io
 import shutil
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
+from rich.console import Console
 
 from ase_nbody import load_model
 from ase_nbody.files.archive import read_card
@@ -181,6 +183,19 @@ def test_a_checkpoint_of_an_earlier_release_with_other_shapes_is_refused(killed,
     AtomicCheckpoints().save_checkpoint(content, checkpoint)
     with pytest.raises(CheckpointError, match=r"holds another network: .*embedding.* is \(9, 9\) there and \("):
         run(path, resume=True)
+
+
+@pytest.mark.parametrize("has_checksum", [True, False])
+def test_a_checkpoint_without_a_checksum_is_said(has_checksum, killed, tmp_path):
+    """It may be of an early release, or of a later one that somebody has changed."""
+    path, console = killed(), Console(record=True, width=1000, quiet=False, file=io.StringIO())
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    if not has_checksum:
+        content = torch.load(checkpoint, weights_only=True)
+        del content["format"]
+        torch.save(content, checkpoint)
+    run(path, resume=True, console=console)
+    assert ("last.ckpt has no checksum" in console.export_text()) == (not has_checksum)
 
 
 @pytest.mark.parametrize("name", ["optimizer_states", "lr_schedulers"])

@@ -150,7 +150,7 @@ def _sentence(error: Exception) -> str:
         from ase.calculators.calculator import CalculatorError
 
         from ase_nbody.runtime.evaluation import EvaluationError
-        from ase_nbody.runtime.memory import is_out_of_memory
+        from ase_nbody.runtime.fallback import is_out_of_memory
     except Exception:  # the error is what keeps them from being imported
         return f"the package cannot be imported ({type(error).__name__}: {message or 'no details'})"
     if is_out_of_memory(error) and not isinstance(error, CalculatorError | EvaluationError):

@@ -21,13 +21,14 @@ from ase_nbody.runtime.charge_watch import ChargeWatch
 from ase_nbody.runtime.coverage_watch import CoverageWatch
 from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, require_finite, split_batch
 from ase_nbody.runtime.extrapolation import ProximityWatch
-from ase_nbody.runtime.memory import MemoryGuard, is_out_of_memory, too_large
+from ase_nbody.runtime.fallback import is_out_of_memory
+from ase_nbody.runtime.memory import MemoryGuard, too_large
 from ase_nbody.runtime.pickled import from_bytes, to_bytes
 from ase_nbody.runtime.runner import Runner
 from ase_nbody.runtime.settings import DTYPES, Settings, existing_device
-from ase_nbody.runtime.threads import ThreadLock, fitting_threads, torch_threads
+from ase_nbody.runtime.threads import ThreadLock, fitting_threads
 from ase_nbody.structure import Structure, StructureError
-from ase_nbody.undisturbed import is_forked, undisturbed
+from ase_nbody.undisturbed import is_forked, torch_threads, undisturbed
 
 BATCH_ATOMS = 2000  # atoms in a batch of structures that are evaluated side by side
 

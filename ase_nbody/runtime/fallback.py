@@ -4,6 +4,8 @@ import errno
 import os
 import warnings
 
+import torch
+
 _NO_ROOM = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 _LONGEST_LINE = 200  # characters of what a compiler says; the reason stands at the end
 
@@ -60,3 +62,9 @@ def first_line(error: BaseException) -> str:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     full = [line.strip() for line in lines[1:] if any(reason in line for reason in _NO_ROOM)]
     return f"{lines[0]}: {full[0][-_LONGEST_LINE:]}" if full else lines[0]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or numpy, on any device, says that memory has run out."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error) or "out of memory" in str(error)

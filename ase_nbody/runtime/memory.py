@@ -66,12 +66,6 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TOP_PAD, 2**27)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or numpy, on any device, says that memory has run out."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "can't allocate memory" in str(error) or "out of memory" in str(error)
-
-
 class MemoryGuard:
     """Foresees evaluations that do not fit into memory: Linux would grant the memory and kill the process that uses it.
 

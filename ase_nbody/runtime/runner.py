@@ -7,8 +7,11 @@
     with labelled levels, of any size          whole                          one call of native code
 
 Native code is not trusted: its first result, and every thousandth, is compared with eager evaluation. If they differ,
-or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on.
+or compiling fails, a warning says why, once, and everything is evaluated eagerly from then on. Code that has run out of
+memory is called again the next time.
 """
+
+import warnings
 
 import torch
 from torch import Tensor
@@ -21,13 +24,15 @@ from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.blocks import InBlocks, SplitHierarchy, Steps
 from ase_nbody.runtime.compiled import CompiledSteps, CompiledWhole
 from ase_nbody.runtime.cuda_graph import CudaGraphs
-from ase_nbody.runtime.fallback import Fallback
+from ase_nbody.runtime.fallback import Fallback, first_line, is_out_of_memory
 from ase_nbody.runtime.formulas import for_eager
-from ase_nbody.runtime.threads import torch_threads, warm_up_vector_functions
+from ase_nbody.runtime.threads import warm_up_vector_functions
+from ase_nbody.undisturbed import torch_threads
 
 WHOLE_ATOMS = {"cpu": 2048, "cuda": 32768}  # in the largest system that is evaluated whole, by the kind of device
 # The same for compiled code on a CPU, for each thread: compiled blocks cost less, and threads share them better.
 WHOLE_ATOMS_COMPILED = 640
+_NOTICE = "evaluating without compiled code"
 CHECK_EVERY = 1000  # compiled evaluations
 # Largest difference to eager evaluation, relative to the largest force in eV/Angstrom or to the network's energy scale
 # in eV, whichever is larger. Energies per atom are compared with the same number, in eV; virials with its product with
@@ -54,7 +59,7 @@ class Runner:
         self._eager_steps, self._eager_whole = Steps(network), CudaGraphs(self._evaluate_whole)
         self._compiled_steps, self._compiled = CompiledSteps(network), CompiledWhole(network)
         self._compiled_whole = CudaGraphs(self._compiled)
-        self._fallback = Fallback("evaluating without compiled code")
+        self._fallback = Fallback(_NOTICE)
 
     def __call__(
         self, hierarchy: Hierarchy, positions: Tensor, cells: Tensor, total_charges: Tensor | None = None
@@ -68,9 +73,15 @@ class Runner:
             if self.compiled_calls % CHECK_EVERY == 0:
                 _check(found, self.eagerly(*given), self.network)
             self.compiled_calls += 1
+            return found
         except Exception as error:  # the compiler may be missing or have a bug
-            self._fallback.take(error)
-            return self.eagerly(*given)
+            failure = error.with_traceback(None)  # which would keep the memory of the failed evaluation
+        # Code on a CPU does not say why it failed. Where memory runs out here too, it is not given up.
+        found = self.eagerly(*given)
+        if self.compiled_calls and is_out_of_memory(failure):  # otherwise it is the compiler that ran out of memory
+            warnings.warn(f"{_NOTICE} this time: {first_line(failure)}", RuntimeWarning, stacklevel=2)
+        else:
+            self._fallback.take(failure)
         return found
 
     @property

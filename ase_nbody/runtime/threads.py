@@ -5,7 +5,6 @@ too short for that, but blocks need not wait for each other. One thread and many
 """
 
 import collections
-import contextlib
 import functools
 import os
 import threading
@@ -16,6 +15,7 @@ from typing import TypeVar
 import torch
 
 from ase_nbody.hierarchy.tables import Hierarchy
+from ase_nbody.undisturbed import torch_threads
 
 SERIAL_EDGES = 4000  # up to this number of edges, torch's threads mostly wait for each other
 
@@ -70,32 +70,13 @@ def fitting_threads(*hierarchies: Hierarchy) -> int | None:
     return 1 if small else None
 
 
-@contextlib.contextmanager
-def torch_threads(number: int | None) -> Iterator[int]:
-    """Let operations of this thread use ``number`` of torch's threads inside the context; None changes nothing.
-
-    Set one thread around ``in_order``, and pass the number that this context yields to it. Otherwise torch's threads,
-    after an operation that they shared, spin for milliseconds on processors that blocks could use.
-
-    Yields:
-        The number of threads before.
-    """
-    before = torch.get_num_threads()
-    if number is None or number == before:
-        yield before
-        return
-    torch.set_num_threads(number)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
-
-
 def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Generator[Result, None, None]:
     """Same as ``map``, but several threads work on the items. Results come in the order of the items.
 
-    While the next result is not ready, the calling thread works on items as well. Every thread has its own gradient
-    modes of torch, so the function must set those that it needs. Close the generator if you leave it early.
+    While the next result is not ready, the calling thread works on items as well. Call it within ``torch_threads(1)``
+    and give it the number that this yields: otherwise torch's threads, after an operation that they shared, spin for
+    milliseconds on processors that items could use. Every thread has its own gradient modes of torch, so the function
+    must set those that it needs. Close the generator if you leave it early.
 
     Args:
         function: called once for each item.

@@ -15,10 +15,10 @@ from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.evaluation import LARGEST_RESULT, EvaluationError
 from ase_nbody.runtime.formulas import for_eager
 from ase_nbody.runtime.memory import MemoryGuard, too_large
-from ase_nbody.runtime.threads import fitting_threads, torch_threads, warm_up_vector_functions
+from ase_nbody.runtime.threads import fitting_threads, warm_up_vector_functions
 from ase_nbody.terminal import plain
 from ase_nbody.training.loss import Residuals, errors, predicted_labels, unit_of
-from ase_nbody.undisturbed import undisturbed
+from ase_nbody.undisturbed import torch_threads, undisturbed
 
 _ATOMS_PER_BATCH = 500
 

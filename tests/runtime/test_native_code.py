@@ -8,6 +8,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -299,6 +300,46 @@ def test_code_is_checked_again_after_many_calls(arguments, small_network, system
     evaluation(*given)
     with pytest.warns(RuntimeWarning, match="differ"):
         assert_equal(evaluation(*given), evaluate(for_eager(small_network), *given), tolerance=0.0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the compiled code failed; stderr says why"), MemoryError()])
+def test_code_is_not_given_up_where_nothing_else_has_memory(error, arguments, small_network, systems, monkeypatch):
+    """A system that is too large says nothing of smaller ones."""
+    given, calls = arguments(systems["molecule"]()), []
+
+    def code(self, *inputs):
+        calls.append(inputs)
+        if len(calls) == 2:
+            raise error
+        return evaluate(for_eager(small_network), *inputs)
+
+    monkeypatch.setattr(runner.CompiledWhole, "__call__", code)
+    evaluation = Runner(small_network, compile=True)
+    evaluation(*given)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Runner, "eagerly", Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            evaluation(*given)
+    evaluation(*given)
+    assert len(calls) == 3
+
+
+def test_code_that_ran_out_of_memory_once_is_called_again(arguments, small_network, systems, monkeypatch):
+    given, calls = arguments(systems["molecule"]()), []
+
+    def code(self, *inputs):
+        calls.append(inputs)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return evaluate(for_eager(small_network), *inputs)
+
+    monkeypatch.setattr(runner.CompiledWhole, "__call__", code)
+    evaluation = Runner(small_network, compile=True)
+    evaluation(*given)
+    with pytest.warns(RuntimeWarning, match="without compiled code this time: CUDA out of memory"):
+        evaluation(*given)
+    evaluation(*given)
+    assert len(calls) == 3
 
 
 def test_without_a_compiler_all_goes_on(small_network, systems, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -11,6 +12,7 @@ from ase_nbody.prediction import Prediction
 from ase_nbody.runtime import blocks, runner
 from ase_nbody.runtime.runner import Runner
 from ase_nbody.runtime.threads import in_order
+from ase_nbody.undisturbed import torch_threads, undisturbed
 
 
 @pytest.fixture(params=[2, 3, 8])
@@ -118,3 +120,47 @@ def test_a_forked_process_has_threads_of_its_own(threads):
     finally:
         process.kill()
         process.join()
+
+
+def test_a_thread_that_comes_during_an_evaluation_gets_the_threads_of_the_program(threads):
+    """It took the number of that evaluation for its own, and left it to all others when it ended."""
+    inside, may_end, found = threading.Event(), threading.Event(), []
+
+    def first():
+        with undisturbed(), torch_threads(1):
+            inside.set()
+            assert may_end.wait(timeout=20.0)
+
+    def second():
+        with undisturbed(), torch_threads(threads + 1):
+            pass
+        found.append(torch.get_num_threads())
+
+    def third():
+        found.append(torch.get_num_threads())
+
+    helper = threading.Thread(target=first)
+    helper.start()
+    assert inside.wait(timeout=20.0)
+    _run(second)
+    may_end.set()
+    helper.join()
+    _run(third)
+    assert [*found, torch.get_num_threads()] == [threads] * 3
+
+
+def test_a_number_that_a_thread_chose_itself_stays(threads):
+    def own():
+        torch.set_num_threads(threads + 2)
+        with undisturbed(), torch_threads(1):
+            pass
+        assert torch.get_num_threads() == threads + 2
+
+    with torch_threads(1):
+        _run(own)
+
+
+def _run(function):
+    """Run a function in a thread that is new to torch; its errors come out."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(function).result()

@@ -1,15 +1,16 @@
 """Interaction energies of molecular dimers: errors of models, and of GFN2-xTB beside them, by set and by distance.
 
-    python benchmarks/organic/dimers.py MODEL ... --data ../shared/data/dimers_sapt/dimers.extxyz --xtb gfn2.npy
+    python benchmarks/organic/dimers.py MODEL ... --data ../shared/data/dimers_sapt/dimers.extxyz --xtb gfn2.npz
 
 The interaction energy is that of the dimer less those of both molecules as they stand in it. Dimers with a charged
 molecule are left out, and so are those with elements that one of the models does not know. The distance of a dimer is
 the smallest distance of an atom of one molecule to one of the other, divided by the sum of their van der Waals radii
-(Alvarez). The energies of GFN2-xTB on the others are kept in the file that ``--xtb`` names, and not computed again.
-Prints Markdown.
+(Alvarez). The energies of GFN2-xTB on the others are kept in the file that ``--xtb`` names, with a digest of the
+structures, and not computed again. Prints Markdown.
 """
 
 import argparse
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from ase.data.vdw_alvarez import vdw_radii
 from judging import KCAL_PER_MOL, predicted, table
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+from shards import write
 
 from ase_nbody import NBodyCalculator
 
@@ -58,11 +60,12 @@ def of_tight_binding(dimers: Sequence[Dimer], path: Path | None) -> NDArray:
     from ase.calculators.calculator import CalculatorError
     from tblite.ase import TBLite
 
+    digest = digest_of(dimers)
     if path and path.is_file():
         known = np.load(path)
-        if len(known) != len(dimers):
-            raise SystemExit(f"{path} has {len(known)} energies, and there are {len(dimers)} dimers: remove it")
-        return known
+        if not isinstance(known, np.lib.npyio.NpzFile) or str(known["sha256"]) != digest:
+            raise SystemExit(f"{path} has the energies of other dimers, or does not say of which: choose another file")
+        return known["energies"]
     energies = []
     for number, both in enumerate(dimers, start=1):
         for atoms in both:
@@ -76,8 +79,17 @@ def of_tight_binding(dimers: Sequence[Dimer], path: Path | None) -> NDArray:
             print(f"GFN2-xTB: {number} of {len(dimers)} dimers", flush=True)
     found = interactions(energies)
     if path:
-        np.save(path, found)
+        write(path, {"energies": found, "sha256": np.array(digest)})
     return found
+
+
+def digest_of(dimers: Sequence[Dimer]) -> str:
+    """What tells these dimers, in this order, from all others."""
+    digest = hashlib.sha256()
+    for _, *molecules in dimers:
+        for atoms in molecules:
+            digest.update(np.int64([len(atoms), *atoms.numbers]).tobytes() + atoms.positions.tobytes())
+    return digest.hexdigest()
 
 
 def bare(atoms: Atoms) -> Atoms:
@@ -105,7 +117,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--data", type=Path, required=True, help="dimers with interaction_energy, as extended XYZ")
-    parser.add_argument("--xtb", type=Path, help="file for the interaction energies of GFN2-xTB (.npy)")
+    parser.add_argument("--xtb", type=Path, help="file for the interaction energies of GFN2-xTB (.npz)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take only every Nth dimer of the file")
     return parser.parse_args()
 

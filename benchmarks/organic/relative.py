@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.constraints import FixInternals
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from ase.optimize import BFGS
-from dft import calculated
+from dft import calculated, keep
 from judging import KCAL_PER_MOL, predicted, table
 from numpy.typing import NDArray
 from tblite.ase import TBLite
@@ -108,7 +108,7 @@ def make_reference() -> None:
                 raise SystemExit(f"the energy of a structure of {smiles} does not converge")
             frame.info["smiles"] = smiles
             frames.append(frame)
-        ase.io.write(REFERENCE, frames, append=True)
+        keep(REFERENCE, frames)
         print(f"{smiles}: {len(frames)} structures", flush=True)
 
 

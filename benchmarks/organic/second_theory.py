@@ -17,7 +17,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
-from dft import calculated
+from dft import calculated, keep
 from frames import sound, wanted
 from numpy.typing import NDArray
 from shards import geometries, owners, read
@@ -74,7 +74,7 @@ def main() -> None:
             print(f"{name}: the energy does not converge", flush=True)
             continue
         found.info["name"] = name
-        ase.io.write(files[number % ONE_IN_TEST == ONE_IN_TEST - 1], found, append=True)
+        keep(files[number % ONE_IN_TEST == ONE_IN_TEST - 1], [found])
         print(f"{number + 1}: {name}, {len(atoms)} atoms", flush=True)
 
 

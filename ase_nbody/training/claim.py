@@ -83,8 +83,8 @@ def examine_folder(
         return config
     if missing:
         raise ConfigError(
-            f"{output} holds a run that ended before it had written {' and '.join(missing)}: continue it with "
-            "--resume, or choose another 'output'"
+            f"{output} holds a run without {' and '.join(missing)}: make up for it with --resume (report=false does "
+            "without a report), or choose another 'output'"
         )
     if finished:
         raise ConfigError(
@@ -108,7 +108,7 @@ def claim_folder(
 
 
 def what_is_missing(output: Path, config: TrainingConfig) -> list[str]:
-    """What a run whose model is written has not written after it, because it was ended there, or had no room."""
+    """What a run whose model is written has not written after it: it was ended there, had no room, or failed."""
     missing = []
     if config.data.test:
         with contextlib.suppress(OSError, ModelFileError):

@@ -55,7 +55,13 @@ from ase_nbody.training.resuming import (
     said_of_checkpoint,
     said_of_no_checksum,
 )
-from ase_nbody.training.said import said_of_bonds, said_of_fitted_energies, said_of_shared_frames, said_of_stresses
+from ase_nbody.training.said import (
+    said_of_bonds,
+    said_of_fitted_energies,
+    said_of_parts,
+    said_of_shared_frames,
+    said_of_stresses,
+)
 from ase_nbody.training.splits import (
     SPLIT_RULE,
     file_names,
@@ -73,6 +79,9 @@ _DEFAULT_STEPS, _SHARE_WITH_START = 9_000, 4 / 9  # of the optimiser, for a new 
 _MIN_DEFAULT_EPOCHS, _MAX_DEFAULT_EPOCHS = 20, 500
 _MIN_EPOCHS_OF_CRYSTALS = 2
 _EFFORTS = {"usual": 1.0, "thorough": 4.0}
+# What to do where something fails after the model is written
+TRY_AGAIN = "Try again with --resume."
+WITHOUT_REPORT = "Try again with --resume, or do without it: report=false."
 
 Frames = Mapping[str, Sequence[LabelledStructure]]  # mostly under "training", "validation" and "test"
 Below = tuple[Stored, Mapping[str, Any]]  # the model that a head stands on, as it was when the training began
@@ -176,6 +185,8 @@ def train_in_own_folder(
     require_learnt_states(network.config, frames)
     for name in ("validation", "test"):
         require_parts(frames[name], network.config.layout, f"{name} data")
+    if network.config.is_labelled and not begun:
+        _say(console, *said_of_parts(frames))
     for ignored in filter(None, (file.ignored(network.config) for file in found)):
         _say(console, ignored)
     _say(console, _summary(network, frames, fitted))
@@ -330,7 +341,7 @@ def _write_model(
     path = _save(network, below, output / MODEL_NAME, card, config.network)
     _say(console, f"Wrote {path}")
     if frames["test"]:
-        with said_if_it_fails("are no errors on the test frames", console):
+        with said_if_it_fails("are no errors on the test frames", console, TRY_AGAIN):
             test_errors = evaluate_model(network, frames["test"])
             console.print(errors_table(test_errors, count_of(len(frames["test"]), "test frame")))
             card = with_test_errors(card, config, len(frames["test"]), test_errors)
@@ -338,7 +349,7 @@ def _write_model(
     with said_if_it_fails("is no comparison of its stresses with the labels", console):
         _say(console, *said_of_stresses(network, frames))
     if config.report:
-        with said_if_it_fails("is no report", console):
+        with said_if_it_fails("is no report", console, WITHOUT_REPORT):
             remarks = [] if solution is None else [str(solution)]
             report = write_report(network, frames, output / "metrics.csv", output, remarks)
             _say(console, f"Wrote {report}")
@@ -366,12 +377,13 @@ def _in_its_place(require_place: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def said_if_it_fails(what: str, console: Console) -> Iterator[None]:
+def said_if_it_fails(what: str, console: Console, remedy: str = "") -> Iterator[None]:
     """Let no error of the block, whatever it is, end a training whose model is written."""
     try:
         yield
     except Exception as error:
-        _say(console, f"The model is complete, but there {what}: {str(error) or type(error).__name__}")
+        why = (str(error) or type(error).__name__).removesuffix(".")
+        _say(console, f"The model is complete, but there {what}: {why}. {remedy}".rstrip())
 
 
 def _say(console: Console, *texts: str) -> None:

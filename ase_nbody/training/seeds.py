@@ -41,7 +41,7 @@ from ase_nbody.training.pretraining import train_in_stages
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.replay import Together, drawn, read_replay
 from ase_nbody.training.report import write_report
-from ase_nbody.training.run import said_if_it_fails
+from ase_nbody.training.run import TRY_AGAIN, WITHOUT_REPORT, said_if_it_fails
 from ase_nbody.training.splits import SPLIT_RULE, read_sources, read_splits, remove_frames, species_of
 from ase_nbody.training.spread import members_table, spread_calibration, spread_table
 from ase_nbody.undisturbed import undisturbed
@@ -109,7 +109,7 @@ def _train_members(
     files = [folder / MODEL_NAME for folder in folders]
     path = pack_models(files, output / MODEL_NAME)
     console.print(plain(f"Wrote {path}, a committee of {size}"), soft_wrap=True)
-    with said_if_it_fails("are no errors of the committee and no report", console):
+    with said_if_it_fails("are no errors of the committee and no report", console, TRY_AGAIN):
         networks = [load_model(file) for file in files]
         frames = _frames(config, split_rule(last_checkpoint(folders[0])))
         judged = [name for name in ("validation", "test") if frames[name]]
@@ -120,9 +120,10 @@ def _train_members(
             console.print(members_table([evaluate_model(one, frames[name]) for one in networks], errors[name], title))
             console.print(spread_table(spread_calibration(networks, frames[name]), title))
         if config.report:
-            metrics = [folder / "metrics.csv" for folder in folders]
-            report = write_report(networks, frames, metrics, output)
-            console.print(plain(f"Wrote {report}"), soft_wrap=True)
+            with said_if_it_fails("is no report", console, WITHOUT_REPORT):
+                metrics = [folder / "metrics.csv" for folder in folders]
+                report = write_report(networks, frames, metrics, output)
+                console.print(plain(f"Wrote {report}"), soft_wrap=True)
     remove_frames(config)
     return path
 

@@ -270,7 +270,7 @@ def test_what_follows_the_model_is_made_up_for(where, configuration, tmp_path, m
     model, report = tmp_path / "run" / "model.nbody", tmp_path / "run" / "report.html"
     before = read_card(model)["checksum"]
     assert not report.exists()
-    with pytest.raises(ConfigError, match=r"ended before it had written .*its report: continue it with --resume"):
+    with pytest.raises(ConfigError, match=r"holds a run without .*its report: make up for it with --resume"):
         run(configuration(), *options)
     assert run(configuration(), *options, resume=True) == model
     unbroken = run(configuration(output="unbroken"), *options)
@@ -284,6 +284,26 @@ def test_what_follows_the_model_is_made_up_for(where, configuration, tmp_path, m
     for resume in (False, True):
         with pytest.raises(ConfigError, match="holds a finished run"):
             run(configuration(), *options, resume=resume)
+
+
+def test_a_report_that_always_fails_keeps_no_run_from_ending(configuration, monkeypatch, capsys):
+    """It is tried again and said again; the run can be trained for longer, and ends without a report."""
+
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("ase_nbody.training.run.write_report", fail)
+    model = run(configuration(epochs=1), "report=true")
+    with pytest.raises(ConfigError, match=r"without its report.*--resume.*report=false"):
+        run(configuration(epochs=1), "report=true")
+    before = read_card(model)["checksum"]
+    assert run(configuration(epochs=1), "report=true", resume=True) == model
+    assert read_card(model)["checksum"] == before
+    assert " ".join(capsys.readouterr().out.split()).count("there is no report: MemoryError. Try again with") == 2
+    assert run(configuration(epochs=2), "report=true", resume=True) == model
+    written = model.stat().st_mtime_ns
+    assert run(configuration(epochs=2), resume=True) == model
+    assert model.stat().st_mtime_ns == written
 
 
 def test_of_a_finished_run_nothing_is_left_to_do(configuration, tmp_path, frames, capsys):

@@ -1,6 +1,7 @@
 """What cannot be run is refused with a sentence, by LAMMPS or before it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,16 @@ def other_version(path):
     path.write_bytes(path.read_bytes().replace(b"nbody.lammps 1 ", b"nbody.lammps 7 ", 1))
 
 
+def sealed_again(pattern, replacement):
+    """A function that changes the header of a file and gives it the checksum of what it then is."""
+
+    def change(path):
+        body = re.sub(pattern, replacement, path.read_bytes().split(b"\n", 1)[1], count=1)
+        path.write_bytes(b"nbody.lammps 1 %08x\n" % zlib.crc32(body) + body)
+
+    return change
+
+
 def huge_trajectory(path):
     path.write_bytes(b"ITEM: TIMESTEP\n0\n")
     os.truncate(path, 2**42)
@@ -77,6 +88,11 @@ def huge_trajectory(path):
         (lambda path: path.write_bytes(b""), "it is of another kind"),
         (huge_trajectory, "it is of another kind"),  # and not read into memory
         (other_version, "it has another version"),
+        (sealed_again(rb"\nlevel ", b"\nlevel -"), "a level has no radius"),
+        (sealed_again(rb"(\nlevel .*) \d+\n", rb"\1 0\n"), "a level has no parts in a block"),  # and LAMMPS ends
+        (sealed_again(rb"(\nlevel .*) \d+ (\d+)\n", rb"\1 -8 \2\n"), "a level has no components or channels"),
+        (sealed_again(rb"\nweight ", b"\nweight -"), "a weight has no such size"),
+        (sealed_again(rb"float64", b"float16"), "its numbers are of an unknown type"),
         (lambda path: path.chmod(0o660), "other users may write to"),
         (lambda path: path.parent.chmod(0o777), "other users may write to"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "model.lammps is not a file"),  # and LAMMPS does not wait

@@ -17,6 +17,8 @@ using namespace LAMMPS_NS;
 static constexpr char KIND[] = "nbody.lammps ";
 static constexpr char MAGIC[] = "nbody.lammps 1 ";
 static constexpr int64_t MAXCHUNK = 1 << 30;    // bytes in one call of MPI_Bcast
+static constexpr int LARGEST = 1 << 20;         // number of a level, and axis of a weight
+static constexpr double LARGEST_RADIUS = 1e3;
 
 /* ----------------------------------------------------------------------
    the CRC-32 of zlib, which finds accidental damage
@@ -85,6 +87,21 @@ static std::vector<bool> flags(const std::string &digits, size_t n)
 
 /* ---------------------------------------------------------------------- */
 
+// a radius below 0 would give no forces, a block of nothing would never end, and other numbers
+// would be read beyond the ends of tables
+
+static std::string fault_of(const NBodyLevelInfo &level)
+{
+  auto is_count = [](int number) { return number >= 1 && number <= LARGEST; };
+  if (!(level.radius > 0.0 && level.radius <= LARGEST_RADIUS)) return "a level has no radius";
+  if (!is_count(level.components) || !is_count(level.channels))
+    return "a level has no components or channels";
+  if (!is_count(level.block)) return "a level has no parts in a block";
+  return "";
+}
+
+/* ---------------------------------------------------------------------- */
+
 std::string NBodyFile::parse(const std::string &content)
 {
   if (content.rfind(KIND, 0) != 0) return "it is of another kind";
@@ -130,11 +147,16 @@ std::string NBodyFile::parse(const std::string &content)
           level.block;
       level.parts = flags(parts, species.size());
       level.children = flags(children, species.size());
+      const std::string fault = fault_of(level);
+      if (!fault.empty()) return fault;
       levels.push_back(level);
     } else if (key == "weight") {
       std::vector<int64_t> shape;
       words.exceptions(std::ios::goodbit);
-      for (int64_t size; words >> size;) shape.push_back(size);
+      for (int64_t size; words >> size;) {
+        if (size < 0 || size > LARGEST) return "a weight has no such size";
+        shape.push_back(size);
+      }
       shapes.push_back(shape);
     } else if (key == "member") {
       size_t size;
@@ -148,5 +170,6 @@ std::string NBodyFile::parse(const std::string &content)
   }
   members = (int) weights.size();
   if (members == 0 || levels.empty() || species.empty()) return "its header is not complete";
+  if (dtype != "float64" && dtype != "float32") return "its numbers are of an unknown type";
   return "";
 }

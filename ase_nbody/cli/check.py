@@ -69,8 +69,6 @@ def check(
                 progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total),
             )
         )
-    if html is not None:
-        write_html(findings, html, f"nbody check {model}")
     passed = all(finding.outcome != "failed" for finding in findings)
     if as_json:
         rows = [finding.to_json() for finding in findings]
@@ -78,6 +76,8 @@ def check(
     else:
         print_table(findings, f"nbody check {model}")
         typer.echo(summary(findings))
+    if html is not None:  # last: a full disk must not cost the findings
+        write_html(findings, html, f"nbody check {model}")
     if not passed:
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """``nbody check``: structures from files or from the model file, exit codes, JSON and HTML."""
 
+import errno
 import json
 import os
 from functools import partial
@@ -65,6 +66,18 @@ def test_a_report_overwrites_nothing_but_a_report(check, model, structure, tmp_p
     monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
     code, _, err = check(model, structure, "--html", tmp_path / "report.html")
     assert (code, "this user may not write to" in " ".join(err.split())) == (1, True)
+
+
+def test_a_report_that_cannot_be_written_costs_no_findings(check, model, structure, tmp_path, monkeypatch):
+    """They were printed after the report, and so not at all where the disk was full."""
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "report.html"))
+
+    monkeypatch.setattr("ase_nbody.checks.report.write_whole", full)
+    code, out, err = check(model, structure, *QUICK, "--html", tmp_path / "report.html")
+    assert (code, "there is no room to write" in " ".join(err.split())) == (1, True)
+    assert "passed, 0 failed" in out
 
 
 def test_a_failed_check_is_exit_code_one(check, model, structure, tmp_path, monkeypatch):

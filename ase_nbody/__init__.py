@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ase_nbody.runtime.charge_watch import ChargeWarning
     from ase_nbody.runtime.evaluator import Evaluator
     from ase_nbody.runtime.extrapolation import ExtrapolationWarning
+    from ase_nbody.runtime.parts_watch import PartsWarning
 
 __all__ = [
     "ChargeWarning",
@@ -28,6 +29,7 @@ __all__ = [
     "NBodyConfig",
     "NBodyMonitor",
     "NBodyNetwork",
+    "PartsWarning",
     "__version__",
     "label_molecules",
     "load_model",
@@ -44,6 +46,7 @@ _MODULE_OF = {
     "NBodyConfig": "network",
     "NBodyMonitor": "dynamics",
     "NBodyNetwork": "network",
+    "PartsWarning": "runtime.parts_watch",
     "label_molecules": "engines",
     "load_model": "files.archive",
     "save_model": "files.archive",

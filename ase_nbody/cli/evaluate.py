@@ -38,6 +38,7 @@ def evaluate(
     from ase_nbody.training.evaluation import errors_table, evaluate_and_predict, require_finite
     from ase_nbody.training.label_units import find_label_units
     from ase_nbody.training.loss import unit_of
+    from ase_nbody.training.said import said_of_parts
     from ase_nbody.training.spread import spread_calibration, spread_table
     from ase_nbody.training.two_zeros import find_two_zeros
     from ase_nbody.training.unlike import find_unlike
@@ -50,6 +51,9 @@ def evaluate(
     for sentence in filter(None, (str(content), content.ignored(members[0].config))):
         Console(stderr=as_json).print(plain(sentence), soft_wrap=True)
     require_learnt_states(members[0].config, {"reference": frames})
+    if members[0].config.is_labelled:
+        for sentence in said_of_parts({"reference": frames}):
+            Console(stderr=as_json).print(plain(sentence), soft_wrap=True)
     table, predicted = evaluate_and_predict(members, frames)
     if not table:
         raise DataError(f"{data} has no labels to compare with, such as energies; see docs/training.md for their names")

@@ -75,6 +75,7 @@ class NBodyCalculator(Calculator):
     Warns, once:
         ExtrapolationWarning: atoms are closer together, or surrounded otherwise, than in the training data.
         ChargeWarning: ``atoms.info["charge"]`` is not zero, and the model does not predict charges.
+        PartsWarning: the model has labelled parts, and one of the structure's has atoms of several molecules.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]  # noqa: RUF012

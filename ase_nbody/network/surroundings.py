@@ -19,7 +19,8 @@ from ase.data.vdw_alvarez import vdw_radii
 from numpy.typing import NDArray
 
 from ase_nbody.hierarchy.connected import connected_groups
-from ase_nbody.hierarchy.neighbours import Pairs
+from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
+from ase_nbody.structure import Structure
 
 BOND = 1.3  # times the sum of the covalent radii. Bonds of hot molecules are shorter, hydrogen bonds are longer.
 CONTACT = 1.1  # times the sum of the van der Waals radii
@@ -90,6 +91,23 @@ def between_molecules(n_atoms: int, pairs: Pairs, bonds: Pairs) -> NDArray[np.in
     """Indices of the pairs whose atoms are of two molecules. An image of a molecule counts as the molecule itself."""
     molecule = connected_groups(n_atoms, bonds.first, bonds.second)
     return np.flatnonzero(molecule[pairs.first] != molecule[pairs.second])
+
+
+def of_several_molecules(structure: Structure) -> tuple[int, int, int] | None:
+    """The label of the first part with atoms of several molecules, and two of these atoms; None if there is none."""
+    numbers, labels = structure.numbers, structure.labels
+    if labels is None or len(labels) < 2:
+        return None
+    pairs = find_pairs(structure, max(bond_reach(np.unique(numbers)), 1e-3))
+    bonds = closer_than_bonds(numbers, pairs)
+    molecule = connected_groups(len(numbers), bonds.first, bonds.second)
+    order = np.argsort(labels, kind="stable")
+    before, after = order[:-1], order[1:]
+    several = (labels[before] == labels[after]) & (labels[before] >= 0) & (molecule[before] != molecule[after])
+    if not several.any():
+        return None
+    place = int(np.argmax(several))
+    return int(labels[before[place]]), int(before[place]), int(after[place])
 
 
 def within(pairs: Pairs, radius: float) -> Pairs:

@@ -23,6 +23,7 @@ from ase_nbody.runtime.evaluation import Evaluation, EvaluationError, require_fi
 from ase_nbody.runtime.extrapolation import ProximityWatch
 from ase_nbody.runtime.fallback import is_out_of_memory
 from ase_nbody.runtime.memory import MemoryGuard, too_large
+from ase_nbody.runtime.parts_watch import PartsWatch
 from ase_nbody.runtime.pickled import from_bytes, to_bytes
 from ase_nbody.runtime.runner import Runner
 from ase_nbody.runtime.settings import DTYPES, Settings, existing_device
@@ -58,6 +59,7 @@ class Evaluator:
         ExtrapolationWarning: atoms are closer together than in the training data (see ``ProximityWatch``), or their
             surroundings are unlike all of these (see ``CoverageWatch``).
         ChargeWarning: a structure has a total charge, and not all networks predict charges.
+        PartsWarning: a network has labelled parts, and one of a structure's has atoms of several molecules.
     """
 
     @undisturbed()
@@ -93,6 +95,7 @@ class Evaluator:
         # Where one charge alone was learnt, all others are refused, and this one needs no warning.
         one_charge = any(len(config.total_charges or ()) == 1 for config in self._configs)
         self._charge = ChargeWatch(used=one_charge or any(output.name == "charges" for output in self.outputs))
+        self._parts = PartsWatch(any(config.is_labelled for config in self._configs))
         self._memory = [MemoryGuard(network) for network in self.networks]
 
     @property
@@ -215,6 +218,7 @@ class Evaluator:
         hierarchies = [make(layout) for layout in range(len(self.layouts))]
         self._proximity.check(structure)
         self._charge.check(structure.charge)
+        self._parts.check(structure)
         return hierarchies
 
     def _trusted(self, evaluation: Evaluation) -> Evaluation:

@@ -7,6 +7,7 @@ from ase_nbody.data import LabelledStructure
 from ase_nbody.data.lint import frames_with_stress, remarks_by_model, wrong_bonds
 from ase_nbody.data.statistics import evenly_spaced
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.runtime.parts_watch import REMEDY, said_of_part
 from ase_nbody.text import count_of
 from ase_nbody.training.evaluation import predict
 from ase_nbody.training.isolated_atoms import undetermined
@@ -60,6 +61,22 @@ def said_of_bonds(frames: Frames) -> Iterator[str]:
         chosen = places[:: -(-len(places) // _FRAMES_FOR_BONDS)]
         if (wrong := wrong_bonds([frames[name][index] for name, index in chosen])) is not None:
             yield f"Warning: in {path}, {wrong} Convert energies and forces to eV and eV/Angstrom (see nbody lint)."
+
+
+def said_of_parts(frames: Frames) -> Iterator[str]:
+    """A sentence on frames in which a labelled part has atoms of several molecules.
+
+    Args:
+        frames: the frames by the name of their set, for a network with labelled parts.
+    """
+    found: list[str] = []
+    for name, part in frames.items():
+        for index in range(0, len(part), max(1, -(-len(part) // _FRAMES_FOR_BONDS))):
+            if (sentence := said_of_part(part[index].structure)) is not None:
+                found.append(f"in {part[index].source or f'frame {index} of the {name} frames'}, {sentence}")
+    if found:
+        more = f" So do {len(found) - 1} others of those that were looked at." if len(found) > 1 else ""
+        yield f"Warning: {found[0]}.{more} {REMEDY}"
 
 
 def said_of_fitted_energies(fitted: Sequence[str], species: Sequence[str], frames: Frames) -> Iterator[str]:

@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ase_nbody import LevelConfig, NBodyCalculator, NBodyConfig, label_molecules, load_model, save_model
+from ase_nbody import LevelConfig, NBodyCalculator, NBodyConfig, PartsWarning, label_molecules, load_model, save_model
 from ase_nbody.checks import run_checks
 from ase_nbody.data import DataError, FrameStore, LabelledStructure, collate, measure, prepare, read_labelled
 from ase_nbody.dynamics import ResumableRun
@@ -28,7 +28,9 @@ from ase_nbody.potential import evaluate
 from ase_nbody.prediction import Prediction
 from ase_nbody.runtime.compiled import pure_evaluation
 from ase_nbody.runtime.memory import MostMemory, needed_memory, too_large
+from ase_nbody.structure import Structure
 from ase_nbody.testing import assert_conservative
+from ase_nbody.training.said import said_of_parts
 
 # --- the calculator --------------------------------------------------------------------------------------------------
 
@@ -322,3 +324,67 @@ def test_energy_is_conserved_while_lists_are_made_anew(make_labelled_network, li
     total, potential = np.ptp(change, axis=0)
     assert liquid.calc.evaluator.followed[0].builds > 3
     assert total < 2e-3 * potential
+
+
+# --- parts of several molecules --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waters():
+    """Two waters as a PDB file of ASE has them: with the same number of the residue."""
+    water = ase.build.molecule("H2O")
+    other = water.copy()
+    other.positions += [3.0, 0.5, 0.0]
+    atoms = water + other
+    atoms.set_array("residuenumbers", np.ones(6, dtype=int))
+    return atoms
+
+
+def test_a_part_of_several_molecules_is_named(labelled_network, waters, tmp_path):
+    """Files that ASE writes give all molecules one number of a residue, and all were one part without a word."""
+    for name in ("waters.pdb", "waters.gro"):
+        ase.io.write(tmp_path / name, waters)
+        atoms = ase.io.read(tmp_path / name)
+        atoms.pbc = False
+        calculator = NBodyCalculator(labelled_network)
+        with pytest.warns(PartsWarning, match=r"label 1 has atoms of several molecules, such as 2 \(H\) and 3 \(O\)\."):
+            calculator.get_potential_energy(atoms)
+        atoms.rattle(0.01)
+        calculator.get_potential_energy(atoms)  # once is enough
+        atoms.set_array("parts", label_molecules(atoms))
+        NBodyCalculator(labelled_network).get_potential_energy(atoms)
+
+
+def test_copies_that_were_not_labelled_anew_are_named(labelled_network):
+    """Their images in a large cell are no farther apart than members of a part may be."""
+    atoms = ase.build.molecule("H2O", cell=[4.0, 4.0, 4.0], pbc=True)
+    atoms.set_array("parts", label_molecules(atoms))
+    with pytest.warns(PartsWarning, match=r"after atoms\.repeat"):
+        NBodyCalculator(labelled_network).get_potential_energy(atoms.repeat((5, 5, 5)))
+
+
+def test_molecules_may_come_apart_while_they_move(labelled_network, waters):
+    waters.set_array("parts", label_molecules(waters))
+    waters.calc = NBodyCalculator(labelled_network)
+    waters.get_potential_energy()
+    waters.positions[1] += 2.0
+    waters.get_potential_energy()
+
+
+def test_atoms_without_a_part_connect_a_part(labelled_network, waters):
+    waters.set_array("parts", np.array([-1, 0, 0, 1, 1, 1]))
+    NBodyCalculator(labelled_network).get_potential_energy(waters)
+
+
+def test_training_frames_with_parts_of_several_molecules_are_counted(waters):
+    frames = [
+        LabelledStructure(Structure.from_atoms(waters), 0.0, np.zeros((6, 3)), np.full((3, 3), np.nan))
+        for _ in range(3)
+    ]
+    (sentence,) = said_of_parts({"training": frames[:2], "validation": frames[2:]})
+    assert "in frame 0 of the training frames, the part with the label 1 has atoms of several molecules" in sentence
+    assert "So do 2 others" in sentence
+    assert "label_molecules" in sentence
+    waters.set_array("parts", label_molecules(waters))
+    frames = [LabelledStructure(Structure.from_atoms(waters), 0.0, np.zeros((6, 3)), np.full((3, 3), np.nan))]
+    assert list(said_of_parts({"training": frames})) == []

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear, minimize
 
 from ase_nbody.data.labels import LabelledStructure
-from ase_nbody.data.statistics import evenly_spaced, fit_isolated_energies
+from ase_nbody.data.statistics import evenly_spaced, fit_isolated_energies, shares_of_forces
 from ase_nbody.hierarchy.neighbours import Pairs, find_pairs
 from ase_nbody.network.embedded_atom import EmbeddedAtomConfig
 from ase_nbody.nn.embedded_atom import SOFTENING
@@ -41,7 +41,8 @@ class EmbeddedAtomFit:
     Attributes:
         config: the potential.
         isolated_atom_energies: energy of each species in eV far from everything.
-        force_scale: root mean square in eV/Angstrom of the forces that the potential lacks.
+        force_scale: root mean square in eV/Angstrom of the forces that the potential lacks. Those of frames that weigh
+            less than the typical one count in proportion.
         energy_error: root mean square in eV per atom of the energies that it lacks.
     """
 
@@ -117,13 +118,19 @@ class _Problem:
         self.has_energy = np.isfinite(self.energies) & (of_energies > 0.0)
         typical = fit_isolated_energies(data, known)
         self.bound = np.array([typical[chemical_symbols[number]] for number in self.numbers])
-        self.force_scale = float(np.sqrt(np.mean(self.forces**2))) or 1.0
+        sizes = [frame.forces.size for frame in data]
+        self.shares = np.repeat(shares_of_forces(data), sizes)[self.has_forces]
+        self.force_scale = self._scale_of(self.forces)
         n_energies = max(1, int(self.has_energy.sum()))
         of_labels = [
             energy_weight * (len(self.forces) / n_energies) ** 0.5 * np.sqrt(of_energies[self.has_energy]),
             np.sqrt(of_forces[self.has_forces]),
         ]
         self.weights = np.concatenate(of_labels) / self.force_scale
+
+    def _scale_of(self, forces: Array) -> float:
+        """The root mean square of forces, 1 if all are zero. Frames of little weight count in proportion."""
+        return float(np.sqrt(np.mean(np.square(self.shares * forces)))) or 1.0
 
     def columns(self, p: float, q: float) -> Array:
         """Energies per atom of all frames that have one, and then all forces, by each unknown (labels, unknowns)."""
@@ -166,7 +173,7 @@ class _Problem:
         return EmbeddedAtomFit(
             config,
             dict(zip(symbols, unknowns[:n].tolist(), strict=True)),
-            float(np.sqrt(np.mean(lacking[n_energies:] ** 2))) or 1.0,
+            self._scale_of(lacking[n_energies:]),
             float(np.sqrt(np.mean(lacking[:n_energies] ** 2))) if n_energies else 0.0,
         )
 

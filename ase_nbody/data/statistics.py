@@ -55,9 +55,9 @@ def measure(
     """
     require_parts(data, [level.layout for level in levels], "training data")
     numbers = np.unique(np.concatenate([frame.structure.numbers for frame in data]))
-    weights = np.array([frame.weights.forces for frame in data])
-    shares = np.minimum(1.0, weights / (np.quantile(weights, 0.5, method="higher") or 1.0))
-    forces = np.concatenate([share * frame.forces.ravel() for share, frame in zip(shares, data, strict=True)])
+    forces = np.concatenate(
+        [share * frame.forces.ravel() for share, frame in zip(shares_of_forces(data), data, strict=True)]
+    )
     forces = forces[np.isfinite(forces)]
     if not len(forces):
         raise DataError("no frame has forces: a network cannot be trained on energies alone")
@@ -76,6 +76,15 @@ def measure(
         closest_distances=closest_distances,
         coverage=Coverage.of((frame.structure for frame in data), levels[0].radius),
     )
+
+
+def shares_of_forces(data: Sequence[LabelledStructure]) -> NDArray[np.float64]:
+    """How much the forces of each frame count in their scale: 1, and in proportion for one that weighs less than usual.
+
+    So frames with forces beyond all others, which weigh little for this reason, do not rule the scale of the forces.
+    """
+    weights = np.array([frame.weights.forces for frame in data])
+    return np.minimum(1.0, weights / (np.quantile(weights, 0.5, method="higher") or 1.0))
 
 
 def highest_densities(structures: Iterable[Structure], levels: Sequence[LevelConfig]) -> tuple[dict[str, float], ...]:

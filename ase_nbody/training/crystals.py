@@ -132,10 +132,8 @@ def _needs_potential(
         return True
     size = sum(len(frame.structure) for frame in training)
     some = take(training, evenly_spaced(training, max(1, round(size / _ATOMS_TO_JUDGE))))
-    weighing = [frame.forces.ravel() for frame in some if frame.weights.forces]
-    forces = np.concatenate(weighing or [np.zeros(0)])
-    if not np.isfinite(forces).any():
+    if not any(frame.weights.forces and np.isfinite(frame.forces).any() for frame in some):
         return False
-    lengths = measure(some, levels, dict.fromkeys(species_of(some), 0.0)).closest_distances
-    fit = fit_embedded_atom(some, lengths, levels[0].radius, known)
-    return bool(fit.force_scale < LARGEST_REST * np.sqrt(np.nanmean(forces**2)))
+    statistics = measure(some, levels, dict.fromkeys(species_of(some), 0.0))
+    fit = fit_embedded_atom(some, statistics.closest_distances, levels[0].radius, known)
+    return fit.force_scale < LARGEST_REST * statistics.force_scale

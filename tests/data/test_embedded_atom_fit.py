@@ -148,3 +148,11 @@ def test_a_covalent_crystal_follows_the_forces_first(monkeypatch):
     assert found.force_scale < LARGEST_REST * size
     monkeypatch.setattr(embedded_atom, "ENERGY_WEIGHTS", (10.0,))
     assert fit_embedded_atom(data, {"Si-Si": 2.0}, RADIUS, {}).force_scale > LARGEST_REST * size
+
+
+def test_frames_of_little_weight_do_not_rule_the_scale_of_what_is_lacking(data):
+    rng = np.random.default_rng(0)
+    noisy = [dataclasses.replace(one, forces=one.forces + rng.normal(scale=0.1, size=one.forces.shape)) for one in data]
+    pressed = [dataclasses.replace(one, forces=1e3 * one.forces, weights=Weights(1.0, 1e-3)) for one in data[:3]]
+    scale = fit_embedded_atom(noisy, LENGTHS, RADIUS, LONE).force_scale
+    assert fit_embedded_atom(noisy + pressed, LENGTHS, RADIUS, LONE).force_scale < 10 * scale

@@ -194,6 +194,8 @@ def speed(forms: list[str], channels: int, compiled: bool, structure_name: str, 
         torch.manual_seed(0)
         network = NBodyNetwork(NBodyConfig.model_validate(content))
         system = atoms.copy()
+        if network.config.is_labelled:
+            system.set_array("parts", label_molecules(system))
         system.calc = NBodyCalculator(network, dtype="float32", compile=compiled, threads=1)
         system.get_forces()
         runs[form] = (system, sum(weight.numel() for weight in network.parameters()))
@@ -212,24 +214,28 @@ def speed(forms: list[str], channels: int, compiled: bool, structure_name: str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("train", "speed"))
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="default: ethanol")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help="of train; default: ethanol")
     parser.add_argument(
         "--forms", nargs="+", choices=list(FORMS), default=[form for form in FORMS if form != "molecules"]
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of each training")
     parser.add_argument("--epochs", type=int, help="train all for this number of epochs, not for equal times")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
     parser.add_argument("--frames", type=int, help="the first frames alone, to try the command")
     parser.add_argument("--eager", action="store_true", help="do not compile the step of the training")
     parser.add_argument("--test", action="store_true", help="errors on the test frames, which are for the end")
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--compiled", action="store_true")
-    parser.add_argument("--structure", default="3BPA")
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--channels", type=int, default=64, help="speed: channels of both levels, a multiple of 8")
+    parser.add_argument("--compiled", action="store_true", help="speed: compiled, not eager")
+    parser.add_argument("--structure", default="3BPA", help="speed: what is evaluated, such as 'water 192'")
+    parser.add_argument("--rounds", type=int, default=50, help="speed: evaluations of each form, in turn")
     options = parser.parse_args()
     if unknown := [task for task in options.tasks if task not in TASKS and not (HERE / f"{task}.yaml").is_file()]:
         own = sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != "published")
         parser.error(f"there is no task {', '.join(unknown)}: choose among {', '.join([*TASKS, *own])}")
+    if "molecules" in options.forms and options.what == "train" and {*options.tasks} != {"water"}:
+        parser.error("the form molecules is for the task water")
+    if options.channels < 8 or options.channels % 8:
+        parser.error(f"--channels is {options.channels}, but falling types need a multiple of 8")
     if options.what == "speed":
         speed(options.forms, options.channels, options.compiled, options.structure, options.rounds)
         return

@@ -44,12 +44,14 @@ class EmbeddedAtomFit:
         force_scale: root mean square in eV/Angstrom of the forces that the potential lacks. Those of frames that weigh
             less than the typical one count in proportion.
         energy_error: root mean square in eV per atom of the energies that it lacks.
+        is_of_use: whether it explains so much of the forces that a network should stand on it.
     """
 
     config: EmbeddedAtomConfig
     isolated_atom_energies: dict[str, float]
     force_scale: float
     energy_error: float
+    is_of_use: bool
 
 
 def fit_embedded_atom(
@@ -70,7 +72,7 @@ def fit_embedded_atom(
         p, q = _decay(_Problem(_some(data, MAX_ATOMS_OF_DECAY), lengths, radius, known, energy_weight))
         problem = _Problem(_some(data, MAX_ATOMS), lengths, radius, known, energy_weight)
         fit = problem.fit(p, q, problem.solve(p, q)[1])
-        if fit.force_scale < LARGEST_REST * problem.force_scale:
+        if fit.is_of_use:
             break
     return fit
 
@@ -110,7 +112,8 @@ class _Problem:
             self.length[first, second] = self.length[second, first] = lengths[pair]
         self.frames = [(frame, find_pairs(frame.structure, radius)) for frame in data]
         forces = np.concatenate([frame.forces.ravel() for frame in data])
-        of_forces = _that_count(np.concatenate([np.full(frame.forces.size, frame.weights.forces) for frame in data]))
+        sizes = [frame.forces.size for frame in data]
+        of_forces = _that_count(np.repeat([frame.weights.forces for frame in data], sizes))
         self.has_forces = np.isfinite(forces) & (of_forces > 0.0)
         self.forces = forces[self.has_forces]
         self.energies = np.array([frame.energy / len(frame.structure) for frame in data])
@@ -118,7 +121,6 @@ class _Problem:
         self.has_energy = np.isfinite(self.energies) & (of_energies > 0.0)
         typical = fit_isolated_energies(data, known)
         self.bound = np.array([typical[chemical_symbols[number]] for number in self.numbers])
-        sizes = [frame.forces.size for frame in data]
         self.shares = np.repeat(shares_of_forces(data), sizes)[self.has_forces]
         self.force_scale = self._scale_of(self.forces)
         n_energies = max(1, int(self.has_energy.sum()))
@@ -170,11 +172,13 @@ class _Problem:
             binding=dict(zip(symbols, unknowns[-n:].tolist(), strict=True)),
             decay=(p, q),
         )
+        force_scale = self._scale_of(lacking[n_energies:])
         return EmbeddedAtomFit(
             config,
             dict(zip(symbols, unknowns[:n].tolist(), strict=True)),
-            self._scale_of(lacking[n_energies:]),
+            force_scale,
             float(np.sqrt(np.mean(lacking[:n_energies] ** 2))) if n_energies else 0.0,
+            force_scale < LARGEST_REST * self.force_scale,
         )
 
 

@@ -9,8 +9,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from ase_nbody.hierarchy.connected import connected_groups
-from ase_nbody.hierarchy.neighbours import find_pairs
-from ase_nbody.network.surroundings import BOND, bond_reach, closer_than_bonds
+from ase_nbody.network.surroundings import BOND, bonds_of
 from ase_nbody.structure import Structure
 
 # Their ions are as close to the molecules around them as a bond would be.
@@ -41,7 +40,7 @@ def label_molecules(atoms: ase.Atoms, *, bond: float = BOND, ions: Collection[st
         raise ValueError(f"{unknown[0]!r} in ions is not a chemical symbol (write them as 'Na', 'K', ...)")
     structure = Structure.from_atoms(atoms)
     numbers = structure.numbers
-    pairs = closer_than_bonds(numbers, find_pairs(structure, max(bond_reach(np.unique(numbers), bond), 1e-3)), bond)
+    pairs = bonds_of(structure, bond)
     alone = np.isin(numbers, [atomic_numbers[symbol] for symbol in ions])
     bonded = ~(alone[pairs.first] | alone[pairs.second])
     first, second = pairs.first[bonded], pairs.second[bonded]

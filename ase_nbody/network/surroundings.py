@@ -93,14 +93,19 @@ def between_molecules(n_atoms: int, pairs: Pairs, bonds: Pairs) -> NDArray[np.in
     return np.flatnonzero(molecule[pairs.first] != molecule[pairs.second])
 
 
+def bonds_of(structure: Structure, bond: float = BOND) -> Pairs:
+    """The bonds of a structure: pairs closer than ``bond`` times the sum of their covalent radii."""
+    numbers = structure.numbers
+    return closer_than_bonds(numbers, find_pairs(structure, max(bond_reach(np.unique(numbers), bond), 1e-3)), bond)
+
+
 def of_several_molecules(structure: Structure) -> tuple[int, int, int] | None:
     """The label of the first part with atoms of several molecules, and two of these atoms; None if there is none."""
-    numbers, labels = structure.numbers, structure.labels
-    if labels is None or len(labels) < 2:
+    labels = structure.labels
+    if labels is None:
         return None
-    pairs = find_pairs(structure, max(bond_reach(np.unique(numbers)), 1e-3))
-    bonds = closer_than_bonds(numbers, pairs)
-    molecule = connected_groups(len(numbers), bonds.first, bonds.second)
+    bonds = bonds_of(structure)
+    molecule = connected_groups(len(labels), bonds.first, bonds.second)
     order = np.argsort(labels, kind="stable")
     before, after = order[:-1], order[1:]
     several = (labels[before] == labels[after]) & (labels[before] >= 0) & (molecule[before] != molecule[after])

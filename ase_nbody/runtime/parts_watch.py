@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
@@ -41,7 +42,7 @@ class PartsWatch:
         labels = structure.labels
         if not self._active or labels is None:
             return
-        if self._seen is not None and labels.shape == self._seen.shape and (labels == self._seen).all():
+        if self._seen is not None and np.array_equal(labels, self._seen):
             return
         if (sentence := said_of_part(structure)) is not None:
             warnings.warn(f"{sentence}. {REMEDY} This warning comes only once.", PartsWarning, 2)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ase_nbody.data import LabelledStructure, energies_of_isolated_atoms, measure
-from ase_nbody.data.embedded_atom import LARGEST_REST, fit_embedded_atom
+from ase_nbody.data.embedded_atom import fit_embedded_atom
 from ase_nbody.data.statistics import evenly_spaced
 from ase_nbody.network.config import LevelConfig
 from ase_nbody.structure import Structure
@@ -134,6 +134,5 @@ def _needs_potential(
     some = take(training, evenly_spaced(training, max(1, round(size / _ATOMS_TO_JUDGE))))
     if not any(frame.weights.forces and np.isfinite(frame.forces).any() for frame in some):
         return False
-    statistics = measure(some, levels, dict.fromkeys(species_of(some), 0.0))
-    fit = fit_embedded_atom(some, statistics.closest_distances, levels[0].radius, known)
-    return fit.force_scale < LARGEST_REST * statistics.force_scale
+    lengths = measure(some, levels, dict.fromkeys(species_of(some), 0.0)).closest_distances
+    return fit_embedded_atom(some, lengths, levels[0].radius, known).is_of_use

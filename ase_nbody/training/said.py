@@ -72,8 +72,9 @@ def said_of_parts(frames: Frames) -> Iterator[str]:
     found: list[str] = []
     for name, part in frames.items():
         for index in range(0, len(part), max(1, -(-len(part) // _FRAMES_FOR_BONDS))):
-            if (sentence := said_of_part(part[index].structure)) is not None:
-                found.append(f"in {part[index].source or f'frame {index} of the {name} frames'}, {sentence}")
+            frame = part[index]  # which may be read from a disk
+            if (sentence := said_of_part(frame.structure)) is not None:
+                found.append(f"in {frame.source or f'frame {index} of the {name} frames'}, {sentence}")
     if found:
         more = f" So do {len(found) - 1} others of those that were looked at." if len(found) > 1 else ""
         yield f"Warning: {found[0]}.{more} {REMEDY}"

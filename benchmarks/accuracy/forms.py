@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help="the first frames alone, to try the command")
     parser.add_argument("--eager", action="store_true", help="do not compile the step of the training")
     parser.add_argument("--test", action="store_true", help="errors on the test frames, which are for the end")
-    parser.add_argument("--channels", type=int, default=64, help="speed: channels of both levels, a multiple of 8")
+    parser.add_argument("--channels", type=int, default=64, help="speed: channels of both levels")
     parser.add_argument("--compiled", action="store_true", help="speed: compiled, not eager")
     parser.add_argument("--structure", default="3BPA", help="speed: what is evaluated, such as 'water 192'")
     parser.add_argument("--rounds", type=int, default=50, help="speed: evaluations of each form, in turn")
@@ -234,8 +234,8 @@ def main() -> None:
         parser.error(f"there is no task {', '.join(unknown)}: choose among {', '.join([*TASKS, *own])}")
     if "molecules" in options.forms and options.what == "train" and {*options.tasks} != {"water"}:
         parser.error("the form molecules is for the task water")
-    if options.channels < 8 or options.channels % 8:
-        parser.error(f"--channels is {options.channels}, but falling types need a multiple of 8")
+    if options.channels < 8 and any(FORMS[form].get("channels") == "falling" for form in options.forms):
+        parser.error(f"--channels is {options.channels}, but types that fall with l need at least 8")
     if options.what == "speed":
         speed(options.forms, options.channels, options.compiled, options.structure, options.rounds)
         return

@@ -4,13 +4,14 @@ It needs pyscf and pyscf-dispersion.
 """
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import ase.io
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_nbody.files.writing import write_whole
 
 
 def calculated(atoms: Atoms, functional: str, basis: str, *, forces: bool) -> Atoms | None:
@@ -33,6 +34,5 @@ def keep(path: Path, frames: Sequence[Atoms]) -> None:
     """Add frames to a file of extended XYZ, which is written anew: a kill leaves no half of a frame."""
     text = io.StringIO()
     ase.io.write(text, frames, format="extxyz")
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text((path.read_text("utf-8") if path.is_file() else "") + text.getvalue(), "utf-8")
-    os.replace(partial, path)
+    before = path.read_bytes() if path.is_file() else b""
+    write_whole(path, before + text.getvalue().encode())

@@ -79,13 +79,24 @@ def make_case(
     return replace(
         case,
         calculator=calculator,
-        float32=float32
-        or NBodyCalculator(calculator.networks, device=calculator.parameters["device"], dtype="float32"),
+        float32=float32 or _in_float32(calculator),
         species=calculator.species,
         radii=tuple(sorted({level.radius for config in configs for level in config.levels})),
-        closest=configs[0].closest_distances,
+        closest=_closest([config.closest_distances for config in configs]),
         coverage=configs[0].coverage,
     )
+
+
+def _in_float32(calculator: NBodyCalculator) -> NBodyCalculator:
+    """The same potential in single precision, evaluated in the same way."""
+    settings = asdict(calculator.evaluator.settings) | {"dtype": "float32", "compile": False}
+    return NBodyCalculator(calculator.networks, **settings)
+
+
+def _closest(members: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The closest distance of each pair that all members of a committee have seen: the longest of theirs."""
+    shared = set(members[0]).intersection(*members)
+    return {pair: max(member[pair] for member in members) for pair in members[0] if pair in shared}
 
 
 def _of_any_state(calculator: NBodyCalculator) -> NBodyCalculator:

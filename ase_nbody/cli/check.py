@@ -15,6 +15,8 @@ from ase_nbody.files.example import example_structure, example_temperature
 if TYPE_CHECKING:
     import ase
 
+    from ase_nbody.checks import Finding
+
 
 def check(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
@@ -53,22 +55,28 @@ def check(
     card = read_card(model)["card"]
     kelvin = temperature if temperature is not None else example_temperature(card)
     frames = _structures(card, structures or [], index, model)
-    with Progress(
-        TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
-    ) as bar:
-        task = bar.add_task("reading", total=None)
-        findings = list(
-            run_checks(
-                NBodyCalculator(model, head=head),
-                frames,
-                only=only or (),
-                without=() if compiled else COMPILED,
-                large=large,
-                temperature=kelvin,
-                steps=steps,
-                progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total),
+    findings: list["Finding"] = []
+    try:
+        with Progress(
+            TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+        ) as bar:
+            task = bar.add_task("reading", total=None)
+            findings.extend(
+                run_checks(
+                    NBodyCalculator(model, head=head),
+                    frames,
+                    only=only or (),
+                    without=() if compiled else COMPILED,
+                    large=large,
+                    temperature=kelvin,
+                    steps=steps,
+                    progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total),
+                )
             )
-        )
+    except KeyboardInterrupt:
+        if not as_json:  # a program would take a part for the whole
+            print_table(findings, f"nbody check {model}, interrupted")
+        raise
     passed = all(finding.outcome != "failed" for finding in findings)
     if as_json:
         rows = [finding.to_json() for finding in findings]

@@ -37,7 +37,7 @@ def pack_models(
 
     Raises:
         ValueError: there are fewer than two files, they differ in more than their weights and isolated-atom energies,
-            or a network occurs twice, or a file has several heads.
+            or a network occurs twice, or their cards name different theories, or a file has several heads.
         ModelFileError: together they are too large for a file, or have more than 64 members.
         FileNotFoundError, ModelFileError: see ``load_model``.
         FileNotFoundError, PermissionError: the folder of ``path`` does not exist, or this user may not write to it.
@@ -65,6 +65,7 @@ def pack_models(
     species = stored[0].config.species
     _refuse_equal([[_identity(species, weights) for weights in group] for group in networks], names)
     cards = [content["card"] for content in contents]
+    _require_one_theory(cards, names)
     shared = {key: value for key, value in cards[0].items() if all(other.get(key) == value for other in cards)}
     own = []
     for content in contents:
@@ -82,6 +83,17 @@ def _require_one_configuration(first: NBodyConfig, other: NBodyConfig, first_nam
             f"{name} differs from {first_name} in {', '.join(differing)}: one file holds networks of one "
             "configuration, trained on the same data. NBodyCalculator takes a list of any files."
         )
+
+
+def _require_one_theory(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Refuse members that learnt different theories: what they disagree about would not be their uncertainty."""
+    known = [(str(card["theory"]), name) for card, name in zip(cards, names, strict=True) if card.get("theory")]
+    for theory, name in known[1:]:
+        if theory != known[0][0]:
+            raise ValueError(
+                f"{name} learnt {theory}, but {known[0][1]} learnt {known[0][0]}: the spread of a committee would be the "
+                "difference of the theories. Pack models of one theory, or correct card.theory."
+            )
 
 
 def refuse_repeated(members: Sequence[Sequence[NBodyNetwork]], names: Sequence[str]) -> None:

@@ -3,12 +3,14 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_nbody.data import LabelledStructure
 
@@ -42,11 +44,15 @@ class WorstFrame:
         """The frame for ASE, with the reference as its results and the prediction under names of its own."""
         frame = self.frame
         atoms = frame.structure.to_atoms()
-        energy = {"energy": frame.energy} if np.isfinite(frame.energy) else {}
-        atoms.calc = SinglePointCalculator(atoms, forces=frame.forces, **energy)
+        labels: dict[str, Any] = {"energy": frame.energy} if np.isfinite(frame.energy) else {}
+        if np.isfinite(frame.stress).all():
+            labels["stress"] = full_3x3_to_voigt_6_stress(frame.stress)
+        atoms.calc = SinglePointCalculator(atoms, forces=frame.forces, **labels)
         atoms.info |= {"set": set_name, "forces_rmse": self.rmse, "predicted_energy": self.predicted.energy}
         if frame.source is not None:
             atoms.info |= {"source": frame.source.path, "source_frame": frame.source.frame}
+        if "stress" in labels and np.isfinite(self.predicted.stress).all():
+            atoms.info["predicted_stress"] = full_3x3_to_voigt_6_stress(self.predicted.stress)
         atoms.arrays["predicted_forces"] = self.predicted.forces
         return atoms
 
@@ -67,7 +73,7 @@ def worst_frames(frames: Sequence[LabelledStructure], predicted: Sequence[Labell
 
 
 def as_extxyz(worst: Sequence[WorstFrame], set_name: str) -> bytes:
-    """The frames as extxyz: energies in eV, forces in eV/Angstrom."""
+    """The frames as extxyz: energies in eV, forces in eV/Angstrom, stresses in eV/Angstrom^3 with ASE's sign."""
     text = io.StringIO()
     ase.io.write(text, [one.atoms(set_name) for one in worst], format="extxyz")
     return text.getvalue().encode()

@@ -10,6 +10,7 @@ import pytest
 from ase.build import molecule
 
 from ase_nbody import save_model
+from ase_nbody.checks.run import CHECKS, Check
 
 QUICK = ("--no-compile", "--only", "rotation", "--only", "parts")
 
@@ -78,6 +79,20 @@ def test_a_report_that_cannot_be_written_costs_no_findings(check, model, structu
     code, out, err = check(model, structure, *QUICK, "--html", tmp_path / "report.html")
     assert (code, "there is no room to write" in " ".join(err.split())) == (1, True)
     assert "passed, 0 failed" in out
+
+
+def test_an_interrupted_check_shows_what_it_found(check, model, structure, monkeypatch):
+    def stopped(case):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(CHECKS, "inversion", Check(stopped))
+    code, out, err = check(model, structure, "--only", "rotation", "--only", "inversion")
+    assert code == 130
+    assert "rotation" in out
+    assert "inversion" not in out
+    assert "interrupted" in err
+    code, out, _ = check(model, structure, "--only", "rotation", "--only", "inversion", "--json")
+    assert (code, out) == (130, "")
 
 
 def test_a_failed_check_is_exit_code_one(check, model, structure, tmp_path, monkeypatch):

@@ -20,6 +20,16 @@ def calculator(make_network):
     return NBodyCalculator(network)
 
 
+def test_the_case_of_a_committee_and_of_its_settings(make_network, systems):
+    """A pair is judged by what all members have seen; single precision is evaluated as the calculator is."""
+    seen = ({"H-O": 0.9, "H-C": 1.0}, {"H-O": 1.1})
+    members = [make_network(seed, closest_distances=one) for seed, one in enumerate(seen)]
+    case = make_case(NBodyCalculator(members, threads=1, skin=0.3), systems["molecule"]())
+    assert case.closest == {"H-O": 1.1}
+    assert (case.float32.parameters["threads"], case.float32.parameters["skin"]) == (1, 0.3)
+    assert case.float32.parameters["dtype"] == "float32"
+
+
 @pytest.mark.parametrize("system", ["molecule", "triclinic", "wire", "lone carbon"])
 def test_a_random_network_passes_what_does_not_depend_on_weights(system, calculator, systems, failures):
     assert not failures(calculator, systems[system](), *SYMMETRIES, "forces", "stress", "far copies", "supercell")

@@ -235,6 +235,14 @@ def test_networks_that_differ_are_not_packed(files, make_network, tmp_path):
         save_model([], tmp_path / "committee.nbody")
 
 
+def test_networks_of_two_theories_are_not_packed(files, members, tmp_path):
+    """The spread would be the difference of the theories, which says nothing of an error. A card may have no theory."""
+    other = save_model(members[1], tmp_path / "other.nbody", {"theory": "PBE"})
+    with pytest.raises(ValueError, match=r"other.nbody learnt PBE, but .*0.nbody learnt none"):
+        pack_models([files[0], other], tmp_path / "committee.nbody")
+    pack_models([files[0], save_model(members[1], tmp_path / "untold.nbody")], tmp_path / "committee.nbody")
+
+
 @pytest.fixture
 def data(tmp_path, files):
     """Methanol with the committee's own energies and forces, shifted by known errors."""

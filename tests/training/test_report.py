@@ -127,6 +127,20 @@ def test_a_worst_frame_keeps_the_labels_of_its_parts_and_may_lack_an_energy(tmp_
     assert ase.io.read(tmp_path / "worst.extxyz").arrays["parts"].tolist() == [0, 0, 0]
 
 
+def test_a_worst_frame_of_a_crystal_has_both_stresses(tmp_path):
+    atoms = Atoms("Si2", [[0.0, 0.0, 0.0], [1.4, 1.4, 1.4]], cell=np.eye(3) * 5.4, pbc=True)
+    reference, predicted = np.diag([0.1, 0.2, 0.3]), np.diag([0.3, 0.2, 0.1])
+    predicted[0, 1] = predicted[1, 0] = 0.05
+    frames = [
+        LabelledStructure(Structure.from_atoms(atoms), 0.0, np.full((2, 3), force), stress)
+        for force, stress in ((0.0, reference), (1.0, predicted))
+    ]
+    (tmp_path / "worst.extxyz").write_bytes(as_extxyz(worst_frames(frames[:1], frames[1:]), "test"))
+    read = ase.io.read(tmp_path / "worst.extxyz")
+    assert read.get_stress(voigt=False) == pytest.approx(reference)
+    assert read.info["predicted_stress"] == pytest.approx([0.3, 0.2, 0.1, 0.0, 0.0, 0.05])
+
+
 def test_the_histogram_takes_an_element_whose_errors_all_lie_beyond():
     many, one = Atoms("H1000", np.arange(3000.0).reshape(-1, 3)), Atoms("Cl", [[0.0, 0.0, 0.0]])
     reference = [labelled_structure(atoms, energy=0.0, force=0.0) for atoms in (many, one)]

@@ -1,4 +1,4 @@
-"""Errors of a model on neutral structures that were kept out of its training, by subset, element and size.
+"""Errors of a model on neutral structures kept out of its training, by subset, size, teacher's spread and element.
 
     python benchmarks/organic/judge.py MODEL ../shared/data/organic/validation.npz
 
@@ -23,6 +23,7 @@ from ase_nbody import NBodyCalculator
 
 FEWEST_MOLECULES = 10  # with an element; from fewer, no error of the element follows
 SIZES = (10, 20, 30, 40)  # atoms; each begins a class
+SPREADS = (0.035, 0.045, 0.06)  # eV/Angstrom, between the teacher's networks; each begins a class
 _ATOM = re.compile(r"\[\d*([A-Z][a-z]?|[a-z]{1,2})|(Br|Cl|[BCNOFPSI]|[bcnops])")  # of SMILES
 
 Errors = list[tuple[float, NDArray]]  # of each structure: energy per atom in meV, forces (atoms, 3) in meV/Angstrom
@@ -57,7 +58,7 @@ def is_sound(found: Labelled) -> bool:
 
 
 def rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:
-    """All structures, those that a training would take, each subset and each class of sizes."""
+    """All structures, those that a training would take, each subset, and classes of sizes and of spreads."""
     yield row("all", data, errors, lambda found: True)
     yield row("without clusters whose molecules count as bonded", data, errors, is_sound)
     for subset in sorted({found.subset for found in data}):
@@ -67,6 +68,11 @@ def rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:
         if any(low <= len(found.atoms) < high for found in data):
             title = f"{low} to {high - 1} atoms"
             yield row(title, data, errors, lambda found, low=low, high=high: low <= len(found.atoms) < high)
+    for low, high in itertools.pairwise((0.0, *SPREADS, np.inf)):
+        if any(low <= found.spread < high for found in data):
+            reach = f"{1000 * low:g} to {1000 * high:g}" if np.isfinite(high) else f"{1000 * low:g} or more"
+            title = f"the teacher's networks differ by {reach} meV/Angstrom"
+            yield row(title, data, errors, lambda found, low=low, high=high: low <= found.spread < high)
 
 
 def element_rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:

@@ -17,13 +17,14 @@ STRUCTURES_PER_BATCH = 200  # what one call keeps in memory
 
 
 class Labelled(NamedTuple):
-    """A neutral structure with its labels: total energy in eV, forces (atoms, 3) in eV/Angstrom."""
+    """A neutral structure with its labels: total energy in eV, forces (atoms, 3) and their spread in eV/Angstrom."""
 
     name: str
     subset: str
     atoms: Atoms
     energy: float
     forces: NDArray
+    spread: float
 
 
 def neutral(path: Path) -> list[Labelled]:
@@ -38,6 +39,7 @@ def neutral(path: Path) -> list[Labelled]:
             Atoms(structures[index].numbers, structures[index].positions),
             float(data["energy"][index]),
             forces[index].astype(float),
+            float(data["forces_std"][index]),
         )
         for index in np.flatnonzero(wanted(data, charged=False))
     ]

@@ -61,17 +61,25 @@ class Teacher:
             labels.update(zip(batch, self._label([geometries[index] for index in batch]), strict=True))
         return [labels[index] for index in range(len(geometries))]
 
+    def members(self, geometries: Sequence[Geometry]) -> list[tuple[NDArray, NDArray]]:
+        """What each of the four networks says: energies in eV (4,) and forces in eV/Angstrom (4, atoms, 3)."""
+        said: dict[int, tuple[NDArray, NDArray]] = {}
+        for batch in _batches([len(geometry.numbers) for geometry in geometries]):
+            inputs = _inputs([geometries[index] for index in batch])
+            found = [network(dict(inputs)) for network in self._model.models.children()]
+            energies, forces = (
+                np.stack([one[key].detach().numpy() for one in found], axis=1) for key in ("energy", "forces")
+            )
+            for row, index in enumerate(batch):
+                said[index] = (
+                    energies[row].astype(float),
+                    forces[row][:, : len(geometries[index].numbers)].astype(float),
+                )
+        return [said[index] for index in range(len(geometries))]
+
     def _label(self, geometries: list[Geometry]) -> list[Label]:
-        """The labels of one batch. Structures are filled up with atoms of number 0, which the networks ignore."""
-        # At least two columns: in a batch of single atoms the networks add up the energies of all structures.
-        shape = len(geometries), max(2, *(len(geometry.numbers) for geometry in geometries))
-        numbers, positions = np.zeros(shape, dtype=np.int64), np.zeros((*shape, 3), dtype=np.float32)
-        for row, geometry in enumerate(geometries):
-            numbers[row, : len(geometry.numbers)] = geometry.numbers
-            positions[row, : len(geometry.numbers)] = geometry.positions
-        charges = torch.tensor([float(geometry.charge) for geometry in geometries])
-        inputs = {"coord": torch.from_numpy(positions), "numbers": torch.from_numpy(numbers), "charge": charges}
-        found = {key: value.detach().numpy() for key, value in self._model(inputs).items()}
+        """The labels of one batch."""
+        found = {key: value.detach().numpy() for key, value in self._model(_inputs(geometries)).items()}
         return [
             Label(
                 float(found["energy"][row]),
@@ -82,6 +90,18 @@ class Teacher:
             )
             for row, size in enumerate(len(geometry.numbers) for geometry in geometries)
         ]
+
+
+def _inputs(geometries: list[Geometry]) -> dict[str, torch.Tensor]:
+    """What the networks read. Structures are filled up with atoms of number 0, which the networks ignore."""
+    # At least two columns: in a batch of single atoms the networks add up the energies of all structures.
+    shape = len(geometries), max(2, *(len(geometry.numbers) for geometry in geometries))
+    numbers, positions = np.zeros(shape, dtype=np.int64), np.zeros((*shape, 3), dtype=np.float32)
+    for row, geometry in enumerate(geometries):
+        numbers[row, : len(geometry.numbers)] = geometry.numbers
+        positions[row, : len(geometry.numbers)] = geometry.positions
+    charges = torch.tensor([float(geometry.charge) for geometry in geometries])
+    return {"coord": torch.from_numpy(positions), "numbers": torch.from_numpy(numbers), "charge": charges}
 
 
 def sound(numbers: NDArray, positions: NDArray) -> bool:

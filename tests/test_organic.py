@@ -10,6 +10,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 ORGANIC = Path(__file__).resolve().parent.parent / "benchmarks" / "organic"
 
+IONIC = ("C[NH+](C)C.C[S-]", "O.[O-]P(=O)(O)O.C[NH+](C)C", "des [Mg+2].[O-2]", "[NH3+]CC(=O)O.[Br-]", "[CH2:1][NH3+:2]")
+NEUTRAL = ("C[N+](=O)[O-].O", "bond CCl", "[NH3+]CC(=O)[O-]", "C[C@H](N)C(=O)O", "[2H]O[2H]", "[H][H].[C-]#[O+]")
+
 
 @pytest.fixture
 def module(script):
@@ -54,3 +57,15 @@ def test_energies_of_tight_binding_belong_to_their_dimers(module, tmp_path):
     np.save(tmp_path / "earlier.npy", first)
     with pytest.raises(SystemExit, match="does not say of which"):
         tool.of_tight_binding(dimers[:1], tmp_path / "earlier.npy")
+
+
+def test_clusters_of_ions_are_told_from_neutral_molecules(module):
+    """Their charges add up to zero, so they passed for neutral molecules, with energies 90 meV an atom off."""
+    ionic = module("shards").ionic
+    assert [name for name in IONIC if not ionic(name)] == []
+    assert [name for name in NEUTRAL if ionic(name)] == []
+    numbers, names = np.array([2, 2, 1, 2]), np.array(["O.[NH3+]C.[Cl-]", "O.C", "O", "C[NH3+]"])
+    data = {"n_atoms": numbers, "total_charge": np.array([0, 0, 0, 1]), "name": names}
+    wanted = module("frames").wanted
+    assert wanted(data, charged=False).tolist() == [False, True, False, False]
+    assert wanted(data, charged=True).tolist() == [True, True, False, True]

@@ -55,7 +55,7 @@ def check(
     card = read_card(model)["card"]
     kelvin = temperature if temperature is not None else example_temperature(card)
     frames = _structures(card, structures or [], index, model)
-    findings: list["Finding"] = []
+    findings: list[Finding] = []
     try:
         with Progress(
             TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)

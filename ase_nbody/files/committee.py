@@ -91,8 +91,8 @@ def _require_one_theory(cards: Sequence[Mapping[str, Any]], names: Sequence[str]
     for theory, name in known[1:]:
         if theory != known[0][0]:
             raise ValueError(
-                f"{name} learnt {theory}, but {known[0][1]} learnt {known[0][0]}: the spread of a committee would be the "
-                "difference of the theories. Pack models of one theory, or correct card.theory."
+                f"{name} learnt {theory}, but {known[0][1]} learnt {known[0][0]}: the spread of a committee would be "
+                "the difference of the theories. Pack models of one theory. NBodyCalculator takes a list of any files."
             )
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/organic/frames.py OUTPUT.extxyz FILE.npz ...
 
-Neutral structures of more than one atom are written, and charged ones with ``--charged``. Lone atoms are left out: the
-labels of a batch of them are wrong in some files. So are clusters whose molecules are so close that they count as
-bonded. The subset becomes ``config_type``. A structure whose forces are larger than those of hot molecules, as those of
-``pressed.py``, counts less in the loss, in proportion.
+Neutral structures of more than one atom are written, and with ``--charged`` those with ions, too, of which some are
+neutral as a whole. Lone atoms are left out: the labels of a batch of them are wrong in some files. So are clusters
+whose molecules are so close that they count as bonded. The subset becomes ``config_type``. A structure whose forces are
+larger than those of hot molecules, as those of ``pressed.py``, counts less in the loss, in proportion.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
-from shards import Arrays, geometries, read, singles
+from shards import Arrays, geometries, ionic, read, singles
 from teacher import Geometry
 
 PROPERTIES = "species:S:1:pos:R:3:forces:R:3"
@@ -26,8 +26,9 @@ LARGE_FORCES = 4.0  # eV/Angstrom, root mean square of the components in a struc
 
 
 def wanted(data: Arrays, charged: bool) -> NDArray:
-    """Which structures have more than one atom, and no charge unless it is wanted (structures,)."""
-    return (data["n_atoms"] > 1) & (charged | (data["total_charge"] == 0))
+    """Which structures have more than one atom, and no charge and no ions unless these are wanted (structures,)."""
+    ions = np.array([ionic(str(name)) for name in data["name"]])
+    return (data["n_atoms"] > 1) & (charged | ((data["total_charge"] == 0) & ~ions))
 
 
 def sound(data: Arrays) -> NDArray:
@@ -71,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--charged", action="store_true", help="write charged structures, too")
+    parser.add_argument("--charged", action="store_true", help="write structures with ions, too")
     options = parser.parse_args()
     data = read(options.files)
     chosen = wanted(data, options.charged) & sound(data)

@@ -16,11 +16,12 @@ from ase.data import atomic_numbers
 from frames import apart
 from judging import Labelled, neutral, predicted, table
 from numpy.typing import NDArray
-from shards import singles
+from shards import ionic, singles
 from teacher import Geometry
 
 from ase_nbody import NBodyCalculator
 
+KINDS = ("neutral molecules", "with ions", "clusters whose molecules count as bonded")
 FEWEST_MOLECULES = 10  # with an element; from fewer, no error of the element follows
 SIZES = (10, 20, 30, 40)  # atoms; each begins a class
 SPREADS = (0.035, 0.045, 0.06)  # eV/Angstrom, between the teacher's networks; each begins a class
@@ -52,15 +53,16 @@ def row(title: str, data: list[Labelled], errors: Errors, chosen: Callable[[Labe
     return [title, len(which), len(molecules), *mean_errors([errors[number] for number in which])]
 
 
-def is_sound(found: Labelled) -> bool:
-    """Whether the structure is none that ``frames.py`` leaves out."""
-    return apart(Geometry(found.atoms.numbers, found.atoms.positions, 0), found.name)
+def kind(found: Labelled) -> str:
+    """The first of ``KINDS`` is what ``frames.py`` writes for a training; the others are left out by it."""
+    if not apart(Geometry(found.atoms.numbers, found.atoms.positions, 0), found.name):
+        return KINDS[2]
+    return KINDS[1] if ionic(found.name) else KINDS[0]
 
 
 def rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:
-    """All structures, those that a training would take, each subset, and classes of sizes and of spreads."""
-    yield row("all", data, errors, lambda found: True)
-    yield row("without clusters whose molecules count as bonded", data, errors, is_sound)
+    """Neutral molecules: all structures, each subset, and classes of sizes and of spreads."""
+    yield row(KINDS[0], data, errors, lambda found: True)
     for subset in sorted({found.subset for found in data}):
         yield row(subset, data, errors, lambda found, subset=subset: found.subset == subset)
     bounds = [2, *SIZES, max(len(found.atoms) for found in data) + 1]
@@ -96,10 +98,14 @@ def main() -> None:
     data = neutral(options.file)
     found = predicted(NBodyCalculator(options.model), [labelled.atoms for labelled in data])
     errors = [measured(labelled, *values) for labelled, values in zip(data, found, strict=True)]
+    kinds = [kind(labelled) for labelled in data]
+    others = [row(one, data, errors, lambda found, one=one: kind(found) == one) for one in KINDS[1:] if one in kinds]
+    own = [number for number, one in enumerate(kinds) if one == KINDS[0]]
+    data, errors = [data[number] for number in own], [errors[number] for number in own]
     columns = ["structures", "molecules", "forces, meV/Angstrom", "energy, meV/atom"]
-    print(f"`{options.model}` on the neutral structures of {options.file.name}; mean absolute errors.\n")
-    print(table(["", *columns], rows(data, errors)))
-    print(f"\nStructures with an element; of fewer than {FEWEST_MOLECULES} molecules there is no result.\n")
+    print(f"`{options.model}` on structures of {options.file.name} without a total charge; mean absolute errors.\n")
+    print(table(["", *columns], [*rows(data, errors), *others]))
+    print(f"\nNeutral molecules with an element; of fewer than {FEWEST_MOLECULES} molecules there is no result.\n")
     print(table(["", *columns, "forces on its atoms"], element_rows(data, errors)))
 
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms, units
-from frames import wanted
 from numpy.typing import NDArray
 from shards import geometries, read
 
@@ -17,7 +16,10 @@ STRUCTURES_PER_BATCH = 200  # what one call keeps in memory
 
 
 class Labelled(NamedTuple):
-    """A neutral structure with its labels: total energy in eV, forces (atoms, 3) and their spread in eV/Angstrom."""
+    """A structure without a total charge, with its labels.
+
+    The total energy is in eV; the forces (atoms, 3) and their spread between the teacher's networks in eV/Angstrom.
+    """
 
     name: str
     subset: str
@@ -28,7 +30,7 @@ class Labelled(NamedTuple):
 
 
 def neutral(path: Path) -> list[Labelled]:
-    """The neutral structures of more than one atom, in the order of the file."""
+    """The structures of more than one atom without a total charge, in the order of the file."""
     data = read([path])
     forces = np.split(data["forces"], np.cumsum(data["n_atoms"])[:-1])
     structures = geometries(data)
@@ -41,7 +43,7 @@ def neutral(path: Path) -> list[Labelled]:
             forces[index].astype(float),
             float(data["forces_std"][index]),
         )
-        for index in np.flatnonzero(wanted(data, charged=False))
+        for index in np.flatnonzero((data["n_atoms"] > 1) & (data["total_charge"] == 0))
     ]
 
 

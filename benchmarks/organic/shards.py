@@ -1,6 +1,7 @@
 """The layout of the data: one file holds many structures, one after the other."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def geometries(data: Arrays) -> list[Geometry]:
     numbers, positions = np.split(data["numbers"], ends), np.split(data["positions"], ends)
     charges = data["total_charge"].tolist()
     return [Geometry(*parts) for parts in zip(numbers, positions, charges, strict=True)]
+
+
+def ionic(name: str) -> bool:
+    """Whether a name in the data has ions among its molecules, though their charges may add up to zero."""
+    return any(_charge(single) != 0 for single in singles(name))
+
+
+def _charge(smiles: str) -> int:
+    """The charge of a molecule in e, as its SMILES writes it: ``[NH3+]``, ``[O-]``, ``[Mg+2]``."""
+    return sum(int(sign + (count or "1")) for sign, count in re.findall(r"([+-])(\d*)(?::\d+)?\]", smiles))
 
 
 def singles(name: str) -> list[str]:

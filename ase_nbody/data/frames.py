@@ -23,6 +23,7 @@ from ase.io.formats import (
 from ase_nbody.data.arrays import next_in_bounds, refuse_computed_rows, rows_in_bounds
 from ase_nbody.data.labels import DataError
 from ase_nbody.data.misread import LAMMPS_DUMP, judge_of_frames, options_of_reader
+from ase_nbody.data.several import refuse_several
 from ase_nbody.data.xyz import names_in_headers, parse_xyz, xyz_texts
 from ase_nbody.text import printable
 
@@ -59,8 +60,8 @@ def read_frames(path: str, index: slice) -> Iterator[ase.Atoms]:
     spin there is that of the structure.
 
     Raises:
-        DataError: the file is empty, has a line that no structure has, consists of several files of which ASE would
-            read only the first, or would be misread (see ``misread.py``).
+        DataError: the file is empty, has a line that no structure has, consists of several of which ASE would read one
+            or mix them (see ``several.py``), or would be misread (see ``misread.py``).
         UnreadableFrame: the file is an xyz file, and the frame cannot be read.
         Exception: any error of ASE's other parsers.
     """
@@ -78,6 +79,7 @@ def _as_stored(path: str, index: slice) -> Iterator[ase.Atoms]:
         yield from (parse_xyz(number, text) for number, text in chosen)
         return
     _refuse_what_no_parser_can_read(path, kind)
+    refuse_several(path, kind)
     if kind == "db":
         refuse_computed_rows(path)
     options, judge = options_of_reader(path, kind), judge_of_frames(path, kind)
@@ -89,8 +91,6 @@ def _as_stored(path: str, index: slice) -> Iterator[ase.Atoms]:
     else:
         frames = iread(path, index, format=kind, do_not_split_by_at_sign=True, **options)
     while (atoms := next_in_bounds(frames)) is not None:
-        if kind.startswith("lammps-dump") and atoms.calc is not None:
-            atoms.calc.results.pop("energy", None)  # ASE's reader puts 0.0 there; a dump has no energies
         judge(atoms)
         yield atoms
 

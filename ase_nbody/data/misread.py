@@ -1,4 +1,4 @@
-"""Files of other programs that ASE's readers would take for something else: their elements, units or axes."""
+"""Files of other programs that ASE's readers take for something else: their elements, units, axes or energies."""
 
 import re
 from collections.abc import Callable
@@ -13,11 +13,12 @@ from ase_nbody.data.labels import DataError
 from ase_nbody.text import printable
 
 LAMMPS_DUMP = "lammps-dump-text"
-_LAMMPS_DATA, _GAUSSIAN = "lammps-data", "gaussian-out"
+_LAMMPS_DATA, _GAUSSIAN, _CASTEP, _QBOX = "lammps-data", "gaussian-out", "castep-castep", "qbox"
 _HEAD_BYTES = 2**20
 _COLUMNS = re.compile(rb"^ITEM: ATOMS([^\r\n]*)", re.M)
 _UNITS = re.compile(rb"^ITEM: UNITS\s+(\w+)", re.M)
 _TELLS_ELEMENTS = re.compile(rb"^\s*(Masses|Atom Type Labels)\b", re.M)
+_CORRECTED = "with_dispersion_correlation"  # as ASE's reader of CASTEP calls what has a dispersion correction
 _AXES = re.compile(rb"^\s*(Input|Z-Matrix|Standard) orientation:", re.M)
 _LARGEST_TORQUE = 0.05  # of the sum of |r| |F|; gradients of integration grids are ten times better balanced
 
@@ -31,8 +32,13 @@ def options_of_reader(path: str, kind: str) -> dict[str, Any]:
 
     Raises:
         DataError: the file has types of LAMMPS and no elements (ASE would take type 1 for H, 2 for He, ...), or units
-            that have no value in eV and Angstrom.
+            that have no value in eV and Angstrom, or is of Qbox, whose units ASE does not convert.
     """
+    if kind == _QBOX:
+        raise DataError(
+            f"{printable(path)} is of Qbox, in Bohr, Hartree and GPa, and ASE's reader takes them for Angstrom, eV and "
+            "eV/Angstrom^3. Convert it, and write extxyz."
+        )
     if kind not in (LAMMPS_DUMP, _LAMMPS_DATA):
         return {}
     head = _head(path)
@@ -63,24 +69,47 @@ def options_of_reader(path: str, kind: str) -> dict[str, Any]:
 
 
 def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
-    """A function that refuses frames with elements that nobody gave, or with forces along other axes than positions.
+    """A function that refuses, or corrects, frames with elements that nobody gave or with labels of something else.
 
-    LAMMPS writes C as the element of every type, unless ``dump_modify`` names others. Gaussian writes forces along the
-    axes of the input. ASE takes the first orientation that it finds, and that is the standard one if the output has no
-    other. Then the forces turn the molecule, which those of a free molecule never do.
+    LAMMPS writes C as the element of every type, unless ``dump_modify`` names others. ASE gives its dumps an energy of
+    0. Gaussian writes forces along the axes of the input, and dipole moments along those of the standard orientation.
+    ASE takes the first orientation that it finds, and that is the standard one if the output has no other. Then the
+    forces turn the molecule, which those of a free molecule never do. Otherwise the dipole moments are left out. Of
+    CASTEP, ASE takes forces with a dispersion correction and energies without it.
 
     Args:
         path: the file.
         kind: ASE's name for its format.
     """
     if kind == LAMMPS_DUMP:
-        return lambda atoms: _refuse_default_elements(atoms, path)
-    if kind == _GAUSSIAN and not {b"Input", b"Z-Matrix"} & set(_AXES.findall(_head(path))):
-        return lambda atoms: _refuse_torque(atoms, path)
+        return lambda atoms: _judge_dump(atoms, path)
+    if kind == _CASTEP:
+        return _take_corrected_energies
+    if kind == _GAUSSIAN:
+        axes = set(_AXES.findall(_head(path)))
+        if not {b"Input", b"Z-Matrix"} & axes:
+            return lambda atoms: _refuse_torque(atoms, path)
+        if b"Standard" in axes:
+            return lambda atoms: _leave_out(atoms, "dipole")
     return lambda atoms: None
 
 
-def _refuse_default_elements(atoms: ase.Atoms, path: str) -> None:
+def _leave_out(atoms: ase.Atoms, name: str) -> None:
+    if atoms.calc is not None:
+        atoms.calc.results.pop(name, None)
+
+
+def _take_corrected_energies(atoms: ase.Atoms) -> None:
+    """Let the energies be those with a dispersion correction, if there is one; those of metals at 0 K and the free."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    for name, places in {"energy": ("energy_zero", "energy"), "free_energy": ("free_energy", "energy")}.items():
+        found = [results[key] for place in places if (key := f"{place}_{_CORRECTED}") in results]
+        if found:
+            results[name] = found[0]
+
+
+def _judge_dump(atoms: ase.Atoms, path: str) -> None:
+    _leave_out(atoms, "energy")  # ASE's reader puts 0.0 there; a dump has no energies
     types = np.unique(atoms.arrays.get("type", [0]))
     if len(types) > 1 and (atoms.numbers == 6).all():
         raise DataError(

@@ -1,15 +1,19 @@
-"""Files of LAMMPS and Gaussian whose elements, units or axes ASE's readers would take for others."""
+"""Files of other programs whose elements, units, axes or energies ASE's readers take for others."""
+
+from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
 from ase import units
 from ase.build import bulk
+from ase.test import testsuite
 from scipy.spatial.transform import Rotation
 
 from ase_nbody.data import DataError, read_labelled
 from ase_nbody.data.structures import read_structures
 
+ASE_DATA = Path(testsuite.__file__).parent / "testdata"
 BOX = "ITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
 
 
@@ -104,3 +108,39 @@ def test_forces_of_gaussian_are_along_the_axes_of_the_input(tmp_path):
         (frame,) = read_labelled(path)
         assert np.allclose(frame.structure.positions, POSITIONS, atol=1e-5)
         assert np.allclose(frame.forces, FORCES * units.Hartree / units.Bohr, atol=1e-4)
+
+
+@pytest.mark.parametrize(("orientations", "kept"), [(("Input", "Standard"), False), (("Input",), True)])
+def test_dipole_moments_of_gaussian_are_along_the_standard_axes(tmp_path, orientations, kept):
+    turned = POSITIONS @ Rotation.from_euler("xyz", [70, 40, 20], degrees=True).as_matrix()
+    text = gaussian({name: POSITIONS if name == "Input" else turned for name in orientations})
+    moment = " Dipole moment (field-independent basis, Debye):\n X= 1.0 Y= 2.0 Z= 3.0 Tot= 3.7\n"
+    (tmp_path / "water.log").write_text(text.replace(" Center  Atomic  Forces", f"{moment} Center  Atomic  Forces"))
+    (frame,) = read_labelled(tmp_path / "water.log")
+    assert np.isfinite(frame.dipole).all() == kept
+    assert np.isfinite(frame.forces).all()
+
+
+def test_units_of_qbox_are_not_converted_by_ase():
+    with pytest.raises(DataError, match=r"qbox_test.xml is of Qbox, in Bohr, Hartree and GPa"):
+        read_labelled(ASE_DATA / "qbox_test.xml")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of ASE
+def test_energies_of_castep_have_the_dispersion_correction_of_its_forces(tmp_path):
+    text = (ASE_DATA / "castep" / "md.castep").read_text()
+    path, wrong = tmp_path / "md.castep", "NB est. 0K energy"
+    path.write_text(text)
+    before = read_labelled(path, keys={"energy": "free_energy"})
+    lines, count = [], 0
+    for line in text.splitlines(keepends=True):
+        lines.append(line)
+        if wrong in line:
+            lines.append(f" NB dispersion corrected est. 0K energy* = {-1399 - count}.0 eV\n")
+            lines.append(f" Dispersion corrected final free energy* (E-TS) = {-1401 - count}.0 eV\n")
+            count += 1
+    path.write_text("".join(lines))
+    assert before[0].energy == pytest.approx(-1351.3, abs=0.1)
+    free, at_0_kelvin = read_labelled(path, keys={"energy": "free_energy"}), read_labelled(path)
+    assert [frame.energy for frame in free] == [frame.energy - 2.0 for frame in at_0_kelvin]
+    assert -1399.0 - count < at_0_kelvin[0].energy <= -1399.0

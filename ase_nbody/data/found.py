@@ -34,6 +34,7 @@ _LEARNT_ON_REQUEST = (BY_NAME["charges"], BY_NAME["dipole"])
 _NO_LABEL = re.compile(r"weight|_spread$|^kinetic", re.I)
 _MOST_NAMES = 5
 _LONGEST_BOND, _LONGEST_CONTACT = 1.5, 1.2  # in units of the sum of the covalent and of the van der Waals radii
+_TELLING_SHIFT = 0.5  # e Angstrom: smaller differences between dipole moments about two points tell nothing
 _SAME_ENERGY_EV = 1e-5  # files round energies to about 1e-8 eV
 _OTHER_CHARGES = re.compile(r"^(total|net|tot|q)_?charge$|^q_?tot(al)?$", re.I)
 _SPINS = re.compile(r"^(total_|initial_)?(spin|magmom|magnetization)s?$|^(n_?)?unpaired(_electrons)?$", re.I)
@@ -56,6 +57,8 @@ class Found:
         sums: number of frames in which the charges of the atoms sum to another total charge than that of the frame, by
             the name of these charges.
         first_sums: this sum and the total charge of the first such frame, in e.
+        about_origin: number of ions whose dipole moment is much smaller if it is one about the origin, less those for
+            which it is the other way round.
         present: all names of values that the frames have.
         free_energies: number of frames whose ``free_energy`` is not their ``energy``.
         lone: number of frames of one atom whose images are too far away for a bond and too near for an isolated atom.
@@ -72,6 +75,7 @@ class Found:
     not_read: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
     first_sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    about_origin: int = 0
     present: set[str] = field(default_factory=set)
     free_energies: int = 0
     lone: int = 0
@@ -101,6 +105,7 @@ class Found:
         for name, value in values.items():
             if name != "charge" and _says_something(name, value):
                 self.not_read[name] += 1
+        self.about_origin += _seems_about_origin(frame)
         self._compare_sums(frame, values)
 
     def __str__(self) -> str:
@@ -157,6 +162,11 @@ class Found:
             sentences.append(
                 f"{' and '.join(not_learnt)}: the model ignores them. A network learns them with network.outputs: "
                 "[charges]."
+            )
+        if predicts and self.about_origin > 0:
+            sentences.append(
+                "The dipole moments of ions are those about the origin, as far as their sizes tell, and networks learn "
+                "those about the centre of mass R: subtract charge * R."
             )
         for name, count in sorted(self.not_read.items()):
             if name in SPIN_NAMES and model and model.multiplicities:
@@ -234,6 +244,19 @@ def _lone_atom(structure: Structure) -> float | None:
     # Atoms of noble gases touch each other without a bond.
     contact = np.fmax(_LONGEST_BOND * covalent_radii[number], _LONGEST_CONTACT * vdw_radii[number])
     return distance if distance > 2.0 * contact else None
+
+
+def _seems_about_origin(frame: LabelledStructure) -> int:
+    """1 if the dipole moment of an ion is one about the origin, -1 if about its centre of mass, 0 if it does not tell.
+
+    The two differ by the charge times the centre of mass. The right one is the smaller one, as a rule by far.
+    """
+    structure, masses = frame.structure, frame.structure.masses
+    shift = structure.charge * (masses @ structure.positions) / masses.sum()
+    if not np.linalg.norm(shift) > _TELLING_SHIFT:
+        return 0
+    given, moved = np.linalg.norm(frame.dipole), np.linalg.norm(frame.dipole - shift)  # NaN if there is none
+    return int(moved < 0.5 * given) - int(given < 0.5 * moved)
 
 
 def _have_other_free_energy(values: Mapping[str, Any]) -> bool:

@@ -14,12 +14,18 @@ from ase_nbody.text import printable
 
 LAMMPS_DUMP = "lammps-dump-text"
 _LAMMPS_DATA, _GAUSSIAN, _CASTEP, _QBOX = "lammps-data", "gaussian-out", "castep-castep", "qbox"
+_ORCA = "orca-output"
 _HEAD_BYTES = 2**20
 _COLUMNS = re.compile(rb"^ITEM: ATOMS([^\r\n]*)", re.M)
 _UNITS = re.compile(rb"^ITEM: UNITS\s+(\w+)", re.M)
 _TELLS_ELEMENTS = re.compile(rb"^\s*(Masses|Atom Type Labels)\b", re.M)
 _CORRECTED = "with_dispersion_correlation"  # as ASE's reader of CASTEP calls what has a dispersion correction
 _AXES = re.compile(rb"^\s*(Input|Z-Matrix|Standard) orientation:", re.M)
+# Total charge and spin multiplicity in outputs of programs, which ASE's readers leave out
+_STATES = {
+    _GAUSSIAN: re.compile(rb"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.M),
+    _ORCA: re.compile(rb"^\s*Total Charge\s+Charge\s+\.+\s+(-?\d+)\s*\n\s*Multiplicity\s+Mult\s+\.+\s+(\d+)", re.M),
+}
 _LARGEST_TORQUE = 0.05  # of the sum of |r| |F|; gradients of integration grids are ten times better balanced
 
 
@@ -74,8 +80,9 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
     LAMMPS writes C as the element of every type, unless ``dump_modify`` names others. ASE gives its dumps an energy of
     0. Gaussian writes forces along the axes of the input, and dipole moments along those of the standard orientation.
     ASE takes the first orientation that it finds, and that is the standard one if the output has no other. Then the
-    forces turn the molecule, which those of a free molecule never do. Otherwise the dipole moments are left out. Of
-    CASTEP, ASE takes forces with a dispersion correction and energies without it.
+    forces turn the molecule, which those of a free molecule never do. Otherwise the dipole moments are left out. Those
+    of ions are about the origin in Gaussian's and ORCA's outputs, of which ASE does not read the charge. Of CASTEP, ASE
+    takes forces with a dispersion correction and energies without it.
 
     Args:
         path: the file.
@@ -85,13 +92,28 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
         return lambda atoms: _judge_dump(atoms, path)
     if kind == _CASTEP:
         return _take_corrected_energies
-    if kind == _GAUSSIAN:
-        axes = set(_AXES.findall(_head(path)))
-        if not {b"Input", b"Z-Matrix"} & axes:
-            return lambda atoms: _refuse_torque(atoms, path)
-        if b"Standard" in axes:
-            return lambda atoms: _leave_out(atoms, "dipole")
-    return lambda atoms: None
+    if kind not in _STATES:
+        return lambda atoms: None
+    head = _head(path)
+    state, axes = _STATES[kind].search(head), set(_AXES.findall(head))
+
+    def judge(atoms: ase.Atoms) -> None:
+        if state is not None:
+            _set_state(atoms, *map(int, state.groups()))
+        if kind == _GAUSSIAN and not {b"Input", b"Z-Matrix"} & axes:
+            _refuse_torque(atoms, path)
+        elif kind == _GAUSSIAN and b"Standard" in axes:
+            _leave_out(atoms, "dipole")
+
+    return judge
+
+
+def _set_state(atoms: ase.Atoms, charge: int, multiplicity: int) -> None:
+    """Give atoms their total charge in e and spin multiplicity, and a dipole moment about the centre of mass."""
+    atoms.info |= {"charge": charge, "spin_multiplicity": multiplicity}
+    results = {} if atoms.calc is None else atoms.calc.results
+    if charge and results.get("dipole") is not None:
+        results["dipole"] = np.asarray(results["dipole"]) - charge * atoms.get_center_of_mass()
 
 
 def _leave_out(atoms: ase.Atoms, name: str) -> None:

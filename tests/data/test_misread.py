@@ -5,13 +5,15 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.test import testsuite
 from scipy.spatial.transform import Rotation
 
 from ase_nbody.data import DataError, read_labelled
 from ase_nbody.data.structures import read_structures
+from ase_nbody.network.config import LevelConfig, NBodyConfig
 
 ASE_DATA = Path(testsuite.__file__).parent / "testdata"
 BOX = "ITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
@@ -144,3 +146,30 @@ def test_energies_of_castep_have_the_dispersion_correction_of_its_forces(tmp_pat
     free, at_0_kelvin = read_labelled(path, keys={"energy": "free_energy"}), read_labelled(path)
     assert [frame.energy for frame in free] == [frame.energy - 2.0 for frame in at_0_kelvin]
     assert -1399.0 - count < at_0_kelvin[0].energy <= -1399.0
+
+
+def test_outputs_of_gaussian_and_orca_have_a_charge(tmp_path):
+    text = gaussian({"Input": POSITIONS}).replace(" SCF Done", " Charge =  1 Multiplicity = 2\n SCF Done")
+    (tmp_path / "water.log").write_text(text)
+    orca = "  * O   R   C   A *\n Total Charge           Charge          ....   -1\n"
+    orca += " Multiplicity           Mult            ....    1\nNumber of atoms         ...      2\n"
+    orca += "CARTESIAN COORDINATES (ANGSTROEM)\n----\n O 5 0 0\n H 5 0 1\n\nFINAL SINGLE POINT ENERGY   -75.0\n"
+    orca += "Sum of atomic charges : -1.0\nThe origin for moment calculation is the CENTER OF MASS  = ( 9.4 0.0 0.1)\n"
+    (tmp_path / "ion.out").write_text(f"{orca}Total Dipole Moment    : 0.0 0.0 0.5\nORCA TERMINATED NORMALLY\n")
+    (cation,), (anion,) = read_labelled(tmp_path / "water.log"), read_labelled(tmp_path / "ion.out")
+    assert (cation.structure.charge, cation.structure.multiplicity) == (1.0, 2)
+    assert (anion.structure.charge, anion.structure.multiplicity) == (-1.0, 1)
+    assert np.allclose(anion.dipole, [0.0, 0.0, 0.5 * units.Bohr], atol=0.05)
+
+
+@pytest.mark.parametrize("about_origin", [True, False])
+def test_dipole_moments_of_ions_about_the_origin_are_said(tmp_path, about_origin):
+    atoms = Atoms("OH", positions=[[5, 0, 0], [5, 0, 1]], info={"charge": -1})
+    moment = np.array([0.0, 0.0, 0.3]) - about_origin * atoms.get_center_of_mass()
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=[[0, 0, -1], [0, 0, 1]], dipole=moment)
+    ase.io.write(tmp_path / "ion.extxyz", atoms)
+    found = []
+    read_labelled(tmp_path / "ion.extxyz", tell=found.append)
+    network = NBodyConfig(species=("H", "O"), levels=(LevelConfig(radius=4.0),), outputs=("charges",))
+    assert ("those about the origin" in found[0].ignored(network)) == about_origin
+    assert "those about the origin" not in found[0].ignored(None)

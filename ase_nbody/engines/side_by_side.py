@@ -9,7 +9,7 @@ from typing import Any
 
 import ase
 from ase.calculators.calculator import CalculationFailed, Calculator, CalculatorSetupError, all_changes
-from ase.optimize.optimize import Optimizer
+from ase.optimize.optimize import Dynamics, Optimizer
 
 from ase_nbody.engines.calculator import NBodyCalculator
 from ase_nbody.engines.results import (
@@ -57,7 +57,16 @@ def relax_together(optimizers: Sequence[Optimizer], fmax: float = 0.05, steps: i
 
     Returns:
         For each optimiser, whether its structure is relaxed.
+
+    Raises:
+        TypeError: an optimiser cannot make a single step, as those that SciPy drives.
     """
+    for optimizer in optimizers:
+        if type(optimizer).step is Dynamics.step:
+            raise TypeError(
+                f"{type(optimizer).__name__} cannot make one step at a time, so no others can move beside it: take "
+                "BFGS, LBFGS or FIRE"
+            )
     # ``irun`` sets fmax, logs the start and calls the observers.
     relaxed = [next(optimizer.irun(fmax=fmax, steps=0)) for optimizer in optimizers]
     for _ in range(steps):

@@ -7,6 +7,7 @@ from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplemen
 from ase.filters import FrechetCellFilter
 from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
+from ase.optimize.sciopt import SciPyFminBFGS
 
 from ase_nbody import NBodyCalculator
 from ase_nbody.engines.side_by_side import evaluate_together, relax_together
@@ -142,3 +143,9 @@ def test_molecules_have_no_stress(systems, calculator):
     evaluate_together(calculator, [atoms])
     with pytest.raises(PropertyNotImplementedError, match="only a cell with a volume"):
         atoms.get_stress()
+
+
+def test_an_optimiser_without_single_steps_is_refused(images, calculator):
+    evaluate_together(calculator, images)
+    with pytest.raises(TypeError, match=r"SciPyFminBFGS cannot make one step at a time.*take BFGS"):
+        relax_together([SciPyFminBFGS(atoms, logfile=None) for atoms in images])

@@ -36,7 +36,7 @@ _MOST_NAMES = 5
 _LONGEST_BOND, _LONGEST_CONTACT = 1.5, 1.2  # in units of the sum of the covalent and of the van der Waals radii
 _TELLING_SHIFT = 0.5  # e Angstrom: smaller differences between dipole moments about two points tell nothing
 _SAME_ENERGY_EV = 1e-5  # files round energies to about 1e-8 eV
-_OTHER_CHARGES = re.compile(r"^(total|net|tot|q)_?charge$|^q_?tot(al)?$", re.I)
+_OTHER_CHARGES = re.compile(r"^((total|net|tot|q|mol|molecular|molecule|system|sys)_?)?charge$|^q_?tot(al)?$", re.I)
 _SPINS = re.compile(r"^(total_|initial_)?(spin|magmom|magnetization)s?$|^(n_?)?unpaired(_electrons)?$", re.I)
 _MULTIPLICITIES = re.compile(r"multiplicity$|^mult$", re.I)
 

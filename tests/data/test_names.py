@@ -217,6 +217,8 @@ def test_charges_and_dipoles_that_are_left_out_are_said(said):
     [
         ({"charge": -1}, "1 frame with a total charge (charge): the model ignores it."),
         ({"total_charge": 2.0}, "1 frame with total_charge: it is ignored. Name it charge if it is the total charge."),
+        ({"Charge": 1}, "1 frame with Charge: it is ignored. Name it charge if it is the total charge."),
+        ({"molecular_charge": 1}, "1 frame with molecular_charge: it is ignored. Name it charge if it is"),
         ({"spin": 1}, "1 frame with spin: it is ignored."),
         ({"REF_dipole": np.ones(3)}, "dipole in 1 frame: the model ignores them. A network learns them with"),
         ({"multiplicity": 3}, "1 frame with multiplicity: it is ignored."),

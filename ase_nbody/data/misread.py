@@ -7,6 +7,7 @@ from typing import Any
 import ase
 import numpy as np
 from ase.calculators.lammps.unitconvert import UNITSETS
+from ase.data import atomic_numbers
 from ase.io.formats import open_with_compression
 
 from ase_nbody.data.labels import DataError
@@ -14,13 +15,15 @@ from ase_nbody.text import printable
 
 LAMMPS_DUMP = "lammps-dump-text"
 _LAMMPS_DATA, _GAUSSIAN, _CASTEP, _QBOX = "lammps-data", "gaussian-out", "castep-castep", "qbox"
-_ORCA = "orca-output"
+_ORCA, _GROMACS = "orca-output", "gromacs"
 _HEAD_BYTES = 2**20
 _COLUMNS = re.compile(rb"^ITEM: ATOMS([^\r\n]*)", re.M)
 _UNITS = re.compile(rb"^ITEM: UNITS\s+(\w+)", re.M)
 _TELLS_ELEMENTS = re.compile(rb"^\s*(Masses|Atom Type Labels)\b", re.M)
 _CORRECTED = "with_dispersion_correlation"  # as ASE's reader of CASTEP calls what has a dispersion correction
 _AXES = re.compile(rb"^\s*(Input|Z-Matrix|Standard) orientation:", re.M)
+_HALOGENS_AND_SILICON = ("CL", "BR", "SI")  # no other atoms have names that begin so
+_METALS = ("LI", "NA", "MG", "AL", "CA", "MN", "FE", "CO", "NI", "CU", "ZN", "RB", "SR", "AG", "CD", "CS", "BA")
 # Total charge and spin multiplicity in outputs of programs, which ASE's readers leave out
 _STATES = {
     _GAUSSIAN: re.compile(rb"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.M),
@@ -82,7 +85,8 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
     ASE takes the first orientation that it finds, and that is the standard one if the output has no other. Then the
     forces turn the molecule, which those of a free molecule never do. Otherwise the dipole moments are left out. Those
     of ions are about the origin in Gaussian's and ORCA's outputs, of which ASE does not read the charge. Of CASTEP, ASE
-    takes forces with a dispersion correction and energies without it.
+    takes forces with a dispersion correction and energies without it. Of GROMACS's names in capitals it takes the first
+    letter alone, CL for carbon and the ion NA for nitrogen.
 
     Args:
         path: the file.
@@ -90,6 +94,8 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
     """
     if kind == LAMMPS_DUMP:
         return lambda atoms: _judge_dump(atoms, path)
+    if kind == _GROMACS:
+        return _correct_elements
     if kind == _CASTEP:
         return _take_corrected_energies
     if kind not in _STATES:
@@ -114,6 +120,15 @@ def _set_state(atoms: ase.Atoms, charge: int, multiplicity: int) -> None:
     results = {} if atoms.calc is None else atoms.calc.results
     if charge and results.get("dipole") is not None:
         results["dipole"] = np.asarray(results["dipole"]) - charge * atoms.get_center_of_mass()
+
+
+def _correct_elements(atoms: ase.Atoms) -> None:
+    """Let CL, BR and SI be elements, and metals in residues that are called like them: CA in CA, not in ALA."""
+    for atom, (name, residue) in enumerate(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"], strict=True)):
+        letters = name[:2].upper()
+        is_ion = letters in _METALS and residue.rstrip("0123456789+-").upper() == letters
+        if is_ion or letters in _HALOGENS_AND_SILICON:
+            atoms.numbers[atom] = atomic_numbers[letters.title()]
 
 
 def _leave_out(atoms: ase.Atoms, name: str) -> None:

@@ -173,3 +173,23 @@ def test_dipole_moments_of_ions_about_the_origin_are_said(tmp_path, about_origin
     network = NBodyConfig(species=("H", "O"), levels=(LevelConfig(radius=4.0),), outputs=("charges",))
     assert ("those about the origin" in found[0].ignored(network)) == about_origin
     assert "those about the origin" not in found[0].ignored(None)
+
+
+def test_ions_and_halogens_of_gromacs_are_no_carbon_and_nitrogen(tmp_path):
+    names = [("SOL", "OW"), ("SOL", "HW1"), ("SOL", "HW2"), ("NA", "NA"), ("CL", "CL"), ("CA", "CA"), ("MOL", "CL1")]
+    names += [
+        ("ALA", "CA"),
+        ("ALA", "N"),
+        ("MET", "SD"),
+        ("ALA", "HA"),
+        ("K", "K"),
+        ("HIS", "NE2"),
+        ("HIS", "HE1"),
+        ("HOH", "HO1"),
+    ]
+    rows = [
+        f"{n + 1:5d}{res:<5s}{name:>5s}{n + 1:5d}{0.3 * n:8.3f}   0.000   0.000" for n, (res, name) in enumerate(names)
+    ]
+    (tmp_path / "a.gro").write_text("\n".join(["title", f"{len(rows)}", *rows, "9.0 9.0 9.0"]) + "\n")
+    (atoms,) = read_structures(tmp_path / "a.gro")
+    assert list(atoms.symbols) == ["O", "H", "H", "Na", "Cl", "Ca", "Cl", "C", "N", "S", "H", "K", "N", "H", "H"]

@@ -13,6 +13,7 @@ from ase_nbody.training.folder import (
     CONFIG_NAME,
     MODEL_NAME,
     REPORT_NAME,
+    WORST_NAME,
     last_checkpoint,
     require_folders,
     require_own_files,
@@ -175,25 +176,33 @@ def write_config(config: TrainingConfig) -> None:
 
 
 def set_model_aside(output: Path, epochs: int | None) -> Path | None:
-    """Rename the model of a finished run that is to be trained for longer. It is never overwritten.
+    """Rename the model of a finished run that is to be trained for longer, and the report on it.
+
+    Neither is ever overwritten, and the old report does not pass for that on the new model if the run is killed.
 
     Args:
         output: the output folder.
         epochs: for how many epochs the run is trained.
 
     Returns:
-        The new path, or None if there is no model, or it is of as many epochs.
+        The new path of the model, or None if there is no model, or it is of as many epochs.
     """
-    model = output / MODEL_NAME
-    if not model.exists():
+    if not (output / MODEL_NAME).exists():
         return None
     before = _epochs_of(output, TrainingConfig.as_written(output / CONFIG_NAME))
     if before == epochs:
         return None
-    stem, number = f"model_after_{before}_epoch{'' if before == 1 else 's'}", 1
-    aside = output / f"{stem}.nbody"
-    while aside.exists():
+    # The model comes last: if a kill comes before it, all is repeated.
+    here = [path for name in (WORST_NAME, REPORT_NAME, MODEL_NAME) if (path := output / name).exists()]
+    number = 1
+    while any(_aside(path, before, number).exists() for path in here):
         number += 1
-        aside = output / f"{stem}_{number}.nbody"
-    os.replace(model, aside)
-    return aside
+    for path in here:
+        os.replace(path, _aside(path, before, number))
+    return _aside(output / MODEL_NAME, before, number)
+
+
+def _aside(path: Path, epochs: int | None, number: int) -> Path:
+    """The name of a file of a run that is trained for longer; ``number`` tells those of several such runs apart."""
+    after = f"_after_{epochs}_epoch{'' if epochs == 1 else 's'}"
+    return path.with_name(f"{path.stem}{after}{'' if number == 1 else f'_{number}'}{path.suffix}")

@@ -15,9 +15,10 @@ MODEL_NAME = "model.nbody"
 DIGESTS_NAME = "data_sha256.json"  # in the folder of a pretraining
 # What else a run writes.
 REPORT_NAME = "report.html"
+WORST_NAME = "worst.extxyz"
 _FOLDERS = ("figures", "checkpoints", "tensorboard")
-_REPLACED = ("metrics.csv", REPORT_NAME, "worst.extxyz", *_FOLDERS)
-_WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", REPORT_NAME, "worst.extxyz", "last.ckpt", "best.ckpt")
+_REPLACED = ("metrics.csv", REPORT_NAME, WORST_NAME, *_FOLDERS)
+_WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", REPORT_NAME, WORST_NAME, "last.ckpt", "best.ckpt")
 _OF_PRETRAINING = (DIGESTS_NAME, "frames.txt", "frames.extxyz")
 _SECONDS_BETWEEN_TRIALS = 1.0  # of a run that waits for another one
 

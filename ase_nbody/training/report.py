@@ -16,12 +16,12 @@ from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.compared import Part, mean_absolute_error, per_atom
 from ase_nbody.training.evaluation import predict, require_finite
 from ase_nbody.training.figures import figures
+from ase_nbody.training.folder import REPORT_NAME, WORST_NAME
 from ase_nbody.training.splits import take
 from ase_nbody.training.spread import SPREAD_HEAD, spread_calibration, spread_rows
 from ase_nbody.training.worst import as_extxyz, worst_frames
 
 LARGEST_SAMPLE = 1000  # from a larger set, this number of frames or fewer are chosen evenly
-WORST_NAME = "worst.extxyz"
 _OVERFITTED = 1.5  # times the training error is less than the validation error
 _LEAST_EPOCHS_TO_JUDGE = 10
 
@@ -71,8 +71,8 @@ def write_report(
         *pictures,
         paragraph("The figures are in figures/ as PNG, the learning curves in metrics.csv and tensorboard/."),
     )
-    write_whole(output / "report.html", content)
-    return output / "report.html"
+    write_whole(output / REPORT_NAME, content)
+    return output / REPORT_NAME
 
 
 def _mean_history(metrics: Sequence[Path]) -> list[dict[str, float]]:

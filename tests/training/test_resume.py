@@ -255,6 +255,28 @@ def test_a_finished_run_is_trained_for_longer_and_its_model_is_kept(configuratio
         run(configuration(epochs=4, seed=1), resume=True)
 
 
+def test_the_report_of_a_run_that_is_trained_for_longer_is_that_of_its_last_model(configuration, tmp_path, monkeypatch):
+    """The report on the model before would pass for it if the run were killed before its own was written."""
+
+    def killed(*arguments):
+        raise SystemExit(137)
+
+    model = run(configuration(epochs=1), "report=true")
+    report, worst = model.with_name("report.html"), model.with_name("worst.extxyz")
+    before = report.read_bytes(), worst.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("ase_nbody.training.run.write_report", killed)
+        with pytest.raises(SystemExit):
+            run(configuration(epochs=2), "report=true", resume=True)
+    assert not report.exists()
+    assert not worst.exists()
+    asides = [model.with_name(f"{path.stem}_after_1_epoch{path.suffix}") for path in (report, worst)]
+    assert tuple(path.read_bytes() for path in asides) == before
+    assert run(configuration(epochs=2), "report=true", resume=True) == model
+    assert report.read_bytes() != before[0]
+    assert worst.exists()
+
+
 @pytest.mark.parametrize("where", ["evaluate_model", "write_report"])
 def test_what_follows_the_model_is_made_up_for(where, configuration, tmp_path, monkeypatch):
     """A job may be killed when its model is written, but neither the errors on the test frames nor the report."""

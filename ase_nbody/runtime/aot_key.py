@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import platform
 
 import torch
 
 from ase_nbody.network.network import NBodyNetwork
+from ase_nbody.runtime.processor import processor_key
 from ase_nbody.runtime.sources import own_sources
 
 
@@ -22,10 +22,10 @@ def library_key(network: NBodyNetwork) -> str:
     from ase_nbody.runtime import vector_steps  # noqa: F401  # all of ``SOURCES`` must be loaded; see ``own_sources``
 
     device = network.one_hot.device
-    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     digest = hashlib.sha256(
         json.dumps(network.config.model_dump(mode="json", exclude={"coverage"}), sort_keys=True).encode()
     )
-    digest.update(f"{network.dtype} {device} {processor} {platform.machine()} {torch.__version__}".encode())
+    digest.update(f"{network.dtype} {device} {card} {processor_key()} {torch.__version__}".encode())
     digest.update(own_sources())
     return digest.hexdigest()[:32]

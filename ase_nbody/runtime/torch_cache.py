@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 from ase_nbody.runtime.aot_cache import UntrustedCodeError, make_private, may_write, own_folders, refuse_foreign
+from ase_nbody.runtime.processor import processor_key
 
 _TORCH, _TRITON = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
 _HEADERS_OF_LIBRARIES = "aot_inductor.precompile_headers"
@@ -106,10 +107,15 @@ def _known(config: ModuleType, name: str) -> bool:
     return True
 
 
+def folder_name() -> str:
+    """The name of torch's folder beside the compiled code: code for another processor lies in another one."""
+    return f"torch-{processor_key()}"
+
+
 def _folder() -> Path:
     """The folder beside the compiled code, or a new one that is removed when the process ends."""
     for parent in own_folders():
-        folder = parent / "torch"
+        folder = parent / folder_name()
         if not _is_plain(folder):
             continue
         with contextlib.suppress(OSError, UntrustedCodeError):

@@ -10,7 +10,9 @@ import torch
 
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.aot_key import library_key
+from ase_nbody.runtime.processor import processor_key
 from ase_nbody.runtime.sources import PACKAGE, SOURCES, hash_sources, source_files
+from ase_nbody.runtime.torch_cache import folder_name
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 LISTED = {path.relative_to(PACKAGE).as_posix() for path in source_files(PACKAGE)}
@@ -112,6 +114,25 @@ def test_the_key_depends_on_configuration_and_dtype_but_not_on_weights(network):
     others = [NBodyNetwork(config.model_copy(update=change)) for change in changes]
     keys = {library_key(one) for one in (network, *others, copy.deepcopy(network).to(torch.float32))}
     assert len(keys) == 5
+
+
+def test_code_for_another_processor_is_never_taken(network, monkeypatch):
+    """Two processors may both have AVX512, and one of them instructions that end the process on the other."""
+    keys, folders = set(), set()
+    for present in (True, False):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda present=present: {"avx2": True, "avx512_fp16": present}
+        )
+        processor_key.cache_clear()
+        keys.add(library_key(network))
+        folders.add(folder_name())
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in earlier versions of torch
+    processor_key.cache_clear()
+    keys.add(library_key(network))
+    monkeypatch.undo()
+    processor_key.cache_clear()
+    assert len(keys) == 3
+    assert len(folders) == 2
 
 
 # Builds and traces a network without compiling it, and prints the modules of the package whose functions ran meanwhile.

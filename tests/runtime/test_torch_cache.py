@@ -15,7 +15,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 from ase_nbody.hierarchy.build import build_hierarchy
 from ase_nbody.runtime import aot, aot_cache, torch_cache
 from ase_nbody.runtime.aot import Traceable, compile_library
-from ase_nbody.runtime.torch_cache import private_torch_cache
+from ase_nbody.runtime.torch_cache import folder_name, private_torch_cache
 from ase_nbody.structure import Structure
 from ase_nbody.training.compiled_step import CompiledPotential
 
@@ -48,7 +48,7 @@ def test_torch_works_in_a_folder_of_this_user_alone(cache):
     with private_torch_cache() as folder:
         assert places() == (folder,) * 5
         assert not config.aot_inductor.precompile_headers
-        assert folder == (cache / "torch").resolve()
+        assert folder == (cache / folder_name()).resolve()
         assert folder.stat().st_mode & 0o777 == 0o700
     assert places() == before
     assert tempfile.gettempdir() == temporary
@@ -86,7 +86,7 @@ def test_a_folder_that_others_may_have_filled_is_not_used(door, place, cache, tm
     with private_torch_cache() as other:
         assert places() == (other,) * 5
         assert other.stat().st_mode & 0o777 == 0o700
-        assert (other == tmp_path / "home" / "torch") == (place != "above")
+        assert (other == tmp_path / "home" / folder_name()) == (place != "above")
         assert tmp_path not in other.parents or place != "above"
 
 
@@ -94,23 +94,23 @@ def test_nothing_is_left_in_a_folder_that_is_not_used(cache, tmp_path):
     cache.mkdir()
     cache.chmod(0o777)
     with private_torch_cache() as folder:
-        assert folder == tmp_path / "home" / "torch"
+        assert folder == tmp_path / "home" / folder_name()
     assert not list(cache.iterdir())
 
 
 def test_a_folder_that_this_user_may_only_read_is_not_used(cache, tmp_path, monkeypatch):
     access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != cache / "torch" and access(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != cache / folder_name() and access(path, mode))
     with private_torch_cache() as folder:
-        assert folder == tmp_path / "home" / "torch"
+        assert folder == tmp_path / "home" / folder_name()
 
 
 def test_a_link_to_a_folder_of_a_stranger_is_not_used(cache, tmp_path):
     cache.mkdir(mode=0o700)
     (tmp_path / "planted").chmod(0o777)
-    (cache / "torch").symlink_to(tmp_path / "planted")
+    (cache / folder_name()).symlink_to(tmp_path / "planted")
     with private_torch_cache() as folder:
-        assert folder == tmp_path / "home" / "torch"
+        assert folder == tmp_path / "home" / folder_name()
 
 
 def test_both_compilers_work_there(cache, small_network, systems, monkeypatch):
@@ -137,7 +137,7 @@ def test_both_compilers_work_there(cache, small_network, systems, monkeypatch):
     positions, cells = torch.tensor(structure.positions), torch.tensor(structure.cell)[None]
     with pytest.warns(RuntimeWarning, match="seen"):
         CompiledPotential(small_network, virials=False, patience=1)(hierarchy, positions, cells)
-    folder = (cache / "torch").resolve()
+    folder = (cache / folder_name()).resolve()
     assert seen == [(folder,) * 5] * 2
 
 

@@ -14,6 +14,7 @@ from ase_nbody.files.archive import load_model
 from ase_nbody.potential import evaluate
 from ase_nbody.runtime.compiled import pure_evaluation
 from ase_nbody.runtime.formulas import for_eager
+from ase_nbody.runtime.torch_cache import folder_name
 from ase_nbody.training.compiled_step import CompiledPotential
 from ase_nbody.training.config import TrainingConfig
 from ase_nbody.training.loss import Residuals, loss
@@ -77,7 +78,7 @@ def test_what_is_compiled_in_the_backward_pass_is_kept_in_private(configuration,
 
     monkeypatch.setattr(NBodyTraining, "manual_backward", watched)
     train(TrainingConfig.from_yaml(configuration(epochs=1, compile=True)))
-    assert {*seen} == {tmp_path / "cache" / "torch"}
+    assert {*seen} == {tmp_path / "cache" / folder_name()}
 
 
 def test_a_failed_compilation_warns_once_and_is_replaced_by_eager_evaluation(case, monkeypatch):

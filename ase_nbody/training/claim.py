@@ -79,7 +79,8 @@ def examine_folder(
         epochs = _epochs_of(output, before)
         if config.training.epochs is None:
             config = with_epochs(config, epochs)
-        longer = finished and (config.training.epochs or 0) > (epochs or 0) > 0
+        was_finished = finished or _aside(output / MODEL_NAME, epochs, 1).exists()  # then a kill has come at once
+        longer = was_finished and (config.training.epochs or 0) > (epochs or 0) > 0
         require_same(config, with_epochs(before, epochs), output, _MAY_GROW if longer else ())
         return config
     if missing:

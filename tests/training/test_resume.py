@@ -255,6 +255,23 @@ def test_a_finished_run_is_trained_for_longer_and_its_model_is_kept(configuratio
         run(configuration(epochs=4, seed=1), resume=True)
 
 
+def test_a_kill_while_the_model_is_set_aside_loses_nothing(configuration, tmp_path, monkeypatch):
+    """The configuration still has the former number of epochs, but there is no model of them any more."""
+
+    def killed(*arguments):
+        raise SystemExit(137)
+
+    model = run(configuration(epochs=1))
+    with monkeypatch.context() as patch:
+        patch.setattr("ase_nbody.training.run.write_config", killed)
+        with pytest.raises(SystemExit):
+            run(configuration(epochs=2), resume=True)
+    assert not model.exists()
+    assert run(configuration(epochs=2), resume=True) == model
+    assert read_card(model)["card"]["training"]["epochs"] == 2
+    assert [path.name for path in model.parent.glob("model_after*")] == ["model_after_1_epoch.nbody"]
+
+
 def test_the_report_of_a_run_that_is_trained_for_longer_is_that_of_its_last_model(configuration, tmp_path, monkeypatch):
     """The report on the model before would pass for it if the run were killed before its own was written."""
 

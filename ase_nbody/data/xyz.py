@@ -16,6 +16,7 @@ from ase.calculators.calculator import all_properties
 from ase.io.extxyz import REV_PROPERTY_NAME_MAP, key_val_str_to_dict, read_xyz
 from ase.io.formats import open_with_compression
 
+from ase_nbody.data.xyz_header import require_read_whole
 from ase_nbody.text import printable
 
 # Far beyond what anyone labels. Within these limits, a frame takes less than 1 GB while it is parsed.
@@ -76,6 +77,7 @@ def parse_xyz(number: int, text: list[str]) -> ase.Atoms:
     try:
         _require_parsable(text[1])
         _require_numbers(text[1])
+        require_read_whole(text)
         if _STRESS.search(text[1]):  # ASE keeps six of nine components
             require_symmetric(key_val_str_to_dict(text[1]).get("stress"))
         (atoms,) = read_xyz(io.StringIO("".join(text)), index=slice(0, 1))

@@ -59,6 +59,28 @@ BROKEN = {
     ),
     "text for forces": (swap("forces:R:3", "forces:S:3"), None),
     "no such element": (swap("O  ", "Qq ", 1), "'Qq' is not a chemical symbol"),
+    "cell under another name": (
+        swap('pbc="F F F"', 'lattice="9 0 0 0 9 0 0 0 9"'),
+        "its cell is named lattice, which extended xyz does not know: name it Lattice",
+    ),
+    "cell without pbc": (swap('pbc="F F F"', 'cell="9 0 0 0 9 0 0 0 9"'), "its cell is named cell, which"),
+    "pbc under another name": (
+        swap('pbc="F F F"', 'Lattice="9 0 0 0 9 0 0 0 9" PBC="F F F"'),
+        "PBC should be named pbc",
+    ),
+    "pbc in words": (
+        swap('pbc="F F F"', 'Lattice="9 0 0 0 9 0 0 0 9" pbc="no no no"'),
+        "pbc should be logical values such as T T F, found .*no no no",
+    ),
+    "two energies": (swap("energy=-1.0", "energy=-1.0 energy=-2.0"), "has energy twice, with different values"),
+    "columns without a name": (
+        swap("\nO  ", "\nO 1 "),
+        r"atom 1 has 8 values, and Properties names 7 columns: .* Name all of them",
+    ),
+    "vectors beside properties": (
+        lambda text: f"{text}VEC1 9 0 0\nVEC2 0 9 0\nVEC3 0 0 9\n",
+        "frame 2 cannot be read: it has vectors VEC beside Properties",
+    ),
     "no atoms": (lambda text: "0\nenergy=1.0\n", "frame 0: there are no atoms"),
     "wrong number of atoms": (
         swap("6\n", "5\n", 1),
@@ -88,6 +110,27 @@ def test_good_data_are_read(text: str, tmp_path) -> None:
         frames = read_labelled(tmp_path / f"{name}.extxyz")
         assert [frame.energy for frame in frames] == [-1.0] * 3 or name == "b"
     assert len(read_labelled(tmp_path / "a.extxyz", "1")) == 1
+
+
+@parametrize(
+    "header",
+    [
+        'pbc="F F F" energy=-1.0 pbc="F F F"',
+        'cell="0 0 0 0 0 0 0 0 0"',
+        'cell="9 0 0 0 9 0 0 0 9" pbc="F F F"',
+        'Lattice="9 0 0 0 9 0 0 0 9" pbc="0 0 0"',
+        'Lattice="9 0 0 0 9 0 0 0 9" pbc="false, false, false"',
+        'Lattice="9 0 0 0 9 0 0 0 9" pbc=F',
+        'comment="energy=-3.0 energy=-4.0 cell=9"',
+        "cell=bulk name='pbc=x'",
+    ],
+)
+def test_good_headers_are_read(header: str, text: str, tmp_path) -> None:
+    """Only what ASE would misread is refused."""
+    (tmp_path / "data.extxyz").write_text(text.replace('pbc="F F F"', header))
+    frames = read_labelled(tmp_path / "data.extxyz")
+    assert [frame.energy for frame in frames] == [-1.0] * 3
+    assert not any(frame.structure.pbc.any() for frame in frames)
 
 
 @parametrize("name", ["garbage.extxyz", "garbage.traj", "garbage.strange"])

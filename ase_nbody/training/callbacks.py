@@ -54,6 +54,7 @@ _NEWER_ENTRIES: dict[str, type] = {
     "averaging_state": dict,
     "recovery": dict,
     "digests": dict,
+    "config": str,
     "batches_done": int,
     "errors": dict,
     "watch": dict,
@@ -241,16 +242,17 @@ class StayInPlace(Callback):
         self.require_place()
 
 
-class KeepDigests(Callback):
-    """Saves in each checkpoint what the training learns from.
+class KeepOrigin(Callback):
+    """Saves in each checkpoint what the training learns from, and how: files beside it may change.
 
     Args:
         digests: see ``Origin``.
+        config: the whole configuration as YAML.
     """
 
-    def __init__(self, digests: Mapping[str, str]) -> None:
-        self.digests = digests
+    def __init__(self, digests: Mapping[str, str], config: str) -> None:
+        self.digests, self.config = digests, config
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Save the digests."""
-        checkpoint["digests"] = dict(self.digests)
+        """Save both."""
+        checkpoint |= {"digests": dict(self.digests), "config": self.config}

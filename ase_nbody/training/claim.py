@@ -22,7 +22,7 @@ from ase_nbody.training.folder import (
 from ase_nbody.training.processes import Processes
 from ase_nbody.training.splits import require_own_frames
 
-_MAY_GROW = ("training.epochs", "training.patience")  # entries that may differ when a finished run is continued
+MAY_GROW = ("training.epochs", "training.patience")  # entries that may differ when a finished run is continued
 
 
 def require_free(output: Path, *, begun: bool, resume: bool, own: Sequence[str]) -> None:
@@ -81,7 +81,7 @@ def examine_folder(
             config = with_epochs(config, epochs)
         was_finished = finished or _aside(output / MODEL_NAME, epochs, 1).exists()  # then a kill has come at once
         longer = was_finished and (config.training.epochs or 0) > (epochs or 0) > 0
-        require_same(config, with_epochs(before, epochs), output, _MAY_GROW if longer else ())
+        require_same(config, with_epochs(before, epochs), output, MAY_GROW if longer else ())
         return config
     if missing:
         raise ConfigError(

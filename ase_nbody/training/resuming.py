@@ -8,7 +8,9 @@ from typing import Any
 from ase_nbody.data import DataError
 from ase_nbody.text import count_of, printable
 from ase_nbody.training.callbacks import AtomicCheckpoints, CheckpointError
+from ase_nbody.training.claim import MAY_GROW, require_same
 from ase_nbody.training.config import ConfigError, TrainingConfig
+from ase_nbody.training.config.bounded_yaml import parse_yaml
 from ase_nbody.training.folder import CONFIG_NAME, MODEL_NAME, best_checkpoint
 from ase_nbody.training.module import NBodyTraining
 
@@ -33,6 +35,18 @@ def refuse_earlier_fit(config: TrainingConfig, fitted: Sequence[str], checkpoint
             f"the run in {config.output} began with a release that fitted the isolated-atom energies without the "
             "cohesive energy of the model: start anew in another 'output'"
         )
+
+
+def refuse_edited(config: TrainingConfig, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to go on if somebody has edited the ``config.yaml`` of the run. Earlier releases kept no copy.
+
+    Raises:
+        ConfigError: an entry differs from the configuration in the checkpoint. The number of epochs and the patience
+            may: they differ if a finished run was to be trained for longer.
+    """
+    if "config" in checkpoint:
+        begun = TrainingConfig.model_validate(parse_yaml(checkpoint["config"]))
+        require_same(config, begun, Path(config.output), MAY_GROW)
 
 
 def require_epochs_to_come(config: TrainingConfig, checkpoint: Mapping[str, Any]) -> None:

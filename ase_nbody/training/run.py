@@ -49,6 +49,7 @@ from ase_nbody.training.replay import Together, read_replay, replayed, said_of_r
 from ase_nbody.training.report import write_report
 from ase_nbody.training.resuming import (
     refuse_earlier_fit,
+    refuse_edited,
     require_best,
     require_epochs_to_come,
     require_same_weights,
@@ -142,6 +143,7 @@ def train_in_own_folder(
     checkpoint = AtomicCheckpoints().load_checkpoint(last_checkpoint(output)) if begun else {}
     if begun:
         _say(console, *said_of_no_checksum(checkpoint, last_checkpoint(output)))
+        refuse_edited(config, checkpoint)
     if begun and is_finished(config):
         Origin.of(config).require_same(checkpoint.get("digests", {}), config)
         _say(console, said_of_finished(config))
@@ -202,7 +204,7 @@ def train_in_own_folder(
         write_config(config)
 
     with without_hints(), _in_its_place(require_place):
-        trainer = make_trainer(config.training, output, console, processes, make_loggers(output, config.wandb), origin)
+        trainer = make_trainer(config, console, processes, make_loggers(output, config.wandb), origin)
         trainer.callbacks.insert(0, StayInPlace(require_place))  # type: ignore[attr-defined]  # before what writes
         learnt = {**frames, "training": Together(frames["training"], replay)} if replay else frames
         module = _fit(trainer, network, learnt, config, processes, checkpoint)

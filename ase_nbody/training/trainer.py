@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from ase_nbody.training.callbacks import AtomicCheckpoints, KeepDigests, StopEarly, moving_average
-from ase_nbody.training.config import ConfigError, OptimisationConfig
+from ase_nbody.training.callbacks import AtomicCheckpoints, KeepOrigin, StopEarly, moving_average
+from ase_nbody.training.config import ConfigError, TrainingConfig
 from ase_nbody.training.folder import last_checkpoint
 from ase_nbody.training.origin import Origin
 from ase_nbody.training.processes import Processes
@@ -24,8 +24,7 @@ from ase_nbody.training.termination import EndOnSignals
 
 
 def make_trainer(
-    options: OptimisationConfig,
-    output: Path,
+    config: TrainingConfig,
     console: Console,
     processes: Processes,
     loggers: list[Logger],
@@ -34,8 +33,7 @@ def make_trainer(
     """Lightning's trainer with our callbacks and checkpoints.
 
     Args:
-        options: how to train; the number of epochs must be set.
-        output: the output folder.
+        config: the configuration of the training; the number of epochs must be set. It goes into the checkpoints.
         console: where progress is shown.
         processes: the processes of the training.
         loggers: what else records the curves.
@@ -44,6 +42,7 @@ def make_trainer(
     Raises:
         ConfigError: there are several processes for one device.
     """
+    options, output = config.training, Path(config.output)
     accelerator, _, index = options.device.partition(":")
     if index and processes.count > 1:
         raise ConfigError(
@@ -52,7 +51,7 @@ def make_trainer(
         )
     folder, same_file = str(output / "checkpoints"), {"enable_version_counter": False}  # some paths spoil a Path
     averaging = WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(options.averaging))
-    callbacks: list[Callback] = [averaging, Recovery(averaging, console), KeepDigests(origin.digests)]
+    callbacks: list[Callback] = [averaging, Recovery(averaging, console), KeepOrigin(origin.digests, config.to_yaml())]
     if options.patience:
         callbacks.append(StopEarly(options.patience, options.first_epoch_of_second_stage() or 0))
     if options.keeps_best:

@@ -255,6 +255,21 @@ def test_a_finished_run_is_trained_for_longer_and_its_model_is_kept(configuratio
         run(configuration(epochs=4, seed=1), resume=True)
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_configuration_of_a_run_that_was_edited_in_its_folder(finished, configuration, killed, tmp_path):
+    """The run would go on with other settings, or another split, under the weights of the first ones."""
+    if finished:
+        run(configuration(epochs=2))
+    else:
+        killed(epochs=3)
+    written = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(written.read_text())
+    content["data"]["seed"] += 1
+    written.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ConfigError, match=r"data\.seed is 1 and was 0"):
+        run(written, resume=True)
+
+
 def test_a_kill_while_the_model_is_set_aside_loses_nothing(configuration, tmp_path, monkeypatch):
     """The configuration still has the former number of epochs, but there is no model of them any more."""
 

@@ -112,12 +112,11 @@ def claim_folder(
 def what_is_missing(output: Path, config: TrainingConfig) -> list[str]:
     """What a run whose model is written has not written after it: it was ended there, had no room, or failed."""
     missing = []
-    if config.data.test:
-        with contextlib.suppress(OSError, ModelFileError):
-            card = read_card(output / MODEL_NAME)["card"]
-            own = card if config.network.head is None else in_card(card).get(config.network.head, {})
-            if "test errors" not in own:
-                missing.append("the errors on the test frames")
+    with contextlib.suppress(OSError, ModelFileError):
+        card = read_card(output / MODEL_NAME)["card"]
+        own = card if config.network.head is None else in_card(card).get(config.network.head, {})
+        judged = ["validation", *(["test"] if config.data.test else [])]  # a committee is written before either
+        missing = [f"the errors on the {name} frames" for name in judged if f"{name} errors" not in own]
     if config.report and not (output / REPORT_NAME).exists():
         missing.append("its report")
     return missing

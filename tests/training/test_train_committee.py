@@ -83,6 +83,20 @@ def test_a_committee_has_one_table_and_one_report_and_can_be_trained_for_longer(
     assert len(load_members(tmp_path / "run" / "model_after_1_epoch.nbody")) == 2
 
 
+def test_a_committee_that_was_killed_before_its_errors_gets_them(read, monkeypatch):
+    """It is written before it is evaluated. Without test frames and a report, nothing else would be missing."""
+
+    def killed(*arguments):
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ase_nbody.training.seeds.evaluate_model", killed)
+        with pytest.raises(SystemExit):
+            train_committee(read(epochs=1), 2)
+    path = train_committee(read(epochs=1), 2, resume=True)
+    assert "forces" in read_card(path)["card"]["validation errors"]
+
+
 def test_a_killed_committee_resumes_bit_for_bit(read, killed, monkeypatch):
     unbroken = train_committee(read(output="unbroken", epochs=2), 2)
     config = read(epochs=2)

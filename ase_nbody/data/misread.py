@@ -15,7 +15,7 @@ from ase_nbody.text import printable
 
 LAMMPS_DUMP = "lammps-dump-text"
 _LAMMPS_DATA, _GAUSSIAN, _CASTEP, _QBOX = "lammps-data", "gaussian-out", "castep-castep", "qbox"
-_ORCA, _GROMACS = "orca-output", "gromacs"
+_ORCA, _GROMACS, _PDB = "orca-output", "gromacs", "proteindatabank"
 _HEAD_BYTES = 2**20
 _COLUMNS = re.compile(rb"^ITEM: ATOMS([^\r\n]*)", re.M)
 _UNITS = re.compile(rb"^ITEM: UNITS\s+(\w+)", re.M)
@@ -24,6 +24,13 @@ _CORRECTED = "with_dispersion_correlation"  # as ASE's reader of CASTEP calls wh
 _AXES = re.compile(rb"^\s*(Input|Z-Matrix|Standard) orientation:", re.M)
 _HALOGENS_AND_SILICON = ("CL", "BR", "SI")  # no other atoms have names that begin so
 _METALS = ("LI", "NA", "MG", "AL", "CA", "MN", "FE", "CO", "NI", "CU", "ZN", "RB", "SR", "AG", "CD", "CS", "BA")
+# Residues whose atoms are of the element that their name begins with: CA, HE2, OXT
+_RESIDUES = (
+    " ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL ACE NME NHE HID HIE HIP HSD HSE "
+    " HSP CYX CYM ASH GLH LYN HOH WAT SOL TIP TIP3 A C G U DA DC DG DT DU "
+)
+_OF_RESIDUES = {"H": 1, "D": 1, "C": 6, "N": 7, "O": 8, "P": 15, "S": 16}
+_LACKS_ELEMENT = re.compile(rb"^(?:ATOM  |HETATM)(?:[^\r\n]{0,70}|[^\r\n]{70}[ ]*)\r?$", re.M)  # columns 77 and 78
 # Total charge and spin multiplicity in outputs of programs, which ASE's readers leave out
 _STATES = {
     _GAUSSIAN: re.compile(rb"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.M),
@@ -86,7 +93,8 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
     forces turn the molecule, which those of a free molecule never do. Otherwise the dipole moments are left out. Those
     of ions are about the origin in Gaussian's and ORCA's outputs, of which ASE does not read the charge. Of CASTEP, ASE
     takes forces with a dispersion correction and energies without it. Of GROMACS's names in capitals it takes the first
-    letter alone, CL for carbon and the ion NA for nitrogen.
+    letter alone, CL for carbon and the ion NA for nitrogen. In PDB files without a column of elements it takes two
+    letters, CA of an amino acid for calcium and HG11 for mercury.
 
     Args:
         path: the file.
@@ -96,6 +104,8 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
         return lambda atoms: _judge_dump(atoms, path)
     if kind == _GROMACS:
         return _correct_elements
+    if kind == _PDB:
+        return _correct_residues if _LACKS_ELEMENT.search(_head(path)) else lambda atoms: None
     if kind == _CASTEP:
         return _take_corrected_energies
     if kind not in _STATES:
@@ -129,6 +139,14 @@ def _correct_elements(atoms: ase.Atoms) -> None:
         is_ion = letters in _METALS and residue.rstrip("0123456789+-").upper() == letters
         if is_ion or letters in _HALOGENS_AND_SILICON:
             atoms.numbers[atom] = atomic_numbers[letters.title()]
+
+
+def _correct_residues(atoms: ase.Atoms) -> None:
+    """Let the atoms of amino acids, nucleotides and water be of the first letter of their names; D is hydrogen."""
+    for atom, (name, residue) in enumerate(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"], strict=True)):
+        letter = name.lstrip("0123456789'\"*")[:1].upper()
+        if f" {residue.strip().upper()} " in _RESIDUES and letter in _OF_RESIDUES:
+            atoms.numbers[atom] = _OF_RESIDUES[letter]
 
 
 def _leave_out(atoms: ase.Atoms, name: str) -> None:

@@ -193,3 +193,30 @@ def test_ions_and_halogens_of_gromacs_are_no_carbon_and_nitrogen(tmp_path):
     (tmp_path / "a.gro").write_text("\n".join(["title", f"{len(rows)}", *rows, "9.0 9.0 9.0"]) + "\n")
     (atoms,) = read_structures(tmp_path / "a.gro")
     assert list(atoms.symbols) == ["O", "H", "H", "Na", "Cl", "Ca", "Cl", "C", "N", "S", "H", "K", "N", "H", "H"]
+
+
+@pytest.mark.parametrize("has_column", [True, False])
+def test_carbon_of_amino_acids_is_no_calcium(tmp_path, has_column):
+    """PDB files of some programs lack the column of elements, and ASE takes the first two letters of the names."""
+    names = [
+        (" N  ", "ALA", "N"),
+        (" CA ", "ALA", "C"),
+        ("HG11", "VAL", "H"),
+        ("HE21", "GLN", "H"),
+        ("CA  ", " CA", "CA"),
+    ]
+    names += [("CL  ", " CL", "CL"), (" CD ", "GLU", "C"), (" NE2", "GLN", "N"), (" OXT", "A", "O")]
+    rows = [
+        f"ATOM  {n + 1:5d} {name} {residue:>3s} A{n + 1:4d}    {3.0 * n:8.3f}{0:8.3f}{0:8.3f}  1.00  0.00"
+        + (f"          {element:>2s}" if has_column else "")
+        for n, (name, residue, element) in enumerate(names)
+    ]
+    (tmp_path / "a.pdb").write_text("\n".join([*rows, "END", ""]))
+    (atoms,) = read_structures(tmp_path / "a.pdb")
+    assert str(atoms.symbols) == "NCH2CaClCNO"
+
+
+def test_a_column_of_elements_is_believed(tmp_path):
+    row = "HETATM    1 CL    A A   1       0.000   0.000   0.000  1.00  0.00          CL"
+    (tmp_path / "a.pdb").write_text(row + "\nEND\n")
+    assert str(read_structures(tmp_path / "a.pdb")[0].symbols) == "Cl"

@@ -17,6 +17,7 @@ from ase_nbody.runtime.aot import Traceable, compile_library, kept_library, libr
 from ase_nbody.runtime.aot_cache import UntrustedCodeError
 from ase_nbody.runtime.aot_loader import load_code
 from ase_nbody.runtime.aot_package import DamagedCodeError, packed, signature
+from ase_nbody.runtime.torch_cache import folder_name
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs owners and modes")
 STRANGER = 4242
@@ -217,7 +218,7 @@ def test_new_folders_and_files_are_private(umask, mode, home, small_network):
     if lock.exists():
         assert modes.pop(f"deep/cache/{lock.name}") == 0o600
     assert modes == {
-        **dict.fromkeys(("deep", "deep/cache", "deep/cache/torch"), 0o700),
+        **dict.fromkeys(("deep", "deep/cache", f"deep/cache/{folder_name()}"), 0o700),
         f"deep/cache/{path.name}": mode,
     }
 

@@ -13,7 +13,7 @@ from ase.io.formats import open_with_compression
 from ase_nbody.data.labels import DataError
 from ase_nbody.text import printable
 
-LAMMPS_DUMP = "lammps-dump-text"
+LAMMPS_DUMP, _BINARY_DUMP = "lammps-dump-text", "lammps-dump-binary"
 _LAMMPS_DATA, _GAUSSIAN, _CASTEP, _QBOX = "lammps-data", "gaussian-out", "castep-castep", "qbox"
 _ORCA, _GROMACS, _PDB = "orca-output", "gromacs", "proteindatabank"
 _HEAD_BYTES = 2**20
@@ -29,7 +29,7 @@ _RESIDUES = (
     " ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL ACE NME NHE HID HIE HIP HSD HSE "
     " HSP CYX CYM ASH GLH LYN HOH WAT SOL TIP TIP3 A C G U DA DC DG DT DU "
 )
-_OF_RESIDUES = {"H": 1, "D": 1, "C": 6, "N": 7, "O": 8, "P": 15, "S": 16}
+_OF_RESIDUES = ("H", "D", "C", "N", "O", "P", "S")
 _LACKS_ELEMENT = re.compile(rb"^(?:ATOM  |HETATM)(?:[^\r\n]{0,70}|[^\r\n]{70}[ ]*)\r?$", re.M)  # columns 77 and 78
 # Total charge and spin multiplicity in outputs of programs, which ASE's readers leave out
 _STATES = {
@@ -102,10 +102,12 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
     """
     if kind == LAMMPS_DUMP:
         return lambda atoms: _judge_dump(atoms, path)
+    if kind == _BINARY_DUMP:
+        return lambda atoms: _leave_out(atoms, "energy")
     if kind == _GROMACS:
-        return _correct_elements
-    if kind == _PDB:
-        return _correct_residues if _LACKS_ELEMENT.search(_head(path)) else lambda atoms: None
+        return lambda atoms: _correct_elements(atoms, _told_by_gromacs)
+    if kind == _PDB and _LACKS_ELEMENT.search(_head(path)):
+        return lambda atoms: _correct_elements(atoms, _told_by_residue)
     if kind == _CASTEP:
         return _take_corrected_energies
     if kind not in _STATES:
@@ -132,21 +134,25 @@ def _set_state(atoms: ase.Atoms, charge: int, multiplicity: int) -> None:
         results["dipole"] = np.asarray(results["dipole"]) - charge * atoms.get_center_of_mass()
 
 
-def _correct_elements(atoms: ase.Atoms) -> None:
-    """Let CL, BR and SI be elements, and metals in residues that are called like them: CA in CA, not in ALA."""
-    for atom, (name, residue) in enumerate(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"], strict=True)):
-        letters = name[:2].upper()
-        is_ion = letters in _METALS and residue.rstrip("0123456789+-").upper() == letters
-        if is_ion or letters in _HALOGENS_AND_SILICON:
-            atoms.numbers[atom] = atomic_numbers[letters.title()]
+def _correct_elements(atoms: ase.Atoms, told: Callable[[str, str], str]) -> None:
+    """Let atoms be of the element that ``told`` makes of the names of atom and residue, unless it makes nothing."""
+    for atom, names in enumerate(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"], strict=True)):
+        if symbol := told(*names):
+            atoms.numbers[atom] = atomic_numbers[symbol]
 
 
-def _correct_residues(atoms: ase.Atoms) -> None:
-    """Let the atoms of amino acids, nucleotides and water be of the first letter of their names; D is hydrogen."""
-    for atom, (name, residue) in enumerate(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"], strict=True)):
-        letter = name.lstrip("0123456789'\"*")[:1].upper()
-        if f" {residue.strip().upper()} " in _RESIDUES and letter in _OF_RESIDUES:
-            atoms.numbers[atom] = _OF_RESIDUES[letter]
+def _told_by_gromacs(name: str, residue: str) -> str:
+    """CL, BR and SI are elements, and metals in residues that are called like them: CA in CA, not in ALA."""
+    letters = name[:2].upper()
+    is_ion = letters in _METALS and residue.rstrip("0123456789+-").upper() == letters
+    return letters.title() if is_ion or letters in _HALOGENS_AND_SILICON else ""
+
+
+def _told_by_residue(name: str, residue: str) -> str:
+    """Atoms of amino acids, nucleotides and water are of the first letter of their names; D is hydrogen."""
+    letter = name.lstrip("0123456789'\"*")[:1].upper()
+    is_known = f" {residue.strip().upper()} " in _RESIDUES and letter in _OF_RESIDUES
+    return letter.replace("D", "H") if is_known else ""
 
 
 def _leave_out(atoms: ase.Atoms, name: str) -> None:

@@ -12,6 +12,7 @@ from ase.test import testsuite
 from scipy.spatial.transform import Rotation
 
 from ase_nbody.data import DataError, read_labelled
+from ase_nbody.data.misread import judge_of_frames
 from ase_nbody.data.structures import read_structures
 from ase_nbody.network.config import LevelConfig, NBodyConfig
 
@@ -220,3 +221,12 @@ def test_a_column_of_elements_is_believed(tmp_path):
     row = "HETATM    1 CL    A A   1       0.000   0.000   0.000  1.00  0.00          CL"
     (tmp_path / "a.pdb").write_text(row + "\nEND\n")
     assert str(read_structures(tmp_path / "a.pdb")[0].symbols) == "Cl"
+
+
+@pytest.mark.parametrize("kind", ["lammps-dump-text", "lammps-dump-binary"])
+def test_no_dump_has_an_energy(tmp_path, kind):
+    """ASE's readers of both kinds give 0 eV."""
+    atoms = Atoms("H")
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((1, 3)))
+    judge_of_frames(str(tmp_path / "dump"), kind)(atoms)
+    assert set(atoms.calc.results) == {"forces"}

@@ -95,8 +95,8 @@ def _in_float32(calculator: NBodyCalculator) -> NBodyCalculator:
 
 def _closest(members: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The closest distance of each pair that all members of a committee have seen: the longest of theirs."""
-    shared = set(members[0]).intersection(*members)
-    return {pair: max(member[pair] for member in members) for pair in members[0] if pair in shared}
+    shared = [pair for pair in members[0] if all(pair in member for member in members)]
+    return {pair: max(member[pair] for member in members) for pair in shared}
 
 
 def _of_any_state(calculator: NBodyCalculator) -> NBodyCalculator:

@@ -1,6 +1,8 @@
 """``nbody check``: can one simulate with a model?"""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,10 +59,7 @@ def check(
     frames = _structures(card, structures or [], index, model)
     findings: list[Finding] = []
     try:
-        with Progress(
-            TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
-        ) as bar:
-            task = bar.add_task("reading", total=None)
+        with _progress_bar() as progress:
             findings.extend(
                 run_checks(
                     NBodyCalculator(model, head=head),
@@ -70,7 +69,7 @@ def check(
                     large=large,
                     temperature=kelvin,
                     steps=steps,
-                    progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total),
+                    progress=progress,
                 )
             )
     except KeyboardInterrupt:
@@ -88,6 +87,15 @@ def check(
         write_html(findings, html, f"nbody check {model}")
     if not passed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, and a function that moves it: name of the check, how many are done, and how many there are."""
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total)
 
 
 def _structures(card: dict[str, object], paths: list[Path], index: str, model: str) -> "list[ase.Atoms]":

@@ -8,7 +8,7 @@ Total energies are compared as they are: nothing is fitted or subtracted. Prints
 import argparse
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,15 +66,29 @@ def rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:
     for subset in sorted({found.subset for found in data}):
         yield row(subset, data, errors, lambda found, subset=subset: found.subset == subset)
     bounds = [2, *SIZES, max(len(found.atoms) for found in data) + 1]
+    yield from classes(
+        data, errors, bounds, lambda found: len(found.atoms), lambda low, high: f"{low} to {high - 1} atoms"
+    )
+    yield from classes(data, errors, (0.0, *SPREADS, np.inf), lambda found: found.spread, of_spread)
+
+
+def classes(
+    data: list[Labelled],
+    errors: Errors,
+    bounds: Sequence[float],
+    value: Callable[[Labelled], float],
+    title: Callable[[float, float], str],
+) -> Iterator[list[object]]:
+    """A row for each class of structures whose values lie between two bounds, unless it is empty."""
     for low, high in itertools.pairwise(bounds):
-        if any(low <= len(found.atoms) < high for found in data):
-            title = f"{low} to {high - 1} atoms"
-            yield row(title, data, errors, lambda found, low=low, high=high: low <= len(found.atoms) < high)
-    for low, high in itertools.pairwise((0.0, *SPREADS, np.inf)):
-        if any(low <= found.spread < high for found in data):
-            reach = f"{1000 * low:g} to {1000 * high:g}" if np.isfinite(high) else f"{1000 * low:g} or more"
-            title = f"the teacher's networks differ by {reach} meV/Angstrom"
-            yield row(title, data, errors, lambda found, low=low, high=high: low <= found.spread < high)
+        if any(low <= value(found) < high for found in data):
+            yield row(title(low, high), data, errors, lambda found, low=low, high=high: low <= value(found) < high)
+
+
+def of_spread(low: float, high: float) -> str:
+    """The title of a class of spreads in eV/Angstrom."""
+    reach = f"{1000 * low:g} to {1000 * high:g}" if np.isfinite(high) else f"{1000 * low:g} or more"
+    return f"the teacher's networks differ by {reach} meV/Angstrom"
 
 
 def element_rows(data: list[Labelled], errors: Errors) -> Iterator[list[object]]:
@@ -98,10 +112,13 @@ def main() -> None:
     data = neutral(options.file)
     found = predicted(NBodyCalculator(options.model), [labelled.atoms for labelled in data])
     errors = [measured(labelled, *values) for labelled, values in zip(data, found, strict=True)]
-    kinds = [kind(labelled) for labelled in data]
-    others = [row(one, data, errors, lambda found, one=one: kind(found) == one) for one in KINDS[1:] if one in kinds]
-    own = [number for number, one in enumerate(kinds) if one == KINDS[0]]
-    data, errors = [data[number] for number in own], [errors[number] for number in own]
+    of_kind: dict[str, tuple[list[Labelled], Errors]] = {one: ([], []) for one in KINDS}
+    for labelled, error in zip(data, errors, strict=True):
+        structures, their_errors = of_kind[kind(labelled)]
+        structures.append(labelled)
+        their_errors.append(error)
+    others = [row(one, *of_kind[one], lambda found: True) for one in KINDS[1:] if of_kind[one][0]]
+    data, errors = of_kind[KINDS[0]]
     columns = ["structures", "molecules", "forces, meV/Angstrom", "energy, meV/atom"]
     print(f"`{options.model}` on structures of {options.file.name} without a total charge; mean absolute errors.\n")
     print(table(["", *columns], [*rows(data, errors), *others]))

@@ -6,9 +6,9 @@ elemental-organic needs", Chemical Science 16 (2025) 10228.
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
+T = TypeVar("T")
 WHEEL = "Auto3D-2.3.1-py3-none-any.whl"
 MEMBER = "Auto3D/models/aimnet2_wb97m_ens_f.jpt"
 ATOMS_PER_BATCH = 500  # larger batches are no faster on one core
@@ -56,26 +57,21 @@ class Teacher:
 
     def __call__(self, geometries: Sequence[Geometry]) -> list[Label]:
         """The labels, in the order of the structures."""
-        labels: dict[int, Label] = {}
-        for batch in _batches([len(geometry.numbers) for geometry in geometries]):
-            labels.update(zip(batch, self._label([geometries[index] for index in batch]), strict=True))
-        return [labels[index] for index in range(len(geometries))]
+        return _by_batches(geometries, self._label)
 
     def members(self, geometries: Sequence[Geometry]) -> list[tuple[NDArray, NDArray]]:
         """What each of the four networks says: energies in eV (4,) and forces in eV/Angstrom (4, atoms, 3)."""
-        said: dict[int, tuple[NDArray, NDArray]] = {}
-        for batch in _batches([len(geometry.numbers) for geometry in geometries]):
-            inputs = _inputs([geometries[index] for index in batch])
-            found = [network(dict(inputs)) for network in self._model.models.children()]
-            energies, forces = (
-                np.stack([one[key].detach().numpy() for one in found], axis=1) for key in ("energy", "forces")
-            )
-            for row, index in enumerate(batch):
-                said[index] = (
-                    energies[row].astype(float),
-                    forces[row][:, : len(geometries[index].numbers)].astype(float),
-                )
-        return [said[index] for index in range(len(geometries))]
+        return _by_batches(geometries, self._of_members)
+
+    def _of_members(self, geometries: list[Geometry]) -> list[tuple[NDArray, NDArray]]:
+        """The same of one batch."""
+        inputs = _inputs(geometries)
+        found = [network(dict(inputs)) for network in self._model.models.children()]
+        energies, forces = (
+            np.stack([one[key].detach().numpy() for one in found], axis=1).astype(float) for key in ("energy", "forces")
+        )
+        sizes = [len(geometry.numbers) for geometry in geometries]
+        return [(energies[row], forces[row, :, :size]) for row, size in enumerate(sizes)]
 
     def _label(self, geometries: list[Geometry]) -> list[Label]:
         """The labels of one batch."""
@@ -90,6 +86,14 @@ class Teacher:
             )
             for row, size in enumerate(len(geometry.numbers) for geometry in geometries)
         ]
+
+
+def _by_batches(geometries: Sequence[Geometry], label: Callable[[list[Geometry]], list[T]]) -> list[T]:
+    """What ``label`` says of batches of structures, in the order of the structures."""
+    found: dict[int, T] = {}
+    for batch in _batches([len(geometry.numbers) for geometry in geometries]):
+        found.update(zip(batch, label([geometries[index] for index in batch]), strict=True))
+    return [found[index] for index in range(len(geometries))]
 
 
 def _inputs(geometries: list[Geometry]) -> dict[str, torch.Tensor]:

@@ -27,9 +27,10 @@ from ase_nbody.training.isolated_atoms import (
     refuse_impossible_cohesion,
     refuse_other_zero,
     shift_to_data,
+    takes_isolated_atoms,
 )
-from ase_nbody.training.splits import species_of
-from ase_nbody.training.start import starts_from_pretraining
+from ase_nbody.training.splits import species_of, take
+from ase_nbody.training.start import Frames, starts_from_pretraining
 from ase_nbody.training.two_zeros import refuse_impossible_gap
 
 _EMBEDDING_DEVIATION = 0.3  # of new species from the mean, relative to the size of the embeddings of a new network
@@ -161,6 +162,36 @@ def _network_from_model(
         given_energies = given if isinstance(given, dict) else None
         refuse_other_zero(after, training, name, given_energies, of_data if given is not None else None)
     return after
+
+
+def without_foreign_atoms(config: TrainingConfig, frames: Frames) -> tuple[Frames, list[str]]:
+    """The frames without isolated atoms that the model to start from cannot count from (``takes_isolated_atoms``).
+
+    Returns:
+        The frames, and a sentence if some were left out. Test frames and energies that are given stay.
+    """
+    start, given = config.network.start_from, config.data.isolated_atom_energies
+    if start is None or isinstance(given, dict) or starts_from_pretraining(config):
+        return frames, []
+    members = load_members(str(start))
+    network = members[config.training.seed % len(members)]
+    reach, species = network.config.reach, {*network.config.species}
+
+    def is_foreign(frame: LabelledStructure) -> bool:
+        return frame.structure.is_isolated_atom(reach) and species_of([frame]) <= species
+
+    left = {
+        name: [index for index, frame in enumerate(several) if not is_foreign(frame)]
+        for name, several in frames.items()
+        if name != "test"
+    }
+    if len(left["training"]) == len(frames["training"]) or takes_isolated_atoms(network, frames["training"]):
+        return frames, []
+    kept = {name: take(frames[name], indices) for name, indices in left.items()}
+    return {**frames, **kept}, [
+        f"The isolated atoms of the data are not used: {start} counts from constants that were fitted to molecules, "
+        "not from free atoms. For a network that counts from free atoms, set network.start_from: none."
+    ]
 
 
 def _network_with_new_head(

@@ -21,6 +21,7 @@ from ase_nbody.training.two_zeros import refuse_two_zeros
 _MAX_COHESION_EV_PER_ATOM = 15.0  # tungsten has 9
 _MAX_OFFSET_EV_PER_ATOM = 0.2  # of the data from the predictions of the model; most other theories differ by more
 _MAX_OFFSET_IF_GIVEN_EV_PER_ATOM = 2.0  # if the user gave the isolated-atom energies
+_LEAST_COHESION_EV_PER_ATOM = 1.0  # of matter whose energies count from free atoms; organic molecules have 3 to 5
 _LEAST_OFFSET_IN_DEVIATIONS = 3.0  # smaller offsets may be errors of the model
 _LARGEST_MISFIT = 1e-6  # atoms
 _MAX_FRAMES = 1000  # are evaluated to find the zero
@@ -49,6 +50,29 @@ def shift_to_data(network: NBodyNetwork, training: Sequence[LabelledStructure], 
         for symbol, value in zip(species, correction, strict=True):
             energies[symbol] = energies.get(symbol, 0.0) + float(value)
     network.set_isolated_atom_energies(energies)
+
+
+def takes_isolated_atoms(network: NBodyNetwork, training: Sequence[LabelledStructure]) -> bool:
+    """Whether isolated atoms of the data can be the zero of a trained network's energies.
+
+    Where its own training had none, the constants E0 were fitted to molecules and hold most of their cohesive energy.
+    Then E_interaction is about zero, and an E0 of a free atom would lift every molecule by electronvolts an atom.
+
+    Args:
+        network: the trained network.
+        training: the training frames, with the isolated atoms.
+    """
+    isolated = energies_of_isolated_atoms(training, network.config.reach)
+    alike = [
+        frame
+        for frame in _frames_that_tell(training, network.config.reach)
+        if len(frame.structure) > 1 and species_of([frame]) <= {*isolated, *network.config.species}
+    ]
+    if not alike:
+        return True
+    counted = {**network.config.isolated_atom_energies, **isolated}
+    bound = float(np.median([_interaction(frame, counted) for frame in alike]))
+    return bound > -_MAX_OFFSET_IF_GIVEN_EV_PER_ATOM or _counts_from_atoms(network, alike)
 
 
 def refuse_other_zero(
@@ -87,9 +111,13 @@ def refuse_other_zero(
                 if given
                 else "Correct the energies of the isolated atoms in the data, or remove these frames."
             )
+        cause = "they come from another theory or have another unit"
+        if given and offset < 0 and not _counts_from_atoms(network, frames):
+            cause = f"{name} counts from constants that were fitted to molecules, not from free atoms"
+            remedy = "Leave data.isolated_atom_energies out, or set network.start_from: none."
         raise DataError(
             f"the energies of the data differ by {offset:.4g} eV per atom from those that {name} predicts (allowed: "
-            f"{allowed:g}): they come from another theory or have another unit. {remedy}"
+            f"{allowed:g}): {cause}. {remedy}"
         )
 
 
@@ -108,8 +136,7 @@ def refuse_impossible_cohesion(
         DataError: the typical frame of several atoms is bound, or unbound, by more than any matter is.
     """
     cohesion = [
-        (frame.energy - sum(isolated.get(chemical_symbols[number], 0.0) for number in frame.structure.numbers))
-        / len(frame.structure)
+        _interaction(frame, isolated)
         for frame in training
         if np.isfinite(frame.energy) and frame.weights.energy and len(frame.structure) > 1
     ]
@@ -185,6 +212,19 @@ def _frames_that_tell(training: Sequence[LabelledStructure], reach: float) -> Se
             chosen.add(index)
             seen |= numbers
     return take(training, sorted(chosen))
+
+
+def _counts_from_atoms(network: NBodyNetwork, frames: Sequence[LabelledStructure]) -> bool:
+    """Whether a network's isolated-atom energies are those of free atoms: matter is bound against them."""
+    isolated = network.config.isolated_atom_energies
+    bound = [_interaction(model, isolated) for model in predict(network, frames)]
+    return float(np.median(bound)) < -_LEAST_COHESION_EV_PER_ATOM
+
+
+def _interaction(frame: LabelledStructure, isolated: Mapping[str, float]) -> float:
+    """Energy of a frame without those of its isolated atoms, in eV/atom."""
+    atoms = sum(isolated.get(chemical_symbols[number], 0.0) for number in frame.structure.numbers)
+    return (frame.energy - atoms) / len(frame.structure)
 
 
 def _differences(frames: Sequence[LabelledStructure], predicted: Sequence[LabelledStructure]) -> NDArray[np.float64]:

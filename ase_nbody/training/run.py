@@ -36,7 +36,7 @@ from ase_nbody.training.folder import (
     last_checkpoint,
     only_run_in,
 )
-from ase_nbody.training.initial import build_network, species_with_fitted_energies
+from ase_nbody.training.initial import build_network, species_with_fitted_energies, without_foreign_atoms
 from ase_nbody.training.loaders import Done, make_loader, typical_batch
 from ase_nbody.training.loggers import make_loggers
 from ase_nbody.training.model_card import model_card, with_test_errors
@@ -161,6 +161,8 @@ def train_in_own_folder(
         if config.network.levels != given:  # the radii tell which atoms in boxes are isolated, for a resumed run too
             frames = _split(config, read)
         _say(console, *said)
+    frames, said_of_atoms = without_foreign_atoms(config, frames)
+    _say(console, *said_of_atoms)
     others = read_replay(config)  # before the digests: only readers refuse what is too large or no file
     start = stamps_of_start(config)
     origin = Origin.of(config)

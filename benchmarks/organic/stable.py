@@ -100,7 +100,8 @@ def heated(name: str, atoms: Atoms, picoseconds: float) -> Iterator[float]:
 def finished(path: Path) -> dict[str, dict[str, Any]]:
     """The molecules that are done, by name."""
     lines = path.read_text().splitlines() if path.is_file() else []
-    return {found["name"]: found for found in map(json.loads, lines)}
+    whole = [line for line in lines if line.endswith("}")]  # a full disk or a kill cuts a line off
+    return {found["name"]: found for found in map(json.loads, whole)}
 
 
 def is_other(found: dict[str, Any], about: dict[str, Any]) -> bool:
@@ -140,7 +141,7 @@ def main() -> None:
         atoms.calc, began = calculator, time.monotonic()
         found = run(name, atoms, options.ps) | about | {"seconds": round(time.monotonic() - began, 1)}
         with open(options.finished, "a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+            file.write("\n" + json.dumps(found))  # ends a line that was cut off, if there is one
         print(f"{len(done) + 1:3d}  {name}: {found['change'] or 'all bonds kept'}, {found['seconds']} s", flush=True)
     done = finished(options.finished)
     here = [done[name] for name, _ in chosen if name in done]

@@ -16,15 +16,17 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from rich.console import Console
 
 import ase_nbody
-from ase_nbody import load_model
-from ase_nbody.files.archive import read_card, save_model
+from ase_nbody import NBodyCalculator, load_model
+from ase_nbody.files.archive import load_members, read_card, save_model
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.training.config import TrainingConfig, as_begun
 from ase_nbody.training.config.start import FINE_TUNING, general_model
 from ase_nbody.training.initial import build_network
+from ase_nbody.training.isolated_atoms import takes_isolated_atoms
 from ase_nbody.training.run import train
 from ase_nbody.training.splits import read_splits
 from ase_nbody.training.start import with_start
@@ -266,6 +268,48 @@ def test_a_start_moves_to_the_zero_of_the_data_and_keeps_the_atoms_that_are_ther
     carbon = zero["C"] - 10.0  # with the cohesion that the untrained network lacks
     given = moved([*METHANOLS, *atoms], {"C": carbon})  # for the others, the data go before the model
     np.testing.assert_allclose(given, [free[0], carbon + 5.0, free[1]], atol=1e-9)
+
+
+def test_isolated_atoms_do_not_lift_a_model_that_counts_from_molecules(tmp_path, network, capsys):
+    """Its constants hold the cohesive energy, as those of organic do: data with free atoms were refused as wrong."""
+    start = save_model(network, tmp_path / "start.nbody")
+    atoms = [labelled(Atoms(symbol), 0, shift=-20.0) for symbol in "HCO"]
+    bound = [labelled("CH3OH", seed, shift=-30.0) for seed in range(6)]
+
+    def configured(frames, **data):
+        data |= {"train": "data.extxyz", "validation": 1}
+        path = write(tmp_path, frames, network={"start_from": start.name}, data=data)
+        return TrainingConfig.from_yaml(path)
+
+    def trained(frames, **data):
+        found = load_model(train(configured(frames, **data), console=Console(width=400))).config.isolated_atom_energies
+        shutil.rmtree(tmp_path / "run")
+        return found
+
+    assert trained([*atoms, *bound]) == pytest.approx(trained(bound), abs=1e-9)
+    said = capsys.readouterr().out
+    assert said.count("The isolated atoms of the data are not used: ") == 1
+    assert said.count("5 training structures and 1 validation structure") == 2
+    with pytest.raises(ase_nbody.data.DataError, match="counts from constants that were fitted to molecules, not from"):
+        train(configured(bound, isolated_atom_energies=dict.fromkeys("HCO", -20.0)))
+
+
+def test_which_shipped_models_count_from_free_atoms(tmp_path):
+    """The data are ethanol's own, with its isolated atoms: it takes them, and organic cannot."""
+    first, ethanol = load_members("ethanol")[0], molecule("CH3CH2OH")
+    ethanol.calc = NBodyCalculator("ethanol")
+    energy, forces = ethanol.get_potential_energy(), ethanol.get_forces()
+    ethanol.calc = SinglePointCalculator(ethanol, energy=energy, forces=forces)
+    frames = [ethanol, ethanol, ethanol]
+    for symbol in "HCO":
+        atom = Atoms(symbol)
+        atom.calc = SinglePointCalculator(atom, energy=first.config.isolated_atom_energies[symbol], forces=[[0, 0, 0]])
+        frames.append(atom)
+    settings = TrainingConfig.from_yaml(write(tmp_path, frames, network={"start_from": "none"}))
+    training = read_splits(settings)[0]
+    assert len(training) == 4
+    assert takes_isolated_atoms(first, training)
+    assert not takes_isolated_atoms(load_members("organic")[0], training)
 
 
 def test_an_element_that_is_new_takes_its_total_energy_alone(tmp_path, network):

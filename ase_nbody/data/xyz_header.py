@@ -1,7 +1,8 @@
 """What stands in a frame of extended xyz and ASE would leave out without a word: then the frame is another structure.
 
 ASE reads the cell under the name ``Lattice`` alone, takes any text for "periodic", cuts rows to the columns that the
-header names, believes the last of two equal entries, and drops the header of a frame with vectors ``VEC``.
+header names, believes the last of two equal entries, drops the header of a frame with vectors ``VEC``, and takes ``Z``
+where ``species`` says something else.
 """
 
 import re
@@ -9,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ase.io.extxyz import key_val_str_to_dict
+from ase.data import atomic_numbers
+from ase.io.extxyz import REV_PROPERTY_NAME_MAP, key_val_str_to_dict
 
 from ase_nbody.text import printable
 
@@ -51,16 +53,45 @@ def _refuse_two_values(found: Sequence[tuple[str, str]]) -> None:
 
 
 def _require_declared(properties: str, rows: Sequence[str]) -> None:
-    """Refuse rows with more values than the columns of the header: those that it does not name may be in the middle."""
-    columns = properties.strip("\"'{}[]").split(":")[2::3]
+    """Refuse rows with more values than the columns of the header: those that it does not name may be in the middle.
+
+    Two columns for one thing, such as pos and positions, are refused too, and elements that contradict each other.
+    """
+    names, _, columns = (properties.strip("\"'{}[]").split(":")[start::3] for start in range(3))
     if not all(column.isdecimal() for column in columns):
         return  # ASE refuses it
     declared = sum(map(int, columns))
+    first: dict[str, int] = {}  # which value of a row is the first one of each quantity
+    read: dict[str, str] = {}
+    for name, value in zip(names, np.cumsum([0, *map(int, columns)]).tolist(), strict=False):
+        quantity = REV_PROPERTY_NAME_MAP.get(name, name)
+        if quantity in read:
+            raise ValueError(
+                f"its columns {printable(read[quantity], 50)} and {printable(name, 50)} mean the same, and only the "
+                "last one would be read: remove one of them"
+            )
+        first[quantity], read[quantity] = value, name
+    if "numbers" in first and "symbols" in first:
+        _require_one_element(rows, first["symbols"], first["numbers"])
     for atom, row in enumerate(rows):
         if (values := len(row.split())) > declared:
             raise ValueError(
                 f"atom {atom} has {values} values, and Properties names {declared} columns: nobody can tell which of "
                 "them it leaves out. Name all of them, and write names without blanks"
+            )
+
+
+def _require_one_element(rows: Sequence[str], symbols: int, numbers: int) -> None:
+    """Refuse atoms whose symbol and atomic number, in these columns, are not of one element."""
+    for atom, values in enumerate(map(str.split, rows)):
+        if len(values) <= max(symbols, numbers):
+            return  # ASE refuses it
+        symbol, number = values[symbols], values[numbers]
+        known = atomic_numbers.get(symbol.capitalize())
+        if known is not None and number.isdecimal() and int(number) != known:
+            raise ValueError(
+                f"atom {atom} is {symbol} in the column of symbols and has the atomic number {printable(number, 20)}: "
+                "correct one of the two"
             )
 
 

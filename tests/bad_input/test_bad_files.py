@@ -77,6 +77,19 @@ BROKEN = {
         swap("\nO  ", "\nO 1 "),
         r"atom 1 has 8 values, and Properties names 7 columns: .* Name all of them",
     ),
+    "atomic numbers of other elements": (
+        lambda text: (
+            text.replace("species:S:1:", "species:S:1:Z:I:1:")
+            .replace("\nO ", "\nO 7 ")
+            .replace("\nC ", "\nC 6 ")
+            .replace("\nH ", "\nH 1 ")
+        ),
+        "atom 1 is O in the column of symbols and has the atomic number 7: correct one",
+    ),
+    "two columns of positions": (
+        swap("pos:R:3:forces", "pos:R:3:positions"),
+        "its columns pos and positions mean the same",
+    ),
     "vectors beside properties": (
         lambda text: f"{text}VEC1 9 0 0\nVEC2 0 9 0\nVEC3 0 0 9\n",
         "frame 2 cannot be read: it has vectors VEC beside Properties",
@@ -110,6 +123,13 @@ def test_good_data_are_read(text: str, tmp_path) -> None:
         frames = read_labelled(tmp_path / f"{name}.extxyz")
         assert [frame.energy for frame in frames] == [-1.0] * 3 or name == "b"
     assert len(read_labelled(tmp_path / "a.extxyz", "1")) == 1
+
+
+def test_symbols_and_atomic_numbers_that_agree(tmp_path) -> None:
+    rows = "2\nProperties=species:S:1:pos:R:3:Z:I:1 energy=-1.0\n{} 0 0 0 17\nX9 0 0 2 6\n"
+    for symbol in ("Cl", "CL", "cl", "Cl1"):  # what is no symbol says nothing
+        (tmp_path / "data.extxyz").write_text(rows.format(symbol))
+        assert read_labelled(tmp_path / "data.extxyz")[0].structure.numbers.tolist() == [17, 6]
 
 
 @parametrize(

@@ -63,6 +63,8 @@ class Found:
         free_energies: number of frames whose ``free_energy`` is not their ``energy``.
         lone: number of frames of one atom whose images are too far away for a bond and too near for an isolated atom.
         nearest_image: smallest distance of an atom to its images in these frames, in Angstrom.
+        unconverged: number of calculations in the whole file whose self-consistency did not converge.
+        first_unconverged: which frame of the file the first of them is, or None if that is not known.
     """
 
     path: str
@@ -80,6 +82,8 @@ class Found:
     free_energies: int = 0
     lone: int = 0
     nearest_image: float = math.inf
+    unconverged: int = 0
+    first_unconverged: int | None = None
 
     def add(self, frame: LabelledStructure, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Count a frame.
@@ -134,6 +138,12 @@ class Found:
                 f"{_frames(self.lone)} of one atom in a box (nearest image: {self.nearest_image:.3g} Angstrom): a "
                 "crystal for every network that looks farther, as the sum of its radii tells. If it is a free atom, "
                 "set its pbc to False."
+            )
+        if self.unconverged:
+            first = "" if self.first_unconverged is None else f" (the first one: frame {self.first_unconverged})"
+            sentences.append(
+                f"The self-consistency of {count_of(self.unconverged, 'calculation')} in this file did not "
+                f"converge{first}: such energies and forces may be wrong by any amount. Leave these frames out."
             )
         sentences += filter(None, (self._mention(label_name) for label_name in _LIKE))
         return " ".join(sentences)

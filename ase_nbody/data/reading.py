@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from ase_nbody.data.file_names import data_file
 from ase_nbody.data.found import Found
-from ase_nbody.data.frames import names_in_file, read_frames, results_of
+from ase_nbody.data.frames import file_format, names_in_file, read_frames, results_of
 from ase_nbody.data.invented import Invented
 from ase_nbody.data.labels import BY_NAME, LABELS, DataError, Label, LabelledStructure, Source, Weights
 from ase_nbody.data.names import all_usual_names, choose_names
 from ase_nbody.data.partly_zero import PartlyZero
 from ase_nbody.data.structures import next_frame, require_file, slice_of
+from ase_nbody.data.unconverged import count_unconverged
 from ase_nbody.data.xyz import require_symmetric
 from ase_nbody.hierarchy.neighbours import coincident_atoms
 from ase_nbody.structure import Structure
@@ -83,6 +84,7 @@ def iterate_labelled(
     for judge in judges:
         judge.refuse(printable(path), lambda: _frames(Found(path, found.names), chosen, index, weight))
     if tell is not None:
+        found.unconverged, found.first_unconverged = count_unconverged(path, file_format(path))
         tell(found)
 
 

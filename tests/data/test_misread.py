@@ -230,3 +230,43 @@ def test_no_dump_has_an_energy(tmp_path, kind):
     atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((1, 3)))
     judge_of_frames(str(tmp_path / "dump"), kind)(atoms)
     assert set(atoms.calc.results) == {"forces"}
+
+
+LAST_ITERATION = "aborting loop because EDIFF is reached"
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_steps_of_vasp_that_did_not_converge_are_said(tmp_path, version):
+    text = (ASE_DATA / "vasp" / "OUTCAR_example_1").read_text()
+    start = text.index("- Iteration    1(   1)")
+    start = text.rindex("\n", 0, start) + 1
+    head, step = text[:start], text[start:]
+    failed = step.replace(LAST_ITERATION, "" if version == 5 else "aborting loop EDIFF was not reached (unconverged)")
+    for most, steps, sentence in (
+        (120, [step, failed], ""),  # fewer iterations than that: it was ended otherwise
+        (63, [step, step], ""),
+        (63, [step, failed, step, failed], "of 2 calculations in this file did not converge (the first one: frame 1)"),
+    ):
+        (tmp_path / "OUTCAR").write_text(head.replace("NELM   =    120", f"NELM   =    {most}") + "".join(steps))
+        found = []
+        assert len(read_labelled(tmp_path / "OUTCAR", tell=found.append)) == len(steps)
+        assert sentence in str(found[0])
+        assert ("did not converge" in str(found[0])) == bool(sentence)
+
+
+@pytest.mark.parametrize("most", [60, 9])
+def test_a_step_of_vasprun_that_took_all_iterations_is_said(tmp_path, most):
+    text = (ASE_DATA / "vasp" / "vasprun_pstress.xml").read_text()
+    (tmp_path / "vasprun.xml").write_text(text.replace('name="NELM">    60<', f'name="NELM">    {most}<'))
+    found = []
+    read_labelled(tmp_path / "vasprun.xml", tell=found.append)
+    assert ("of 1 calculation in this file did not converge (the first one: frame 0)" in str(found[0])) == (most == 9)
+
+
+def test_an_output_that_says_that_it_did_not_converge(tmp_path):
+    for mark in ("", " >>>>>>>>>> Convergence criterion not met.\n"):
+        text = gaussian({"Input": POSITIONS}).replace(" SCF Done", f"{mark} SCF Done")
+        (tmp_path / "water.log").write_text(text)
+        found = []
+        read_labelled(tmp_path / "water.log", tell=found.append)
+        assert ("of 1 calculation in this file did not converge:" in str(found[0])) == bool(mark)

@@ -24,6 +24,7 @@ from ase_nbody.data.arrays import next_in_bounds, refuse_computed_rows, rows_in_
 from ase_nbody.data.labels import DataError
 from ase_nbody.data.misread import LAMMPS_DUMP, judge_of_frames, options_of_reader
 from ase_nbody.data.several import refuse_several
+from ase_nbody.data.units_of_database import UnitsOfDatabase
 from ase_nbody.data.xyz import names_in_headers, parse_xyz, xyz_texts
 from ase_nbody.text import printable
 
@@ -182,8 +183,11 @@ def _chosen(items: Iterator[T], index: slice, count: Callable[[], int]) -> Itera
 def _rows(path: str) -> Iterator[ase.Atoms]:
     """The rows of a database, with what was stored beside them: ASE's own reader leaves that out, and steps too."""
     with ase.db.connect(path, serial=True) as rows, rows_in_bounds(rows):
+        units = UnitsOfDatabase(rows.metadata)
         for row in rows.select():
-            yield row.toatoms(add_additional_information=True)
+            atoms = row.toatoms(add_additional_information=True)
+            units.convert(atoms)
+            yield atoms
 
 
 def _count_rows(path: str) -> int:

@@ -221,6 +221,8 @@ def _numbers(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float6
     if value is None:
         return np.full(shape, np.nan)
     array = np.asarray(value)
+    if array.shape == (1, *shape):  # as databases of SchNetPack have energies and stresses
+        array = array.reshape(shape)
     if array.dtype.kind not in "iuf":
         raise ValueError(
             f"the {name} should be numbers, found {printable(repr(_first(array)), 60)}. Write them like -1.5"

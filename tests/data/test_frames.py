@@ -3,9 +3,11 @@
 import gzip
 import random
 
+import ase.db
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -132,6 +134,39 @@ def test_values_of_a_database_are_found(tmp_path):
     assert [frame.energy for frame in frames] == [float(number) for number in range(7)]
     assert (frames[0].dipole == 1.0).all()
     assert (frames[6].forces == 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["a.db", "a.json"])
+@pytest.mark.parametrize(
+    ("energy", "forces", "length", "factors"),
+    [
+        ("kcal/mol", "kcal/mol/Ang", "Ang", (units.kcal / units.mol, units.kcal / units.mol, 1.0)),
+        ("Hartree", "Hartree / Bohr", "Bohr", (units.Hartree, units.Hartree / units.Bohr, units.Bohr)),
+        ("eV", "eV/Å", "Ang", (1.0, 1.0, 1.0)),
+    ],
+)
+def test_units_that_a_database_names(name, energy, forces, length, factors, tmp_path):
+    """Databases of SchNetPack have units in their metadata, and energies as arrays of one number."""
+    atoms = Atoms("CO", [[0, 0, 0], [0, 0, 1.2]], cell=[9, 9, 9])
+    with ase.db.connect(tmp_path / name) as rows:
+        rows.write(atoms, data={"energy": np.array([-3.0]), "forces": [[0, 0, 1.0], [0, 0, -1.0]]})
+    with ase.db.connect(tmp_path / name) as rows:
+        rows.metadata = {"_property_unit_dict": {"energy": energy, "forces": forces}, "_distance_unit": length}
+    (frame,) = read_labelled(tmp_path / name)
+    found = frame.energy / -3.0, frame.forces[0, 2], frame.structure.positions[1, 2] / 1.2
+    np.testing.assert_allclose(found, factors)
+    np.testing.assert_allclose(frame.structure.cell, 9.0 * factors[2] * np.eye(3))
+
+
+def test_unknown_units_of_a_database_are_refused(tmp_path):
+    for number, (unit, length) in enumerate((("cal", "Ang"), ("eV", "inch"))):
+        with ase.db.connect(tmp_path / f"{number}.db") as rows:
+            rows.metadata = {"_property_unit_dict": {"energy": unit, "heat": "cal/mol/K"}, "_distance_unit": length}
+            rows.write(Atoms("H"), data={"energy": -3.0, "forces": [[0, 0, 0.0]], "heat": 1.0})
+    with pytest.raises(DataError, match=r"frame 0: the energy should be numbers, found 'in cal, an unknown unit'"):
+        read_labelled(tmp_path / "0.db")
+    with pytest.raises(DataError, match=r"its metadata give the unit of length as 'inch', which is not known"):
+        read_labelled(tmp_path / "1.db")
 
 
 def test_a_named_label_of_the_wrong_shape_is_refused_wherever_it_is(tmp_path):

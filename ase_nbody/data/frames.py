@@ -54,11 +54,11 @@ _LAMMPS_BOX = re.compile(rb"^[ \t]*\S+[ \t]+\S+[ \t]+xlo[ \t]+xhi\b", re.M)  # a
 T = TypeVar("T")
 
 
-def read_frames(path: str, index: slice) -> Iterator[ase.Atoms]:
+def read_frames(path: str, index: slice, elements_only: bool = False) -> Iterator[ase.Atoms]:
     """Yield the frames of a file that a slice chooses, in its order.
 
     What a database of ASE keeps in ``data`` and in the key-value pairs of a row is in ``atoms.info`` too: a charge or a
-    spin there is that of the structure.
+    spin there is that of the structure. For ``elements_only`` see ``parse_xyz``.
 
     Raises:
         DataError: the file is empty, has a line that no structure has, consists of several of which ASE would read one
@@ -66,18 +66,18 @@ def read_frames(path: str, index: slice) -> Iterator[ase.Atoms]:
         UnreadableFrame: the file is an xyz file, and the frame cannot be read.
         Exception: any error of ASE's other parsers.
     """
-    for atoms in _as_stored(path, index):
+    for atoms in _as_stored(path, index, elements_only):
         below = [values for key in ("key_value_pairs", "data") if isinstance(values := atoms.info.get(key), dict)]
         atoms.info = {name: value for values in below for name, value in values.items()} | atoms.info
         yield atoms
 
 
-def _as_stored(path: str, index: slice) -> Iterator[ase.Atoms]:
+def _as_stored(path: str, index: slice, elements_only: bool) -> Iterator[ase.Atoms]:
     """The frames as the readers of their formats give them."""
     kind = file_format(path)
     if kind == _XYZ:
         chosen = _chosen(xyz_texts(path), index, lambda: sum(1 for _ in xyz_texts(path)))
-        yield from (parse_xyz(number, text) for number, text in chosen)
+        yield from (parse_xyz(number, text, elements_only) for number, text in chosen)
         return
     _refuse_what_no_parser_can_read(path, kind)
     refuse_several(path, kind)

@@ -24,13 +24,16 @@ _OF_DATABASES = {
 }
 
 
-def read_structures(path: str | os.PathLike[str], index: str = ":", default: str = ":") -> list[ase.Atoms]:
+def read_structures(
+    path: str | os.PathLike[str], index: str = ":", default: str = ":", *, elements_only: bool = False
+) -> list[ase.Atoms]:
     """The frames of a file as ``ase.Atoms``, in bounded time and memory.
 
     Args:
         path: the file; ``~`` is the home folder, and ``mine.extxyz@:50`` names a file and an index.
         index: which frames, written as a slice or number of ASE.
         default: the index that may be meant by giving none.
+        elements_only: whether positions and cell are not looked at, so that they may be in i-PI's format.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -40,7 +43,7 @@ def read_structures(path: str | os.PathLike[str], index: str = ":", default: str
     path, index = data_file(path, index, default)
     chosen = slice_of(index)
     require_file(path)
-    frames, found = read_frames(path, chosen), list[ase.Atoms]()
+    frames, found = read_frames(path, chosen, elements_only), list[ase.Atoms]()
     while (atoms := next_frame(frames, path, len(found))) is not None:
         found.append(atoms)
     if not found:

@@ -16,7 +16,7 @@ from ase.calculators.calculator import all_properties
 from ase.io.extxyz import REV_PROPERTY_NAME_MAP, key_val_str_to_dict, read_xyz
 from ase.io.formats import open_with_compression
 
-from ase_nbody.data.xyz_header import require_read_whole
+from ase_nbody.data.xyz_header import require_no_header_of_ipi, require_read_whole
 from ase_nbody.text import printable
 
 # Far beyond what anyone labels. Within these limits, a frame takes less than 1 GB while it is parsed.
@@ -68,8 +68,13 @@ def xyz_texts(path: str) -> Iterator[tuple[int, list[str]]]:
             raise UnreadableFrame(number, str(error)) from error
 
 
-def parse_xyz(number: int, text: list[str]) -> ase.Atoms:
+def parse_xyz(number: int, text: list[str], elements_only: bool = False) -> ase.Atoms:
     """Make the atoms of one frame of ``xyz_texts``.
+
+    Args:
+        number: of the frame.
+        text: its lines.
+        elements_only: whether nobody looks at positions and cell, so that they may be in i-PI's format.
 
     Raises:
         UnreadableFrame: ASE cannot parse it.
@@ -78,6 +83,8 @@ def parse_xyz(number: int, text: list[str]) -> ase.Atoms:
         _require_parsable(text[1])
         _require_numbers(text[1])
         require_read_whole(text)
+        if not elements_only:
+            require_no_header_of_ipi(text[1])
         if _STRESS.search(text[1]):  # ASE keeps six of nine components
             require_symmetric(key_val_str_to_dict(text[1]).get("stress"))
         (atoms,) = read_xyz(io.StringIO("".join(text)), index=slice(0, 1))

@@ -19,6 +19,7 @@ _ENTRY = re.compile(
     r"""(?<![^\s"'}\]])([A-Za-z_][\w-]*)\s*=\s*("[^"]*"?|'[^']*'?|\{[^}]*\}?|\[[^]]*\]?|[^\s"'{[]\S*)""", re.ASCII
 )
 _USUAL_PBC = re.compile(r"""["'{\[]?\s*[TF01](?:rue|alse)?(?:[\s,]+[TF01](?:rue|alse)?){2}\s*["'}\]]?""")
+_OF_IPI = re.compile(r"#\s*CELL\s*[({]|(?<!\S)(?:positions|velocities|momenta|forces|cell)\{[\w/]+\}(?!\S)")
 _OTHER_NAMES_OF_CELL = ("lattice", "cell", "unitcell", "unit_cell")
 
 
@@ -43,6 +44,19 @@ def require_read_whole(text: Sequence[str]) -> None:
     if "Lattice" not in entries and "pbc" not in entries and len(text) == n_atoms + 2:
         _refuse_other_cell(header, entries)
     _require_pbc(header, entries)
+
+
+def require_no_header_of_ipi(header: str) -> None:
+    """Refuse a frame of i-PI's own xyz format: ASE reads neither its cell nor its unit, which is Bohr as a rule.
+
+    Raises:
+        ValueError: the header is one of i-PI.
+    """
+    if _OF_IPI.search(header) and "=" not in header:
+        raise ValueError(
+            "its header is one of i-PI, with a cell and a unit (Bohr as a rule) that would not be read: let i-PI write "
+            "format='ase', or convert it to extended xyz"
+        )
 
 
 def _refuse_two_values(found: Sequence[tuple[str, str]]) -> None:

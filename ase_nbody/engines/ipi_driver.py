@@ -119,7 +119,7 @@ class NBodyDriver(Dummy_driver):
 
 def _read(template: str, pbc: bool | None, evaluator: Evaluator) -> Structure:
     """The structure in a file, with other periodic directions if ``pbc`` is given."""
-    (atoms,) = read_structures(template, "-1", default="-1")
+    (atoms,) = read_structures(template, "-1", default="-1", elements_only=True)
     if pbc is not None:
         if not isinstance(pbc, bool):
             raise ValueError(

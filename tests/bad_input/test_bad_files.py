@@ -125,6 +125,31 @@ def test_good_data_are_read(text: str, tmp_path) -> None:
     assert len(read_labelled(tmp_path / "a.extxyz", "1")) == 1
 
 
+@parametrize(
+    "header",
+    [
+        "# CELL(abcABC):   30.0  30.0  30.0  90.0  90.0  90.0  Step:  0  Bead:  0 positions{atomic_unit} "
+        "cell{atomic_unit}",
+        "# CELL{H}: 30 0 0 0 30 0 0 0 30",
+        "positions{angstrom}",
+        "forces{ev/ang}",
+    ],
+)
+def test_frames_of_ipi_are_in_bohr_and_have_a_cell(header: str, tmp_path) -> None:
+    (tmp_path / "run.pos_0.xyz").write_text(f"2\n{header}\nH 0 0 0\nH 0 0 1.4\n")
+    for read in (read_labelled, read_structures):
+        with pytest.raises(DataError, match=r"its header is one of i-PI, with a cell and a unit"):
+            read(tmp_path / "run.pos_0.xyz")
+    (template,) = read_structures(tmp_path / "run.pos_0.xyz", elements_only=True)
+    assert str(template.symbols) == "H2"
+
+
+@parametrize("comment", ["", "water at 300 K", "CELL 3 H_{2}", 'title="positions{angstrom}" energy=-1.0'])
+def test_other_comments_are_none_of_ipi(comment: str, tmp_path) -> None:
+    (tmp_path / "a.xyz").write_text(f"2\n{comment}\nH 0 0 0\nH 0 0 1.4\n")
+    assert len(read_structures(tmp_path / "a.xyz")) == 1
+
+
 def test_symbols_and_atomic_numbers_that_agree(tmp_path) -> None:
     rows = "2\nProperties=species:S:1:pos:R:3:Z:I:1 energy=-1.0\n{} 0 0 0 17\nX9 0 0 2 6\n"
     for symbol in ("Cl", "CL", "cl", "Cl1"):  # what is no symbol says nothing

@@ -19,6 +19,7 @@ _ORCA, _GROMACS, _PDB = "orca-output", "gromacs", "proteindatabank"
 _HEAD_BYTES = 2**20
 _COLUMNS = re.compile(rb"^ITEM: ATOMS([^\r\n]*)", re.M)
 _UNITS = re.compile(rb"^ITEM: UNITS\s+(\w+)", re.M)
+_UNITS_OF_DATA = re.compile(rb"\A[^\r\n]*\bunits\s*=\s*(\w+)")  # as write_data ends the first line
 _TELLS_ELEMENTS = re.compile(rb"^\s*(Masses|Atom Type Labels)\b", re.M)
 _CORRECTED = "with_dispersion_correlation"  # as ASE's reader of CASTEP calls what has a dispersion correction
 _AXES = re.compile(rb"^\s*(Input|Z-Matrix|Standard) orientation:", re.M)
@@ -40,7 +41,7 @@ _LARGEST_TORQUE = 0.05  # of the sum of |r| |F|; gradients of integration grids 
 
 
 def options_of_reader(path: str, kind: str) -> dict[str, Any]:
-    """What ASE's reader must be told about a file besides its format: the units of a dump of LAMMPS that names them.
+    """What ASE's reader must be told about a file besides its format: the units that a file of LAMMPS names.
 
     Args:
         path: the file.
@@ -72,8 +73,8 @@ def options_of_reader(path: str, kind: str) -> dict[str, Any]:
             f"{printable(path)} has types of atoms and no section Masses: type 1 would be read as H, 2 as He. Add the "
             "masses, or read it with ase.io.read(file, format='lammps-data', Z_of_type={1: 6, 2: 1}) and write extxyz."
         )
-    units = _UNITS.search(head)
-    if kind == _LAMMPS_DATA or units is None:
+    units = (_UNITS_OF_DATA if kind == _LAMMPS_DATA else _UNITS).search(head)
+    if units is None:
         return {}
     name = units[1].decode("ascii", "replace")
     if name not in UNITSETS:

@@ -79,6 +79,27 @@ def test_a_data_file_needs_masses(tmp_path):
         read_structures(path)
 
 
+def test_units_that_a_data_file_names(tmp_path):
+    """Velocities in units real are in Angstrom/fs, not Angstrom/ps: those of 1000 K were taken for 0.001 K."""
+    text = (
+        "LAMMPS data file via write_data, version 29 Aug 2024, timestep = 0{}\n\n1 atoms\n1 atom types\n\n0 9 xlo xhi\n"
+    )
+    text += "0 9 ylo yhi\n0 9 zlo zhi\n\nMasses\n\n1 12.011\n\nAtoms # atomic\n\n1 1 0 0 2\n\nVelocities\n\n1 0.5 0 0\n"
+    for name, velocity, length in (
+        ("", units.Angstrom / (1000 * units.fs), 1.0),
+        (", units = metal", units.Angstrom / (1000 * units.fs), 1.0),
+        (", units = real", units.Angstrom / units.fs, 1.0),
+        (", units = electron", units.Bohr / (1.03275e-15 * units.second), units.Bohr),
+    ):
+        (tmp_path / "melt.lmp").write_text(text.format(name))
+        (atoms,) = read_structures(tmp_path / "melt.lmp")
+        assert atoms.get_velocities()[0, 0] == pytest.approx(0.5 * velocity, rel=1e-3)
+        assert atoms.positions[0, 2] == pytest.approx(2.0 * length)
+    (tmp_path / "melt.lmp").write_text(text.format(", units = lj"))
+    with pytest.raises(DataError, match="the units 'lj' of LAMMPS"):
+        read_structures(tmp_path / "melt.lmp")
+
+
 POSITIONS = np.array([[0.1, 0.2, 0.1], [0.9, 0.3, -0.2], [-0.3, 1.1, 0.0]])
 FORCES = 0.01 * (POSITIONS - POSITIONS.mean(axis=0))  # the molecule expands: no torque
 

@@ -15,7 +15,7 @@ from ase_nbody.text import printable
 
 LAMMPS_DUMP, _BINARY_DUMP = "lammps-dump-text", "lammps-dump-binary"
 _LAMMPS_DATA, _GAUSSIAN, _CASTEP, _QBOX = "lammps-data", "gaussian-out", "castep-castep", "qbox"
-_ORCA, _GROMACS, _PDB = "orca-output", "gromacs", "proteindatabank"
+_ORCA, _GROMACS, _PDB, _CIF = "orca-output", "gromacs", "proteindatabank", "cif"
 _HEAD_BYTES = 2**20
 _COLUMNS = re.compile(rb"^ITEM: ATOMS([^\r\n]*)", re.M)
 _UNITS = re.compile(rb"^ITEM: UNITS\s+(\w+)", re.M)
@@ -37,6 +37,7 @@ _STATES = {
     _GAUSSIAN: re.compile(rb"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.M),
     _ORCA: re.compile(rb"^\s*Total Charge\s+Charge\s+\.+\s+(-?\d+)\s*\n\s*Multiplicity\s+Mult\s+\.+\s+(\d+)", re.M),
 }
+_WHOLE = 0.99  # an atom; smaller occupancies are those of disorder
 _LARGEST_TORQUE = 0.05  # of the sum of |r| |F|; gradients of integration grids are ten times better balanced
 
 
@@ -49,13 +50,16 @@ def options_of_reader(path: str, kind: str) -> dict[str, Any]:
 
     Raises:
         DataError: the file has types of LAMMPS and no elements (ASE would take type 1 for H, 2 for He, ...), or units
-            that have no value in eV and Angstrom, or is of Qbox, whose units ASE does not convert.
+            that have no value in eV and Angstrom, or is of Qbox, whose units ASE does not convert, or has atoms at
+            alternate places.
     """
     if kind == _QBOX:
         raise DataError(
             f"{printable(path)} is of Qbox, in Bohr, Hartree and GPa, and ASE's reader takes them for Angstrom, eV and "
             "eV/Angstrom^3. Convert it, and write extxyz."
         )
+    if kind == _PDB:
+        _refuse_alternate_places(path)
     if kind not in (LAMMPS_DUMP, _LAMMPS_DATA):
         return {}
     head = _head(path)
@@ -94,7 +98,8 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
     forces turn the molecule, which those of a free molecule never do. Otherwise the dipole moments are left out. Those
     of ions are about the origin in Gaussian's and ORCA's outputs, of which ASE does not read the charge. Of CASTEP, ASE
     takes forces with a dispersion correction and energies without it. Of GROMACS's names in capitals it takes the first
-    letter alone, CL for carbon and the ion NA for nitrogen. In PDB files without a column of elements it takes two
+    letter alone, CL for carbon and the ion NA for nitrogen. Of a site of a CIF file that several elements or none may
+    take, it takes one. In PDB files without a column of elements it takes two
     letters, CA of an amino acid for calcium and HG11 for mercury.
 
     Args:
@@ -109,6 +114,8 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
         return lambda atoms: _correct_elements(atoms, _told_by_gromacs)
     if kind == _PDB and _LACKS_ELEMENT.search(_head(path)):
         return lambda atoms: _correct_elements(atoms, _told_by_residue)
+    if kind == _CIF:
+        return lambda atoms: _refuse_disorder(atoms, path)
     if kind == _CASTEP:
         return _take_corrected_energies
     if kind not in _STATES:
@@ -178,6 +185,34 @@ def _judge_dump(atoms: ase.Atoms, path: str) -> None:
             f"{printable(path)} has {len(types)} types of atoms and only the element C, which LAMMPS writes if nobody "
             "names others: add 'dump_modify ... element C H O'. If all atoms are carbon, leave out the column type."
         )
+
+
+def _refuse_disorder(atoms: ase.Atoms, path: str) -> None:
+    sites = atoms.info.get("occupancy") or {}
+    for site in sites.values():
+        if len(site) > 1 or min(site.values(), default=1.0) < _WHOLE:
+            taken = ", ".join(f"{symbol} {share:g}" for symbol, share in site.items())
+            raise DataError(
+                f"{printable(path)} is of a disordered crystal: a site is taken by {printable(taken)}, and ASE's "
+                "reader puts a whole atom there. Make an ordered cell of it, with one element for each site."
+            )
+
+
+def _refuse_alternate_places(path: str) -> None:
+    """Refuse a PDB file that has an atom twice, for two places that it may take: ASE reads both."""
+    first: dict[bytes, bytes] = {}
+    with open_with_compression(path, "rb") as lines:
+        for line in lines:
+            if line.startswith((b"MODEL", b"ENDMDL")):
+                first.clear()
+            elif line.startswith((b"ATOM  ", b"HETATM")) and (mark := line[16:17].strip()):
+                name = line[12:16] + line[17:27]  # of atom, residue and chain, and the residue's number
+                if first.setdefault(name, mark) != mark:
+                    raise DataError(
+                        f"{printable(path)} has alternate places of one atom "
+                        f"({printable(name.decode('ascii', 'replace').split())}), and ASE's reader puts an atom at "
+                        "each. Keep one of them."
+                    )
 
 
 def _refuse_torque(atoms: ase.Atoms, path: str) -> None:

@@ -291,3 +291,44 @@ def test_an_output_that_says_that_it_did_not_converge(tmp_path):
         found = []
         read_labelled(tmp_path / "water.log", tell=found.append)
         assert ("of 1 calculation in this file did not converge:" in str(found[0])) == bool(mark)
+
+
+CIF = """data_x
+_cell_length_a 4
+_cell_length_b 4
+_cell_length_c 4
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Nb1 Nb 0.5 0.5 0.5 1.0
+"""
+
+
+@pytest.mark.parametrize(("sites", "taken"), [("Nb 0.5|Ta 0.5", "Nb 0.5, Ta 0.5"), ("Ta 0.7", "Ta 0.7"), ("Ta 1", "")])
+def test_a_disordered_crystal_has_no_whole_atoms(tmp_path, sites, taken):
+    rows = "".join(f"X{n} {s.split()[0]} 0 0 0 {s.split()[1]}\n" for n, s in enumerate(sites.split("|")))
+    (tmp_path / "alloy.cif").write_text(CIF + rows)
+    if taken:
+        with pytest.raises(DataError, match=f"alloy.cif is of a disordered crystal: a site is taken by {taken}"):
+            read_structures(tmp_path / "alloy.cif")
+    else:
+        assert sorted(read_structures(tmp_path / "alloy.cif")[0].symbols) == ["Nb", "Ta"]
+
+
+def test_alternate_places_of_an_atom_are_not_two_atoms(tmp_path):
+    row = "ATOM      1  CA {}SER A   1      {}.000   0.000   0.000  0.50  0.00           C\n"
+    (tmp_path / "a.pdb").write_text(row.format("A", 10) + row.format("B", 11) + "END\n")
+    with pytest.raises(DataError, match=r"a.pdb has alternate places of one atom .*'CA', 'SER', 'A', '1'.*Keep one"):
+        read_structures(tmp_path / "a.pdb")
+    one = row.format("A", 10)
+    for text in (one, row.format(" ", 10) + row.format(" ", 11), f"MODEL 1\n{one}ENDMDL\nMODEL 2\n{one}ENDMDL\n"):
+        (tmp_path / "a.pdb").write_text(text + "END\n")
+        assert read_structures(tmp_path / "a.pdb")

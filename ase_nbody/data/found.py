@@ -12,6 +12,7 @@ from ase.data import covalent_radii, vdw_radii
 
 from ase_nbody.data.labels import BY_NAME, LABELS, LabelledStructure
 from ase_nbody.data.names import Names
+from ase_nbody.data.units_of_database import factor_of
 from ase_nbody.electrons import SPIN_NAMES, another_sum
 from ase_nbody.network.config import NBodyConfig
 from ase_nbody.structure import Structure
@@ -31,7 +32,9 @@ _LIKE = {
 _INITIAL_CHARGES = "initial_charges"  # their sum is the total charge for tblite and xtb
 _GRADIENT = re.compile(r"grad", re.I)
 _LEARNT_ON_REQUEST = (BY_NAME["charges"], BY_NAME["dipole"])
-_NO_LABEL = re.compile(r"weight|_spread$|^kinetic", re.I)
+_NO_LABEL = re.compile(r"weight|_spread$|^kinetic|units?$", re.I)
+_NAMES_UNIT = re.compile(r"(^|_)units?$", re.I)
+_CONVERGED = re.compile(r"(^|_)converged$", re.I)
 _MOST_NAMES = 5
 _LONGEST_BOND, _LONGEST_CONTACT = 1.5, 1.2  # in units of the sum of the covalent and of the van der Waals radii
 _TELLING_SHIFT = 0.5  # e Angstrom: smaller differences between dipole moments about two points tell nothing
@@ -64,6 +67,8 @@ class Found:
         lone: number of frames of one atom whose images are too far away for a bond and too near for an isolated atom.
         nearest_image: smallest distance of an atom to its images in these frames, in Angstrom.
         unconverged: number of calculations in the whole file whose self-consistency did not converge.
+        said_unconverged: number of frames with an entry such as ``converged`` that is false, by its name.
+        units: entries that name a unit in which labels are not read, and the first such unit of each.
         first_unconverged: which frame of the file the first of them is, or None if that is not known.
     """
 
@@ -84,6 +89,8 @@ class Found:
     nearest_image: float = math.inf
     unconverged: int = 0
     first_unconverged: int | None = None
+    said_unconverged: Counter[str] = field(default_factory=Counter)
+    units: dict[str, str] = field(default_factory=dict)
 
     def add(self, frame: LabelledStructure, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Count a frame.
@@ -109,6 +116,10 @@ class Found:
         for name, value in values.items():
             if name != "charge" and _says_something(name, value):
                 self.not_read[name] += 1
+            if _CONVERGED.search(name) and np.asarray(value).dtype.kind in "bi" and not np.any(value):
+                self.said_unconverged[name] += 1
+            if isinstance(value, str) and _NAMES_UNIT.search(name) and factor_of(value) != 1.0:
+                self.units.setdefault(name, value)
         self.about_origin += _seems_about_origin(frame)
         self._compare_sums(frame, values)
 
@@ -144,6 +155,15 @@ class Found:
             sentences.append(
                 f"The self-consistency of {count_of(self.unconverged, 'calculation')} in this file did not "
                 f"converge{first}: such energies and forces may be wrong by any amount. Leave these frames out."
+            )
+        for name, count in sorted(self.said_unconverged.items()):
+            sentences.append(
+                f"{_frames(count)} with {printable(name)} = False: if this is the self-consistency, leave them out."
+            )
+        for name, unit in sorted(self.units.items()):
+            sentences.append(
+                f"{printable(name)} = {printable(unit, 40)} is not looked at: labels are read in eV and Angstrom. "
+                "Convert them if they are in this unit."
             )
         sentences += filter(None, (self._mention(label_name) for label_name in _LIKE))
         return " ".join(sentences)

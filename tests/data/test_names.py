@@ -247,6 +247,28 @@ def test_a_spin_is_not_said_to_be_ignored_by_a_model_that_refuses_others(name, s
     assert found.ignored(PLAIN.model_copy(update={"total_charges": (0,)})) == found.ignored(None)
 
 
+@pytest.mark.parametrize(
+    ("info", "sentence"),
+    [
+        ({"energy_unit": "kcal/mol"}, "energy_unit = kcal/mol is not looked at: labels are read in eV and Angstrom."),
+        ({"units": "Hartree"}, "units = Hartree is not looked at"),
+        ({"units": "eV"}, ""),
+        ({"forces_unit": "eV/Ang"}, ""),
+        ({"converged": False}, "2 frames with converged = False: if this is the self-consistency, leave them out."),
+        ({"scf_converged": 0}, "2 frames with scf_converged = False"),
+        ({"converged": True}, ""),
+    ],
+)
+def test_a_unit_that_is_named_and_what_did_not_converge_are_said(info, sentence, said):
+    frames = [molecule("H2O") for _ in range(2)]
+    for number, atoms in enumerate(frames):
+        atoms.info |= info
+        atoms.calc = SinglePointCalculator(atoms, energy=-float(number), forces=np.full((3, 3), 0.1))
+    _, found = said(frames)
+    assert sentence in str(found)
+    assert ("looked at" in str(found) or "= False" in str(found)) == bool(sentence)
+
+
 def test_a_charge_is_not_said_to_be_ignored_by_a_model_that_refuses_others(said):
     atoms = ethanol()
     atoms.info["charge"] = -1

@@ -15,18 +15,25 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: b
     """Replace the file at ``path`` atomically. If the process is killed or the disk is full, the old file remains.
 
     A new file has the mode that the umask allows, as any file that ``open`` makes. An existing file keeps its mode.
-    Temporary files that earlier writers of this file left when they were killed are removed.
+    A link stays: the file that it leads to is replaced. Temporary files that earlier writers of this file left when
+    they were killed are removed.
 
     Args:
         path: the file.
         payload: its contents.
-        private: let this user alone read and write the file, whatever its mode was.
-        replace: whether the file may be there already.
+        private: let this user alone read and write the file, whatever its mode was. A link is replaced: another user
+            may have put it there.
+        replace: whether the file, or a link of this name, may be there already.
 
     Raises:
-        FileExistsError: it is there, and may not be, even if another process has just made it.
+        FileExistsError: it is there, and may not be, even if another process has just made it; or it is a device or a
+            pipe, such as ``/dev/null``.
         OSError: the file cannot be written. The error names it, not the temporary file.
     """
+    if replace and not private:
+        path = place_of(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # root could replace even a device
+        raise FileExistsError(f"{path} is a pipe or a device: choose the name of a file")
     try:
         _write_beside(path, payload, private, replace)
     except OSError as error:
@@ -39,6 +46,12 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: b
                 other.unlink()
 
 
+def place_of(path: Path) -> Path:
+    """Where a file lies: behind the links that lead to it. One that leads to a folder that is not there is ignored."""
+    place = Path(os.path.realpath(path))  # ``resolve`` raises where links form a circle
+    return place if path.is_symlink() and place.parent.is_dir() else path
+
+
 def require_writable(path: Path) -> None:
     """Refuse a file that ``write_whole`` may not write. Call this before the long work whose results it holds.
 
@@ -46,7 +59,7 @@ def require_writable(path: Path) -> None:
         FileNotFoundError: its folder does not exist.
         PermissionError: this user may not make files in its folder.
     """
-    folder = path.absolute().parent
+    folder = place_of(path).absolute().parent
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} for {path.name}: make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -89,5 +102,6 @@ def _name_new(temporary: Path, path: Path) -> None:
 
 def leftovers_of(path: Path) -> list[Path]:
     """The temporary files that kills during ``write_whole(path, ...)`` left. Other dot files beside it are not ours."""
+    path = place_of(path)
     pattern = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
     return [other for other in path.parent.glob(".*") if pattern.fullmatch(other.name) and other.is_file()]

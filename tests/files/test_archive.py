@@ -25,7 +25,7 @@ from ase_nbody.files.archive import (
 )
 from ase_nbody.files.entries import FEATURES, FORMAT_VERSION
 from ase_nbody.files.tensor_file import ModelFileError
-from ase_nbody.files.writing import write_whole
+from ase_nbody.files.writing import leftovers_of, write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.prediction import Prediction
 
@@ -243,6 +243,52 @@ def test_an_existing_file_keeps_its_mode(mode, tmp_path):
     write_whole(path, b"new")
     assert path.read_bytes() == b"new"
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path):
+    """Such as an output folder of links to a larger disk: the link was replaced, and the file behind it stayed old."""
+    large = tmp_path / "large"
+    large.mkdir()
+    (large / "old").write_bytes(b"old")
+    for name in ("old", "new"):
+        (tmp_path / name).symlink_to(Path("large") / name)
+        write_whole(tmp_path / name, b"new")
+        assert (tmp_path / name).is_symlink()
+        assert (large / name).read_bytes() == b"new"
+    killed = large / ".old.0123abcd"
+    killed.touch()
+    assert leftovers_of(tmp_path / "old") == [killed]
+    assert sorted(os.listdir(tmp_path)) == ["large", "new", "old"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+@pytest.mark.parametrize("target", ["loop", "none/file"])
+def test_a_link_that_leads_nowhere_is_replaced(target, tmp_path):
+    (tmp_path / "loop").symlink_to(target)
+    write_whole(tmp_path / "loop", b"new")
+    assert (tmp_path / "loop").read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_a_link_in_the_place_of_a_private_or_a_new_file_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "planted").symlink_to("mine")
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "planted", b"new", replace=False)
+    write_whole(tmp_path / "planted", b"new", private=True)
+    assert ((tmp_path / "mine").read_bytes(), (tmp_path / "planted").read_bytes()) == (b"mine", b"new")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("private", [True, False])
+def test_a_device_or_a_pipe_is_never_replaced(private, tmp_path):
+    """Root could write a model in the place of /dev/null, and every other program would fill it."""
+    os.mkfifo(tmp_path / "null")
+    (tmp_path / "link").symlink_to("null")
+    with pytest.raises(FileExistsError, match="is a pipe or a device: choose the name of a file"):
+        write_whole(tmp_path / ("null" if private else "link"), b"new", private=private)
+    assert stat.S_ISFIFO(os.stat(tmp_path / "null").st_mode)
 
 
 @pytest.mark.parametrize("links", [True, False])

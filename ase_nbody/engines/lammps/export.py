@@ -9,7 +9,7 @@ from pathlib import Path
 from ase_nbody.engines.lammps.form import MAGIC, packed
 from ase_nbody.files.archive import load_members
 from ase_nbody.files.committee import refuse_repeated
-from ase_nbody.files.writing import require_writable, write_whole
+from ase_nbody.files.writing import place_of, require_writable, write_whole
 from ase_nbody.network.network import NBodyNetwork
 from ase_nbody.runtime.aot import kept_library
 from ase_nbody.runtime.aot_cache import UntrustedCodeError, read_trusted, refuse_foreign
@@ -48,7 +48,7 @@ def export_model(
         UntrustedCodeError: others may write to the folder of ``path``, so that LAMMPS would refuse the file.
         Exception: see ``load_members`` and ``kept_library``.
     """
-    path = Path(path)
+    path = place_of(Path(path))  # LAMMPS too judges the file behind a link
     kind = DTYPES[Settings(dtype=dtype).dtype]
     networks = load_members(model, head)
     refuse_repeated([networks], [str(model)])

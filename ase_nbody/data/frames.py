@@ -105,7 +105,7 @@ def names_in_file(path: str, wanted: set[str]) -> set[str]:
             return found
         for atoms in read_frames(path, slice(None)):
             found |= wanted & names_in_frame(atoms)
-    except Exception:  # it is raised again where the frame itself is wanted
+    except Exception:  # raised again where the frame itself is wanted; if it is not, the names that it has are missed
         return found
     return found
 

@@ -71,7 +71,9 @@ def iterate_labelled(
     path, index = data_file(path, index)
     keys, chosen = keys or {}, slice_of(index)
     require_file(path)
-    found = Found(path, choose_names(names_in_file(path, {*_USUAL_NAMES, *keys.values()}), keys))
+    wanted = {*_USUAL_NAMES, *keys.values()}
+    names = names_in_file(path, wanted)
+    found = Found(path, choose_names(names, keys))
     judges = Invented(keys), PartlyZero(keys)
     for frame in _frames(found, chosen, index, weight):
         for judge in judges:
@@ -80,12 +82,23 @@ def iterate_labelled(
         del frame  # a large set is never in memory as a whole
     if not found.frames:
         raise DataError(f"{printable(path)} holds no frames for the index {index!r}")
+    _require_read_alike(found, wanted, names)
     _require_names(found, keys)
     for judge in judges:
         judge.refuse(printable(path), lambda: _frames(Found(path, found.names), chosen, index, weight))
     if tell is not None:
         found.unconverged, found.first_unconverged = count_unconverged(path, file_format(path))
         tell(found)
+
+
+def _require_read_alike(found: Found, wanted: set[str], names: set[str]) -> None:
+    """Refuse frames with names that the first reading, which chose the labels, did not come to. They would be lost."""
+    if late := ", ".join(map(printable, sorted(found.present & wanted - names))):
+        raise DataError(
+            f"{printable(found.path)}: {late} was not found when the file was read for the names of its labels. It "
+            "changed since, could not be read for a moment, or has a damaged frame before those that are chosen: wait "
+            "until it is complete, or mend it, and start again"
+        )
 
 
 def _require_names(found: Found, keys: Mapping[str, str]) -> None:

@@ -322,3 +322,19 @@ def test_a_charge_and_a_spin_in_a_database_are_those_of_the_structure(name, tmp_
     assert [atoms.info.get("charge") for atoms in read_structures(tmp_path / name, "1")] == [-1]
     sentence = "1 frame with charge as a key-value pair, in whose place databases of ASE give the sum of the initial"
     assert sentence in found[0].ignored(PREDICTS_CHARGES)  # ASE overwrites this one when it reads the row
+
+
+@pytest.mark.parametrize("kind", ["extxyz", "traj", "db"])
+def test_a_file_that_cannot_be_read_for_a_moment_does_not_lose_its_labels(kind, tmp_path, monkeypatch):
+    """It is read for the names of its labels first; an error there was forgotten, and so were the labels."""
+    frames = [molecule("H2O") for _ in range(3)]
+    for number, atoms in enumerate(frames):  # the last frame alone has forces
+        results = {"energy": 1.0 + number, **({"forces": np.full((3, 3), 0.5)} if number == 2 else {})}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    path = tmp_path / f"data.{kind}"
+    ase.io.write(path, frames)
+    for first, missed in ((set(), "energy, forces"), ({"energy"}, "forces")):
+        monkeypatch.setattr("ase_nbody.data.reading.names_in_file", lambda *_, first=first: first)
+        with pytest.raises(DataError, match=f": {missed} was not found when the file was read for the names"):
+            read_labelled(path)
+    assert len(read_labelled(path, ":2")) == 2  # what comes after the frames that are chosen does not matter

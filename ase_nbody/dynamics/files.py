@@ -88,7 +88,7 @@ class Checkpoint:
     """The state of a run in a JSON file. Arrays and floats keep their last bit; the file is never half-written.
 
     Its last entry is the SHA-256 checksum of everything before it, so that a changed file does not continue as another
-    trajectory. Format 1 has no checksum; it is read.
+    trajectory. Format 1 has no checksum; it is read, with a ``RuntimeWarning``.
     """
 
     _CHECKSUM = re.compile(rb', "sha256": "([0-9a-f]{64})"\}\Z')
@@ -136,6 +136,13 @@ class Checkpoint:
                 "Put the original back, or start the run in another folder."
             )
         self._check(state)
+        if not checksum:
+            warnings.warn(
+                f"{self.path} has no checksum. An early release wrote none, and nobody can tell whether it is as it "
+                "was written. If a later one wrote it, something changed it since: start the run in another folder.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return state
 
     def _check(self, state: Mapping[str, Any]) -> None:

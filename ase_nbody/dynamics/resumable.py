@@ -20,6 +20,7 @@ from ase_nbody.dynamics.ramp import TemperatureRamp
 from ase_nbody.dynamics.same_run import LastFrame, describe, refuse_differences, refuse_moved, refuse_other_forces
 
 _RESULTS = ("energy", "free_energy", "forces", "stress")  # what integrators and frames ask a calculator for
+_LONGEST_ROW = 4096  # bytes
 
 
 class _Unsaved(NamedTuple):
@@ -278,7 +279,25 @@ class ResumableRun:
         _results(atoms.calc).update(saved["results"])  # equal to round-off; they came from a list of another age
         for file in (self.trajectory, self.table):
             file.cut_back(saved["files"][file.path.name])
+        self._require_last_row()
         self._last = LastFrame.of(self.dynamics)
+
+    def _require_last_row(self) -> None:
+        """Refuse a checkpoint of another moment than the last row of the table: the trajectory would have a jump."""
+        step, kinetic = self.dynamics.nsteps, float(self.dynamics.atoms.get_kinetic_energy())
+        last: dict[str, str] = {}
+        if self.table.length:  # otherwise it was killed before its first frame
+            with open(self.table.path, "rb") as file:
+                names = file.readline()
+                file.seek(max(0, self.table.length - _LONGEST_ROW))  # a long run has millions of rows
+                values = file.read().splitlines()[-1]
+            last = dict(zip(names.decode().split(","), values.decode().split(","), strict=False))
+        ends = (int(last.get("step", 0)), float(last.get("kinetic_eV", kinetic)))
+        if ends[0] != step or not np.isclose(ends[1], kinetic, rtol=1e-9, atol=0.0, equal_nan=True):
+            raise self._checkpoint.damaged(
+                f"it has a kinetic energy of {kinetic:.6g} eV at step {step}, but {self.table.path.name} ends with "
+                f"{ends[1]:.6g} eV at step {ends[0]}"
+            )
 
     def _forget_lists(self) -> None:
         forget = getattr(self.dynamics.atoms.calc, "forget", None)

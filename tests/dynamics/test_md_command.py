@@ -298,6 +298,7 @@ def test_the_folder_of_other_work(md):
 
 
 @pytest.mark.usefixtures("inputs")
+@pytest.mark.filterwarnings("ignore:.*has no checksum:RuntimeWarning")
 @pytest.mark.parametrize("interval", [None, "12a", 0, [20]])
 def test_a_forged_distance_of_frames(interval, md):
     command = ("a.nbody", "methanol.extxyz", "--steps", 10)

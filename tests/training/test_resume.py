@@ -468,7 +468,10 @@ def test_leftovers_of_kills_are_swept_and_nothing_else(killed, tmp_path):
     output = tmp_path / "run"
     leftovers = [output / "checkpoints" / ".last.ckpt.0123abcd", output / ".config.yaml.89abcdef"]
     leftovers += [output / ".data_sha256.json.00000000", output / ".frames.txt.ffffffff"]  # of a pretraining there
+    (output / "figures").mkdir()
+    leftovers.append(output / "figures" / ".force_errors.png.0123abcd")
     mine = [output / ".last.ckpt.mine", output / ".notes.0123abcd", Path(output / "checkpoints" / "notes")]
+    mine += [output / "figures" / name for name in (".mine.png.bak", "mine.png", ".mine.0123abcd")]
     for file in (*leftovers, *mine):
         file.write_text("...")
     run(path, resume=True)

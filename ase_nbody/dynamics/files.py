@@ -43,7 +43,7 @@ class GrowingFile:
         if not payload:
             return
         try:
-            with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+            with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
                 file.seek(self.length)
                 file.write(payload)
                 file.truncate()

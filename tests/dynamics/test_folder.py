@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 
@@ -311,3 +312,15 @@ def test_the_checkpoint_is_plain_json(dynamics_of, tmp_path, run):
     state = json.loads(run(dynamics_of("langevin"), tmp_path, 5)["checkpoint.json"])
     assert state["step"] == 5
     assert state["settings"]["integrator"] == "Langevin"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_files_of_a_run_have_the_mode_that_the_umask_allows(dynamics_of, tmp_path, run):
+    """A group that shares a folder may continue each other's runs: trajectory and table were never group-writable."""
+    before = os.umask(0o002)
+    try:
+        run(dynamics_of("langevin"), tmp_path / "run", 5)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").iterdir()}
+    assert set(modes.values()) == {0o664}, modes

@@ -1,5 +1,6 @@
-"""Files of other programs that ASE's readers take for something else: their elements, units, axes or energies."""
+"""Files of other programs that ASE's readers take for something else: their units, axes, energies or velocities."""
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -7,15 +8,15 @@ from typing import Any
 import ase
 import numpy as np
 from ase.calculators.lammps.unitconvert import UNITSETS
-from ase.data import atomic_numbers
 from ase.io.formats import open_with_compression
 
 from ase_nbody.data.labels import DataError
+from ase_nbody.data.misread_atoms import correct_gromacs, correct_residues, refuse_alternate_places, refuse_disorder
 from ase_nbody.text import printable
 
 LAMMPS_DUMP, _BINARY_DUMP = "lammps-dump-text", "lammps-dump-binary"
 _LAMMPS_DATA, _GAUSSIAN, _CASTEP, _QBOX = "lammps-data", "gaussian-out", "castep-castep", "qbox"
-_ORCA, _GROMACS, _PDB, _CIF = "orca-output", "gromacs", "proteindatabank", "cif"
+_ORCA, _GROMACS, _PDB, _CIF, _VASP = "orca-output", "gromacs", "proteindatabank", "cif", "vasp"
 _HEAD_BYTES = 2**20
 _COLUMNS = re.compile(rb"^ITEM: ATOMS([^\r\n]*)", re.M)
 _UNITS = re.compile(rb"^ITEM: UNITS\s+(\w+)", re.M)
@@ -23,21 +24,13 @@ _UNITS_OF_DATA = re.compile(rb"\A[^\r\n]*\bunits\s*=\s*(\w+)")  # as write_data 
 _TELLS_ELEMENTS = re.compile(rb"^\s*(Masses|Atom Type Labels)\b", re.M)
 _CORRECTED = "with_dispersion_correlation"  # as ASE's reader of CASTEP calls what has a dispersion correction
 _AXES = re.compile(rb"^\s*(Input|Z-Matrix|Standard) orientation:", re.M)
-_HALOGENS_AND_SILICON = ("CL", "BR", "SI")  # no other atoms have names that begin so
-_METALS = ("LI", "NA", "MG", "AL", "CA", "MN", "FE", "CO", "NI", "CU", "ZN", "RB", "SR", "AG", "CD", "CS", "BA")
-# Residues whose atoms are of the element that their name begins with: CA, HE2, OXT
-_RESIDUES = (
-    " ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL ACE NME NHE HID HIE HIP HSD HSE "
-    " HSP CYX CYM ASH GLH LYN HOH WAT SOL TIP TIP3 A C G U DA DC DG DT DU "
-)
-_OF_RESIDUES = ("H", "D", "C", "N", "O", "P", "S")
 _LACKS_ELEMENT = re.compile(rb"^(?:ATOM  |HETATM)(?:[^\r\n]{0,70}|[^\r\n]{70}[ ]*)\r?$", re.M)  # columns 77 and 78
 # Total charge and spin multiplicity in outputs of programs, which ASE's readers leave out
 _STATES = {
     _GAUSSIAN: re.compile(rb"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.M),
     _ORCA: re.compile(rb"^\s*Total Charge\s+Charge\s+\.+\s+(-?\d+)\s*\n\s*Multiplicity\s+Mult\s+\.+\s+(\d+)", re.M),
 }
-_WHOLE = 0.99  # an atom; smaller occupancies are those of disorder
+_LINES_OF_LATTICE_VELOCITIES, _MOST_LINES_OF_POSCAR = 8, 24  # but for those of atoms
 _LARGEST_TORQUE = 0.05  # of the sum of |r| |F|; gradients of integration grids are ten times better balanced
 
 
@@ -59,7 +52,7 @@ def options_of_reader(path: str, kind: str) -> dict[str, Any]:
             "eV/Angstrom^3. Convert it, and write extxyz."
         )
     if kind == _PDB:
-        _refuse_alternate_places(path)
+        refuse_alternate_places(path)
     if kind not in (LAMMPS_DUMP, _LAMMPS_DATA):
         return {}
     head = _head(path)
@@ -97,10 +90,8 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
     ASE takes the first orientation that it finds, and that is the standard one if the output has no other. Then the
     forces turn the molecule, which those of a free molecule never do. Otherwise the dipole moments are left out. Those
     of ions are about the origin in Gaussian's and ORCA's outputs, of which ASE does not read the charge. Of CASTEP, ASE
-    takes forces with a dispersion correction and energies without it. Of GROMACS's names in capitals it takes the first
-    letter alone, CL for carbon and the ion NA for nitrogen. Of a site of a CIF file that several elements or none may
-    take, it takes one. In PDB files without a column of elements it takes two
-    letters, CA of an amino acid for calcium and HG11 for mercury.
+    takes forces with a dispersion correction and energies without it, and of VASP, velocities for Cartesian ones. For
+    elements see ``misread_atoms``.
 
     Args:
         path: the file.
@@ -111,11 +102,13 @@ def judge_of_frames(path: str, kind: str) -> Callable[[ase.Atoms], None]:
     if kind == _BINARY_DUMP:
         return lambda atoms: _leave_out(atoms, "energy")
     if kind == _GROMACS:
-        return lambda atoms: _correct_elements(atoms, _told_by_gromacs)
+        return correct_gromacs
     if kind == _PDB and _LACKS_ELEMENT.search(_head(path)):
-        return lambda atoms: _correct_elements(atoms, _told_by_residue)
+        return correct_residues
     if kind == _CIF:
-        return lambda atoms: _refuse_disorder(atoms, path)
+        return lambda atoms: refuse_disorder(atoms, path)
+    if kind == _VASP:
+        return lambda atoms: _refuse_direct_velocities(atoms, path)
     if kind == _CASTEP:
         return _take_corrected_energies
     if kind not in _STATES:
@@ -142,27 +135,6 @@ def _set_state(atoms: ase.Atoms, charge: int, multiplicity: int) -> None:
         results["dipole"] = np.asarray(results["dipole"]) - charge * atoms.get_center_of_mass()
 
 
-def _correct_elements(atoms: ase.Atoms, told: Callable[[str, str], str]) -> None:
-    """Let atoms be of the element that ``told`` makes of the names of atom and residue, unless it makes nothing."""
-    for atom, names in enumerate(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"], strict=True)):
-        if symbol := told(*names):
-            atoms.numbers[atom] = atomic_numbers[symbol]
-
-
-def _told_by_gromacs(name: str, residue: str) -> str:
-    """CL, BR and SI are elements, and metals in residues that are called like them: CA in CA, not in ALA."""
-    letters = name[:2].upper()
-    is_ion = letters in _METALS and residue.rstrip("0123456789+-").upper() == letters
-    return letters.title() if is_ion or letters in _HALOGENS_AND_SILICON else ""
-
-
-def _told_by_residue(name: str, residue: str) -> str:
-    """Atoms of amino acids, nucleotides and water are of the first letter of their names; D is hydrogen."""
-    letter = name.lstrip("0123456789'\"*")[:1].upper()
-    is_known = f" {residue.strip().upper()} " in _RESIDUES and letter in _OF_RESIDUES
-    return letter.replace("D", "H") if is_known else ""
-
-
 def _leave_out(atoms: ase.Atoms, name: str) -> None:
     if atoms.calc is not None:
         atoms.calc.results.pop(name, None)
@@ -187,32 +159,21 @@ def _judge_dump(atoms: ase.Atoms, path: str) -> None:
         )
 
 
-def _refuse_disorder(atoms: ase.Atoms, path: str) -> None:
-    sites = atoms.info.get("occupancy") or {}
-    for site in sites.values():
-        if len(site) > 1 or min(site.values(), default=1.0) < _WHOLE:
-            taken = ", ".join(f"{symbol} {share:g}" for symbol, share in site.items())
-            raise DataError(
-                f"{printable(path)} is of a disordered crystal: a site is taken by {printable(taken)}, and ASE's "
-                "reader puts a whole atom there. Make an ordered cell of it, with one element for each site."
-            )
-
-
-def _refuse_alternate_places(path: str) -> None:
-    """Refuse a PDB file that has an atom twice, for two places that it may take: ASE reads both."""
-    first: dict[bytes, bytes] = {}
-    with open_with_compression(path, "rb") as lines:
-        for line in lines:
-            if line.startswith((b"MODEL", b"ENDMDL")):
-                first.clear()
-            elif line.startswith((b"ATOM  ", b"HETATM")) and (mark := line[16:17].strip()):
-                name = line[12:16] + line[17:27]  # of atom, residue and chain, and the residue's number
-                if first.setdefault(name, mark) != mark:
-                    raise DataError(
-                        f"{printable(path)} has alternate places of one atom "
-                        f"({printable(name.decode('ascii', 'replace').split())}), and ASE's reader puts an atom at "
-                        "each. Keep one of them."
-                    )
+def _refuse_direct_velocities(atoms: ase.Atoms, path: str) -> None:
+    """Refuse velocities of a CONTCAR along its lattice vectors, as its word ``Direct`` before them says."""
+    if not atoms.has("momenta"):
+        return
+    with open_with_compression(path, "rb") as file:
+        first = [line.strip()[:1].lower() for line in itertools.islice(file, _MOST_LINES_OF_POSCAR + len(atoms))]
+    words = 7 if first[6].isdigit() else 6  # since VASP 5, symbols stand above the numbers of atoms
+    after = words + (first[words] == b"s") + 1 + len(atoms)  # Selective dynamics, Direct or Cartesian, positions
+    if first[after] == b"l":  # velocities of the lattice come first
+        after += _LINES_OF_LATTICE_VELOCITIES
+    if first[after] == b"d":
+        raise DataError(
+            f"{printable(path)} has velocities along its lattice vectors (Direct), and ASE's reader takes them for "
+            "Cartesian ones in Angstrom/fs. Convert them, or leave them out."
+        )
 
 
 def _refuse_torque(atoms: ase.Atoms, path: str) -> None:

@@ -332,3 +332,20 @@ def test_alternate_places_of_an_atom_are_not_two_atoms(tmp_path):
     for text in (one, row.format(" ", 10) + row.format(" ", 11), f"MODEL 1\n{one}ENDMDL\nMODEL 2\n{one}ENDMDL\n"):
         (tmp_path / "a.pdb").write_text(text + "END\n")
         assert read_structures(tmp_path / "a.pdb")
+
+
+def test_velocities_along_lattice_vectors_are_not_cartesian_ones(tmp_path):
+    head = "C O\n1.0\n8 0 0\n0 8 0\n0 0 8\nC O\n1 1\n{}Direct\n0 0 0 T T T\n0 0 0.15 T T T\n{}{}\n"
+    rows, lattice = "0.01 0 0\n-0.01 0 0\n", "Lattice velocities and vectors\n1\n" + 6 * "0 0 0\n"
+    for selective in ("", "Selective dynamics\n"):
+        for block in ("", lattice):
+            for word in ("", "Cartesian", "Direct"):
+                (tmp_path / "CONTCAR").write_text(head.format(selective, block, word) + rows)
+                if word == "Direct":
+                    with pytest.raises(DataError, match="CONTCAR has velocities along its lattice vectors"):
+                        read_structures(tmp_path / "CONTCAR")
+                else:
+                    (atoms,) = read_structures(tmp_path / "CONTCAR")
+                    assert atoms.get_velocities()[0, 0] == pytest.approx(0.01 * units.Angstrom / units.fs)
+    (tmp_path / "CONTCAR").write_text(head.format("", "", "Direct"))
+    assert len(read_structures(tmp_path / "CONTCAR")) == 1, "positions alone"

@@ -83,8 +83,14 @@ def test_card_and_training_come_along(name):
     assert NBodyCalculator(name).species == tuple(content["config"]["species"])
 
 
+# 1,669 frames of 27 atoms, for two networks
+LONG = {"3bpa"}
+
+
 @pytest.mark.data
-@pytest.mark.parametrize("name", TESTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in TESTS]
+)
 def test_errors_are_those_of_the_card(name, test_frames):
     errors = evaluate_model(load_members(name), test_frames(name))
     for quantity, measures in read_card(name)["card"]["test errors"].items():

@@ -21,8 +21,8 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: b
     Args:
         path: the file.
         payload: its contents.
-        private: let this user alone read and write the file, whatever its mode was. A link is replaced: another user
-            may have put it there.
+        private: let this user alone read and write the file, whatever its mode was. A link or a pipe is replaced:
+            another user may have put it there.
         replace: whether the file, or a link of this name, may be there already.
 
     Raises:
@@ -32,8 +32,8 @@ def write_whole(path: Path, payload: bytes, *, private: bool = False, replace: b
     """
     if replace and not private:
         path = place_of(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):  # root could replace even a device
-        raise FileExistsError(f"{path} is a pipe or a device: choose the name of a file")
+        if path.exists() and not (path.is_file() or path.is_dir()):  # root could replace even a device
+            raise FileExistsError(f"{path} is a pipe or a device: choose the name of a file")
     try:
         _write_beside(path, payload, private, replace)
     except OSError as error:

@@ -38,7 +38,7 @@ def test_there_is_a_structure_for_every_shipped_model():
 
 
 # These take minutes each: dimers of all pairs of thirteen elements, and committees on larger molecules.
-LONG = {"3bpa", "acac", "malonaldehyde", "organic", "organic-small"}
+LONG = {"3bpa", "acac", "aspirin", "malonaldehyde", "organic", "organic-small"}
 
 
 @pytest.mark.parametrize(

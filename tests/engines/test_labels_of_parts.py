@@ -91,7 +91,7 @@ def test_structures_in_a_batch_are_refused_by_number(labelled_network, liquid):
 def test_native_code_is_equal(make_labelled_network, liquid, tmp_path, monkeypatch):
     """One labelled level above atoms and one above that, each compiled for any number of members."""
     monkeypatch.setenv("NBODY_CACHE", str(tmp_path))
-    small = {"channels": 4, "l_max": 1, "hidden": 4, "n_basis": 4, "message_channels": 3, "mean_children": 2.0}
+    small = {"channels": 4, "l_max": 1, "body_order": 2, "hidden": 4, "n_basis": 4, "mean_children": 2.0}
     levels = (
         LevelConfig(radius=3.4, l_out=1, **small),
         LevelConfig(parts="labels", radius=3.0, l_out=1, **small),

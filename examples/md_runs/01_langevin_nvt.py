@@ -36,10 +36,10 @@ def equipartition(atoms: ase.Atoms) -> float:
 
 def main() -> None:
     parser = command_line(__doc__, model="ethanol")
-    parser.add_argument("--ps", type=float, help="length of the run (default: 2, or 0.2 with --quick)")
+    parser.add_argument("--ps", type=float, help="length of the run (default: 1, or 0.2 with --quick)")
     parser.add_argument("--resume", action="store_true", help="continue a run that was killed")
     options = parser.parse_args()
-    picoseconds = options.ps or (0.2 if options.quick else 2.0)
+    picoseconds = options.ps or (0.2 if options.quick else 1.0)
     steps, steps_before = round(1000 * picoseconds / TIMESTEP_FS), round(100 * picoseconds / TIMESTEP_FS)
 
     atoms = ethanol(options.model)

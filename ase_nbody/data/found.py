@@ -67,9 +67,9 @@ class Found:
         lone: number of frames of one atom whose images are too far away for a bond and too near for an isolated atom.
         nearest_image: smallest distance of an atom to its images in these frames, in Angstrom.
         unconverged: number of calculations in the whole file whose self-consistency did not converge.
+        first_unconverged: which frame of the file the first of them is, or None if that is not known.
         said_unconverged: number of frames with an entry such as ``converged`` that is false, by its name.
         units: entries that name a unit in which labels are not read, and the first such unit of each.
-        first_unconverged: which frame of the file the first of them is, or None if that is not known.
     """
 
     path: str

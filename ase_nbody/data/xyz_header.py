@@ -75,18 +75,17 @@ def _require_declared(properties: str, rows: Sequence[str]) -> None:
     if not all(column.isdecimal() for column in columns):
         return  # ASE refuses it
     declared = sum(map(int, columns))
-    first: dict[str, int] = {}  # which value of a row is the first one of each quantity
-    read: dict[str, str] = {}
-    for name, value in zip(names, np.cumsum([0, *map(int, columns)]).tolist(), strict=False):
-        quantity = REV_PROPERTY_NAME_MAP.get(name, name)
-        if quantity in read:
+    quantities = [REV_PROPERTY_NAME_MAP.get(name, name) for name in names]
+    first: dict[str, int] = {}
+    for column, quantity in enumerate(quantities):
+        if (earlier := first.setdefault(quantity, column)) != column:
             raise ValueError(
-                f"its columns {printable(read[quantity], 50)} and {printable(name, 50)} mean the same, and only the "
-                "last one would be read: remove one of them"
+                f"its columns {printable(names[earlier], 50)} and {printable(names[column], 50)} mean the same, and "
+                "only the last one would be read: remove one of them"
             )
-        first[quantity], read[quantity] = value, name
-    if "numbers" in first and "symbols" in first:
-        _require_one_element(rows, first["symbols"], first["numbers"])
+    starts = dict(zip(quantities, np.cumsum([0, *map(int, columns)]).tolist(), strict=False))
+    if "numbers" in starts and "symbols" in starts:
+        _require_one_element(rows, starts["symbols"], starts["numbers"])
     for atom, row in enumerate(rows):
         if (values := len(row.split())) > declared:
             raise ValueError(

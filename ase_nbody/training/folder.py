@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing.util
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ _FOLDERS = ("figures", "checkpoints", "tensorboard")
 _REPLACED = ("metrics.csv", REPORT_NAME, WORST_NAME, *_FOLDERS)
 _WRITTEN_WHOLE = (CONFIG_NAME, MODEL_NAME, "metrics.csv", REPORT_NAME, WORST_NAME, "last.ckpt", "best.ckpt")
 _OF_PRETRAINING = (DIGESTS_NAME, "frames.txt", "frames.extxyz")
-_UNFINISHED_FIGURE = re.compile(r"\..+\.png\.[0-9a-f]{8}")  # as ``write_whole`` names it
 _SECONDS_BETWEEN_TRIALS = 1.0  # of a run that waits for another one
 
 
@@ -94,9 +92,8 @@ def _sweep(folder: Path) -> None:
     for place in (folder, folder / "checkpoints"):
         for name in (*_WRITTEN_WHOLE, *_OF_PRETRAINING):
             remove_leftovers(place / name)
-    for path in (folder / "figures").glob(".*.png.*"):
-        if _UNFINISHED_FIGURE.fullmatch(path.name) and path.is_file():
-            path.unlink()
+    for unfinished in (folder / "figures").glob(".*.png.*"):  # .NAME.png.0123abcd
+        remove_leftovers(unfinished.with_name(unfinished.name[1:].rpartition(".")[0]))
 
 
 def runs_in(output: Path) -> set[str]:

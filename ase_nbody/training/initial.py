@@ -177,18 +177,20 @@ def without_foreign_atoms(config: TrainingConfig, frames: Frames) -> tuple[Frame
     network = members[config.training.seed % len(members)]
     reach, species = network.config.reach, {*network.config.species}
 
-    def is_foreign(frame: LabelledStructure) -> bool:
-        return frame.structure.is_isolated_atom(reach) and species_of([frame]) <= species
+    def kept(several: Sequence[LabelledStructure]) -> list[int]:
+        return [
+            index
+            for index, frame in enumerate(several)
+            if not (frame.structure.is_isolated_atom(reach) and species_of([frame]) <= species)
+        ]
 
-    left = {
-        name: [index for index, frame in enumerate(several) if not is_foreign(frame)]
-        for name, several in frames.items()
-        if name != "test"
-    }
-    if len(left["training"]) == len(frames["training"]) or takes_isolated_atoms(network, frames["training"]):
+    indices = kept(frames["training"])
+    if len(indices) == len(frames["training"]) or takes_isolated_atoms(network, frames["training"]):
         return frames, []
-    kept = {name: take(frames[name], indices) for name, indices in left.items()}
-    return {**frames, **kept}, [
+    left = {"training": take(frames["training"], indices)}
+    if "validation" in frames:
+        left["validation"] = take(frames["validation"], kept(frames["validation"]))
+    return {**frames, **left}, [
         f"The isolated atoms of the data are not used: {start} counts from constants that were fitted to molecules, "
         "not from free atoms. For a network that counts from free atoms, set network.start_from: none."
     ]

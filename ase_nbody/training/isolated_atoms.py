@@ -60,19 +60,19 @@ def takes_isolated_atoms(network: NBodyNetwork, training: Sequence[LabelledStruc
 
     Args:
         network: the trained network.
-        training: the training frames, with the isolated atoms.
+        training: the training frames, with the isolated atoms. Those with species that are new to it do not tell.
     """
-    isolated = energies_of_isolated_atoms(training, network.config.reach)
-    alike = [
+    reach, species = network.config.reach, {*network.config.species}
+    known = [
         frame
-        for frame in _frames_that_tell(training, network.config.reach)
-        if len(frame.structure) > 1 and species_of([frame]) <= {*isolated, *network.config.species}
+        for frame in _frames_that_tell(training, reach)
+        if len(frame.structure) > 1 and species_of([frame]) <= species
     ]
-    if not alike:
+    if not known:
         return True
-    counted = {**network.config.isolated_atom_energies, **isolated}
-    bound = float(np.median([_interaction(frame, counted) for frame in alike]))
-    return bound > -_MAX_OFFSET_IF_GIVEN_EV_PER_ATOM or _counts_from_atoms(network, alike)
+    counted = network.config.isolated_atom_energies | energies_of_isolated_atoms(training, reach)
+    bound = float(np.median([_interaction(frame, counted) for frame in known]))
+    return bound > -_MAX_OFFSET_IF_GIVEN_EV_PER_ATOM or _counts_from_atoms(network, known)
 
 
 def refuse_other_zero(

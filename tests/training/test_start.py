@@ -310,6 +310,8 @@ def test_which_shipped_models_count_from_free_atoms(tmp_path):
     assert len(training) == 4
     assert takes_isolated_atoms(first, training)
     assert not takes_isolated_atoms(load_members("organic")[0], training)
+    (silicon,) = load_members("silicon")
+    assert takes_isolated_atoms(silicon, training), "it knows no species of the data, so they do not tell"
 
 
 def test_an_element_that_is_new_takes_its_total_energy_alone(tmp_path, network):
